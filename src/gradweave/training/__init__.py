@@ -1,0 +1,1 @@
+"""Everything around the training loop: configuration, run folders, checkpoints, progress and the loop itself."""

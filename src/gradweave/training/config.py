@@ -1,0 +1,212 @@
+"""The configuration of a run: frozen dataclasses, pure Python, checked before JAX is imported.
+
+Defaults are those of the `quick` preset. Where a default comes from a publication or another code base the comment
+beside it says so: [B21] Bonnet et al. 2021 (arXiv 2111.00206), [B22] Bonnet et al. 2022 (arXiv 2211.10550), [X18] Xu et
+al. 2018 (arXiv 1805.09801), [J] Jumanji's own A2C configuration for Snake (n_steps 20, batch 128, discount .997,
+lambda .95, value cost 1, entropy cost .01, learning rate 3e-4). Everything else was chosen here.
+
+"Environment steps" counts every step of every environment, also those whose batch only judges the meta-parameters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+__all__ = [
+    "LEARNABLE",
+    "Config",
+    "EnvironmentConfig",
+    "InnerConfig",
+    "MetaConfig",
+    "NetworkConfig",
+    "OuterConfig",
+    "RunConfig",
+]
+
+Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
+Estimator: TypeAlias = Literal["horizon-mix", "window-mix", "unrolled", "truncated"]
+Mode: TypeAlias = Literal["mixed", "reverse", "forward"]
+Critic: TypeAlias = Literal["auto", "on", "off"]
+Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
+
+LEARNABLE: Final = ("discount", "lambda_", "entropy_cost", "value_cost", "learning_rate")
+"""The fields of `InnerConfig` that the meta-gradient may tune."""
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """Which environment, and its size."""
+
+    name: str = "snake"
+    """Name in the registry (gradweave.envs.registry)."""
+    num_rows: int | None = 12  # [B21] plays on Jumanji's 12 x 12 board
+    """Rows of the board; Snake only."""
+    num_cols: int | None = 12
+    """Columns of the board; Snake only."""
+    time_limit: int | None = 4000  # Jumanji's default
+    """Steps after which an episode ends; Snake only."""
+    grid_only: bool = False
+    """Hide the step count from the agent; Snake only."""
+
+    def options(self) -> dict[str, Any]:
+        """What to hand to `make_environment(name, **options)`: everything that was set."""
+        given: dict[str, Any] = {"num_rows": self.num_rows, "num_cols": self.num_cols, "time_limit": self.time_limit}
+        options = {name: value for name, value in given.items() if value is not None}
+        if self.grid_only:
+            options["grid_only"] = True
+        return options
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The actor-critic's network."""
+
+    channels: tuple[int, ...] = (16, 16)
+    """Channels of each convolution; ignored where observations are vectors."""
+    strides: tuple[int, ...] = (2, 1)  # [B22]
+    """Stride of each convolution."""
+    kernel_size: int = 2  # [B22]
+    """Height and width of each convolution's kernel, in cells."""
+    policy_layers: tuple[int, ...] = (64, 64)  # [B22]
+    """Units of each hidden layer of the policy head."""
+    value_layers: tuple[int, ...] = (64, 64)
+    """Units of each hidden layer of the value head, and of the outer critic's."""
+    shared_torso: bool = True
+    """One torso for policy and value, or one each."""
+    condition_on_eta: bool = False  # [X18], section 2.3
+    """Feed the current meta-parameters to the network."""
+
+
+@dataclass(frozen=True)
+class InnerConfig:
+    """The learner; discount, lambda, costs and learning rate are where the meta-parameters start."""
+
+    num_envs: int = 64
+    """Environments stepped at the same time."""
+    num_steps: int = 10
+    """Steps of each environment in one inner batch."""
+    discount: float = 0.9  # poor on purpose: the meta-gradient has to raise it ([J] uses .997)
+    """Discount, in (0, 1)."""
+    lambda_: float = 0.9  # [J] .95
+    """Mixing of the lambda-return, in [0, 1]."""
+    entropy_cost: float = 0.03  # [J] .01
+    """Weight of the entropy bonus, > 0 when learned."""
+    value_cost: float = 0.5  # [B22]; [J] 1
+    """Weight of the value loss, > 0 when learned."""
+    learning_rate: float = 3e-4  # [J]
+    """Step size of the inner optimiser, > 0."""
+    optimizer: Optimizer = "adam"
+    """Inner optimiser; the meta-gradient is taken through it."""
+    eps: float = 1e-8  # Adam's usual value
+    """Added outside the root of Adam's second moment."""
+    eps_root: float = 1e-16  # 1e-8 floors gradients at 1e-4 and stops Snake from learning; 1e-16 keeps float32 finite
+    """Added inside the root (Adam and RMSProp), so that its derivative stays finite at zero."""
+    rmsprop_decay: float = 0.9  # [B22]
+    """Decay of RMSProp's second moment."""
+    max_grad_norm: float | None = None
+    """Clip the inner gradient's global norm; None does not clip."""
+
+
+@dataclass(frozen=True)
+class MetaConfig:
+    """What is tuned, and by which meta-gradient."""
+
+    learned: tuple[str, ...] = ("discount", "lambda_", "entropy_cost", "learning_rate")
+    """Meta-parameters to tune, of: discount lambda_ entropy_cost value_cost learning_rate. None of them: plain A2C."""
+    num_inner_steps: int = 5  # [B21]: L
+    """Inner updates in one window (L); the meta-parameters move once per window."""
+    estimator: Estimator = "horizon-mix"
+    """Which meta-gradient: an outer loss after every update, truncation lengths mixed, the longest, or the last m."""
+    weights: Literal["uniform", "geometric"] | tuple[float, ...] = "uniform"
+    """Weights of the mixes: uniform, geometric in mix_lambda, or one number per inner step, summing to 1."""
+    mix_lambda: float = 0.9
+    """Ratio of successive geometric weights, in [0, 1]; 1 is the longest horizon only."""
+    window: int | None = None
+    """Updates differentiated through by the truncated estimator (m), 1 to num_inner_steps."""
+    mode: Mode = "mixed"
+    """How to differentiate; every mode gives the same gradient, at another cost."""
+    remat: Literal["none", "step"] | int = "none"
+    """Reverse mode: what to compute again instead of keeping; an integer is the updates per segment."""
+    optimizer: Optimizer = "adam"
+    """Meta-optimiser."""
+    learning_rate: float = 1e-2
+    """Step size of the meta-optimiser, on the unconstrained meta-parameters."""
+    max_grad_norm: float | None = None  # [B22] clips at .1
+    """Clip the meta-gradient's global norm; None does not clip."""
+
+
+@dataclass(frozen=True)
+class OuterConfig:
+    """The outer loss: what the meta-parameters are judged by."""
+
+    discount: float = 0.997  # [J]
+    """Discount of the outer returns, in (0, 1]."""
+    lambda_: float = 0.95  # [J]
+    """Mixing of the outer lambda-return, in [0, 1]."""
+    value_cost: float = 0.5
+    """Weight of the value loss in the outer loss; 0 leaves the policy term only."""
+    entropy_cost: float = 0.0
+    """Weight of the entropy bonus in the outer loss."""
+    critic: Critic = "auto"  # [B22]: on whenever the discount is learned
+    """A second value head trained at the outer discount and lambda; auto: on when the discount is learned."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How long, how often, where to."""
+
+    total_steps: int = 1_500_000
+    """Environment steps of the whole run, rounded up to whole windows."""
+    seed: int = 0
+    """Seed of all randomness, 0 to 2**32 - 1."""
+    runs_dir: str = "runs"
+    """Folder in which the run's own folder is made."""
+    track: Tracker = "none"
+    """Also send metrics to tensorboard, wandb or trackio (each from the extra of that name)."""
+    log_every: int = 1
+    """Meta-steps between two lines of metrics.jsonl."""
+    chunk_size: int = 10
+    """Meta-steps computed on the device between two returns to the host."""
+    checkpoint_every: int = 200_000
+    """Environment steps between two checkpoints; 0: only at the end and when stopped."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints kept."""
+    evaluate_every: int = 200_000
+    """Environment steps between two evaluations; 0: only at the end."""
+    evaluation_episodes: int = 32
+    """Episodes of one evaluation."""
+    max_episode_steps: int = 4000
+    """Steps after which an evaluation episode is cut off."""
+    measure_samples: int = 128
+    """Samples of the meta-gradient when its bias and variance are measured."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    meta: MetaConfig = field(default_factory=MetaConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    preset: str = "quick"
+
+    @property
+    def window_steps(self) -> int:
+        """Environment steps of one meta-step: num_envs x num_steps x num_inner_steps."""
+        return self.inner.num_envs * self.inner.num_steps * self.meta.num_inner_steps
+
+    @property
+    def num_meta_steps(self) -> int:
+        """Meta-steps of the whole run: total_steps in windows, rounded up."""
+        return -(-self.run.total_steps // self.window_steps)
+
+    @property
+    def outer_critic(self) -> bool:
+        """Whether the outer loss has its own value head, with `auto` resolved."""
+        if self.outer.critic == "auto":
+            return "discount" in self.meta.learned
+        return self.outer.critic == "on"

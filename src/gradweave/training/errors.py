@@ -1,0 +1,104 @@
+"""The exceptions that end a run, each with the exit code the command line answers with.
+
+The codes are part of the public interface: 2 bad configuration, 3 no usable checkpoint, 4 a non-finite value, 5 out of
+memory, 6 the run folder is in use, 143 stopped by SIGTERM after a checkpoint. Nothing here imports JAX.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "GradweaveError",
+    "NonFiniteError",
+    "OutOfMemory",
+    "RunInUse",
+    "Stopped",
+    "nearest_name",
+]
+
+
+class GradweaveError(Exception):
+    """Base of every failure that a user can meet; `exit_code` is what the command returns."""
+
+    exit_code = 1
+
+
+class ConfigError(GradweaveError, ValueError):
+    """A configuration value that cannot be used: the field, what was given, what is accepted, what to do about it."""
+
+    exit_code = 2
+
+    def __init__(self, field: str, value: object, accepted: str, remedy: str, others: Iterable[ConfigError] = ()) -> None:
+        """Describe one bad value; `others` are further bad values found in the same configuration."""
+        self.field = field
+        self.value = value
+        self.accepted = accepted
+        self.remedy = remedy
+        self.others = tuple(others)
+        own = f"{field} = {value!r} cannot be used\n  accepted: {accepted}\n  remedy:   {remedy}"
+        super().__init__("\n".join([own, *(str(other) for other in self.others)]))
+
+
+class CheckpointError(GradweaveError):
+    """A checkpoint that is missing, damaged, or not shaped like the state it should be loaded into."""
+
+    exit_code = 3
+
+
+class NonFiniteError(GradweaveError, FloatingPointError):
+    """A value that must be finite is not: says which tensor, and at which environment step."""
+
+    exit_code = 4
+
+    def __init__(self, tensor: str, step: int) -> None:
+        """Name the tensor and the environment step."""
+        self.tensor = tensor
+        self.step = step
+        super().__init__(
+            f"{tensor} is not finite at environment step {step}; the last good checkpoint is kept. Lower the learning "
+            "rates (--inner.learning-rate, --meta.learning-rate) or set --meta.max-grad-norm."
+        )
+
+
+class OutOfMemory(GradweaveError, MemoryError):
+    """The device has too little memory: says the predicted peak where it is known, and what to lower."""
+
+    exit_code = 5
+
+    def __init__(self, remedy: str, predicted_bytes: int | None = None) -> None:
+        """Say what to lower, and how much memory the compiled program was predicted to need at its peak."""
+        self.remedy = remedy
+        self.predicted_bytes = predicted_bytes
+        peak = "" if predicted_bytes is None else f" (predicted peak {predicted_bytes / 2**20:.0f} MiB)"
+        super().__init__(f"out of memory{peak}: {remedy}")
+
+
+class RunInUse(GradweaveError):
+    """Another process holds the run folder."""
+
+    exit_code = 6
+
+
+class Stopped(GradweaveError):
+    """The run was asked to stop and did so after writing a checkpoint; `gradweave resume` goes on from there."""
+
+    exit_code = 143
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` most like `name`, or None when none is alike.
+
+    Example:
+        >>> nearest_name("quikc", ["quick", "snake"])
+        'quick'
+    """
+    candidates = list(names)
+    matches = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    if matches:
+        return matches[0]
+    starts = [candidate for candidate in candidates if name and candidate.startswith(name)]
+    return starts[0] if starts else None
