@@ -1,0 +1,1 @@
+"""What is done with finished runs: measuring estimators, aggregating seeds, drawing figures, writing the report."""
