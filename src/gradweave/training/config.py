@@ -8,8 +8,6 @@ lambda .95, value cost 1, entropy cost .01, learning rate 3e-4). Everything else
 "Environment steps" counts every step of every environment, also those whose batch only judges the meta-parameters.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 

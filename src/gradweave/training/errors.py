@@ -4,8 +4,6 @@ The codes are part of the public interface: 2 bad configuration, 3 no usable che
 memory, 6 the run folder is in use, 143 stopped by SIGTERM after a checkpoint. Nothing here imports JAX.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 
@@ -32,7 +30,7 @@ class ConfigError(GradweaveError, ValueError):
 
     exit_code = 2
 
-    def __init__(self, field: str, value: object, accepted: str, remedy: str, others: Iterable[ConfigError] = ()) -> None:
+    def __init__(self, field: str, value: object, accepted: str, remedy: str, others: Iterable["ConfigError"] = ()) -> None:
         """Describe one bad value; `others` are further bad values found in the same configuration."""
         self.field = field
         self.value = value

@@ -1,0 +1,243 @@
+"""Checks a configuration before JAX is imported: every bad value with its field, what is accepted and a remedy.
+
+`find_problems` looks at everything and returns what it finds; `validate` raises it. Flags are named in the remedies as
+the command line spells them.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gradweave.training.config import LEARNABLE, Config, NetworkConfig
+from gradweave.training.errors import ConfigError, nearest_name
+from gradweave.training.presets import PRESETS
+
+__all__ = ["find_problems", "validate"]
+
+
+def validate(config: Config, *, num_devices: int = 1) -> None:
+    """Raise when `config` cannot be run.
+
+    Args:
+        config: what to check.
+        num_devices: how many devices the environments are split over.
+
+    Raises:
+        ConfigError: the first bad value; the others are in its `others` and in its message.
+    """
+    problems = find_problems(config, num_devices=num_devices)
+    if problems:
+        first = problems[0]
+        raise ConfigError(first.field, first.value, first.accepted, first.remedy, others=problems[1:])
+
+
+def find_problems(config: Config, *, num_devices: int = 1) -> list[ConfigError]:
+    """Every bad value of `config`, in the order of its fields; empty when it can be run."""
+    checks = (_preset, _environment, _network, _inner, _learned, _meta, _weights, _outer, _run)
+    problems = [problem for check in checks for problem in check(config)]
+    if config.inner.num_envs > 0 and config.inner.num_envs % num_devices:
+        problems.append(
+            ConfigError(
+                "inner.num_envs",
+                config.inner.num_envs,
+                f"a multiple of the number of devices ({num_devices})",
+                f"--inner.num-envs {-(-config.inner.num_envs // num_devices) * num_devices}",
+            )
+        )
+    return problems
+
+
+def _flag(field: str) -> str:
+    return "--" + field.removeprefix("run.").replace("_", "-").removesuffix("-")
+
+
+def _in_range(field: str, value: float, text: str, accepted: bool) -> Iterator[ConfigError]:
+    """One problem unless `accepted`; a NaN or infinity is never accepted."""
+    if not (accepted and math.isfinite(value)):
+        yield ConfigError(field, value, text, f"set {_flag(field)} to such a value")
+
+
+def _at_least(section: str, values: Mapping[str, float | None], lowest: float) -> Iterator[ConfigError]:
+    for name, value in values.items():
+        if value is not None:
+            yield from _in_range(f"{section}.{name}", value, f"at least {lowest}", value >= lowest)
+
+
+def _positive(section: str, values: Mapping[str, float | None]) -> Iterator[ConfigError]:
+    for name, value in values.items():
+        if value is not None:
+            yield from _in_range(f"{section}.{name}", value, "a finite number above 0", value > 0)
+
+
+def _choice(field: str, value: str, names: tuple[str, ...]) -> Iterator[ConfigError]:
+    if value not in names:
+        near = nearest_name(value, names)
+        remedy = f"did you mean {near!r}?" if near else f"set {_flag(field)} to one of these"
+        yield ConfigError(field, value, ", ".join(names), remedy)
+
+
+def _preset(config: Config) -> Iterator[ConfigError]:
+    yield from _choice("preset", config.preset, tuple(PRESETS))
+
+
+def _environment(config: Config) -> Iterator[ConfigError]:
+    from gradweave.envs.registry import ENVIRONMENTS
+
+    name, options = config.environment.name, config.environment.options()
+    unknown = list(_choice("environment.name", name, tuple(ENVIRONMENTS)))
+    yield from unknown
+    if unknown:
+        return
+    allowed = ENVIRONMENTS[name]
+    for option, value in options.items():
+        if option not in allowed:
+            accepted = ", ".join(allowed) if allowed else "no options"
+            yield ConfigError(
+                f"environment.{option}", value, f"{name} takes {accepted}", f"leave {_flag(option)} unset (None)"
+            )
+    yield from _at_least("environment", {key: options[key] for key in ("num_rows", "num_cols") if key in options}, 2)
+    yield from _at_least("environment", {key: options[key] for key in ("time_limit",) if key in options}, 1)
+
+
+def _network(config: Config) -> Iterator[ConfigError]:
+    network = config.network
+    yield from _at_least("network", {"kernel_size": network.kernel_size}, 1)
+    for name in ("channels", "strides", "policy_layers", "value_layers"):
+        sizes = getattr(network, name)
+        if any(size < 1 for size in sizes):
+            yield ConfigError(f"network.{name}", sizes, "numbers of at least 1", f"set {_flag('network.' + name)}")
+    if len(network.channels) != len(network.strides):
+        yield ConfigError(
+            "network.strides",
+            network.strides,
+            f"one stride for each convolution: {len(network.channels)} numbers",
+            f"{_flag('network.strides')} {_repeat_last(network)}",
+        )
+
+
+def _repeat_last(network: NetworkConfig) -> str:
+    count = len(network.channels)
+    padded = (*network.strides, *([network.strides[-1] if network.strides else 1] * count))[:count]
+    return " ".join(str(stride) for stride in padded)
+
+
+def _inner(config: Config) -> Iterator[ConfigError]:
+    inner = config.inner
+    yield from _at_least("inner", {"num_envs": inner.num_envs, "num_steps": inner.num_steps}, 1)
+    yield from _in_range("inner.discount", inner.discount, "a number in (0, 1)", 0 < inner.discount < 1)
+    if "lambda_" in config.meta.learned:
+        text = "a number in (0, 1), because it is learned"
+        yield from _in_range("inner.lambda_", inner.lambda_, text, 0 < inner.lambda_ < 1)
+    else:
+        yield from _in_range("inner.lambda_", inner.lambda_, "a number in [0, 1]", 0 <= inner.lambda_ <= 1)
+    for name in ("entropy_cost", "value_cost"):
+        if name in config.meta.learned:
+            yield from _positive("inner", {name: getattr(inner, name)})
+        else:
+            yield from _at_least("inner", {name: getattr(inner, name)}, 0)
+    yield from _positive("inner", {"learning_rate": inner.learning_rate, "max_grad_norm": inner.max_grad_norm})
+    yield from _choice("inner.optimizer", inner.optimizer, ("adam", "rmsprop", "sgd"))
+    yield from _at_least("inner", {"eps": inner.eps}, 0)
+    if inner.optimizer == "sgd":
+        yield from _at_least("inner", {"eps_root": inner.eps_root}, 0)
+    else:  # the root's second derivative at zero is infinite without it
+        yield from _positive("inner", {"eps_root": inner.eps_root})
+    decay = inner.rmsprop_decay
+    yield from _in_range("inner.rmsprop_decay", decay, "a number in [0, 1)", 0 <= decay < 1)
+
+
+def _learned(config: Config) -> Iterator[ConfigError]:
+    learned = config.meta.learned
+    for name in dict.fromkeys(learned):
+        yield from _choice("meta.learned", name, LEARNABLE)
+    if len(set(learned)) != len(learned):
+        unique = " ".join(dict.fromkeys(learned))
+        yield ConfigError("meta.learned", learned, "each name once", f"--meta.learned {unique}")
+
+
+def _meta(config: Config) -> Iterator[ConfigError]:
+    meta = config.meta
+    num_inner_steps = meta.num_inner_steps
+    yield from _at_least("meta", {"num_inner_steps": num_inner_steps}, 1)
+    yield from _choice("meta.estimator", meta.estimator, ("horizon-mix", "window-mix", "unrolled", "truncated"))
+    yield from _choice("meta.mode", meta.mode, ("mixed", "reverse", "forward"))
+    yield from _choice("meta.optimizer", meta.optimizer, ("adam", "rmsprop", "sgd"))
+    yield from _positive("meta", {"learning_rate": meta.learning_rate, "max_grad_norm": meta.max_grad_norm})
+    limits = f"a whole number from 1 to num_inner_steps ({num_inner_steps})"
+    if meta.estimator == "truncated" and meta.window is None:
+        yield ConfigError("meta.window", None, limits, f"--meta.window {max(1, num_inner_steps // 2)}")
+    if meta.estimator != "truncated" and meta.window is not None:
+        yield ConfigError("meta.window", meta.window, "None, unless the estimator is truncated", "leave --meta.window out")
+    elif meta.window is not None and not 1 <= meta.window <= num_inner_steps:
+        yield ConfigError("meta.window", meta.window, limits, f"--meta.window {min(max(1, meta.window), num_inner_steps)}")
+    yield from _remat(config)
+
+
+def _remat(config: Config) -> Iterator[ConfigError]:
+    remat, mode = config.meta.remat, config.meta.mode
+    if isinstance(remat, str):
+        yield from _choice("meta.remat", remat, ("none", "step"))
+    else:
+        yield from _at_least("meta", {"remat": remat}, 1)
+    if remat != "none" and mode != "reverse":
+        yield ConfigError(
+            "meta.remat",
+            remat,
+            f"'none' in {mode} mode, which keeps no activations",
+            "--meta.mode reverse, or leave --meta.remat out",
+        )
+
+
+def _weights(config: Config) -> Iterator[ConfigError]:
+    meta = config.meta
+    weights, count = meta.weights, meta.num_inner_steps
+    mixes = meta.estimator in ("horizon-mix", "window-mix")
+    yield from _in_range("meta.mix_lambda", meta.mix_lambda, "a number in [0, 1]", 0 <= meta.mix_lambda <= 1)
+    if isinstance(weights, str):
+        yield from _choice("meta.weights", weights, ("uniform", "geometric"))
+        return
+    if not mixes:
+        remedy = "--meta.estimator horizon-mix, or leave --meta.weights out"
+        yield ConfigError("meta.weights", weights, f"no weights: {meta.estimator} does not mix", remedy)
+    elif len(weights) != count:
+        text = f"{count} weights, one for each inner step"
+        yield ConfigError("meta.weights", weights, text, f"give {count} weights or --meta.num-inner-steps {len(weights)}")
+    elif not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        yield ConfigError("meta.weights", weights, "finite weights of at least 0", "replace the others by 0")
+    elif not math.isclose(math.fsum(weights), 1.0, abs_tol=1e-6):
+        total = math.fsum(weights)
+        scaled = " ".join(f"{weight / total:.6g}" for weight in weights) if total > 0 else "uniform"
+        yield ConfigError("meta.weights", weights, f"weights that sum to 1, not {total:g}", f"--meta.weights {scaled}")
+
+
+def _outer(config: Config) -> Iterator[ConfigError]:
+    outer = config.outer
+    yield from _in_range("outer.discount", outer.discount, "a number in (0, 1]", 0 < outer.discount <= 1)
+    yield from _in_range("outer.lambda_", outer.lambda_, "a number in [0, 1]", 0 <= outer.lambda_ <= 1)
+    yield from _at_least("outer", {"value_cost": outer.value_cost, "entropy_cost": outer.entropy_cost}, 0)
+    yield from _choice("outer.critic", outer.critic, ("auto", "on", "off"))
+
+
+def _run(config: Config) -> Iterator[ConfigError]:
+    run = config.run
+    counts = ("log_every", "chunk_size", "keep_checkpoints", "evaluation_episodes", "max_episode_steps")
+    yield from _at_least("run", _fields(run, *counts), 1)
+    yield from _at_least("run", {"measure_samples": run.measure_samples}, 2)
+    yield from _at_least("run", _fields(run, "checkpoint_every", "evaluate_every"), 0)
+    yield from _choice("run.track", run.track, ("none", "tensorboard", "wandb", "trackio"))
+    yield from _in_range("run.seed", run.seed, "a whole number from 0 to 2**32 - 1", 0 <= run.seed < 2**32)
+    if not run.runs_dir:
+        yield ConfigError("run.runs_dir", run.runs_dir, "the name of a folder", "--runs-dir runs")
+    window = config.window_steps
+    if window > 0 and run.total_steps < window:
+        yield ConfigError(
+            "run.total_steps",
+            run.total_steps,
+            f"at least one window, {window} environment steps "
+            f"({config.inner.num_envs} envs x {config.inner.num_steps} steps x {config.meta.num_inner_steps} updates)",
+            f"--total-steps {window}, or lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps",
+        )
+
+
+def _fields(section: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(section, name) for name in names}
