@@ -1,0 +1,53 @@
+"""The environment contract: one environment, two pure functions, and no memory but the state handed in.
+
+An environment never resets itself and never mixes up the two ways in which an episode stops:
+
+- `terminated`: the episode really ended, its return is complete, nothing is left to bootstrap;
+- `truncated`: the episode was cut off, its return goes on and is bootstrapped from `Step.observation`, which is
+  therefore what the action led to and not the first observation of the next episode.
+
+Batching, and resetting what ended, is `VectorEnvironment`'s work.
+"""
+
+import abc
+from typing import Generic, NamedTuple, TypeVar
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from gradweave.envs.observation import Observation
+
+__all__ = ["AbstractEnvironment", "State", "Step"]
+
+State = TypeVar("State")
+"""The state of one environment: a pytree of arrays."""
+
+
+class Step(NamedTuple):
+    """One transition of one environment. `terminated` and `truncated` are never both True."""
+
+    observation: Observation
+    """What the action led to; not reset, also when the episode ended here."""
+    reward: Float[Array, ""]
+    terminated: Bool[Array, ""]
+    truncated: Bool[Array, ""]
+
+
+class AbstractEnvironment(eqx.Module, Generic[State]):
+    """One environment. Both functions are pure, and can be jitted, vmapped and scanned.
+
+    Stepping a state whose episode has ended is allowed but means nothing: reset first.
+    """
+
+    num_actions: eqx.AbstractVar[int]
+    """Actions are the integers 0 to `num_actions - 1`."""
+    can_truncate: eqx.AbstractVar[bool]
+    """False promises that `truncated` is never True, so that nobody needs to keep final observations."""
+
+    @abc.abstractmethod
+    def reset(self, *, key: Key[Array, ""]) -> tuple[State, Observation]:
+        """Begin an episode: the first state and what is seen of it."""
+
+    @abc.abstractmethod
+    def step(self, state: State, action: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[State, Step]:
+        """Take one action: the next state and the transition that led there."""
