@@ -1,8 +1,8 @@
 """Configurations as TOML files: strict reading, deterministic writing.
 
-A file may hold only what differs from a preset: the top-level key `preset` names it, and what is not mentioned comes from
-there. Unknown keys and wrong types are errors. TOML has no null: a field that is None is left out, and reading such a
-file back gives None because `write_config` records the whole configuration and `complete = true`.
+A file may hold only what differs from a preset: the top-level key `preset` names it, and what is not mentioned comes
+from there. Unknown keys and wrong types are errors. TOML has no null, so a field that is None is left out; reading such
+a file back gives None again, because `write_config` records the whole configuration and says so: `complete = true`.
 """
 
 import dataclasses

@@ -30,7 +30,9 @@ class ConfigError(GradweaveError, ValueError):
 
     exit_code = 2
 
-    def __init__(self, field: str, value: object, accepted: str, remedy: str, others: Iterable["ConfigError"] = ()) -> None:
+    def __init__(
+        self, field: str, value: object, accepted: str, remedy: str, others: Iterable["ConfigError"] = ()
+    ) -> None:
         """Describe one bad value; `others` are further bad values found in the same configuration."""
         self.field = field
         self.value = value

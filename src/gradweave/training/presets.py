@@ -69,7 +69,7 @@ def _snake_6x6() -> Config:
 
 
 def _discounting_chain() -> Config:
-    """bsuite's discounting chain: five rewards at delays 1 to 100; only the right discount finds the best one."""
+    """The discounting chain of bsuite: five rewards at delays 1 to 100; only the right discount finds the best one."""
     return Config(
         environment=EnvironmentConfig(name="discounting-chain", num_rows=None, num_cols=None, time_limit=None),
         network=NetworkConfig(policy_layers=(32,), value_layers=(32,)),

@@ -167,9 +167,13 @@ def _meta(config: Config) -> Iterator[ConfigError]:
     if meta.estimator == "truncated" and meta.window is None:
         yield ConfigError("meta.window", None, limits, f"--meta.window {max(1, num_inner_steps // 2)}")
     if meta.estimator != "truncated" and meta.window is not None:
-        yield ConfigError("meta.window", meta.window, "None, unless the estimator is truncated", "leave --meta.window out")
+        yield ConfigError(
+            "meta.window", meta.window, "None, unless the estimator is truncated", "leave --meta.window out"
+        )
     elif meta.window is not None and not 1 <= meta.window <= num_inner_steps:
-        yield ConfigError("meta.window", meta.window, limits, f"--meta.window {min(max(1, meta.window), num_inner_steps)}")
+        yield ConfigError(
+            "meta.window", meta.window, limits, f"--meta.window {min(max(1, meta.window), num_inner_steps)}"
+        )
     yield from _remat(config)
 
 
@@ -201,7 +205,9 @@ def _weights(config: Config) -> Iterator[ConfigError]:
         yield ConfigError("meta.weights", weights, f"no weights: {meta.estimator} does not mix", remedy)
     elif len(weights) != count:
         text = f"{count} weights, one for each inner step"
-        yield ConfigError("meta.weights", weights, text, f"give {count} weights or --meta.num-inner-steps {len(weights)}")
+        yield ConfigError(
+            "meta.weights", weights, text, f"give {count} weights or --meta.num-inner-steps {len(weights)}"
+        )
     elif not all(math.isfinite(weight) and weight >= 0 for weight in weights):
         yield ConfigError("meta.weights", weights, "finite weights of at least 0", "replace the others by 0")
     elif not math.isclose(math.fsum(weights), 1.0, abs_tol=1e-6):
