@@ -1,0 +1,33 @@
+"""gradweave: agents that tune their own hyper-parameters by multi-step meta-gradients, and the instruments to judge them.
+
+The public names are loaded on first use, because importing JAX takes half a second that `gradweave --help` does not need.
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+__version__ = importlib.metadata.version("gradweave")
+
+_CORE = (
+    "AbstractBijector AbstractEstimator AbstractLinearEstimator AbstractMode Differentiand Differentiated EstimatorStatistics Fixed "
+    "ForwardMode GradientLearner HorizonMix Interval KernelWeights LearnerState MetaGradient MetaProblem MixedMode Positive Recording "
+    "ReverseMode Truncated Unbounded Unrolled Window WindowAux WindowMix constrain estimator_statistics finite_difference "
+    "geometric_weights gradient_samples horizon_gradients meta_gradient truncated_gradients unconstrain uniform_weights unroll"
+).split()
+_HOMES = {name: "gradweave.core" for name in _CORE}
+
+__all__ = sorted([*_HOMES, "__version__"])
+
+if TYPE_CHECKING:
+    from gradweave.core import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gradweave' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

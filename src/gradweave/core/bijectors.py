@@ -1,0 +1,151 @@
+"""Bijectors between the natural range of a meta-parameter and the whole real line.
+
+A meta-optimiser moves unconstrained numbers (`raw`); a learner reads constrained ones (`eta`). A *spec* is a pytree of bijectors
+shaped like `eta`, or a prefix of it, so that one bijector may stand for a whole sub-tree.
+
+`Interval` is the sigmoid of Xu et al. 2018 (arXiv 1805.09801) stretched to any interval; `Positive` is the exponential, so that a
+step of the meta-optimiser is a relative change, which is what costs and learning rates need.
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, PyTree
+
+
+class AbstractBijector(eqx.Module):
+    """A smooth, invertible, elementwise map from the real line onto the range of a meta-parameter."""
+
+    @abc.abstractmethod
+    def forward(self, raw: ArrayLike) -> Array:
+        """The constrained value of `raw`."""
+
+    @abc.abstractmethod
+    def inverse(self, eta: ArrayLike) -> Array:
+        """The unconstrained value whose image is `eta`. Raises ValueError when a concrete `eta` lies outside the range."""
+
+
+class Interval(AbstractBijector):
+    """The open interval (lower, upper): eta = lower + (upper - lower) * sigmoid(raw).
+
+    Near either end the sigmoid saturates: d eta / d raw = (eta - lower)(upper - eta) / (upper - lower), so a discount of 0.999 in
+    (0, 1) moves 250 times more slowly than one of 0.5. Log both values.
+    """
+
+    lower: float = eqx.field(static=True, default=0.0)
+    upper: float = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self) -> None:
+        if not self.lower < self.upper:
+            raise ValueError(f"Interval(lower={self.lower}, upper={self.upper}) is empty: lower must be below upper.")
+
+    def forward(self, raw: ArrayLike) -> Array:
+        return self.lower + (self.upper - self.lower) * jax.nn.sigmoid(jnp.asarray(raw))
+
+    def inverse(self, eta: ArrayLike) -> Array:
+        eta = _as_float(eta)
+        _check_inside(eta, self, (eta > self.lower) & (eta < self.upper), f"strictly between {self.lower} and {self.upper}")
+        return jnp.log(eta - self.lower) - jnp.log(self.upper - eta)
+
+
+class Positive(AbstractBijector):
+    """The positive numbers: eta = exp(raw). A change of `raw` by 0.01 is a change of `eta` by about one per cent."""
+
+    def forward(self, raw: ArrayLike) -> Array:
+        return jnp.exp(jnp.asarray(raw))
+
+    def inverse(self, eta: ArrayLike) -> Array:
+        eta = _as_float(eta)
+        _check_inside(eta, self, eta > 0, "above 0")
+        return jnp.log(eta)
+
+
+class Unbounded(AbstractBijector):
+    """Any real number: eta = raw. For the weights of a network that produces hyper-parameters, say."""
+
+    def forward(self, raw: ArrayLike) -> Array:
+        return jnp.asarray(raw)
+
+    def inverse(self, eta: ArrayLike) -> Array:
+        return _as_float(eta)
+
+
+class Fixed(AbstractBijector):
+    """Not learned: eta = raw with a derivative of exactly 0, whatever the estimator and the mode."""
+
+    def forward(self, raw: ArrayLike) -> Array:
+        # Removes d(anything)/d(raw) for this leaf: that is what being fixed means.
+        return jax.lax.stop_gradient(jnp.asarray(raw))
+
+    def inverse(self, eta: ArrayLike) -> Array:
+        return jnp.asarray(eta)
+
+
+def constrain(raw: PyTree, spec: PyTree) -> PyTree:
+    """Natural values of unconstrained meta-parameters: eta = spec(raw), leaf by leaf.
+
+    Args:
+        raw: pytree of arrays, any shapes.
+        spec: pytree of bijectors with the structure of `raw`, or a prefix of it.
+
+    Returns:
+        A pytree shaped like `raw`.
+
+    Raises:
+        ValueError: the structures do not match, or `spec` has a leaf that is no bijector.
+    """
+    return _map_spec(lambda bijector, leaf: bijector.forward(leaf), spec, raw)
+
+
+def unconstrain(eta: PyTree, spec: PyTree) -> PyTree:
+    """Unconstrained values whose natural values are `eta`; the inverse of `constrain`.
+
+    Raises:
+        ValueError: a concrete value lies outside its bijector's range, or the structures do not match.
+    """
+    return _map_spec(lambda bijector, leaf: bijector.inverse(leaf), spec, eta)
+
+
+def split_learned(raw: PyTree, spec: PyTree) -> tuple[PyTree, PyTree]:
+    """(learned, fixed): two copies of `raw`, each with None where the other has its leaf. `equinox.combine` joins them."""
+    mask = _map_spec(lambda bijector, leaf: not isinstance(bijector, Fixed), spec, raw)
+    return eqx.partition(raw, mask)
+
+
+def _is_bijector(node: Any) -> bool:
+    return isinstance(node, AbstractBijector)
+
+
+def _map_spec(fn: Any, spec: PyTree, tree: PyTree) -> PyTree:
+    for leaf in jax.tree.leaves(spec, is_leaf=_is_bijector):
+        if not _is_bijector(leaf):
+            raise ValueError(
+                f"a spec holds bijectors (Interval, Positive, Unbounded, Fixed) only, but one leaf is {leaf!r} of type "
+                f"{type(leaf).__name__}; use Fixed() for a value that is not learned."
+            )
+    try:
+        return jax.tree.map(
+            lambda bijector, subtree: jax.tree.map(lambda leaf: fn(bijector, leaf), subtree), spec, tree, is_leaf=_is_bijector
+        )
+    except (ValueError, TypeError) as error:
+        if "structure" not in str(error) and "arity" not in str(error) and "prefix" not in str(error):
+            raise
+        raise ValueError(
+            f"the spec has structure {jax.tree.structure(spec, is_leaf=_is_bijector)}, the meta-parameters "
+            f"{jax.tree.structure(tree)}; give one bijector for every leaf or sub-tree of the meta-parameters."
+        ) from error
+
+
+def _as_float(eta: ArrayLike) -> Array:
+    eta = jnp.asarray(eta)
+    return eta if jnp.issubdtype(eta.dtype, jnp.floating) else eta.astype(jnp.result_type(float))
+
+
+def _check_inside(eta: Array, bijector: AbstractBijector, inside: Array, accepted: str) -> None:
+    if isinstance(inside, jax.core.Tracer):
+        return
+    if not bool(jnp.all(inside)):
+        raise ValueError(f"{bijector} cannot hold the value {eta}: it must lie {accepted}.")

@@ -1,0 +1,114 @@
+"""Gradient-based learners declared in parts: targets, loss, optimiser, learning rate.
+
+A semi-gradient update (temporal differences, actor-critic) does not differentiate its targets, but its *meta*-gradient must: the
+path x_k -> targets -> x_{k+1} exists. Writing `stop_gradient` in the loss removes that path too, which is right for one inner step
+and wrong for every longer horizon. Here the targets are computed outside the function that the learner differentiates,
+
+    T_k = targets(theta_k, eta, batch_k)
+    G_k = d/dtheta loss(theta, T_k, eta, batch_k) at theta_k
+    theta_{k+1} = theta_k - learning_rate(eta) * direction(G_k, optimiser state),
+
+so that no `stop_gradient` is needed. The parts are also what `MixedMode` needs (Kemaev et al. 2025, arXiv 2505.00793).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PyTree
+
+
+class LearnerState(NamedTuple):
+    """The state of a gradient-based learner: `params` (inexact arrays) and the optimiser's own state."""
+
+    params: PyTree
+    optimizer_state: PyTree
+
+
+def _forward_is_identity(params: PyTree, batch: PyTree) -> PyTree:
+    return params
+
+
+class GradientLearner(eqx.Module):
+    """A `MetaProblem` declared in parts.
+
+    Args:
+        targets: `(params, eta, batch) -> targets`, evaluated outside the learner's own gradient.
+        loss: `(params, targets, eta, batch) -> (scalar, aux)`; must not contain `stop_gradient`.
+        optimizer: an optax transformation *without* a learning rate, such as `optax.scale_by_adam(eps_root=1e-16)`. Adam's square
+            root has no finite second derivative at zero: give it an `eps_root`, but a tiny one, because 1e-8 puts a floor of 1e-4
+            under every gradient.
+        learning_rate: `(eta) -> scalar`, or a pytree that is a prefix of `params` (one rate for each group).
+        outer_loss: `(state, batch) -> (scalar, aux)`.
+        forward: optional `(params, batch) -> outputs`. When given, `targets` and `loss` receive these outputs in the place of
+            `params`, and `outer_loss` receives `LearnerState(outputs, optimizer_state)`: the network is then evaluated once where
+            `MixedMode` needs all three, and their derivatives travel back through it in one pass.
+    """
+
+    targets_of: Callable[..., PyTree]
+    loss_of: Callable[..., tuple[Array, PyTree]]
+    optimizer: optax.GradientTransformation
+    learning_rate: Callable[[PyTree], PyTree]
+    outer_loss_of: Callable[..., tuple[Array, PyTree]]
+    forward: Callable[[PyTree, PyTree], PyTree]
+
+    def __init__(
+        self,
+        targets: Callable[..., PyTree],
+        loss: Callable[..., tuple[Array, PyTree]],
+        optimizer: optax.GradientTransformation,
+        learning_rate: Callable[[PyTree], PyTree],
+        outer_loss: Callable[..., tuple[Array, PyTree]],
+        *,
+        forward: Callable[[PyTree, PyTree], PyTree] | None = None,
+    ) -> None:
+        for name, part in (("targets", targets), ("loss", loss), ("learning_rate", learning_rate), ("outer_loss", outer_loss)):
+            if not callable(part):
+                raise TypeError(f"GradientLearner needs a function for {name}, but was given {part!r}.")
+        self.targets_of = targets
+        self.loss_of = loss
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.outer_loss_of = outer_loss
+        self.forward = _forward_is_identity if forward is None else forward
+
+    def init(self, params: PyTree) -> LearnerState:
+        """The state before the first update."""
+        return LearnerState(params, self.optimizer.init(params))
+
+    def update(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[LearnerState, PyTree]:
+        """One inner update (the equations at the head of this file)."""
+        gradient, aux = self.inner_gradient(state, eta, batch)
+        return self.apply_gradient(gradient, state, eta), aux
+
+    def outer_loss(self, state: LearnerState, batch: PyTree) -> tuple[Array, PyTree]:
+        """The outer loss at `state` on `batch`."""
+        return self.outer_loss_of(state._replace(params=self.forward(state.params, batch)), batch)
+
+    def inner_gradient(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
+        """(G_k, aux): the learner's own gradient, with the targets held constant by position, not by `stop_gradient`."""
+        outputs, pullback = jax.vjp(lambda params: self.forward(params, batch), state.params)
+        targets = self.targets_of(outputs, eta, batch)
+        output_gradient, aux = jax.grad(self.loss_of, has_aux=True)(outputs, targets, eta, batch)
+        (gradient,) = pullback(output_gradient)
+        return gradient, aux
+
+    def apply_gradient(self, gradient: PyTree, state: LearnerState, eta: PyTree) -> LearnerState:
+        """theta - learning_rate(eta) * direction, elementwise in the parameters for the usual optimisers."""
+        # optax multiplies integer counts with floats, which strict promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            direction, optimizer_state = self.optimizer.update(gradient, state.optimizer_state, state.params)
+        params = _descend(state.params, direction, self.learning_rate(eta))
+        return LearnerState(params, optimizer_state)
+
+
+def _descend(params: PyTree, direction: PyTree, rate: PyTree) -> PyTree:
+    def group(group_rate: Array, group_params: PyTree, group_direction: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda leaf, change: leaf - jnp.asarray(group_rate, leaf.dtype) * change, group_params, group_direction
+        )
+
+    return jax.tree.map(group, rate, params, direction)

@@ -1,0 +1,198 @@
+"""The entry points: a meta-gradient by any estimator and any mode, and the gradients of every horizon or window at once."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from gradweave.core.bijectors import constrain, split_learned
+from gradweave.core.estimators.base import AbstractEstimator, Differentiand
+from gradweave.core.estimators.linear import Unrolled
+from gradweave.core.modes.base import AbstractMode, KernelWeights
+from gradweave.core.modes.forward import propagate
+from gradweave.core.modes.reverse import ReverseMode
+from gradweave.core.problem import MetaProblemLike, Recording, Window, WindowAux
+
+
+class MetaGradient(NamedTuple):
+    """The result of `meta_gradient`.
+
+    Attributes:
+        grad: shaped like `raw`; exactly 0 where the spec is `Fixed`.
+        outer_loss: the scalar that was differentiated: the outer loss at x_L, or the mix of those at x_1 .. x_L.
+        state: x_L.
+        aux: what the problem's functions reported.
+        estimator_state: the estimator's new memory, None if it has none.
+    """
+
+    grad: PyTree
+    outer_loss: Float[Array, ""]
+    state: PyTree
+    aux: WindowAux
+    estimator_state: PyTree = None
+
+
+def meta_gradient(
+    problem: MetaProblemLike,
+    raw: PyTree,
+    spec: PyTree,
+    state: PyTree,
+    batches: PyTree,
+    outer_batches: PyTree | None,
+    *,
+    estimator: AbstractEstimator | None = None,
+    mode: AbstractMode | None = None,
+    estimator_state: PyTree = None,
+    recording: Recording | None = None,
+) -> MetaGradient:
+    """The meta-gradient of one recorded window of inner updates.
+
+    Args:
+        problem: the learner, a `MetaProblem` or a `GradientLearner`.
+        raw: unconstrained meta-parameters, any pytree.
+        spec: bijectors, shaped like `raw` or a prefix of it; `Fixed()` leaves are not differentiated.
+        state: x_0, the learner's state before the window.
+        batches: leading axis L; batch k drives update k.
+        outer_batches: leading axis L; entry k - 1 judges x_k. None: `batches` has L + 1 entries and entry k judges x_k
+            (online cross-validation), which lets a mode share work between judging x_k and updating it.
+        estimator: what is estimated; `Unrolled()` by default.
+        mode: how it is differentiated; `ReverseMode()` by default.
+        estimator_state: the memory of an estimator that has one, from `estimator.init` or the last `MetaGradient`.
+        recording: states and inner gradients noted while the updates were made; a mode that can use it replays nothing.
+
+    Returns:
+        A `MetaGradient`.
+
+    Raises:
+        ValueError: leading axes disagree, the estimator does not fit L, or the spec does not fit `raw`.
+        TypeError: the mode cannot differentiate this kind of problem; the message names one that can.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradweave as gw
+        >>> problem = gw.MetaProblem(
+        ...     update=lambda x, eta, target: (x - eta * (x - target), None),
+        ...     outer_loss=lambda x, target: (0.5 * (x - target) ** 2, None),
+        ... )
+        >>> spec = gw.Positive()
+        >>> raw = gw.unconstrain(0.1, spec)
+        >>> targets = jnp.zeros(3)
+        >>> result = gw.meta_gradient(problem, raw, spec, jnp.array(1.0), targets, targets)
+        >>> round(float(result.grad), 6)  # -3 * 0.1 * 0.9 ** 5
+        -0.177147
+
+    Reference: Xu, van Hasselt, Silver 2018 (arXiv 1805.09801); Bonnet et al. 2021 (arXiv 2111.00206).
+    """
+    estimator = Unrolled() if estimator is None else estimator
+    mode = ReverseMode() if mode is None else mode
+    window = checked_window(state, batches, outer_batches, recording)
+    estimator.check(window.num_inner_steps)
+    differentiand, fixed = differentiate_learned(problem, raw, spec, window)
+    result, estimator_state = estimator.estimate(differentiand, mode, estimator_state)
+    grad = eqx.combine(result.grad, jax.tree.map(jnp.zeros_like, fixed))
+    aux = WindowAux(result.inner_aux, result.outer_aux, result.outer_losses)
+    return MetaGradient(grad, result.outer_loss, result.state, aux, estimator_state)
+
+
+def horizon_gradients(
+    problem: MetaProblemLike,
+    raw: PyTree,
+    spec: PyTree,
+    state: PyTree,
+    batches: PyTree,
+    outer_batches: PyTree | None,
+) -> PyTree:
+    """Every horizon gradient g_k = dJ(x_k)/d(raw), k = 1 .. L, from one forward-mode pass.
+
+    Args: as `meta_gradient`. Costs a tangent pass for each learned number; memory does not depend on L.
+
+    Returns:
+        A pytree shaped like `raw` with a leading axis of length L on every leaf; 0 where the spec is `Fixed`. The last entry is
+        `Unrolled`'s gradient, and a weighted sum over the axis is `HorizonMix`'s.
+
+    Raises: as `meta_gradient`.
+    """
+    window = checked_window(state, batches, outer_batches, None)
+    differentiand, fixed = differentiate_learned(problem, raw, spec, window)
+    num_steps = window.num_inner_steps
+    flat, unravel = ravel_pytree(differentiand.learned)
+    weights = KernelWeights(horizons=jnp.ones((num_steps,), flat.dtype))
+    _, _, (_, (gradients, _, _)) = propagate(problem, differentiand.to_eta, differentiand.learned, window, weights)
+    return eqx.combine(jax.vmap(unravel)(gradients), _zeros_with_axis(fixed, num_steps))
+
+
+def truncated_gradients(
+    problem: MetaProblemLike,
+    raw: PyTree,
+    spec: PyTree,
+    state: PyTree,
+    batches: PyTree,
+    outer_batches: PyTree | None,
+    *,
+    remat: Any = "step",
+) -> PyTree:
+    """Every truncated gradient h_m, m = 1 .. L: J at x_L differentiated through the last m updates; one reverse pass.
+
+    Args: as `meta_gradient`; `remat` as in `ReverseMode`.
+
+    Returns:
+        A pytree shaped like `raw` with a leading axis of length L: entry m - 1 is `Truncated(m)`'s gradient, the last one is
+        `Unrolled`'s, and a weighted sum over the axis is `WindowMix`'s.
+
+    Raises: as `meta_gradient`.
+    """
+    window = checked_window(state, batches, outer_batches, None)
+    differentiand, fixed = differentiate_learned(problem, raw, spec, window)
+    contributions, _ = ReverseMode(remat).step_contributions(
+        problem, differentiand.to_eta, differentiand.learned, window, KernelWeights()
+    )
+    gradients = jax.tree.map(lambda leaf: jnp.cumsum(leaf[::-1], axis=0), contributions)
+    return eqx.combine(gradients, _zeros_with_axis(fixed, window.num_inner_steps))
+
+
+def differentiate_learned(
+    problem: MetaProblemLike, raw: PyTree, spec: PyTree, window: Window
+) -> tuple[Differentiand, PyTree]:
+    """What an estimator is handed, and the `Fixed` leaves of `raw` (None elsewhere)."""
+    raw = jax.tree.map(jnp.asarray, raw)
+    learned, fixed = split_learned(raw, spec)
+    return Differentiand(problem, lambda leaves: constrain(eqx.combine(leaves, fixed), spec), learned, window), fixed
+
+
+def checked_window(state: PyTree, batches: PyTree, outer_batches: PyTree | None, recording: Recording | None) -> Window:
+    """A `Window` of agreeing leading axes, or a ValueError that says which disagree."""
+    length = _leading_length(batches, "batches")
+    num_steps = length - 1 if outer_batches is None else length
+    if num_steps < 1:
+        raise ValueError(
+            f"batches has {length} entries: at least one inner step is needed, and without outer_batches one more entry to judge it."
+        )
+    if outer_batches is not None and _leading_length(outer_batches, "outer_batches") != length:
+        raise ValueError(
+            f"batches has {length} entries, outer_batches {_leading_length(outer_batches, 'outer_batches')}; outer_batches needs "
+            "one entry for each inner step: entry k - 1 judges the state after k updates."
+        )
+    if recording is not None and _leading_length(recording.gradients, "recording.gradients") != num_steps:
+        raise ValueError(
+            f"the recording covers {_leading_length(recording.gradients, 'recording.gradients')} updates, the window {num_steps}."
+        )
+    # Python numbers would be weakly typed and change type in the first update.
+    state = jax.tree.map(jnp.asarray, state)
+    return Window(state, batches, outer_batches, recording)
+
+
+def _leading_length(tree: PyTree, name: str) -> int:
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
+    if len(lengths) != 1 or lengths == {()}:
+        found = sorted(jnp.shape(leaf) for leaf in jax.tree.leaves(tree))
+        raise ValueError(
+            f"{name} must hold arrays that share a leading axis, one entry for each inner step, but its leaves have shapes {found}."
+        )
+    return int(lengths.pop()[0])
+
+
+def _zeros_with_axis(tree: PyTree, length: int) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.zeros((length, *leaf.shape), leaf.dtype), tree)

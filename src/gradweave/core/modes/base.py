@@ -1,0 +1,87 @@
+"""The contract of a mode: *how* a weighted sum of outer losses is differentiated through a window of inner updates.
+
+Every linear estimator is the same object: step k has its own copy of the meta-parameters, whose derivative counts with weight
+s_k, and the outer loss after k updates counts with weight h_k,
+
+    grad = sum_k s_k d/d(eta_k) sum_j h_j J(x_j).
+
+Modes compute this number; they differ in arithmetic and memory, never in the result.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from gradweave.core.problem import MetaProblemLike, Window
+
+
+class KernelWeights(NamedTuple):
+    """The weights of the formula above.
+
+    Attributes:
+        steps: (L,), s_0 .. s_{L-1}; None stands for ones.
+        horizons: (L,), h_1 .. h_L; None stands for the last outer loss only, so that no other is evaluated.
+    """
+
+    steps: Float[Array, " steps"] | None = None
+    horizons: Float[Array, " steps"] | None = None
+
+
+class Differentiated(NamedTuple):
+    """What a mode returns.
+
+    Attributes:
+        grad: shaped like the learned raw meta-parameters (None where they have None).
+        outer_loss: the scalar that was differentiated, sum_k h_k J(x_k).
+        outer_losses: J(x_1) .. J(x_L), or J(x_L) alone, (1,), when no other was needed.
+        outer_aux: the outer loss's auxiliary outputs, leading axis as `outer_losses`.
+        inner_aux: the updates' auxiliary outputs, leading axis L, or None when a recording made the updates unnecessary.
+        state: x_L.
+    """
+
+    grad: PyTree
+    outer_loss: Float[Array, ""]
+    outer_losses: Float[Array, " horizons"]
+    outer_aux: PyTree
+    inner_aux: PyTree
+    state: PyTree
+
+
+class AbstractMode(eqx.Module):
+    """A way to differentiate through a window."""
+
+    @abc.abstractmethod
+    def differentiate(
+        self,
+        problem: MetaProblemLike,
+        to_eta: Callable[[PyTree], PyTree],
+        learned: PyTree,
+        window: Window,
+        weights: KernelWeights,
+    ) -> Differentiated:
+        """The kernel's gradient with respect to `learned`, where eta = to_eta(learned)."""
+
+
+def total_outer_loss(outer_losses: Float[Array, " horizons"], weights: KernelWeights) -> Float[Array, ""]:
+    """sum_k h_k J(x_k)."""
+    if weights.horizons is None:
+        return outer_losses[-1]
+    return jnp.dot(weights.horizons.astype(outer_losses.dtype), outer_losses)
+
+
+def combine_steps(contributions: PyTree, weights: KernelWeights) -> PyTree:
+    """sum_k s_k c_k over the leading axis of per-step derivatives."""
+    if weights.steps is None:
+        return jax.tree.map(lambda leaf: leaf.sum(0), contributions)
+    steps = weights.steps
+    return jax.tree.map(lambda leaf: jnp.tensordot(steps.astype(leaf.dtype), leaf, axes=1), contributions)
+
+
+def leading(tree: PyTree) -> PyTree:
+    """`tree` with a new leading axis of length one on every leaf."""
+    return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), tree)

@@ -1,0 +1,110 @@
+"""Forward mode: the sensitivities z_k = dx_k/d(eta) are carried along as tangents (real-time recurrent learning).
+
+    z_0 = 0,   z_{k+1} = A_k z_k + s_k B_k,   g_k = z_k^T grad J(x_k)
+
+with A_k, B_k the derivatives of the update by the state and by the meta-parameters. Every horizon's gradient comes out of the one
+pass, and memory does not depend on L.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, leading, total_outer_loss
+from gradweave.core.problem import MetaProblemLike, Window
+
+
+class ForwardMode(AbstractMode):
+    """Carries one tangent of the learner's state for each learned number.
+
+    Works for every `MetaProblem`. Costs about five forward passes an inner step for one meta-parameter and grows linearly with
+    their number; memory is independent of L. Use it for very few meta-parameters, or where every horizon's gradient is wanted.
+    Not for hundreds of meta-parameters.
+    """
+
+    def differentiate(
+        self,
+        problem: MetaProblemLike,
+        to_eta: Callable[[PyTree], PyTree],
+        learned: PyTree,
+        window: Window,
+        weights: KernelWeights,
+    ) -> Differentiated:
+        _, unravel = ravel_pytree(learned)
+        state, tangents, scanned = propagate(problem, to_eta, learned, window, weights)
+        if weights.horizons is None:
+            gradient, outer_loss, outer_aux = outer_derivative(problem, state, tangents, window.last_outer)
+            outer_losses, outer_aux = leading((outer_loss, outer_aux))
+            inner_aux, _ = scanned
+        else:
+            inner_aux, (gradients, outer_losses, outer_aux) = scanned
+            gradient = weights.horizons.astype(gradients.dtype) @ gradients
+        outer_loss = total_outer_loss(outer_losses, weights)
+        return Differentiated(unravel(gradient), outer_loss, outer_losses, outer_aux, inner_aux, state)
+
+
+def propagate(
+    problem: MetaProblemLike,
+    to_eta: Callable[[PyTree], PyTree],
+    learned: PyTree,
+    window: Window,
+    weights: KernelWeights,
+) -> tuple[PyTree, PyTree, tuple[PyTree, Any]]:
+    """Runs the window with tangents.
+
+    Returns:
+        (x_L, tangents of its inexact leaves with leading axis P, (inner aux, judgements)), where the judgements are
+        `(gradients (L, P), outer losses (L,), outer aux)` when `weights.horizons` is given, else None.
+    """
+    flat, unravel = ravel_pytree(learned)
+    num_steps = window.num_inner_steps
+    basis = jnp.eye(flat.size, dtype=flat.dtype)
+    steps = jnp.ones((num_steps,), flat.dtype) if weights.steps is None else weights.steps.astype(flat.dtype)
+
+    def step(carry: tuple[PyTree, PyTree], inputs: tuple[PyTree, PyTree, Array]) -> tuple[Any, Any]:
+        state, tangents = carry
+        batch, outer_batch, weight = inputs
+        moving, still = eqx.partition(state, eqx.is_inexact_array)
+
+        def update(moving: PyTree, flat: Array) -> tuple[PyTree, Any]:
+            new_state, aux = problem.update(eqx.combine(moving, still), to_eta(unravel(flat)), batch)
+            new_moving, new_still = eqx.partition(new_state, eqx.is_inexact_array)
+            return new_moving, (new_still, aux)
+
+        new_moving, push, (new_still, inner_aux) = jax.linearize(update, moving, flat, has_aux=True)
+        tangents = jax.vmap(push)(tangents, weight * basis)
+        state = eqx.combine(new_moving, new_still)
+        judged = None if weights.horizons is None else outer_derivative(problem, state, tangents, outer_batch)
+        return (state, tangents), (inner_aux, judged)
+
+    moving = eqx.filter(window.state, eqx.is_inexact_array)
+    no_tangents = jax.tree.map(lambda leaf: jnp.zeros((flat.size, *leaf.shape), leaf.dtype), moving)
+    inputs = (window.inner, None if weights.horizons is None else window.outer, steps)
+    (state, tangents), scanned = jax.lax.scan(step, (window.state, no_tangents), inputs)
+    return state, tangents, scanned
+
+
+def outer_derivative(
+    problem: MetaProblemLike, state: PyTree, tangents: PyTree, outer_batch: PyTree
+) -> tuple[Float[Array, " P"], Float[Array, ""], PyTree]:
+    """(z^T grad J, J, aux) at one state, for P tangents."""
+    moving, still = eqx.partition(state, eqx.is_inexact_array)
+
+    def judge(moving: PyTree) -> tuple[Array, PyTree]:
+        return problem.outer_loss(eqx.combine(moving, still), outer_batch)
+
+    if jax.tree.leaves(tangents)[0].shape[0] == 1:
+        # One tangent: pushing it forward (two forward passes) is cheaper than the whole gradient (three).
+        single = jax.tree.map(lambda leaf: leaf[0], tangents)
+        outer_loss, derivative, aux = jax.jvp(judge, (moving,), (single,), has_aux=True)
+        return derivative[None], outer_loss, aux
+    (outer_loss, aux), gradient = jax.value_and_grad(judge, has_aux=True)(moving)
+    products = jax.tree.map(
+        lambda tangent, slope: tangent.reshape(tangent.shape[0], -1) @ slope.reshape(-1), tangents, gradient
+    )
+    return sum(jax.tree.leaves(products)), outer_loss, aux

@@ -1,0 +1,139 @@
+"""Mixed mode: walk back over recorded learner states with one forward-over-reverse product an inner step.
+
+Kemaev et al. 2025 (arXiv 2505.00793) observe that the reverse pass through a gradient-based update needs the inner loss's second
+derivative only in one direction, the cotangent u of the inner gradient. With y = forward(theta, batch), T = targets(y, eta) and
+dy = (dy/dtheta) u, the scalar
+
+    S(theta, eta) = d/dy loss(y, T, eta) . dy  +  h_k J(y)
+
+has as its gradient everything that one step contributes: H u, the cotangents of the targets pulled back to theta and eta, the
+direct dependence of the loss on eta, and the outer loss's own gradient. One forward pass, one tangent pass and one pass back over
+both give it, and nothing but (x_k, G_k, batch_k) is kept from the way forward: memory grows by a learner state a step, never by
+activations.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from gradweave.core.learner import GradientLearner, LearnerState
+from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, combine_steps, leading, total_outer_loss
+from gradweave.core.problem import MetaProblemLike, Recording, Window
+
+
+class MixedMode(AbstractMode):
+    """Walks back over recorded learner states.
+
+    Needs a `GradientLearner`, any optax optimiser, and is exact, semi-gradient targets included. Costs about six to eight forward
+    passes an inner step on top of the updates, whatever the number of meta-parameters; memory is L x (learner state + inner
+    gradient + batch). The mode to prefer wherever it applies. With a recording of the updates nothing is replayed.
+
+    Raises:
+        TypeError: the problem is not a `GradientLearner`.
+    """
+
+    def differentiate(
+        self,
+        problem: MetaProblemLike,
+        to_eta: Callable[[PyTree], PyTree],
+        learned: PyTree,
+        window: Window,
+        weights: KernelWeights,
+    ) -> Differentiated:
+        if not isinstance(problem, GradientLearner):
+            raise TypeError(
+                f"MixedMode needs the parts of a GradientLearner, but the problem is a {type(problem).__name__}; declare it as one, "
+                'or use ReverseMode(remat="step"), which takes any update function.'
+            )
+        recording, inner_aux = window.recording, None
+        if recording is None:
+            recording, inner_aux = record(problem, to_eta(learned), window.state, window.inner)
+        (last_loss, last_aux), cotangent = _judge(problem, recording.final_state, window.last_outer)
+        horizon_weights = None
+        if weights.horizons is not None:
+            # Entry k judges x_k. x_0 is not judged: weight 0, there only to keep the shapes alike.
+            horizon_weights = jnp.roll(weights.horizons, 1).at[0].set(0)
+            cotangent = jax.tree.map(lambda leaf: weights.horizons[-1].astype(leaf.dtype) * leaf, cotangent)
+        # With online cross-validation batch k both judges x_k and drives update k: None says "the same batch".
+        judging = None
+        if weights.horizons is not None and window.outer_batches is not None:
+            judging = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), window.outer_batches)
+
+        def step_back(cotangent: PyTree, record: _Step) -> tuple[PyTree, Any]:
+            return _pull_back(problem, to_eta, learned, cotangent, record)
+
+        steps = _Step(recording.states, recording.gradients, window.inner, judging, horizon_weights)
+        _, (contributions, judged) = jax.lax.scan(step_back, cotangent, steps, reverse=True)
+        last = leading((last_loss, last_aux))
+        outer_losses, outer_aux = last
+        if judged is not None:
+            outer_losses, outer_aux = jax.tree.map(lambda early, end: jnp.concatenate([early[1:], end]), judged, last)
+        grad, outer_loss = combine_steps(contributions, weights), total_outer_loss(outer_losses, weights)
+        return Differentiated(grad, outer_loss, outer_losses, outer_aux, inner_aux, recording.final_state)
+
+
+class _Step(NamedTuple):
+    """What is known of inner step k: x_k, G_k, its batch, the batch that judges x_k (None: the same) and h_k (None: not judged)."""
+
+    state: LearnerState
+    gradient: PyTree
+    batch: PyTree
+    judge_batch: PyTree
+    weight: Array | None
+
+
+def record(problem: GradientLearner, eta: PyTree, state: LearnerState, batches: PyTree) -> tuple[Recording, PyTree]:
+    """Makes the updates of a window and notes x_k and G_k on the way. Returns (recording, aux with leading axis L)."""
+
+    def step(state: LearnerState, batch: PyTree) -> tuple[LearnerState, Any]:
+        gradient, aux = problem.inner_gradient(state, eta, batch)
+        return problem.apply_gradient(gradient, state, eta), (state, gradient, aux)
+
+    final_state, (states, gradients, aux) = jax.lax.scan(step, state, batches)
+    return Recording(states, gradients, final_state), aux
+
+
+def _judge(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
+    """((J, aux), gradient by the inexact leaves of the state)."""
+    moving, still = eqx.partition(state, eqx.is_inexact_array)
+    return jax.value_and_grad(lambda leaves: problem.outer_loss(eqx.combine(leaves, still), batch), has_aux=True)(moving)
+
+
+def _pull_back(
+    problem: GradientLearner, to_eta: Callable[[PyTree], PyTree], learned: PyTree, cotangent: PyTree, step: _Step
+) -> tuple[PyTree, Any]:
+    """One step back: (cotangent of x_k, (contribution of this step's eta, judgement of x_k or None))."""
+    state, batch, weight = step.state, step.batch, step.weight
+    moving, still = eqx.partition(state.optimizer_state, eqx.is_inexact_array)
+
+    # Through the optimiser and the learning rate: elementwise work, no network.
+    def apply(gradient: PyTree, params: PyTree, moving: PyTree, learned: PyTree) -> PyTree:
+        before = LearnerState(params, eqx.combine(moving, still))
+        return eqx.filter(problem.apply_gradient(gradient, before, to_eta(learned)), eqx.is_inexact_array)
+
+    _, pullback = jax.vjp(apply, step.gradient, state.params, moving, learned)
+    direction, params_direct, moving_bar, learned_direct = pullback(cotangent)
+
+    # Through the network, once, for the second derivative, the targets and the outer loss together.
+    def contracted(params: PyTree, moving: PyTree, learned: PyTree) -> tuple[Array, Any]:
+        eta = to_eta(learned)
+        outputs, tangent = jax.jvp(lambda leaves: problem.forward(leaves, batch), (params,), (direction,))
+        targets = problem.targets_of(outputs, eta, batch)
+        _, total = jax.jvp(lambda leaves: problem.loss_of(leaves, targets, eta, batch)[0], (outputs,), (tangent,))
+        if weight is None:
+            return total, None
+        judge_batch = batch if step.judge_batch is None else step.judge_batch
+        judged_outputs = outputs if step.judge_batch is None else problem.forward(params, judge_batch)
+        judged = problem.outer_loss_of(LearnerState(judged_outputs, eqx.combine(moving, still)), judge_batch)
+        return total + weight.astype(total.dtype) * judged[0], judged
+
+    slopes, judged = jax.grad(contracted, argnums=(0, 1, 2), has_aux=True)(state.params, moving, learned)
+    params_second, moving_second, learned_second = slopes
+    params_bar = jax.tree.map(jnp.add, params_direct, params_second)
+    moving_bar = jax.tree.map(jnp.add, moving_bar, moving_second)
+    contribution = jax.tree.map(jnp.add, learned_direct, learned_second)
+    return LearnerState(params_bar, moving_bar), (contribution, judged)

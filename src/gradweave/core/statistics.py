@@ -1,0 +1,106 @@
+"""How good is a meta-gradient? Bias, variance and signal-to-noise from independent samples.
+
+Everything here works on any pytree of gradients, so the same functions serve a quadratic in a test and an agent on Snake.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+
+class EstimatorStatistics(NamedTuple):
+    """Statistics of n independent samples of a gradient. Fields shaped like one sample, except `cosine` and `num_samples`.
+
+    Attributes:
+        mean: sample mean.
+        variance: unbiased sample variance, elementwise.
+        standard_error: of the mean, sqrt(variance / n).
+        snr: signal-to-noise of one sample, |mean| / sqrt(variance); 0 where both are 0, infinite where only the variance is.
+        bias: mean - reference; None without a reference.
+        mse: variance + bias ** 2, the mean squared error of one sample; None without a reference. The squared bias is itself biased
+            up by the sampling variance of the mean.
+        cosine: mean cosine between one sample and the reference (without one: the mean), over all leaves together. In [-1, 1].
+        sign_agreement: fraction of samples whose sign is that of the reference (without one: of the mean).
+        num_samples: n.
+    """
+
+    mean: PyTree
+    variance: PyTree
+    standard_error: PyTree
+    snr: PyTree
+    bias: PyTree | None
+    mse: PyTree | None
+    cosine: Float[Array, ""]
+    sign_agreement: PyTree
+    num_samples: int
+
+
+def gradient_samples(
+    sample: Callable[[Key[Array, ""]], PyTree], keys: Key[Array, " samples"], *, batch_size: int | None = None
+) -> PyTree:
+    """Many independent samples of whatever `sample` returns: one gradient, or a pytree of several estimators' on the same data.
+
+    Args:
+        sample: `(key) -> pytree`, pure: draws data with `key` and returns meta-gradients. Returning several estimators' gradients
+            from one call pairs them on the same data, which makes their comparison far more precise.
+        keys: one key for each sample.
+        batch_size: how many samples are computed side by side (`jax.lax.map`); None: one after another, in the least memory.
+
+    Returns:
+        The pytree of `sample` with a leading axis of samples.
+    """
+    return jax.lax.map(sample, keys, batch_size=batch_size)
+
+
+def estimator_statistics(samples: PyTree, reference: PyTree | None = None) -> EstimatorStatistics:
+    """Statistics of independent gradient samples.
+
+    Args:
+        samples: pytree with a leading axis of n >= 2 samples.
+        reference: pytree shaped like one sample, the gradient that is taken for true; without it bias and mse are None.
+
+    Raises:
+        ValueError: fewer than two samples, or a reference of another structure.
+    """
+    leaves = jax.tree.leaves(samples)
+    if not leaves or jnp.ndim(leaves[0]) == 0 or leaves[0].shape[0] < 2:
+        raise ValueError("samples needs a leading axis of at least 2 samples: a variance cannot be had from fewer.")
+    if reference is not None and jax.tree.structure(reference) != jax.tree.structure(samples):
+        raise ValueError(
+            f"the reference has structure {jax.tree.structure(reference)}, the samples {jax.tree.structure(samples)}; "
+            "they must be the same."
+        )
+    count = leaves[0].shape[0]
+    mean = jax.tree.map(lambda leaf: leaf.mean(0), samples)
+    variance = jax.tree.map(lambda leaf: leaf.var(0, ddof=1), samples)
+    standard_error = jax.tree.map(lambda leaf: jnp.sqrt(leaf / count), variance)
+    target = mean if reference is None else jax.tree.map(jnp.asarray, reference)
+    bias = None if reference is None else jax.tree.map(jnp.subtract, mean, target)
+    mse = None if bias is None else jax.tree.map(lambda spread, shift: spread + shift**2, variance, bias)
+    return EstimatorStatistics(
+        mean=mean,
+        variance=variance,
+        standard_error=standard_error,
+        snr=jax.tree.map(_signal_to_noise, mean, variance),
+        bias=bias,
+        mse=mse,
+        cosine=_mean_cosine(samples, target),
+        sign_agreement=jax.tree.map(lambda leaf, true: (jnp.sign(leaf) == jnp.sign(true)).mean(0), samples, target),
+        num_samples=count,
+    )
+
+
+def _signal_to_noise(mean: Array, variance: Array) -> Array:
+    noise = jnp.sqrt(variance)
+    silent = noise == 0
+    return jnp.where(silent, jnp.where(mean == 0, 0.0, jnp.inf), jnp.abs(mean) / jnp.where(silent, 1.0, noise))
+
+
+def _mean_cosine(samples: PyTree, target: PyTree) -> Float[Array, ""]:
+    flat = jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(samples)], axis=1)
+    true = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(target)])
+    norms = jnp.linalg.norm(flat, axis=1) * jnp.linalg.norm(true)
+    return jnp.mean(jnp.where(norms > 0, flat @ true / jnp.where(norms > 0, norms, 1.0), 0.0))
