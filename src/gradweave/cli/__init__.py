@@ -1,1 +1,1 @@
-"""The `gradweave` command, one file a sub-command. Nothing here imports JAX before the configuration is known to be good."""
+"""The `gradweave` command, one file a sub-command. Nothing here imports JAX before the configuration is known good."""

@@ -10,10 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from typing import Any, Protocol, TextIO
 
 __all__ = ["Progress", "format_duration"]
 
@@ -207,12 +204,12 @@ class _LiveView:
         self._live.refresh()
         self._live.stop()
 
-    def _render(self) -> "RenderableType":
+    def _render(self) -> Any:
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
-        parts: list[RenderableType] = []
+        parts: list[Table | Text] = []
         if self._rows:
             table = Table(box=None, pad_edge=False)
             for heading in self._headings:

@@ -25,10 +25,8 @@ from gradweave.training.errors import CheckpointError, ConfigError, RunInUse, ne
 from gradweave.training.metrics import MetricsWriter, write_atomically
 from gradweave.training.provenance import collect_provenance
 
-if TYPE_CHECKING:
-    from jaxtyping import PyTree
-
-    from gradweave.training.checkpoints import Checkpoint
+if TYPE_CHECKING:  # imports JAX, which bad configurations must not wait for
+    import gradweave.training.checkpoints
 
 __all__ = ["RunFolder", "find_run"]
 
@@ -104,7 +102,7 @@ class RunFolder:
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         write_atomically(path, json.dumps({**known, **entries}, indent=2, ensure_ascii=False) + "\n")
 
-    def save_checkpoint(self, tree: "PyTree", step: int, metadata: Mapping[str, Any] | None = None) -> Path:
+    def save_checkpoint(self, tree: Any, step: int, metadata: Mapping[str, Any] | None = None) -> Path:
         """Write a checkpoint of `step`, every row of metrics before it, and delete what is too old to keep.
 
         Raises:
@@ -121,7 +119,9 @@ class RunFolder:
             raise CheckpointError(f"{path.name} cannot be written ({error.strerror}); older ones are intact") from None
         return path
 
-    def load_checkpoint(self, like: "PyTree", warn: Callable[[str], None] = warnings.warn) -> "Checkpoint":
+    def load_checkpoint(
+        self, like: Any, warn: Callable[[str], None] = warnings.warn
+    ) -> "gradweave.training.checkpoints.Checkpoint":
         """Load the newest checkpoint that verifies, and remove the rows of metrics that were written after it.
 
         Raises:

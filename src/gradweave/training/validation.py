@@ -48,7 +48,8 @@ def find_problems(config: Config, *, num_devices: int = 1) -> list[ConfigError]:
 
 
 def _flag(field: str) -> str:
-    return "--" + field.removeprefix("run.").replace("_", "-").removesuffix("-")
+    name = field.removeprefix("run.")
+    return "--" + name.rstrip("_").replace("_", "-") + "_" * name.endswith("_")
 
 
 def _in_range(field: str, value: float, text: str, accepted: bool) -> Iterator[ConfigError]:

@@ -1,0 +1,141 @@
+"""Figures of runs, drawn from their metrics only: learning curves, meta-parameters, meta-gradients, losses.
+
+Matplotlib's figure objects are used without pyplot, so nothing global is touched and no display is needed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["RunMetrics", "draw_figures"]
+
+COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito's palette: told apart with any colour vision."""
+
+
+class RunMetrics(NamedTuple):
+    """The metrics of one run."""
+
+    name: str
+    rows: Sequence[Mapping[str, Any]]
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and values of one number, without the rows that have none."""
+        points = [(int(row["step"]), float(row[name])) for row in self.rows if row.get(name) is not None]
+        return [step for step, _ in points], [value for _, value in points]
+
+
+def draw_figures(runs: Sequence[RunMetrics], folder: Path) -> list[Path]:
+    """Draw every figure there are numbers for, all runs in each.
+
+    Args:
+        runs: one or more runs.
+        folder: where to write the PNG files; made if needed.
+
+    Returns:
+        the files written, in the order they should be read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Callable[[Sequence[RunMetrics]], Figure | None]] = {
+        "return.png": _returns,
+        "meta_parameters.png": lambda runs: _panels(runs, "eta/"),
+        "meta_gradients.png": lambda runs: _panels(runs, "meta_gradient/"),
+        "losses.png": _losses,
+    }
+    written = []
+    for name, draw in figures.items():
+        figure = draw(runs)
+        if figure is not None:
+            figure.savefig(folder / name, dpi=120)
+            written.append(folder / name)
+    return written
+
+
+def _returns(runs: Sequence[RunMetrics]) -> Figure | None:
+    names = _present(runs, ("return", "evaluation/return"))
+    if not names:
+        return None
+    figure, axes = _grid(1, width=7.0)
+    for index, run in enumerate(runs):
+        colour = COLOURS[index % len(COLOURS)]
+        steps, values = run.series("return")
+        _line(axes[0], steps, values, colour, _label(run, runs, "training"))
+        steps, values = run.series("evaluation/return")
+        if steps:
+            axes[0].plot(steps, values, "o", color=colour, markersize=4, label=_label(run, runs, "evaluation"))
+    axes[0].set_ylabel("return per episode")
+    return _finish(figure, axes)
+
+
+def _panels(runs: Sequence[RunMetrics], prefix: str) -> Figure | None:
+    """One panel for each number whose name begins with `prefix`."""
+    seen = {name for run in runs for row in run.rows for name in row if name.startswith(prefix)}
+    names = _present(runs, sorted(seen))
+    if not names:
+        return None
+    figure, axes = _grid(len(names))
+    for axis, name in zip(axes, names, strict=True):
+        for index, run in enumerate(runs):
+            _line(axis, *run.series(name), COLOURS[index % len(COLOURS)], run.name)
+        axis.set_title(name.removeprefix(prefix).rstrip("_").replace("_", " "), fontsize=10)
+    return _finish(figure, axes, legend=len(runs) > 1)
+
+
+def _losses(runs: Sequence[RunMetrics]) -> Figure | None:
+    names = _present(runs, ("inner_loss", "outer_loss"))
+    if not names:
+        return None
+    figure, axes = _grid(len(names))
+    for axis, name in zip(axes, names, strict=True):
+        for index, run in enumerate(runs):
+            _line(axis, *run.series(name), COLOURS[index % len(COLOURS)], run.name)
+        axis.set_title(name.replace("_", " "), fontsize=10)
+    return _finish(figure, axes, legend=len(runs) > 1)
+
+
+def _present(runs: Sequence[RunMetrics], names: Sequence[str]) -> list[str]:
+    return [name for name in names if any(run.series(name)[0] for run in runs)]
+
+
+def _label(run: RunMetrics, runs: Sequence[RunMetrics], what: str) -> str:
+    return what if len(runs) == 1 else f"{run.name}, {what}"
+
+
+def _grid(count: int, width: float = 4.5) -> tuple[Figure, list[Axes]]:
+    columns = min(2, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(width * columns, 3.0 * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
+    return figure, axes
+
+
+def _line(axis: Axes, steps: Sequence[int], values: Sequence[float], colour: str, label: str) -> None:
+    """The values, and their running mean on top where there are enough to be noisy."""
+    if len(values) < 50:
+        axis.plot(steps, values, color=colour, linewidth=1.5, label=label)
+        return
+    axis.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
+    axis.plot(steps, _running_mean(values, len(values) // 25), color=colour, linewidth=1.5, label=label)
+
+
+def _running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Mean over the last `window` values, over fewer at the beginning."""
+    means, total = [], 0.0
+    for index, value in enumerate(values):
+        total += value - (values[index - window] if index >= window else 0.0)
+        means.append(total / min(index + 1, window))
+    return means
+
+
+def _finish(figure: Figure, axes: Sequence[Axes], legend: bool = True) -> Figure:
+    for axis in axes:
+        axis.set_xlabel("environment steps")
+        axis.grid(alpha=0.25, linewidth=0.5)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
+    if legend and axes[0].get_legend_handles_labels()[1]:
+        axes[0].legend(fontsize=8, frameon=False)
+    return figure

@@ -1,0 +1,75 @@
+"""The command `gradweave`: finds the sub-command, runs it, and turns what goes wrong into an exit code.
+
+0 done, 2 bad configuration or command line, 3 no usable checkpoint, 4 a non-finite value, 5 out of memory, 6 the run
+folder is in use, 130 interrupted, 143 stopped by SIGTERM after a checkpoint. JAX is not imported here.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from gradweave.training.errors import ConfigError, GradweaveError, OutOfMemory, nearest_name
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: Final = {
+    "train": "train an agent that tunes its own hyper-parameters",
+    "resume": "go on with a run from its newest checkpoint",
+    "report": "draw the figures of one or more runs and write report.html",
+    "doctor": "check that everything a run needs works on this machine",
+}
+"""Every sub-command with its help; each is a module of this package with a function `run(argv) -> int`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Args:
+        argv: the command line after `gradweave`; that of the process by default.
+
+    Returns:
+        the exit code.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except GradweaveError as error:
+        print(f"gradweave: {error}", file=sys.stderr)
+        return error.exit_code
+    except MemoryError:
+        print("gradweave: this machine is out of memory; lower --inner.num-envs or close something", file=sys.stderr)
+        return OutOfMemory.exit_code
+    except KeyboardInterrupt:
+        print("gradweave: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe went away, as in `gradweave doctor | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"gradweave {version('gradweave')}")
+        return 0
+    command = arguments[0]
+    if command not in COMMANDS:
+        near = nearest_name(command, COMMANDS)
+        remedy = f"did you mean `gradweave {near}`?" if near else "see `gradweave --help`"
+        raise ConfigError("command", command, ", ".join(COMMANDS), remedy)
+    module = importlib.import_module(f"gradweave.cli.{command}")
+    code: int = module.run(arguments[1:])
+    return code
+
+
+def _help() -> str:
+    lines = ["usage: gradweave COMMAND [options]", "", "Agents that tune their own hyper-parameters by meta-gradients."]
+    lines += ["", "commands:", *(f"  {name:<10}{text}" for name, text in COMMANDS.items())]
+    lines += ["", "`gradweave COMMAND --help` explains a command; `gradweave --version` says which version this is."]
+    return "\n".join(lines)

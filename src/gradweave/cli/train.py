@@ -1,0 +1,130 @@
+"""`gradweave train [PRESET]`: resolve and check the configuration, make the run's folder, hand over to the loop.
+
+What counts, from weak to strong: the preset, the file given with --config, the flags. JAX is imported after all three
+have been found to be good.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gradweave.training.config import (
+    Config,
+    EnvironmentConfig,
+    InnerConfig,
+    MetaConfig,
+    NetworkConfig,
+    OuterConfig,
+    RunConfig,
+)
+from gradweave.training.config_file import read_config
+from gradweave.training.errors import OutOfMemory
+from gradweave.training.presets import PRESETS, preset
+from gradweave.training.run_folder import RunFolder
+from gradweave.training.trackers import check_tracker
+from gradweave.training.validation import validate
+
+__all__ = ["parse_config", "run", "run_loop"]
+
+
+@dataclass(frozen=True)
+class _Flags:
+    """The flags of `gradweave train`."""
+
+    environment: EnvironmentConfig
+    network: NetworkConfig
+    inner: InnerConfig
+    meta: MetaConfig
+    outer: OuterConfig
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    preset: Annotated[
+        tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[PRESET]", help_behavior_hint="(default: quick)")
+    ] = None
+    """quick, snake, snake-6x6 or discounting-chain."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """A TOML file to read before the flags; what it leaves out comes from the preset."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train; returns the exit code."""
+    config = parse_config(argv)
+    validate(config)
+    check_tracker(config.run.track)
+    with RunFolder.create(config, ["train", *argv]) as folder:
+        run_loop(folder, resume=False)
+    return 0
+
+
+def parse_config(argv: Sequence[str]) -> Config:
+    """The configuration that a command line asks for, not yet validated.
+
+    Raises:
+        ConfigError: an unknown preset, or a file that cannot be read.
+        SystemExit: the command line is wrong (2) or asks for help (0).
+    """
+    first = next((word for word in argv if word in PRESETS), "quick")  # --help shows this one's values
+    flags = _parse(argv, preset(first))
+    base = preset(flags.preset or "quick") if flags.config is None else read_config(flags.config, flags.preset)
+    config = _to_config(_parse(argv, base), base.preset)
+    return _drop_foreign_options(config, base)
+
+
+def run_loop(folder: RunFolder, *, resume: bool) -> None:
+    """Import JAX and the loop, run it in `folder`, and say where the results are."""
+    from gradweave.training.progress import Progress
+
+    config = folder.config
+    with Progress(config.meta.learned, config.run.total_steps) as progress:
+        progress.message(f"run folder: {folder.path}")
+        with progress.compiling("starting JAX"):
+            from gradweave.training.loop import train
+            from gradweave.training.runtime import describe_devices, enable_compilation_cache
+
+            enable_compilation_cache()
+            folder.add_provenance(describe_devices())
+        import jax
+
+        try:
+            train(config, folder, progress, resume=resume)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise OutOfMemory("lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps") from error
+    print(f"done: {folder.path}\n`gradweave report {folder.path}` draws its figures", file=sys.stderr)
+
+
+def _parse(argv: Sequence[str], base: Config) -> _Flags:
+    sections = {field.name: getattr(base, field.name) for field in dataclasses.fields(base) if field.name != "preset"}
+    return tyro.cli(
+        _Flags,
+        prog="gradweave train",
+        description="Train an agent that tunes its own hyper-parameters while it learns.",
+        args=list(argv),
+        default=_Flags(**sections),
+    )
+
+
+def _to_config(flags: _Flags, preset_name: str) -> Config:
+    sections = {
+        field.name: getattr(flags, field.name) for field in dataclasses.fields(Config) if field.name != "preset"
+    }
+    return Config(**sections, preset=preset_name)
+
+
+def _drop_foreign_options(config: Config, base: Config) -> Config:
+    """Without the preset's options (such as the board's size) when another environment than the preset's is chosen."""
+    old, new = base.environment, config.environment
+    if old.name == new.name:
+        return config
+    bare = EnvironmentConfig(name=new.name, num_rows=None, num_cols=None, time_limit=None)
+    kept = {
+        field.name: getattr(new, field.name)
+        for field in dataclasses.fields(new)
+        if field.name != "name" and getattr(new, field.name) != getattr(old, field.name)
+    }
+    return dataclasses.replace(config, environment=dataclasses.replace(bare, **kept))
