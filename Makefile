@@ -48,7 +48,7 @@ format: .venv/dev.stamp  ## put the code into the project's format
 	$(BIN)/ruff format .
 
 docs: .venv/dev.stamp  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation is in site/index.html"
 
 check: .venv/dev.stamp  ## everything a change has to pass

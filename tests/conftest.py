@@ -1,15 +1,15 @@
-"""What every test runs under: float64, strict dtype promotion, checks on key reuse and on the types and shapes of arguments.
+"""What every test runs under: float64, strict dtype promotion, checks on key reuse and on the arguments of every call.
 
-JAX is configured here and not through environment variables, so that a command started by a test as a process of its own
-runs as a user would run it; only the platform and the compilation cache are handed on.
+JAX is configured here and not through environment variables, so that a command started by a test as a process of its
+own runs as a user would run it; only the platform and the compilation cache are handed on.
 """
 
 import os
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling takes most of the time of a run, so all processes, and all later runs, share what was compiled. JAX locks its
-# cache against other processes only if the cache is bounded.
+# Compiling takes most of the time of a run, so all processes, and all later runs, share what was compiled. JAX locks
+# its cache against other processes only if the cache is bounded.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2 * 1024**3))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

@@ -1,0 +1,174 @@
+"""The project's own promises: what its files hold, how large they are, and that what is public exists and is documented."""
+
+import ast
+import importlib
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+import typing
+from pathlib import Path
+
+import gradweave
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+PACKAGES = ("gradweave", "gradweave.core", "gradweave.envs", "gradweave.rl", "gradweave.agents")
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 80
+
+FORBIDDEN_TEXT = {
+    "the path of one machine": re.compile(r"(?<![\w.~$}/-])/(?:work|tmp|root|home|Users)/\w"),
+    "where packages are fetched from": re.compile(
+        r"https?://\S*(?:/simple\b|/packages/)|pypi\.(?:org|python)|pythonhosted|--(?:extra-)?index-url[ =]\S", re.I
+    ),
+}
+FORBIDDEN_IN_SOURCE = re.compile(r"\bpickle\b|\beval\(|NotImplementedError|\bTODO\b|\bFIXME\b|\bXXX\b")
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tracked_files() -> list[Path]:
+    """What git tracks; in an unpacked archive without git, what lies in the project's own folders."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listing.returncode == 0:
+        return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+    folders = (ROOT / name for name in ("src", "tests", "docs", "constraints", "examples", "experiments", "benchmarks"))
+    return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+
+
+def texts() -> list[tuple[str, str]]:
+    """Name and content of each tracked text file but this one, which has to name what it forbids."""
+    found = []
+    for path in tracked_files():
+        content = path.read_bytes()
+        if b"\0" not in content and path != Path(__file__):
+            found.append((relative(path), content.decode("utf-8", errors="replace")))
+    return found
+
+
+@pytest.mark.parametrize("what", FORBIDDEN_TEXT)
+def test_files_do_not_tell(what):
+    files = texts()
+    assert len(files) > 20
+    found = [
+        f"{name}:{text.count(chr(10), 0, match.start()) + 1}: {match.group()}"
+        for name, text in files
+        for match in FORBIDDEN_TEXT[what].finditer(text)
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("the path of one machine", "see " + "/ho" + "me/someone/x"),
+        ("where packages are fetched from", "--extra-index-url " + "ht" + "tps://mirror.example/simple"),
+    ],
+)
+def test_what_is_forbidden_would_be_found(what, text):
+    assert FORBIDDEN_TEXT[what].search(text)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_source_file_keeps_the_house_rules(path):
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "begins with a docstring"
+    assert text.count("\n") <= MAX_FILE_LINES
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
+    assert {name: lines for name, lines in long.items() if lines > MAX_FUNCTION_LINES} == {}
+    assert not FORBIDDEN_IN_SOURCE.findall(text)
+    # jaxtyping reads annotations when a function is defined
+    assert not re.search(r"^from __future__ import annotations", text, re.M)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_public_names_exist_and_are_documented(package):
+    module = importlib.import_module(package)
+    names = [name for name in module.__all__ if not name.startswith("__")]
+    assert names
+    assert len(set(names)) == len(names)
+    things = {name: getattr(module, name) for name in names}
+    # Constants and aliases of types cannot carry a docstring that can be asked for; functions and classes have to.
+    documentable = {name: thing for name, thing in things.items() if callable(thing) and not typing.get_origin(thing)}
+    undocumented = [name for name, thing in documentable.items() if not own_docstring(thing)]
+    assert undocumented == []
+
+
+def own_docstring(thing: object) -> str | None:
+    """A docstring that someone wrote: not the one NamedTuple makes up, nor the one inherited from `object`."""
+    documentation = vars(thing).get("__doc__") if isinstance(thing, type) else thing.__doc__
+    if documentation and re.match(rf"{getattr(thing, '__name__', '')}\(.*\)$", documentation):
+        return None
+    return documentation
+
+
+def test_made_up_docstrings_do_not_count():
+    class Undocumented(typing.NamedTuple):
+        field: int
+
+    assert own_docstring(Undocumented) is None
+
+
+def test_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        gradweave.no_such_name  # noqa: B018
+
+
+def test_versions_agree():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert importlib.metadata.version("gradweave") == declared
+    assert gradweave.__version__ == declared
+    assert f"version: {declared}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_importing_the_package_and_the_command_does_not_import_jax():
+    program = "import sys, gradweave, gradweave.cli.main; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("package", ["core", "envs"])
+def test_lowest_layers_import_nothing_else_of_ours(package):
+    """The import contract checks layers; this also keeps them from reaching around it through the package's root."""
+    found = []
+    paths = [path for path in SOURCES if relative(path).startswith(f"src/gradweave/{package}/")]
+    assert paths
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or "."] if isinstance(node, ast.ImportFrom) else []
+            ours = [name for name in names if name.split(".")[0] in ("gradweave", "")]
+            found += [f"{relative(path)}: {name}" for name in ours if not name.startswith(f"gradweave.{package}")]
+    assert found == []
+
+
+def test_each_pin_has_a_hash():
+    for name in ("runtime", "dev"):
+        text = (ROOT / "constraints" / f"{name}.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+        requirements = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        assert len(requirements) > 30
+        assert [line for line in requirements if "==" not in line or "--hash=sha256:" not in line] == []
+
+
+def test_run_time_pins_are_among_the_developers_pins():
+    pins = {
+        name: set(
+            re.findall(r"^[a-z0-9-]+==\S+", (ROOT / "constraints" / f"{name}.txt").read_text(encoding="utf-8"), re.M)
+        )
+        for name in ("runtime", "dev")
+    }
+    assert pins["runtime"] - pins["dev"] == set()
+
+
+def test_documented_estimators_and_modes_exist():
+    text = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"^\| `(\w+)\(", text, re.M))
+    assert {"Unrolled", "ReverseMode"} <= names
+    assert names - set(gradweave.__all__) == set()
