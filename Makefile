@@ -65,7 +65,7 @@ clean:  ## remove what make set up and built; runs/ stays
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "gradweave needs Python 3.11 or newer and found none on the PATH (python3 is $$(python3 --version 2>&1))." >&2; \
+		echo "gradweave needs Python 3.11 or newer; $(or $(PYTHON),every python on the PATH) is older, or does not run." >&2; \
 		echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
 ifdef UV
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv || { rm -rf .venv; exit 1; }
