@@ -1,0 +1,139 @@
+"""From a configuration to an agent: the one place where names in a configuration become objects."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Key
+
+from gradweave.agents import (
+    ActorCriticEta,
+    OuterObjective,
+    SelfTuning,
+    SelfTuningState,
+    actor_critic,
+    bundled_apply,
+    inner_optimizer,
+)
+from gradweave.core import (
+    AbstractBijector,
+    AbstractEstimator,
+    AbstractMode,
+    Fixed,
+    ForwardMode,
+    HorizonMix,
+    Interval,
+    MixedMode,
+    Positive,
+    ReverseMode,
+    Truncated,
+    Unrolled,
+    WindowMix,
+    geometric_weights,
+    unconstrain,
+    uniform_weights,
+)
+from gradweave.envs import VectorEnvironment
+from gradweave.envs.registry import make_environment
+from gradweave.rl import actor_critic_network
+from gradweave.training.config import LEARNABLE, Config, MetaConfig
+
+__all__ = ["build_agent", "build_estimator", "build_mode", "init_state"]
+
+_RANGES: dict[str, AbstractBijector] = {
+    "discount": Interval(0.0, 1.0),
+    "lambda_": Interval(0.0, 1.0),
+    "entropy_cost": Positive(),
+    "value_cost": Positive(),
+    "learning_rate": Positive(),
+}
+
+
+def build_agent(config: Config) -> SelfTuning:
+    """The agent that a valid configuration describes.
+
+    Args:
+        config: checked by `validate`.
+
+    Returns:
+        A `SelfTuning`; one that learns no meta-parameter when `config.meta.learned` is empty.
+    """
+    inner, outer = config.inner, config.outer
+    environment = VectorEnvironment(
+        make_environment(config.environment.name, **config.environment.options()), inner.num_envs
+    )
+    optimizer = inner_optimizer(
+        inner.optimizer,
+        eps=inner.eps,
+        eps_root=inner.eps_root,
+        rmsprop_decay=inner.rmsprop_decay,
+        max_grad_norm=inner.max_grad_norm,
+    )
+    objective = OuterObjective(outer.discount, outer.lambda_, outer.value_cost, outer.entropy_cost, inner.value_cost)
+    spec = ActorCriticEta(**{name: _RANGES[name] if name in config.meta.learned else Fixed() for name in LEARNABLE})
+    eta = ActorCriticEta(**{name: jnp.asarray(getattr(inner, name), jnp.result_type(float)) for name in LEARNABLE})
+    return SelfTuning(
+        problem=actor_critic(bundled_apply, optimizer, objective),
+        apply=bundled_apply,
+        environment=environment,
+        initial_raw=unconstrain(eta, spec),
+        spec=spec,
+        estimator=build_estimator(config.meta),
+        mode=build_mode(config.meta),
+        meta_optimizer=_meta_optimizer(config.meta),
+        num_inner_steps=config.meta.num_inner_steps,
+        num_steps=inner.num_steps,
+        condition_on_eta=config.network.condition_on_eta,
+    )
+
+
+def init_state(agent: SelfTuning, config: Config, *, key: Key[Array, ""]) -> SelfTuningState:
+    """The agent's state before the first meta-step: fresh parameters, fresh environments, one rollout."""
+    network_key, example_key, agent_key = jax.random.split(key, 3)
+    environment = agent.environment.environment
+    _, example = jax.eval_shape(lambda key: environment.reset(key=key), example_key)
+    network = config.network
+    params = actor_critic_network(
+        example,
+        environment.num_actions,
+        channels=network.channels,
+        strides=network.strides,
+        kernel_size=network.kernel_size,
+        policy_layers=network.policy_layers,
+        value_layers=network.value_layers,
+        shared_torso=network.shared_torso,
+        outer_critic=config.outer_critic,
+        conditioning_size=len(config.meta.learned) if network.condition_on_eta else 0,
+        key=network_key,
+    )
+    return agent.init(params, key=agent_key)
+
+
+def build_estimator(meta: MetaConfig) -> AbstractEstimator:
+    """The estimator that a configuration names."""
+    length = meta.num_inner_steps
+    if meta.estimator == "unrolled":
+        return Unrolled()
+    if meta.estimator == "truncated":
+        return Truncated(length if meta.window is None else meta.window)
+    if meta.weights == "uniform":
+        weights = uniform_weights(length)
+    elif meta.weights == "geometric":
+        weights = geometric_weights(length, meta.mix_lambda)
+    else:
+        weights = jnp.asarray(meta.weights, jnp.result_type(float))
+    return HorizonMix(weights) if meta.estimator == "horizon-mix" else WindowMix(weights)
+
+
+def build_mode(meta: MetaConfig) -> AbstractMode:
+    """The mode that a configuration names."""
+    if meta.mode == "forward":
+        return ForwardMode()
+    return ReverseMode(meta.remat) if meta.mode == "reverse" else MixedMode()
+
+
+def _meta_optimizer(meta: MetaConfig) -> optax.GradientTransformation:
+    optimizers = {"adam": optax.adam, "rmsprop": optax.rmsprop, "sgd": optax.sgd}
+    optimizer: optax.GradientTransformation = optimizers[meta.optimizer](meta.learning_rate)
+    if meta.max_grad_norm is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(meta.max_grad_norm), optimizer)

@@ -1,0 +1,98 @@
+"""Evaluation on episodes of its own: whole episodes from fresh starts, their steps never mixed up with training's.
+
+All agents are judged by the same rule: the undiscounted return of the first episode of each environment, with actions sampled from
+the policy or greedy. An episode that outlasts `max_steps` counts with what it has collected by then.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from gradweave.agents import ActorCriticEta, SelfTuning
+from gradweave.envs import Observation, VectorEnvironment
+from gradweave.rl import init_rollout, mode, rollout, sample
+
+__all__ = ["Evaluation", "evaluate", "play_episode"]
+
+
+class Evaluation(NamedTuple):
+    """Undiscounted returns and lengths, one for each episode."""
+
+    returns: Float[Array, " episodes"]
+    lengths: Int[Array, " episodes"]
+
+
+def evaluate(
+    agent: SelfTuning,
+    params: PyTree,
+    raw: ActorCriticEta,
+    *,
+    key: Key[Array, ""],
+    greedy: bool | Bool[Array, ""],
+    num_episodes: int,
+    max_steps: int,
+    uniform: bool | Bool[Array, ""] = False,
+) -> Evaluation:
+    """Plays `num_episodes` whole episodes side by side and stops when the last has ended.
+
+    Args:
+        agent: whose environment and network to use.
+        params: the network's parameters.
+        raw: the meta-parameters, for networks that are conditioned on them.
+        key: for environments and actions.
+        greedy: take the most probable action, or sample; may be traced, so that one compiled program does both.
+        num_episodes: at least 1.
+        max_steps: steps after which an episode is cut off, at least 1.
+        uniform: ignore the network and act uniformly among the allowed actions: the random agent to compare with.
+    """
+    environments: VectorEnvironment[Any] = VectorEnvironment(agent.environment.environment, num_episodes)
+    conditioning = agent.conditioning(raw)
+
+    def act(observations: Observation, key: Key[Array, ""]) -> Int[Array, " batch"]:
+        outputs = jax.vmap(lambda observation: agent.apply(params, observation, conditioning))(observations)
+        logits = jnp.where(uniform, jnp.zeros_like(outputs.logits), outputs.logits)
+        sampled = sample(logits, observations.action_mask, key=key)
+        return jnp.where(greedy, mode(logits, observations.action_mask).astype(sampled.dtype), sampled)
+
+    def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        state, observations, playing, result, key, count = carry
+        key, action_key, step_key = jax.random.split(key, 3)
+        state, outcome = environments.step(state, act(observations, action_key), key=step_key)
+        returns = result.returns + jnp.where(playing, outcome.reward, 0.0)
+        lengths = result.lengths + playing.astype(result.lengths.dtype)
+        playing = playing & ~(outcome.terminated | outcome.truncated)
+        return state, outcome.observation, playing, Evaluation(returns, lengths), key, count + 1
+
+    reset_key, key = jax.random.split(key)
+    state, observations = environments.reset(key=reset_key)
+    nothing = Evaluation(jnp.zeros(num_episodes), jnp.zeros(num_episodes, jnp.int32))
+    start = (state, observations, jnp.ones(num_episodes, bool), nothing, key, jnp.zeros((), jnp.int32))
+    *_, result, _, _ = jax.lax.while_loop(lambda carry: carry[2].any() & (carry[5] < max_steps), step, start)
+    return result
+
+
+def play_episode(
+    agent: SelfTuning, params: PyTree, raw: ActorCriticEta, *, key: Key[Array, ""], greedy: bool, max_steps: int
+) -> tuple[Observation, Float[Array, " time"]]:
+    """One episode for looking at: what was seen before each action, and the rewards.
+
+    Returns:
+        Observations (before each action) and rewards, time entries each, on the host, cut at the end of the episode.
+    """
+    environments: VectorEnvironment[Any] = VectorEnvironment(agent.environment.environment, 1)
+    conditioning = agent.conditioning(raw)
+    policy = agent.greedy_policy(params, conditioning) if greedy else agent.policy(params, conditioning)
+
+    @jax.jit
+    def play(key: Key[Array, ""]) -> Any:
+        reset_key, play_key = jax.random.split(key)
+        running = init_rollout(environments, key=reset_key)
+        return rollout(policy, environments, running, max_steps, key=play_key)[1]
+
+    trajectory = jax.device_get(play(key))
+    stopped = (trajectory.terminations | trajectory.truncations)[:, 0]
+    length = int(stopped.argmax()) + 1 if stopped.any() else max_steps
+    observations = jax.tree.map(lambda leaf: leaf[:length, 0], trajectory.observations)
+    return observations, trajectory.rewards[:length, 0]

@@ -1,0 +1,274 @@
+"""The training loop: compiled chunks of meta-steps, and between them metrics, evaluations, checkpoints and signals.
+
+A chunk is one jitted scan over `chunk_size` meta-steps whose state is donated; the host hears of it once, when it is done. Runs end
+on whole chunks, so that a resumed run passes through exactly the same programs as one that was never stopped.
+"""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState
+from gradweave.training.build import build_agent, init_state
+from gradweave.training.config import Config
+from gradweave.training.errors import NonFiniteError, Stopped
+from gradweave.training.evaluation import Evaluation, evaluate
+from gradweave.training.progress import Progress
+from gradweave.training.run_folder import RunFolder
+from gradweave.training.trackers import Tracker, make_tracker
+
+__all__ = ["Summary", "load_agent", "train"]
+
+_SECONDS_BETWEEN_ROWS = 4.0  # shown, not logged: every logged row is in metrics.jsonl
+
+
+class Summary(NamedTuple):
+    """How a run ended."""
+
+    agent: SelfTuning
+    state: SelfTuningState
+    environment_steps: int
+    sampled: Evaluation
+    greedy: Evaluation
+    random: Evaluation
+
+
+class _Programs(NamedTuple):
+    """What was compiled: a chunk of meta-steps, and evaluation `(params, raw, key, greedy, uniform) -> Evaluation`."""
+
+    chunk: Callable[[SelfTuningState], tuple[SelfTuningState, MetaStepMetrics]]
+    evaluate: Callable[..., Evaluation]
+
+
+def train(config: Config, folder: RunFolder, progress: Progress, *, resume: bool = False) -> Summary:
+    """Trains the configured agent, or goes on with it, until `config.run.total_steps`.
+
+    Args:
+        config: checked by `validate`.
+        folder: where metrics and checkpoints go; locked by the caller.
+        progress: what is shown meanwhile.
+        resume: go on from the newest checkpoint that verifies.
+
+    Raises:
+        NonFiniteError: parameters, meta-parameters or meta-gradient stopped being finite.
+        Stopped: SIGTERM arrived; a checkpoint was written.
+        KeyboardInterrupt: SIGINT arrived; a checkpoint was written.
+        CheckpointError: nothing to resume from.
+    """
+    agent = build_agent(config)
+    tracker = make_tracker(folder.path, config)
+    with contextlib.closing(tracker), _noted_signals() as received:
+        with progress.compiling("compiling"):
+            state = _start(agent, config, folder, progress, resume=resume)
+            programs = _compile(agent, config, state)
+        state = _run(agent, config, folder, progress, tracker, programs, state, received)
+    evaluations = _final_evaluations(config, programs, state)
+    return Summary(agent, state, agent.environment_steps(int(state.num_meta_steps)), *evaluations)
+
+
+def load_agent(folder: RunFolder, warn: Callable[[str], None]) -> tuple[SelfTuning, SelfTuningState]:
+    """The agent of a run at its newest checkpoint that verifies."""
+    agent = build_agent(folder.config)
+    like = jax.eval_shape(lambda: init_state(agent, folder.config, key=jax.random.key(folder.config.run.seed)))
+    return agent, folder.load_checkpoint(like, warn).tree
+
+
+def _start(agent: SelfTuning, config: Config, folder: RunFolder, progress: Progress, *, resume: bool) -> SelfTuningState:
+    if resume:
+        return load_agent(folder, progress.message)[1]
+    return jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(config.run.seed))
+
+
+def _compile(agent: SelfTuning, config: Config, state: SelfTuningState) -> _Programs:
+    run = config.run
+
+    def chunk(state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
+        return jax.lax.scan(lambda carry, _: agent.step(carry), state, length=run.chunk_size)
+
+    def judge(params: PyTree, raw: Any, key: Any, greedy: Any, uniform: Any) -> Evaluation:
+        return evaluate(
+            agent,
+            params,
+            raw,
+            key=key,
+            greedy=greedy,
+            num_episodes=run.evaluation_episodes,
+            max_steps=run.max_episode_steps,
+            uniform=uniform,
+        )
+
+    compiled = jax.jit(chunk, donate_argnums=0).lower(state).compile()
+    return _Programs(compiled, jax.jit(judge))
+
+
+def _run(
+    agent: SelfTuning,
+    config: Config,
+    folder: RunFolder,
+    progress: Progress,
+    tracker: Tracker,
+    programs: _Programs,
+    state: SelfTuningState,
+    received: list[int],
+) -> SelfTuningState:
+    done = int(state.num_meta_steps)
+    log = _Log(agent, config, folder, progress, tracker, done)
+    while done < config.num_meta_steps:
+        before = agent.environment_steps(done)
+        state, metrics = programs.chunk(state)
+        metrics = jax.device_get(metrics)  # waits for the chunk
+        _check_finite(agent, metrics, done, state)
+        done += config.run.chunk_size
+        step = agent.environment_steps(done)
+        last = done >= config.num_meta_steps
+        evaluation = {}
+        if last or _crossed(config.run.evaluate_every, before, step):
+            evaluation = _evaluation_row(config, programs, state)
+        log.chunk(metrics, evaluation)
+        if last or received or _crossed(config.run.checkpoint_every, before, step):
+            folder.save_checkpoint(state, step)
+        if received:
+            _stop(received[0], step)
+    return state
+
+
+class _Log:
+    """Turns a chunk's metrics into rows of metrics.jsonl, the tracker and, now and then, the table."""
+
+    def __init__(
+        self, agent: SelfTuning, config: Config, folder: RunFolder, progress: Progress, tracker: Tracker, done: int
+    ) -> None:
+        self._agent = agent
+        self._config = config
+        self._folder = folder
+        self._progress = progress
+        self._tracker = tracker
+        self._done = done
+        self._unlogged = np.zeros(3)  # episodes, returns, lengths since the last row
+        self._unshown = np.zeros(3)
+        self._shown_at = time.monotonic()
+        self._shown_step = agent.environment_steps(done)
+
+    def chunk(self, metrics: MetaStepMetrics, evaluation: dict[str, float]) -> None:
+        """Logs the meta-steps of one chunk; `evaluation` belongs to its end."""
+        row: dict[str, Any] = {}
+        for index in range(self._config.run.chunk_size):
+            one = jax.tree.map(lambda leaf, index=index: leaf[index], metrics)
+            self._unlogged += np.array([float(total) for total in one.episodes])
+            self._done += 1
+            last = index == self._config.run.chunk_size - 1
+            if self._done % self._config.run.log_every and not last:
+                continue
+            row = {
+                "step": self._agent.environment_steps(self._done),
+                "meta_step": self._done,
+                **_episode_row(self._unlogged),
+                **_quantities(one, self._config.meta.learned),
+                **(evaluation if last else {}),
+            }
+            self._folder.metrics.write(row)
+            self._tracker.log(row)
+            self._unshown += self._unlogged
+            self._unlogged[:] = 0
+        self._show(row)
+
+    def _show(self, row: dict[str, Any]) -> None:
+        elapsed = time.monotonic() - self._shown_at
+        if elapsed < _SECONDS_BETWEEN_ROWS and self._done < self._config.num_meta_steps:
+            return
+        rate = (row["step"] - self._shown_step) / elapsed
+        self._progress.update({**row, **_episode_row(self._unshown), "steps_per_second": rate})
+        self._unshown[:] = 0
+        self._shown_at, self._shown_step = time.monotonic(), row["step"]
+
+
+def _episode_row(totals: Any) -> dict[str, Any]:
+    count, returns, lengths = totals
+    return {
+        "num_episodes": int(count),
+        "return": returns / count if count else None,
+        "episode_length": lengths / count if count else None,
+    }
+
+
+def _quantities(metrics: MetaStepMetrics, learned: tuple[str, ...]) -> dict[str, Any]:
+    row: dict[str, Any] = {f"eta/{name}": value for name, value in metrics.eta._asdict().items()}
+    for name in learned:
+        row[f"raw/{name}"] = getattr(metrics.raw, name)
+        row[f"meta_gradient/{name}"] = getattr(metrics.grad, name)
+    if learned:
+        row["outer_loss"] = metrics.outer_loss
+    return {**row, **metrics.inner, **metrics.outer}
+
+
+def _evaluation_row(config: Config, programs: _Programs, state: SelfTuningState) -> dict[str, float]:
+    sampled, greedy = (_play(config, programs, state, greedy=greedy, uniform=False) for greedy in (False, True))
+    return {
+        "evaluation/return": float(sampled.returns.mean()),
+        "evaluation/greedy_return": float(greedy.returns.mean()),
+        "evaluation/length": float(sampled.lengths.mean()),
+    }
+
+
+def _final_evaluations(config: Config, programs: _Programs, state: SelfTuningState) -> tuple[Evaluation, ...]:
+    """Sampled, greedy and random play of the final agent."""
+    kinds = ((False, False), (True, False), (False, True))
+    return tuple(_play(config, programs, state, greedy=greedy, uniform=uniform) for greedy, uniform in kinds)
+
+
+def _play(config: Config, programs: _Programs, state: SelfTuningState, *, greedy: bool, uniform: bool) -> Evaluation:
+    # A key that depends on the seed and the step only: evaluating changes nothing in training.
+    key = jax.random.fold_in(jax.random.key(config.run.seed ^ 0x5EED), state.num_meta_steps)
+    played = programs.evaluate(state.learner.params, state.raw, key, jnp.asarray(greedy), jnp.asarray(uniform))
+    result: Evaluation = jax.device_get(played)
+    return result
+
+
+def _crossed(every: int, before: int, after: int) -> bool:
+    return every > 0 and before // every != after // every
+
+
+def _check_finite(agent: SelfTuning, metrics: MetaStepMetrics, done: int, state: SelfTuningState) -> None:
+    if metrics.finite.all():
+        return
+    index = int(np.argmin(metrics.finite))
+    step = agent.environment_steps(done + index + 1)
+    for name, value in metrics.grad._asdict().items():
+        if not np.isfinite(value[index]):
+            raise NonFiniteError(f"meta_gradient/{name}", step)
+    for path, leaf in jax.tree_util.tree_leaves_with_path((state.raw, state.learner.params)):
+        if not np.isfinite(np.asarray(leaf)).all():
+            raise NonFiniteError(jax.tree_util.keystr(path), step)
+    raise NonFiniteError("a learner's parameter", step)
+
+
+@contextlib.contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Notes SIGTERM and SIGINT instead of dying, so that a chunk can be finished and a checkpoint written."""
+    received: list[int] = []
+    try:
+        previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in _SIGNALS}
+    except ValueError:  # not in the main thread: the caller has the signals
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def _stop(number: int, step: int) -> None:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Stopped(f"stopped by SIGTERM after a checkpoint at environment step {step}; `gradweave resume` goes on")
