@@ -1,0 +1,40 @@
+"""The pieces of an actor-critic: pure functions on one trajectory, the networks, and the rollout that collects data.
+
+Nothing in here knows of meta-parameters: discount, λ and the like are ordinary arguments, and every function can be
+differentiated in them.
+"""
+
+from gradweave.rl.categorical import MASKED_LOG_PROB, entropy, kl, log_prob, log_probs, mode, probs, sample
+from gradweave.rl.losses import entropy_bonus, policy_gradient_loss, value_loss
+from gradweave.rl.networks import ActorCriticNetwork, NetworkOutput, actor_critic_network
+from gradweave.rl.returns import generalized_advantages, lambda_returns, trajectory_discounts, trajectory_lambda
+from gradweave.rl.rollout import EpisodeTotals, Policy, RolloutState, init_rollout, rollout
+from gradweave.rl.trajectory import Trajectory, next_values
+
+__all__ = [
+    "MASKED_LOG_PROB",
+    "ActorCriticNetwork",
+    "EpisodeTotals",
+    "NetworkOutput",
+    "Policy",
+    "RolloutState",
+    "Trajectory",
+    "actor_critic_network",
+    "entropy",
+    "entropy_bonus",
+    "generalized_advantages",
+    "init_rollout",
+    "kl",
+    "lambda_returns",
+    "log_prob",
+    "log_probs",
+    "mode",
+    "next_values",
+    "policy_gradient_loss",
+    "probs",
+    "rollout",
+    "sample",
+    "trajectory_discounts",
+    "trajectory_lambda",
+    "value_loss",
+]

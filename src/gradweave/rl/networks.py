@@ -1,0 +1,249 @@
+"""Actor-critic networks for boards and for vectors; a network is its own parameter pytree.
+
+A board goes through two small convolutions, flattened and joined by the observation's scalars; a vector is joined as it
+is. From there multi-layer perceptrons lead to the logits, the value and, when asked for, a second value for the outer
+loss (Bonnet et al. 2022, arXiv 2211.10550, the outer critic). Board torso and initial weights are those of Jumanji's
+Snake network (Bonnet et al. 2023, arXiv 2306.09884): weights from a normal distribution of variance 1 / fan-in, cut off
+at two standard deviations, and biases of 0. One deviation: the last policy layer starts 100 times smaller, so that the
+first policy is nearly uniform over the allowed actions (Andrychowicz et al. 2020, arXiv 2006.05990).
+
+Calls are for one observation; batches go through `jax.vmap`.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+from numpy.typing import DTypeLike
+
+from gradweave.envs import Observation
+from gradweave.rl.layers import Convolution, Dense, draw_dense
+
+__all__ = ["ActorCriticNetwork", "NetworkOutput", "actor_critic_network"]
+
+_POLICY_SCALE = 0.01  # of the last policy layer's initial weights
+
+
+class NetworkOutput(NamedTuple):
+    """What a network says about one observation."""
+
+    logits: Float[Array, " num_actions"]
+    """Of the policy; to be read together with the action mask (`gradweave.rl.categorical`)."""
+    value: Float[Array, ""]
+    outer_value: Float[Array, ""] | None
+    """Second value estimate, for the outer loss only; None when the network has no outer critic."""
+
+
+class ActorCriticNetwork(eqx.Module):
+    """Policy and value, as described above. All leaves are arrays. Build with `actor_critic_network`.
+
+    A torso is a tuple of convolutions, each followed by a rectifier, empty for a vector. A head is a tuple of dense
+    layers with rectifiers between them.
+    """
+
+    policy_torso: tuple[Convolution, ...]
+    """Also the value's torso when `value_torso` is None."""
+    value_torso: tuple[Convolution, ...] | None
+    outer_torso: tuple[Convolution, ...] | None
+    """None: the outer critic, if there is one, sits on the value's torso."""
+    policy_head: tuple[Dense, ...]
+    value_head: tuple[Dense, ...]
+    outer_head: tuple[Dense, ...] | None
+    """None: no outer critic."""
+    conditioning_size: int = eqx.field(static=True)
+
+    def __call__(
+        self, observation: Observation, conditioning: Float[Array, " conditioning_size"] | None = None
+    ) -> NetworkOutput:
+        """Logits and values of one observation; everything is computed in the dtype of the parameters.
+
+        Args:
+            observation: one observation, without a batch axis.
+            conditioning: further inputs of every head, for example the meta-parameters (Xu et al. 2018, arXiv
+                1805.09801); None if and only if `conditioning_size` is 0.
+
+        Raises:
+            ValueError: for a conditioning vector of the wrong size, missing or not expected.
+        """
+        dtype = self.policy_head[0].weight.dtype
+        extras = [observation.scalars.astype(dtype)]
+        given = () if conditioning is None else conditioning.shape
+        if given != ((self.conditioning_size,) if self.conditioning_size else ()):
+            raise ValueError(
+                f"conditioning has shape {given or None} for a network of conditioning_size = "
+                f"{self.conditioning_size}: give a vector of that many numbers, or None when it is 0"
+            )
+        if conditioning is not None:
+            extras.append(conditioning.astype(dtype))
+        view = observation.view.astype(dtype)
+
+        policy_inputs = _embed(self.policy_torso, view, extras)
+        value_inputs = policy_inputs if self.value_torso is None else _embed(self.value_torso, view, extras)
+        outer_value = None
+        if self.outer_head is not None:
+            outer_inputs = value_inputs if self.outer_torso is None else _embed(self.outer_torso, view, extras)
+            outer_value = _apply_head(self.outer_head, outer_inputs)[0]
+        return NetworkOutput(
+            logits=_apply_head(self.policy_head, policy_inputs),
+            value=_apply_head(self.value_head, value_inputs)[0],
+            outer_value=outer_value,
+        )
+
+
+def actor_critic_network(
+    observation: Observation,
+    num_actions: int,
+    *,
+    channels: tuple[int, ...] = (16, 16),
+    strides: tuple[int, ...] = (2, 1),
+    kernel_size: int = 2,
+    policy_layers: tuple[int, ...] = (64, 64),
+    value_layers: tuple[int, ...] = (64, 64),
+    shared_torso: bool = True,
+    outer_critic: bool = False,
+    conditioning_size: int = 0,
+    dtype: DTypeLike | None = None,
+    key: Key[Array, ""],
+) -> ActorCriticNetwork:
+    """A network with freshly drawn weights.
+
+    ```python
+    network = actor_critic_network(observation, env.num_actions, key=jax.random.key(0))
+    outputs = jax.vmap(network)(observations)
+    ```
+
+    Args:
+        observation: an example without a batch axis, arrays or `jax.ShapeDtypeStruct`; only shapes and dtypes count.
+        num_actions: number of logits.
+        channels: of each convolution of the board torso. Without effect for a vector, like the next two.
+        strides: of each convolution.
+        kernel_size: height and width of all kernels.
+        policy_layers: widths of the policy's hidden layers; may be empty.
+        value_layers: widths of the hidden layers of the value, and of the outer value.
+        shared_torso: True: all heads sit on one torso. False: each has its own, as in Jumanji. The heads are separate
+            either way, so that for a vector, which has no torso, nothing is shared.
+        outer_critic: add a second value, for the outer loss.
+        conditioning_size: length of the conditioning vector that the network then takes as its second argument.
+        dtype: of the parameters and of all that is computed; None: that of `observation.view`.
+        key: for the weights.
+
+    Raises:
+        ValueError: for sizes below 1, a view that is neither a board nor a vector, or a dtype that is not floating.
+    """
+    dtype = jnp.dtype(observation.view.dtype if dtype is None else dtype)
+    _check_input(observation, channels, strides, conditioning_size, dtype)
+    sizes = {"num_actions": (num_actions,), "channels": channels, "strides": strides, "kernel_size": (kernel_size,)}
+    _check_sizes(sizes | {"policy_layers": policy_layers, "value_layers": value_layers})
+
+    *torso_keys, policy_key, value_key, outer_key = jax.random.split(key, 6)
+    layout = _layout(observation.view.shape, channels, strides)
+    num_torsos = 1 if shared_torso else (3 if outer_critic else 2)
+    torsos = [_draw_torso(layout, kernel_size, dtype, key=k) for k in torso_keys[:num_torsos]]
+    embedding_size = _embedded_size(observation.view.shape, layout) + observation.scalars.shape[0] + conditioning_size
+    value_sizes = (embedding_size, *value_layers, 1)
+    return ActorCriticNetwork(
+        policy_torso=torsos[0],
+        value_torso=None if shared_torso else torsos[1],
+        outer_torso=None if shared_torso or not outer_critic else torsos[2],
+        policy_head=_draw_head((embedding_size, *policy_layers, num_actions), _POLICY_SCALE, dtype, key=policy_key),
+        value_head=_draw_head(value_sizes, 1.0, dtype, key=value_key),
+        outer_head=_draw_head(value_sizes, 1.0, dtype, key=outer_key) if outer_critic else None,
+        conditioning_size=conditioning_size,
+    )
+
+
+class _Layer(NamedTuple):
+    """Sizes of one convolution."""
+
+    num_in: int
+    num_out: int
+    stride: int
+
+
+def _check_input(
+    observation: Observation,
+    channels: tuple[int, ...],
+    strides: tuple[int, ...],
+    conditioning_size: int,
+    dtype: jnp.dtype,
+) -> None:
+    """Refuse what no network can be built for."""
+    shape = tuple(observation.view.shape)
+    if len(shape) not in (1, 3):
+        raise ValueError(
+            f"observation.view has shape {shape}: give a board (height, width, channels) or a vector (features,), "
+            "without a batch axis"
+        )
+    if len(channels) != len(strides):
+        raise ValueError(
+            f"channels = {channels} and strides = {strides} differ in length: give one of each for every convolution"
+        )
+    if conditioning_size < 0:
+        raise ValueError(f"conditioning_size = {conditioning_size} is no length: give 0 for none, or a number above 0")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"dtype {dtype} cannot hold weights: give a floating one, for example dtype=jnp.float32")
+
+
+def _check_sizes(named_sizes: dict[str, tuple[int, ...]]) -> None:
+    """Refuse sizes below 1."""
+    for name, sizes in named_sizes.items():
+        if any(size < 1 for size in sizes):
+            raise ValueError(f"{name} = {sizes} holds a size below 1: give positive whole numbers")
+
+
+def _layout(shape: tuple[int, ...], channels: tuple[int, ...], strides: tuple[int, ...]) -> list[_Layer]:
+    """The convolutions of a torso for views of this shape; none for a vector."""
+    if len(shape) == 1:
+        return []
+    sizes = itertools.pairwise((shape[-1], *channels))
+    return [_Layer(num_in, num_out, stride) for (num_in, num_out), stride in zip(sizes, strides, strict=True)]
+
+
+def _embedded_size(shape: tuple[int, ...], layout: list[_Layer]) -> int:
+    """Numbers that a torso makes of a view of this shape."""
+    spatial = shape[:-1]
+    for layer in layout:
+        spatial = tuple(math.ceil(n / layer.stride) for n in spatial)
+    return math.prod(spatial) * (layout[-1].num_out if layout else shape[-1])
+
+
+def _draw_torso(
+    layout: list[_Layer], kernel_size: int, dtype: jnp.dtype, *, key: Key[Array, ""]
+) -> tuple[Convolution, ...]:
+    """The convolutions of one torso."""
+    return tuple(
+        Convolution(draw_dense(kernel_size**2 * num_in, num_out, 1.0, dtype, key=k), kernel_size, stride)
+        for (num_in, num_out, stride), k in zip(layout, jax.random.split(key, len(layout)), strict=True)
+    )
+
+
+def _draw_head(
+    sizes: tuple[int, ...], last_scale: float, dtype: jnp.dtype, *, key: Key[Array, ""]
+) -> tuple[Dense, ...]:
+    """The dense layers of one head; the last one's weights are multiplied by `last_scale`."""
+    num_layers = len(sizes) - 1
+    scales = (*(1.0,) * (num_layers - 1), last_scale)
+    return tuple(
+        draw_dense(num_in, num_out, scale, dtype, key=k)
+        for num_in, num_out, scale, k in zip(
+            sizes[:-1], sizes[1:], scales, jax.random.split(key, num_layers), strict=True
+        )
+    )
+
+
+def _embed(torso: tuple[Convolution, ...], view: Float[Array, "..."], extras: list[Array]) -> Float[Array, " size"]:
+    """What the heads see: the torso's output, flat, then the scalars and the conditioning."""
+    for convolution in torso:
+        view = jax.nn.relu(convolution(view))
+    return jnp.concatenate([view.reshape(-1), *extras])
+
+
+def _apply_head(head: tuple[Dense, ...], inputs: Float[Array, " size"]) -> Float[Array, " num_out"]:
+    """Dense layers with rectifiers between them."""
+    for layer in head[:-1]:
+        inputs = jax.nn.relu(layer(inputs))
+    return head[-1](inputs)

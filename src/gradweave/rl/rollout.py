@@ -1,0 +1,156 @@
+"""Collect experience: a policy acts in many environments for a fixed number of steps, inside one `lax.scan`.
+
+Environments reset themselves (`VectorEnvironment`), so a rollout is a window on an endless stream; the state handed
+from one rollout to the next carries the running episodes across. Nothing in here is meant to be differentiated: the
+actions, and so the whole trajectory, are data.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from gradweave.envs import Observation, VectorEnvironment
+from gradweave.rl.trajectory import Trajectory
+
+__all__ = ["EpisodeTotals", "Policy", "RolloutState", "init_rollout", "rollout"]
+
+Policy = Callable[[Observation, Key[Array, ""]], Int[Array, " batch"]]
+"""(observations of all environments, key) -> one action for each."""
+
+
+class RolloutState(NamedTuple):
+    """Where the environments stand, to go on from."""
+
+    env_state: Any
+    """The state of the `VectorEnvironment`, a pytree of arrays."""
+    observation: Observation
+    """What is seen before the next action; leading axis batch."""
+    episode_return: Float[Array, " batch"]
+    """Undiscounted sum of the rewards of the running episode."""
+    episode_length: Int[Array, " batch"]
+    """Steps taken in the running episode."""
+
+
+class EpisodeTotals(NamedTuple):
+    """Sums over the episodes that stopped (ended or were cut off) within a rollout.
+
+    Sums and not means, so that those of several rollouts or devices can be added. The mean return is
+    `sum_returns / num_episodes`, and there is none when no episode stopped.
+    """
+
+    num_episodes: Float[Array, ""]
+    sum_returns: Float[Array, ""]
+    """Of undiscounted returns over whole episodes, also the part before this rollout."""
+    sum_lengths: Float[Array, ""]
+
+
+class _StepRecord(NamedTuple):
+    """What one step of the scan leaves behind; every field has a leading axis batch, `totals` excepted."""
+
+    observation: Observation
+    action: Int[Array, " batch"]
+    reward: Float[Array, " batch"]
+    terminated: Array
+    truncated: Array
+    final_observation: Observation | None
+    totals: EpisodeTotals
+
+
+def init_rollout(env: VectorEnvironment[Any], *, key: Key[Array, ""]) -> RolloutState:
+    """Begin an episode in every environment.
+
+    Args:
+        env: the environments.
+        key: for their resets.
+    """
+    env_state, observation = env.reset(key=key)
+    return RolloutState(
+        env_state=env_state,
+        observation=observation,
+        episode_return=jnp.zeros(env.num_envs, jnp.result_type(float)),
+        episode_length=jnp.zeros(env.num_envs, jnp.result_type(int)),
+    )
+
+
+def rollout(
+    policy: Policy, env: VectorEnvironment[Any], state: RolloutState, num_steps: int, *, key: Key[Array, ""]
+) -> tuple[RolloutState, Trajectory, EpisodeTotals]:
+    """Let the policy act for `num_steps` steps in every environment.
+
+    ```python
+    state = init_rollout(env, key=reset_key)
+    state, trajectory, totals = rollout(policy, env, state, 5, key=rollout_key)
+    ```
+
+    Args:
+        policy: (observations, key) -> actions. Observations have a leading axis batch; the key is fresh at every step.
+        env: the environments.
+        state: of `init_rollout` or of the last rollout.
+        num_steps: steps to take in each environment, at least 1.
+        key: for actions and environments.
+
+    Returns:
+        The state to go on from; the experience, with axes (time, batch, ...), whose `final_observations` are None when
+        the environment promises never to truncate; totals of the episodes that stopped.
+
+    Raises:
+        ValueError: for fewer than one step.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps = {num_steps} collects nothing: give a number of steps of at least 1")
+
+    def body(state: RolloutState, key: Key[Array, ""]) -> tuple[RolloutState, _StepRecord]:
+        return _act(policy, env, state, key=key)
+
+    last_state, records = jax.lax.scan(body, state, jax.random.split(key, num_steps))
+    trajectory = Trajectory(
+        observations=jax.tree.map(_append, records.observation, last_state.observation),
+        actions=records.action,
+        rewards=records.reward,
+        terminations=records.terminated,
+        truncations=records.truncated,
+        final_observations=records.final_observation,
+    )
+    return last_state, trajectory, jax.tree.map(jnp.sum, records.totals)
+
+
+def _act(
+    policy: Policy, env: VectorEnvironment[Any], state: RolloutState, *, key: Key[Array, ""]
+) -> tuple[RolloutState, _StepRecord]:
+    """One step of every environment: the next state and the record of the step."""
+    policy_key, env_key = jax.random.split(key)
+    actions = policy(state.observation, policy_key)
+    env_state, step = env.step(state.env_state, actions, key=env_key)
+    ended = step.terminated | step.truncated
+    episode_return = state.episode_return + step.reward.astype(state.episode_return.dtype)
+    episode_length = state.episode_length + 1
+    dtype = episode_return.dtype
+    totals = EpisodeTotals(
+        num_episodes=jnp.sum(ended.astype(dtype)),
+        sum_returns=jnp.sum(jnp.where(ended, episode_return, 0.0)),
+        sum_lengths=jnp.sum(jnp.where(ended, episode_length, 0).astype(dtype)),
+    )
+    next_state = RolloutState(
+        env_state=env_state,
+        observation=step.observation,
+        episode_return=jnp.where(ended, 0.0, episode_return),
+        episode_length=jnp.where(ended, 0, episode_length),
+    )
+    record = _StepRecord(
+        observation=state.observation,
+        action=actions,
+        reward=step.reward,
+        terminated=step.terminated,
+        truncated=step.truncated,
+        final_observation=step.final_observation if env.environment.can_truncate else None,
+        totals=totals,
+    )
+    return next_state, record
+
+
+def _append(series: Array, last: Array) -> Array:
+    """`series`, then `last` as one more entry."""
+    return jnp.concatenate([series, last[None]])
