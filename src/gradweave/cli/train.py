@@ -75,7 +75,7 @@ def parse_config(argv: Sequence[str]) -> Config:
 
 
 def run_loop(folder: RunFolder, *, resume: bool) -> None:
-    """Import JAX and the loop, run it in `folder`, and say where the results are."""
+    """Import JAX and the loop, run it in `folder`, write the report and say how it went."""
     from gradweave.training.progress import Progress
 
     config = folder.config
@@ -90,12 +90,17 @@ def run_loop(folder: RunFolder, *, resume: bool) -> None:
         import jax
 
         try:
-            train(config, folder, progress, resume=resume)
+            summary = train(config, folder, progress, resume=resume)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise OutOfMemory("lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps") from error
-    print(f"done: {folder.path}\n`gradweave report {folder.path}` draws its figures", file=sys.stderr)
+    from gradweave.analysis.report import write_report
+
+    played = {"sampled": summary.sampled, "greedy": summary.greedy, "random actions": summary.random}
+    means = ", ".join(f"{name} {float(evaluation.returns.mean()):.2f}" for name, evaluation in played.items())
+    print(f"done after {summary.environment_steps:,} environment steps; mean return: {means}")
+    print(f"report: {write_report([folder.path], folder.path)}")
 
 
 def _parse(argv: Sequence[str], base: Config) -> _Flags:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jaxtyping import PyTree
 
 from gradweave.training.errors import CheckpointError
@@ -59,7 +60,7 @@ class _Header(NamedTuple):
     step: int
     metadata: dict[str, Any]
     leaves: list[dict[str, Any]]
-    arrays: dict[str, np.ndarray[Any, Any]]
+    arrays: dict[str, npt.NDArray[Any]]
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -85,7 +86,7 @@ def save(path: Path, tree: PyTree, step: int, metadata: Mapping[str, Any] | None
         ValueError: a leaf is no array, or two leaves have the same path.
         OSError: the disk is full or not writable; what was there before is intact.
     """
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    arrays: dict[str, npt.NDArray[Any]] = {}
     leaves = []
     for name, leaf in _named_leaves(tree):
         if name in arrays:
@@ -159,7 +160,7 @@ def _is_key(leaf: Any) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
-def _to_numpy(name: str, leaf: Any) -> tuple[np.ndarray[Any, Any], str | None]:
+def _to_numpy(name: str, leaf: Any) -> tuple[npt.NDArray[Any], str | None]:
     if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
         raise ValueError(f"leaf {name} is a {type(leaf).__name__}; only arrays can be saved: wrap it in jnp.asarray")
     if isinstance(leaf, jax.Array) and _is_key(leaf):
@@ -169,7 +170,7 @@ def _to_numpy(name: str, leaf: Any) -> tuple[np.ndarray[Any, Any], str | None]:
     return np.asarray(leaf), None
 
 
-def _restore(path: Path, name: str, target: Any, leaf: dict[str, Any], data: np.ndarray[Any, Any]) -> Any:
+def _restore(path: Path, name: str, target: Any, leaf: dict[str, Any], data: npt.NDArray[Any]) -> Any:
     key_impl = leaf["key_impl"]
     shape = data.shape if key_impl is None else data.shape[: len(data.shape) - 1]
     if leaf["dtype"] != str(target.dtype) or shape != tuple(target.shape):
@@ -207,7 +208,7 @@ def _read(path: Path) -> _Header:
     return _Header(header["step"], header["metadata"], header["leaves"], _deserialize(content))
 
 
-def _serialize(arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str, str]) -> bytes:
+def _serialize(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
     """The safetensors file that holds `arrays`; the same arrays give the same bytes."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     chunks, end = [], 0
@@ -221,7 +222,7 @@ def _serialize(arrays: Mapping[str, np.ndarray[Any, Any]], metadata: Mapping[str
     return b"".join([len(text).to_bytes(8, "little"), text, *chunks])
 
 
-def _deserialize(content: bytes) -> dict[str, np.ndarray[Any, Any]]:
+def _deserialize(content: bytes) -> dict[str, npt.NDArray[Any]]:
     """The arrays in a safetensors file that has been verified."""
     names = {tag: name for name, tag in _TAGS.items()}
     start = 8 + int.from_bytes(content[:8], "little")

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast, runtime_checkable
 
 __all__ = ["Progress", "format_duration"]
 
@@ -18,6 +18,18 @@ _SHOWN_ROWS = 12
 _TICK_SECONDS = 5.0
 
 
+@runtime_checkable
+class TextStream(Protocol):
+    """What can be written to: an open text file, standard error, a StringIO."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+    def isatty(self) -> bool: ...
+
+
+@runtime_checkable
 class _View(Protocol):
     """How rows, messages and the state of a compilation are shown."""
 
@@ -41,7 +53,7 @@ class Progress:
     """
 
     def __init__(
-        self, learned: Sequence[str], total_steps: int, *, stream: TextIO | None = None, live: bool | None = None
+        self, learned: Sequence[str], total_steps: int, *, stream: TextStream | None = None, live: bool | None = None
     ) -> None:
         """Prepare to show `learned` meta-parameters of a run of `total_steps` environment steps.
 
@@ -53,7 +65,7 @@ class Progress:
         """
         self._learned = tuple(learned)
         self._total_steps = total_steps
-        self._stream = sys.stderr if stream is None else stream
+        self._stream: TextStream = sys.stderr if stream is None else stream
         self._live = self._stream.isatty() if live is None else live
         self._view: _View | None = None
 
@@ -151,7 +163,7 @@ def _format_eta(value: float | None) -> str:
 class _PlainView:
     """One aligned line a row; the headings again every 20 rows, for logs that are read in the middle."""
 
-    def __init__(self, headings: Sequence[str], stream: TextIO) -> None:
+    def __init__(self, headings: Sequence[str], stream: TextStream) -> None:
         self._widths = [max(10, len(heading) + 1) for heading in headings]
         self._headings = headings
         self._stream = stream
@@ -180,14 +192,14 @@ class _PlainView:
 class _LiveView:
     """The last rows as a table that redraws itself, with the state of a compilation below it."""
 
-    def __init__(self, headings: Sequence[str], stream: TextIO) -> None:
+    def __init__(self, headings: Sequence[str], stream: TextStream) -> None:
         from rich.console import Console
         from rich.live import Live
 
         self._headings = headings
         self._rows: deque[Sequence[str]] = deque(maxlen=_SHOWN_ROWS)
         self._status: str | None = None
-        self._console: Console = Console(file=stream)
+        self._console: Console = Console(file=cast(TextIO, stream))
         self._live: Live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4)
         self._live.start()
 

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from gradweave.training.config import Config
 from gradweave.training.config_file import config_to_dict
@@ -18,6 +18,7 @@ __all__ = ["Tracker", "check_tracker", "make_tracker"]
 _MODULES: Final = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Where rows of metrics go."""
 

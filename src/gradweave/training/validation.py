@@ -52,19 +52,19 @@ def _flag(field: str) -> str:
     return "--" + name.rstrip("_").replace("_", "-") + "_" * name.endswith("_")
 
 
-def _in_range(field: str, value: float, text: str, accepted: bool) -> Iterator[ConfigError]:
+def _in_range(field: str, value: int | float, text: str, accepted: bool) -> Iterator[ConfigError]:
     """One problem unless `accepted`; a NaN or infinity is never accepted."""
     if not (accepted and math.isfinite(value)):
         yield ConfigError(field, value, text, f"set {_flag(field)} to such a value")
 
 
-def _at_least(section: str, values: Mapping[str, float | None], lowest: float) -> Iterator[ConfigError]:
+def _at_least(section: str, values: Mapping[str, int | float | None], lowest: int | float) -> Iterator[ConfigError]:
     for name, value in values.items():
         if value is not None:
             yield from _in_range(f"{section}.{name}", value, f"at least {lowest}", value >= lowest)
 
 
-def _positive(section: str, values: Mapping[str, float | None]) -> Iterator[ConfigError]:
+def _positive(section: str, values: Mapping[str, int | float | None]) -> Iterator[ConfigError]:
     for name, value in values.items():
         if value is not None:
             yield from _in_range(f"{section}.{name}", value, "a finite number above 0", value > 0)

@@ -1,0 +1,67 @@
+"""Reports: drawn from metrics alone, self-contained, escaped."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from gradweave.analysis.figures import RunMetrics, _running_mean, draw_figures
+from gradweave.cli.main import main
+from gradweave.training.presets import preset
+from gradweave.training.run_folder import RunFolder
+
+
+def make_run(tmp_path: Path, num_rows: int = 60, preset_name: str = "quick") -> Path:
+    config = preset("quick")
+    run = dataclasses.replace(config.run, runs_dir=str(tmp_path))
+    with RunFolder.create(dataclasses.replace(config, run=run, preset=preset_name), ["train", "<b>"]) as folder:
+        for step in range(num_rows):
+            row = {"step": step, "return": step / 2 if step else None, "eta/discount": 0.9 + step / 1000}
+            row |= {"meta_gradient/discount": -0.1, "outer_loss": 1.0, "inner_loss": float("nan")}
+            folder.metrics.write(row)
+    return folder.path
+
+
+def test_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make_run(tmp_path)
+    assert main(["report", str(path)]) == 0
+    assert capsys.readouterr().out.strip() == str(path / "report.html")
+    assert {figure.name for figure in (path / "figures").iterdir()} == {
+        "return.png",
+        "meta_parameters.png",
+        "meta_gradients.png",
+        "losses.png",
+    }
+    page = (path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "0.9 → 0.959" in page
+    assert "29.50" in page
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_several_runs_go_into_one_report(tmp_path: Path) -> None:
+    paths = [make_run(tmp_path), make_run(tmp_path, num_rows=3)]
+    assert main(["report", *map(str, paths)]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert all(path.name in page for path in paths)
+    assert main(["report", str(paths[0]), str(paths[1]), "--output", str(tmp_path / "mine")]) == 0
+    assert (tmp_path / "mine" / "report.html").exists()
+
+
+def test_a_run_without_metrics_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(make_run(tmp_path, num_rows=0))]) == 2
+    assert "first line of metrics" in capsys.readouterr().err
+
+
+def test_only_figures_with_numbers_are_drawn(tmp_path: Path) -> None:
+    rows = [{"step": step, "outer_loss": 1.0, "return": None} for step in range(3)]
+    assert [path.name for path in draw_figures([RunMetrics("a", rows)], tmp_path)] == ["losses.png"]
+
+
+def test_running_mean_is_the_mean_of_the_last_values() -> None:
+    values = [1.0, 5.0, 3.0, -2.0, 4.0]
+    expected = [1.0, 3.0, 4.0, 0.5, 1.0]
+    assert _running_mean(values, 2) == pytest.approx(expected)

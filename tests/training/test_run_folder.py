@@ -1,0 +1,118 @@
+"""Run folders: what is in them, one process at a time, and going on from a checkpoint."""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from gradweave.training.config import Config, RunConfig
+from gradweave.training.config_file import read_config
+from gradweave.training.errors import CheckpointError, ConfigError, RunInUse
+from gradweave.training.presets import preset
+from gradweave.training.run_folder import RunFolder, find_run
+
+
+def make_config(tmp_path: Path, **changes: int) -> Config:
+    run = RunConfig(runs_dir=str(tmp_path / "runs"), **changes)
+    return dataclasses.replace(preset("snake-6x6"), run=run)
+
+
+def test_create_writes_configuration_and_provenance(tmp_path: Path) -> None:
+    config = make_config(tmp_path, seed=11)
+    with RunFolder.create(config, ["train", "snake-6x6"]) as folder:
+        assert re.fullmatch(r"snake-6x6-\d{8}T\d{6}Z-[a-z]{4}", folder.path.name)
+        assert read_config(folder.path / "config.toml") == config
+        folder.add_provenance({"devices": ["cpu"]})
+        provenance = json.loads((folder.path / "provenance.json").read_text())
+    assert provenance["argv"] == ["gradweave", "train", "snake-6x6"]
+    assert provenance["seed"] == 11
+    assert provenance["devices"] == ["cpu"]
+    assert provenance["versions"]["jax"].count(".") == 2
+    assert {"source", "python", "flags", "started"} <= set(provenance)
+
+
+def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    with RunFolder.create(config) as first, RunFolder.create(config) as second:
+        assert first.path != second.path
+
+
+def test_a_folder_in_use_is_refused_until_it_is_free(tmp_path: Path) -> None:
+    with RunFolder.create(make_config(tmp_path)) as folder:
+        with pytest.raises(RunInUse, match="in use by process") as raised:
+            RunFolder.open(folder.path)
+        assert raised.value.exit_code == 6
+    with RunFolder.open(folder.path) as again:
+        assert again.config == folder.config
+
+
+def test_a_killed_process_frees_the_folder(tmp_path: Path) -> None:
+    RunFolder.create(make_config(tmp_path)).close()
+    (path,) = (tmp_path / "runs").iterdir()
+    code = (
+        "import sys, time; from pathlib import Path; from gradweave.training.run_folder import RunFolder;"
+        "folder = RunFolder.open(Path(sys.argv[1])); print('locked', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(RunInUse, match=str(process.pid)):
+            RunFolder.open(path)
+        process.kill()
+        process.wait()
+    RunFolder.open(path).close()
+
+
+def test_going_on_from_a_checkpoint_removes_later_rows(tmp_path: Path) -> None:
+    with RunFolder.create(make_config(tmp_path, keep_checkpoints=2)) as folder:
+        for step in (10, 20, 30, 40):
+            folder.metrics.write({"step": step})
+            if step < 40:
+                folder.save_checkpoint({"x": jnp.array(step)}, step, {"step": step})
+        assert len(list(folder.checkpoints.iterdir())) == 2
+    with RunFolder.open(folder.path) as again:
+        checkpoint = again.load_checkpoint({"x": jnp.array(0)})
+        assert (int(checkpoint.tree["x"]), checkpoint.step, checkpoint.metadata) == (30, 30, {"step": 30})
+        again.metrics.write({"step": 40, "again": True})
+    lines = (folder.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"step": 10},
+        {"step": 20},
+        {"step": 30},
+        {"step": 40, "again": True},
+    ]
+
+
+def test_rows_are_kept_when_no_checkpoint_can_be_loaded(tmp_path: Path) -> None:
+    with RunFolder.create(make_config(tmp_path)) as folder:
+        folder.metrics.write({"step": 10})
+        with pytest.raises(CheckpointError):
+            folder.load_checkpoint({"x": jnp.array(0)})
+        assert (folder.path / "metrics.jsonl").read_text() == '{"step": 10}\n'
+
+
+def test_set_config_is_saved(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    with RunFolder.create(config) as folder:
+        longer = dataclasses.replace(config, run=dataclasses.replace(config.run, total_steps=10**9))
+        folder.set_config(longer)
+        assert folder.config == read_config(folder.path / "config.toml") == longer
+
+
+def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file, not a folder")
+    with pytest.raises(ConfigError, match=r"run\.runs_dir"):
+        RunFolder.create(make_config(tmp_path))
+
+
+def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:
+    with RunFolder.create(make_config(tmp_path)) as folder:
+        misspelt = folder.path.with_name(folder.path.name[:-1])
+        with pytest.raises(ConfigError, match=f"did you mean .*{folder.path.name}"):
+            find_run(misspelt)
