@@ -89,6 +89,22 @@ def test_going_on_from_a_checkpoint_removes_later_rows(tmp_path: Path) -> None:
     ]
 
 
+def test_looking_at_a_run_changes_nothing_and_needs_no_lock(tmp_path: Path) -> None:
+    with RunFolder.create(make_config(tmp_path)) as folder:
+        folder.metrics.write({"step": 10})
+        folder.save_checkpoint({"x": jnp.array(10)}, 10)
+        folder.metrics.write({"step": 20})
+        before = (folder.path / "metrics.jsonl").read_bytes()
+        with RunFolder.view(folder.path) as viewed:
+            assert int(viewed.load_checkpoint({"x": jnp.array(0)}).tree["x"]) == 10
+            with pytest.raises(ValueError, match=r"RunFolder\.open"):
+                viewed.metrics.write({"step": 30})
+        assert (folder.path / "metrics.jsonl").read_bytes() == before
+        folder.metrics.write({"step": 30})
+    with pytest.raises(ConfigError):
+        RunFolder.view(tmp_path / "absent")
+
+
 def test_rows_are_kept_when_no_checkpoint_can_be_loaded(tmp_path: Path) -> None:
     with RunFolder.create(make_config(tmp_path)) as folder:
         folder.metrics.write({"step": 10})

@@ -32,14 +32,14 @@ __all__ = ["RunFolder", "find_run"]
 
 
 class RunFolder:
-    """A run's folder, locked. Use as a context manager, or call `close`."""
+    """A run's folder, locked unless it is only looked at. Use as a context manager, or call `close`."""
 
-    def __init__(self, path: Path, config: Config, lock: TextIO) -> None:
-        """Use `RunFolder.create` or `RunFolder.open`."""
+    def __init__(self, path: Path, config: Config, lock: TextIO | None) -> None:
+        """Use `RunFolder.create`, `RunFolder.open` or `RunFolder.view`."""
         self.path = path
         self.config = config
         self._lock = lock
-        self.metrics = MetricsWriter(path / "metrics.jsonl")
+        self._metrics = None if lock is None else MetricsWriter(path / "metrics.jsonl")
 
     @classmethod
     def create(cls, config: Config, argv: Sequence[str] = ()) -> "RunFolder":
@@ -80,6 +80,27 @@ class RunFolder:
         """
         path = find_run(path)
         return cls(path, read_config(path / "config.toml"), _lock(path))
+
+    @classmethod
+    def view(cls, path: Path) -> "RunFolder":
+        """Look at a run, also while another process goes on with it: nothing is locked, metrics stay as they are.
+
+        Raises:
+            ConfigError: there is no run, or its config.toml is bad.
+        """
+        path = find_run(path)
+        return cls(path, read_config(path / "config.toml"), None)
+
+    @property
+    def metrics(self) -> MetricsWriter:
+        """Where rows of metrics are written.
+
+        Raises:
+            ValueError: the run is only looked at.
+        """
+        if self._metrics is None:
+            raise ValueError(f"{self.path} is only looked at; use RunFolder.open to write to it")
+        return self._metrics
 
     @property
     def checkpoints(self) -> Path:
@@ -124,19 +145,24 @@ class RunFolder:
     ) -> "gradweave.training.checkpoints.Checkpoint":
         """Load the newest checkpoint that verifies, and remove the rows of metrics that were written after it.
 
+        Nothing is removed when the run is only looked at.
+
         Raises:
             CheckpointError: there is none, or it does not fit `like`.
         """
         from gradweave.training.checkpoints import latest, load
 
         checkpoint = load(latest(self.checkpoints, warn), like)
-        self.metrics.truncate_after(checkpoint.step)
+        if self._metrics is not None:
+            self._metrics.truncate_after(checkpoint.step)
         return checkpoint
 
     def close(self) -> None:
         """Close the metrics and free the folder for other processes."""
-        self.metrics.close()
-        self._lock.close()
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> "RunFolder":
         return self
