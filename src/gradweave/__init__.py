@@ -1,6 +1,8 @@
-"""gradweave: agents that tune their own hyper-parameters by multi-step meta-gradients, and the instruments to judge them.
+"""gradweave: agents that tune their own hyper-parameters by multi-step meta-gradients, and the instruments to judge
+them.
 
-The public names are loaded on first use, because importing JAX takes half a second that `gradweave --help` does not need.
+The public names are loaded on first use, because importing JAX takes half a second that `gradweave --help` does not
+need.
 """
 
 import importlib
@@ -10,11 +12,44 @@ from typing import TYPE_CHECKING, Any
 __version__ = importlib.metadata.version("gradweave")
 
 _CORE = (
-    "AbstractBijector AbstractEstimator AbstractLinearEstimator AbstractMode Differentiand Differentiated EstimatorStatistics Fixed "
-    "ForwardMode GradientLearner HorizonMix Interval KernelWeights LearnerState MetaGradient MetaProblem MixedMode Positive Recording "
-    "ReverseMode Truncated Unbounded Unrolled Window WindowAux WindowMix constrain estimator_statistics finite_difference "
-    "geometric_weights gradient_samples horizon_gradients meta_gradient truncated_gradients unconstrain uniform_weights unroll"
-).split()
+    "AbstractBijector",
+    "AbstractEstimator",
+    "AbstractLinearEstimator",
+    "AbstractMode",
+    "Differentiand",
+    "Differentiated",
+    "EstimatorStatistics",
+    "Fixed",
+    "ForwardMode",
+    "GradientLearner",
+    "HorizonMix",
+    "Interval",
+    "KernelWeights",
+    "LearnerState",
+    "MetaGradient",
+    "MetaProblem",
+    "MixedMode",
+    "Positive",
+    "Recording",
+    "ReverseMode",
+    "Truncated",
+    "Unbounded",
+    "Unrolled",
+    "Window",
+    "WindowAux",
+    "WindowMix",
+    "constrain",
+    "estimator_statistics",
+    "finite_difference",
+    "geometric_weights",
+    "gradient_samples",
+    "horizon_gradients",
+    "meta_gradient",
+    "truncated_gradients",
+    "unconstrain",
+    "uniform_weights",
+    "unroll",
+)
 _HOMES = {name: "gradweave.core" for name in _CORE}
 
 __all__ = sorted([*_HOMES, "__version__"])

@@ -4,13 +4,14 @@ With v the critic, G the lambda-return at (discount, lambda) and A = G - v, the 
 
     mean(-log pi(a) A) + value_cost mean((G - v)^2) - entropy_cost mean(H)     [ + critic_cost mean((G' - v')^2) ]
 
-(Mnih et al. 2016, arXiv 1602.01783). G and A are *targets*: computed outside the function that the learner differentiates, so that
-the learner's gradient is the usual semi-gradient while the meta-gradient still sees how the targets move with the parameters and
-the meta-parameters. No `stop_gradient` appears in it.
+(Mnih et al. 2016, arXiv 1602.01783). G and A are *targets*: computed outside the function that the learner
+differentiates, so that the learner's gradient is the usual semi-gradient while the meta-gradient still sees how the
+targets move with the parameters and the meta-parameters. No `stop_gradient` appears in it.
 
-The outer loss is the same expression at fixed (discount', lambda') and costs of its own (Xu et al. 2018, arXiv 1805.09801). Its
-advantages come from the outer critic v' when there is one: the inner critic estimates values at the learned discount, which biases
-the outer advantage upwards and the meta-gradient towards short-sightedness (Bonnet et al. 2022, arXiv 2211.10550).
+The outer loss is the same expression at fixed (discount', lambda') and costs of its own (Xu et al. 2018, arXiv
+1805.09801). Its advantages come from the outer critic v' when there is one: the inner critic estimates values at the
+learned discount, which biases the outer advantage upwards and the meta-gradient towards short-sightedness (Bonnet et
+al. 2022, arXiv 2211.10550).
 """
 
 from collections.abc import Callable
@@ -61,10 +62,11 @@ class ActorCriticEta(NamedTuple):
 
 
 class Experience(NamedTuple):
-    """One inner batch: what a rollout of all environments collected, (time, batch, ...), and what the network was conditioned on.
+    """One inner batch: what a rollout of all environments collected, (time, batch, ...), and what the network was
+    conditioned on.
 
-    `conditioning` is the vector that the network was fed beside the observation, or None. It is data: the meta-gradient does not
-    flow through it.
+    `conditioning` is the vector that the network was fed beside the observation, or None. It is data: the meta-gradient
+    does not flow through it.
     """
 
     trajectory: Trajectory
@@ -79,7 +81,8 @@ class OuterObjective(NamedTuple):
         lambda_: lambda', in [0, 1].
         value_cost: weight of the value loss; 0 leaves it out.
         entropy_cost: weight of the entropy bonus; 0 leaves it out.
-        critic_cost: weight of the outer critic's value loss in the *inner* loss; without effect when the network has none.
+        critic_cost: weight of the outer critic's value loss in the *inner* loss; without effect when the network has
+            none.
     """
 
     discount: float = 0.997
@@ -111,8 +114,8 @@ def actor_critic(
     """Advantage actor-critic as a meta-problem over `ActorCriticEta` and batches of `Experience`.
 
     Args:
-        apply: `(params, observation, conditioning) -> NetworkOutput` for one observation; its `outer_value` is the outer critic,
-            or None for none. `bundled_apply` for the networks of `gradweave.rl`.
+        apply: `(params, observation, conditioning) -> NetworkOutput` for one observation; its `outer_value` is the
+            outer critic, or None for none. `bundled_apply` for the networks of `gradweave.rl`.
         optimizer: gives directions without a learning rate; see `inner_optimizer`.
         outer: what meta-parameters are judged by; the default is Jumanji's (0.997, 0.95).
 
@@ -127,7 +130,9 @@ def actor_critic(
     def targets(outputs: _Outputs, eta: ActorCriticEta, batch: Experience) -> _Targets:
         return _inner_targets(outputs, eta, batch.trajectory, outer)
 
-    def loss(outputs: _Outputs, targets: _Targets, eta: ActorCriticEta, batch: Experience) -> tuple[Array, dict[str, Array]]:
+    def loss(
+        outputs: _Outputs, targets: _Targets, eta: ActorCriticEta, batch: Experience
+    ) -> tuple[Array, dict[str, Array]]:
         return _inner_loss(outputs, targets, eta, batch.trajectory, outer)
 
     def outer_loss(state: LearnerState, batch: Experience) -> tuple[Array, dict[str, Array]]:
@@ -138,8 +143,8 @@ def actor_critic(
 
 def bundled_apply(params: PyTree, observation: Observation, conditioning: Array | None) -> NetworkOutput:
     """`apply` for networks that are their own parameters, as those of `gradweave.rl` are."""
-    output: NetworkOutput = params(observation, conditioning)
-    return output
+    network: Callable[..., NetworkOutput] = params  # a pytree that is also a function
+    return network(observation, conditioning)
 
 
 def _evaluate(apply: Apply, params: PyTree, batch: Experience) -> _Outputs:
@@ -155,7 +160,9 @@ def _evaluate(apply: Apply, params: PyTree, batch: Experience) -> _Outputs:
     return _Outputs(steps, last, final)
 
 
-def _returns(outputs: _Outputs, trajectory: Trajectory, head: str, discount: Any, lambda_: Any) -> Float[Array, "time batch"]:
+def _returns(
+    outputs: _Outputs, trajectory: Trajectory, head: str, discount: Any, lambda_: Any
+) -> Float[Array, "time batch"]:
     """Lambda-returns bootstrapped from one of the value heads, "value" or "outer_value"."""
     values = jnp.concatenate([getattr(outputs.steps, head), getattr(outputs.last, head)])
     final_values = None if outputs.final is None else getattr(outputs.final, head)
@@ -164,7 +171,9 @@ def _returns(outputs: _Outputs, trajectory: Trajectory, head: str, discount: Any
 
     def one(rewards: Array, terminations: Array, truncations: Array, bootstraps: Array) -> Array:
         discounts = trajectory_discounts(jnp.asarray(discount, dtype), terminations)
-        return lambda_returns(rewards, discounts, bootstraps, trajectory_lambda(jnp.asarray(lambda_, dtype), truncations))
+        return lambda_returns(
+            rewards, discounts, bootstraps, trajectory_lambda(jnp.asarray(lambda_, dtype), truncations)
+        )
 
     rewards = trajectory.rewards.astype(dtype)
     return jax.vmap(one, in_axes=1, out_axes=1)(rewards, trajectory.terminations, trajectory.truncations, bootstraps)
@@ -185,7 +194,7 @@ def _inner_loss(
     value = value_loss(outputs.steps.value, targets.returns)
     total = policy + eta.value_cost * value - eta.entropy_cost * entropy
     aux = {"policy_loss": policy, "value_loss": value, "entropy": entropy}
-    if targets.outer_returns is not None:
+    if outputs.steps.outer_value is not None and targets.outer_returns is not None:
         critic = value_loss(outputs.steps.outer_value, targets.outer_returns)
         total = total + outer.critic_cost * critic
         aux["outer_critic_loss"] = critic
@@ -195,9 +204,9 @@ def _inner_loss(
 def _outer_loss(outputs: _Outputs, trajectory: Trajectory, outer: OuterObjective) -> tuple[Array, dict[str, Array]]:
     head = "value" if outputs.steps.outer_value is None else "outer_value"
     values = getattr(outputs.steps, head)
-    # Removes d(returns)/d(parameters) and, in the advantage, d(values)/d(parameters): the outer gradient is the policy gradient
-    # and the semi-gradient of the value error at the judged parameters, as in Xu et al. 2018. No inner update lies behind this
-    # point, so that, unlike in an inner loss, nothing else is removed with it.
+    # Removes d(returns)/d(parameters) and, in the advantage, d(values)/d(parameters): the outer gradient is the policy
+    # gradient and the semi-gradient of the value error at the judged parameters, as in Xu et al. 2018. No inner update
+    # lies behind this point, so that, unlike in an inner loss, nothing else is removed with it.
     returns = jax.lax.stop_gradient(_returns(outputs, trajectory, head, outer.discount, outer.lambda_))
     advantages = returns - jax.lax.stop_gradient(values)
     policy, entropy = _policy_terms(outputs, advantages, trajectory)

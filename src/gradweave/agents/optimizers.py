@@ -1,8 +1,8 @@
 """Inner optimisers that stay finite when they are differentiated twice.
 
-They return directions without a learning rate, because the learning rate may be a meta-parameter (`GradientLearner` multiplies).
-The traps: the root in Adam's and RMSProp's denominators has no finite derivative at zero, and clipping by the global norm divides
-0 by 0 at a zero gradient.
+They return directions without a learning rate, because the learning rate may be a meta-parameter (`GradientLearner`
+multiplies). The traps: the root in Adam's and RMSProp's denominators has no finite derivative at zero, and clipping by
+the global norm divides 0 by 0 at a zero gradient.
 """
 
 from typing import Literal
@@ -27,9 +27,10 @@ def inner_optimizer(
 
     Args:
         name: "adam" (Kingma & Ba 2015), "rmsprop" (eps inside the root) or "sgd" (the gradient itself).
-        eps: Adam: added outside the root. RMSProp: added inside the root, the only place where it bounds the derivative.
-        eps_root: Adam: added inside the root. Keep it tiny: its root is a floor under every gradient's magnitude, and 1e-8, the
-            usual advice, stops an actor-critic on Snake from learning; 1e-16 is enough in float32.
+        eps: Adam: added outside the root. RMSProp: added inside the root, the only place where it bounds the
+            derivative.
+        eps_root: Adam: added inside the root. Keep it tiny: its root is a floor under every gradient's magnitude, and
+            1e-8, the usual advice, stops an actor-critic on Snake from learning; 1e-16 is enough in float32.
         rmsprop_decay: decay of RMSProp's second moment, in [0, 1).
         max_grad_norm: clips the gradient's global norm beforehand; None does not.
 
@@ -38,7 +39,9 @@ def inner_optimizer(
     """
     if name == "adam":
         if not eps_root > 0:
-            raise ValueError(f"eps_root={eps_root} leaves Adam's meta-gradient infinite at zero gradients; use 1e-16, say.")
+            raise ValueError(
+                f"eps_root={eps_root} leaves Adam's meta-gradient infinite at zero gradients; use 1e-16, say."
+            )
         optimizer = optax.scale_by_adam(eps=eps, eps_root=eps_root)
     elif name == "rmsprop":
         if not eps > 0:

@@ -1,10 +1,10 @@
 """A learner that tunes its own hyper-parameters while it learns: agent x estimator x mode x meta-optimiser.
 
-One meta-step is one window of L inner updates. Each update uses the newest rollout, each rollout the newest parameters; the rollout
-collected *after* update k judges it and then drives update k + 1 (online cross-validation, Xu et al. 2018, arXiv 1805.09801), and
-the last one is the first batch of the next window. No environment step is spent on the outer loss alone. The environment is never
-inside a differentiated function: states, inner gradients and batches are recorded while learning, and the meta-gradient is taken of
-the recording.
+One meta-step is one window of L inner updates. Each update uses the newest rollout, each rollout the newest parameters;
+the rollout collected *after* update k judges it and then drives update k + 1 (online cross-validation, Xu et al. 2018,
+arXiv 1805.09801), and the last one is the first batch of the next window. No environment step is spent on the outer
+loss alone. The environment is never inside a differentiated function: states, inner gradients and batches are recorded
+while learning, and the meta-gradient is taken of the recording.
 """
 
 from typing import Any, NamedTuple
@@ -93,7 +93,8 @@ class SelfTuning(eqx.Module):
         spec: bijectors; every leaf `Fixed` makes this plain actor-critic, and nothing is spent on a meta-gradient.
         estimator: what meta-gradient is estimated.
         mode: how it is differentiated.
-        meta_optimizer: moves the unconstrained meta-parameters, learning rate included; it is not differentiated through.
+        meta_optimizer: moves the unconstrained meta-parameters, learning rate included; it is not differentiated
+            through.
         num_inner_steps: L, at least 1.
         num_steps: steps of each environment in one inner batch.
         condition_on_eta: feed the learned raw meta-parameters to the network (Xu et al. 2018, section 2.3).
@@ -157,7 +158,9 @@ class SelfTuning(eqx.Module):
         )
 
     def step(self, state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
-        """One meta-step: L rollouts and updates, then one move of the meta-parameters. Pure; made to be scanned and jitted."""
+        """One meta-step: L rollouts and updates, then one move of the meta-parameters. Pure; made to be scanned and
+        jitted.
+        """
         key, window_key = jax.random.split(state.key)
         eta = constrain(state.raw, self.spec)
         (learner, running, batch), window = self._learn(state, eta, window_key)

@@ -1,10 +1,10 @@
 """Bijectors between the natural range of a meta-parameter and the whole real line.
 
-A meta-optimiser moves unconstrained numbers (`raw`); a learner reads constrained ones (`eta`). A *spec* is a pytree of bijectors
-shaped like `eta`, or a prefix of it, so that one bijector may stand for a whole sub-tree.
+A meta-optimiser moves unconstrained numbers (`raw`); a learner reads constrained ones (`eta`). A *spec* is a pytree of
+bijectors shaped like `eta`, or a prefix of it, so that one bijector may stand for a whole sub-tree.
 
-`Interval` is the sigmoid of Xu et al. 2018 (arXiv 1805.09801) stretched to any interval; `Positive` is the exponential, so that a
-step of the meta-optimiser is a relative change, which is what costs and learning rates need.
+`Interval` is the sigmoid of Xu et al. 2018 (arXiv 1805.09801) stretched to any interval; `Positive` is the exponential,
+so that a step of the meta-optimiser is a relative change, which is what costs and learning rates need.
 """
 
 import abc
@@ -25,14 +25,16 @@ class AbstractBijector(eqx.Module):
 
     @abc.abstractmethod
     def inverse(self, eta: ArrayLike) -> Array:
-        """The unconstrained value whose image is `eta`. Raises ValueError when a concrete `eta` lies outside the range."""
+        """The unconstrained value whose image is `eta`. Raises ValueError when a concrete `eta` lies outside the
+        range.
+        """
 
 
 class Interval(AbstractBijector):
     """The open interval (lower, upper): eta = lower + (upper - lower) * sigmoid(raw).
 
-    Near either end the sigmoid saturates: d eta / d raw = (eta - lower)(upper - eta) / (upper - lower), so a discount of 0.999 in
-    (0, 1) moves 250 times more slowly than one of 0.5. Log both values.
+    Near either end the sigmoid saturates: d eta / d raw = (eta - lower)(upper - eta) / (upper - lower), so a discount
+    of 0.999 in (0, 1) moves 250 times more slowly than one of 0.5. Log both values.
     """
 
     lower: float = eqx.field(static=True, default=0.0)
@@ -47,7 +49,9 @@ class Interval(AbstractBijector):
 
     def inverse(self, eta: ArrayLike) -> Array:
         eta = _as_float(eta)
-        _check_inside(eta, self, (eta > self.lower) & (eta < self.upper), f"strictly between {self.lower} and {self.upper}")
+        _check_inside(
+            eta, self, (eta > self.lower) & (eta < self.upper), f"strictly between {self.lower} and {self.upper}"
+        )
         return jnp.log(eta - self.lower) - jnp.log(self.upper - eta)
 
 
@@ -110,7 +114,9 @@ def unconstrain(eta: PyTree, spec: PyTree) -> PyTree:
 
 
 def split_learned(raw: PyTree, spec: PyTree) -> tuple[PyTree, PyTree]:
-    """(learned, fixed): two copies of `raw`, each with None where the other has its leaf. `equinox.combine` joins them."""
+    """(learned, fixed): two copies of `raw`, each with None where the other has its leaf. `equinox.combine` joins
+    them.
+    """
     mask = _map_spec(lambda bijector, leaf: not isinstance(bijector, Fixed), spec, raw)
     return eqx.partition(raw, mask)
 
@@ -128,7 +134,10 @@ def _map_spec(fn: Any, spec: PyTree, tree: PyTree) -> PyTree:
             )
     try:
         return jax.tree.map(
-            lambda bijector, subtree: jax.tree.map(lambda leaf: fn(bijector, leaf), subtree), spec, tree, is_leaf=_is_bijector
+            lambda bijector, subtree: jax.tree.map(lambda leaf: fn(bijector, leaf), subtree),
+            spec,
+            tree,
+            is_leaf=_is_bijector,
         )
     except (ValueError, TypeError) as error:
         if "structure" not in str(error) and "arity" not in str(error) and "prefix" not in str(error):

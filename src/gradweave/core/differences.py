@@ -1,6 +1,7 @@
 """Central finite differences, the independent answer that every derivative in this library is tested against."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,9 @@ def finite_difference(
         fn: pure scalar function of a pytree.
         raw: where to differentiate; float64 is strongly advised (`jax.config.update("jax_enable_x64", True)`).
         direction: pytree shaped like `raw`.
-        step: h, above 0. By default the cube root of the machine epsilon, which balances truncation error (h^2) and rounding
-            error (epsilon / h): about 6e-6 in float64, with a relative error near 1e-10 for well-scaled functions.
+        step: h, above 0. By default the cube root of the machine epsilon, which balances truncation error (h^2) and
+            rounding error (epsilon / h): about 6e-6 in float64, with a relative error near 1e-10 for well-scaled
+            functions.
 
     Returns:
         The derivative, a scalar.
@@ -25,10 +27,9 @@ def finite_difference(
     Raises:
         ValueError: `step` is not positive, or `direction` is not shaped like `raw`.
     """
-    if jax.tree.structure(raw) != jax.tree.structure(direction):
-        raise ValueError(
-            f"direction has structure {jax.tree.structure(direction)}, raw {jax.tree.structure(raw)}; they must be the same."
-        )
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (raw, direction)]
+    if structures[0] != structures[1]:
+        raise ValueError(f"direction has structure {structures[1]}, raw {structures[0]}; they must be the same.")
     if step is None:
         step = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(raw))).eps) ** (1 / 3)
     if not step > 0:

@@ -1,8 +1,9 @@
 """Gradient-based learners declared in parts: targets, loss, optimiser, learning rate.
 
-A semi-gradient update (temporal differences, actor-critic) does not differentiate its targets, but its *meta*-gradient must: the
-path x_k -> targets -> x_{k+1} exists. Writing `stop_gradient` in the loss removes that path too, which is right for one inner step
-and wrong for every longer horizon. Here the targets are computed outside the function that the learner differentiates,
+A semi-gradient update (temporal differences, actor-critic) does not differentiate its targets, but its *meta*-gradient
+must: the path x_k -> targets -> x_{k+1} exists. Writing `stop_gradient` in the loss removes that path too, which is
+right for one inner step and wrong for every longer horizon. Here the targets are computed outside the function that the
+learner differentiates,
 
     T_k = targets(theta_k, eta, batch_k)
     G_k = d/dtheta loss(theta, T_k, eta, batch_k) at theta_k
@@ -38,14 +39,14 @@ class GradientLearner(eqx.Module):
     Args:
         targets: `(params, eta, batch) -> targets`, evaluated outside the learner's own gradient.
         loss: `(params, targets, eta, batch) -> (scalar, aux)`; must not contain `stop_gradient`.
-        optimizer: an optax transformation *without* a learning rate, such as `optax.scale_by_adam(eps_root=1e-16)`. Adam's square
-            root has no finite second derivative at zero: give it an `eps_root`, but a tiny one, because 1e-8 puts a floor of 1e-4
-            under every gradient.
+        optimizer: an optax transformation *without* a learning rate, such as `optax.scale_by_adam(eps_root=1e-16)`.
+            Adam's square root has no finite second derivative at zero: give it an `eps_root`, but a tiny one, because
+            1e-8 puts a floor of 1e-4 under every gradient.
         learning_rate: `(eta) -> scalar`, or a pytree that is a prefix of `params` (one rate for each group).
         outer_loss: `(state, batch) -> (scalar, aux)`.
-        forward: optional `(params, batch) -> outputs`. When given, `targets` and `loss` receive these outputs in the place of
-            `params`, and `outer_loss` receives `LearnerState(outputs, optimizer_state)`: the network is then evaluated once where
-            `MixedMode` needs all three, and their derivatives travel back through it in one pass.
+        forward: optional `(params, batch) -> outputs`. When given, `targets` and `loss` receive these outputs in the
+            place of `params`, and `outer_loss` receives `LearnerState(outputs, optimizer_state)`: the network is then
+            evaluated once where `MixedMode` needs all three, and their derivatives travel back through it in one pass.
     """
 
     targets_of: Callable[..., PyTree]
@@ -65,7 +66,12 @@ class GradientLearner(eqx.Module):
         *,
         forward: Callable[[PyTree, PyTree], PyTree] | None = None,
     ) -> None:
-        for name, part in (("targets", targets), ("loss", loss), ("learning_rate", learning_rate), ("outer_loss", outer_loss)):
+        for name, part in (
+            ("targets", targets),
+            ("loss", loss),
+            ("learning_rate", learning_rate),
+            ("outer_loss", outer_loss),
+        ):
             if not callable(part):
                 raise TypeError(f"GradientLearner needs a function for {name}, but was given {part!r}.")
         self.targets_of = targets
@@ -89,7 +95,9 @@ class GradientLearner(eqx.Module):
         return self.outer_loss_of(state._replace(params=self.forward(state.params, batch)), batch)
 
     def inner_gradient(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
-        """(G_k, aux): the learner's own gradient, with the targets held constant by position, not by `stop_gradient`."""
+        """(G_k, aux): the learner's own gradient, with the targets held constant by position, not by
+        `stop_gradient`.
+        """
         outputs, pullback = jax.vjp(lambda params: self.forward(params, batch), state.params)
         targets = self.targets_of(outputs, eta, batch)
         output_gradient, aux = jax.grad(self.loss_of, has_aux=True)(outputs, targets, eta, batch)

@@ -1,4 +1,6 @@
-"""The entry points: a meta-gradient by any estimator and any mode, and the gradients of every horizon or window at once."""
+"""The entry points: a meta-gradient by any estimator and any mode, and the gradients of every horizon or window at
+once.
+"""
 
 from typing import Any, NamedTuple
 
@@ -110,8 +112,8 @@ def horizon_gradients(
     Args: as `meta_gradient`. Costs a tangent pass for each learned number; memory does not depend on L.
 
     Returns:
-        A pytree shaped like `raw` with a leading axis of length L on every leaf; 0 where the spec is `Fixed`. The last entry is
-        `Unrolled`'s gradient, and a weighted sum over the axis is `HorizonMix`'s.
+        A pytree shaped like `raw` with a leading axis of length L on every leaf; 0 where the spec is `Fixed`. The last
+        entry is `Unrolled`'s gradient, and a weighted sum over the axis is `HorizonMix`'s.
 
     Raises: as `meta_gradient`.
     """
@@ -139,8 +141,8 @@ def truncated_gradients(
     Args: as `meta_gradient`; `remat` as in `ReverseMode`.
 
     Returns:
-        A pytree shaped like `raw` with a leading axis of length L: entry m - 1 is `Truncated(m)`'s gradient, the last one is
-        `Unrolled`'s, and a weighted sum over the axis is `WindowMix`'s.
+        A pytree shaped like `raw` with a leading axis of length L: entry m - 1 is `Truncated(m)`'s gradient, the last
+        one is `Unrolled`'s, and a weighted sum over the axis is `WindowMix`'s.
 
     Raises: as `meta_gradient`.
     """
@@ -168,16 +170,18 @@ def checked_window(state: PyTree, batches: PyTree, outer_batches: PyTree | None,
     num_steps = length - 1 if outer_batches is None else length
     if num_steps < 1:
         raise ValueError(
-            f"batches has {length} entries: at least one inner step is needed, and without outer_batches one more entry to judge it."
+            f"batches has {length} entries: at least one inner step is needed, and without outer_batches one more entry "
+            "to judge it."
         )
     if outer_batches is not None and _leading_length(outer_batches, "outer_batches") != length:
         raise ValueError(
-            f"batches has {length} entries, outer_batches {_leading_length(outer_batches, 'outer_batches')}; outer_batches needs "
-            "one entry for each inner step: entry k - 1 judges the state after k updates."
+            f"batches has {length} entries, outer_batches {_leading_length(outer_batches, 'outer_batches')}; "
+            "outer_batches needs one entry for each inner step: entry k - 1 judges the state after k updates."
         )
     if recording is not None and _leading_length(recording.gradients, "recording.gradients") != num_steps:
         raise ValueError(
-            f"the recording covers {_leading_length(recording.gradients, 'recording.gradients')} updates, the window {num_steps}."
+            f"the recording covers {_leading_length(recording.gradients, 'recording.gradients')} updates, the window "
+            f"{num_steps}."
         )
     # Python numbers would be weakly typed and change type in the first update.
     state = jax.tree.map(jnp.asarray, state)
@@ -189,7 +193,8 @@ def _leading_length(tree: PyTree, name: str) -> int:
     if len(lengths) != 1 or lengths == {()}:
         found = sorted(jnp.shape(leaf) for leaf in jax.tree.leaves(tree))
         raise ValueError(
-            f"{name} must hold arrays that share a leading axis, one entry for each inner step, but its leaves have shapes {found}."
+            f"{name} must hold arrays that share a leading axis, one entry for each inner step, but its leaves have shapes "
+            f"{found}."
         )
     return int(lengths.pop()[0])
 

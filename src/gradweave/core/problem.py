@@ -1,12 +1,12 @@
 """A meta-problem: any learner as two pure functions, with no environment inside.
 
-An inner update x_{k+1} = update(x_k, eta, batch_k) depends on meta-parameters eta, and an outer loss J(x_k; batch) judges the
-learner's state. Batches are recorded and held fixed while differentiating, which is what makes a meta-gradient well defined
-(Xu et al. 2018, arXiv 1805.09801, section 2).
+An inner update x_{k+1} = update(x_k, eta, batch_k) depends on meta-parameters eta, and an outer loss J(x_k; batch)
+judges the learner's state. Batches are recorded and held fixed while differentiating, which is what makes a
+meta-gradient well defined (Xu et al. 2018, arXiv 1805.09801, section 2).
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, PyTree
@@ -16,14 +16,17 @@ class MetaProblem(NamedTuple):
     """A learner given as two pure functions.
 
     Attributes:
-        update: `(state, eta, batch) -> (state, aux)`, one inner update. The new state has the structure, shapes and dtypes of the old.
-        outer_loss: `(state, batch) -> (scalar, aux)`, what the meta-parameters are judged by, with fixed hyper-parameters of its own.
+        update: `(state, eta, batch) -> (state, aux)`, one inner update. The new state has the structure, shapes and
+            dtypes of the old.
+        outer_loss: `(state, batch) -> (scalar, aux)`, what the meta-parameters are judged by, with fixed
+            hyper-parameters of its own.
     """
 
     update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
     outer_loss: Callable[[PyTree, PyTree], tuple[Array, PyTree]]
 
 
+@runtime_checkable
 class MetaProblemLike(Protocol):
     """Whatever has the two functions of a `MetaProblem`; a `GradientLearner` does."""
 
@@ -55,8 +58,9 @@ class Window(NamedTuple):
 
     Attributes:
         state: x_0.
-        batches: leading axis L; batch k drives update k. When `outer_batches` is None the axis has length L + 1, and batch k also
-            judges x_k (online cross-validation: what drives update k + 1 first judges the parameters it was collected with).
+        batches: leading axis L; batch k drives update k. When `outer_batches` is None the axis has length L + 1, and
+            batch k also judges x_k (online cross-validation: what drives update k + 1 first judges the parameters it
+            was collected with).
         outer_batches: leading axis L; entry k - 1 judges x_k. Or None.
         recording: what was noted during the updates, or None.
     """
@@ -80,7 +84,9 @@ class Window(NamedTuple):
     @property
     def outer(self) -> PyTree:
         """The batches that judge x_1 .. x_L, leading axis L."""
-        return self.outer_batches if self.outer_batches is not None else jax.tree.map(lambda leaf: leaf[1:], self.batches)
+        return (
+            self.outer_batches if self.outer_batches is not None else jax.tree.map(lambda leaf: leaf[1:], self.batches)
+        )
 
     @property
     def last_outer(self) -> PyTree:

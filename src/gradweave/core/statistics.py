@@ -1,10 +1,11 @@
 """How good is a meta-gradient? Bias, variance and signal-to-noise from independent samples.
 
-Everything here works on any pytree of gradients, so the same functions serve a quadratic in a test and an agent on Snake.
+Everything here works on any pytree of gradients, so the same functions serve a quadratic in a test and an agent on
+Snake.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +13,20 @@ from jaxtyping import Array, Float, Key, PyTree
 
 
 class EstimatorStatistics(NamedTuple):
-    """Statistics of n independent samples of a gradient. Fields shaped like one sample, except `cosine` and `num_samples`.
+    """Statistics of n independent samples of a gradient. Fields shaped like one sample, except `cosine` and
+    `num_samples`.
 
     Attributes:
         mean: sample mean.
         variance: unbiased sample variance, elementwise.
         standard_error: of the mean, sqrt(variance / n).
-        snr: signal-to-noise of one sample, |mean| / sqrt(variance); 0 where both are 0, infinite where only the variance is.
+        snr: signal-to-noise of one sample, |mean| / sqrt(variance); 0 where both are 0, infinite where only the
+            variance is.
         bias: mean - reference; None without a reference.
-        mse: variance + bias ** 2, the mean squared error of one sample; None without a reference. The squared bias is itself biased
-            up by the sampling variance of the mean.
-        cosine: mean cosine between one sample and the reference (without one: the mean), over all leaves together. In [-1, 1].
+        mse: variance + bias ** 2, the mean squared error of one sample; None without a reference. The squared bias is
+            itself biased up by the sampling variance of the mean.
+        cosine: mean cosine between one sample and the reference (without one: the mean), over all leaves together. In
+            [-1, 1].
         sign_agreement: fraction of samples whose sign is that of the reference (without one: of the mean).
         num_samples: n.
     """
@@ -41,13 +45,15 @@ class EstimatorStatistics(NamedTuple):
 def gradient_samples(
     sample: Callable[[Key[Array, ""]], PyTree], keys: Key[Array, " samples"], *, batch_size: int | None = None
 ) -> PyTree:
-    """Many independent samples of whatever `sample` returns: one gradient, or a pytree of several estimators' on the same data.
+    """Many independent samples of whatever `sample` returns: one gradient, or a pytree of several estimators' on the
+    same data.
 
     Args:
-        sample: `(key) -> pytree`, pure: draws data with `key` and returns meta-gradients. Returning several estimators' gradients
-            from one call pairs them on the same data, which makes their comparison far more precise.
+        sample: `(key) -> pytree`, pure: draws data with `key` and returns meta-gradients. Returning several estimators'
+            gradients from one call pairs them on the same data, which makes their comparison far more precise.
         keys: one key for each sample.
-        batch_size: how many samples are computed side by side (`jax.lax.map`); None: one after another, in the least memory.
+        batch_size: how many samples are computed side by side (`jax.lax.map`); None: one after another, in the least
+            memory.
 
     Returns:
         The pytree of `sample` with a leading axis of samples.
@@ -68,10 +74,10 @@ def estimator_statistics(samples: PyTree, reference: PyTree | None = None) -> Es
     leaves = jax.tree.leaves(samples)
     if not leaves or jnp.ndim(leaves[0]) == 0 or leaves[0].shape[0] < 2:
         raise ValueError("samples needs a leading axis of at least 2 samples: a variance cannot be had from fewer.")
-    if reference is not None and jax.tree.structure(reference) != jax.tree.structure(samples):
+    given: Any = jax.tree.structure(samples if reference is None else reference)
+    if given != jax.tree.structure(samples):
         raise ValueError(
-            f"the reference has structure {jax.tree.structure(reference)}, the samples {jax.tree.structure(samples)}; "
-            "they must be the same."
+            f"the reference has structure {given}, the samples {jax.tree.structure(samples)}; they must be the same."
         )
     count = leaves[0].shape[0]
     mean = jax.tree.map(lambda leaf: leaf.mean(0), samples)

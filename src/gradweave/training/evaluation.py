@@ -1,7 +1,7 @@
 """Evaluation on episodes of its own: whole episodes from fresh starts, their steps never mixed up with training's.
 
-All agents are judged by the same rule: the undiscounted return of the first episode of each environment, with actions sampled from
-the policy or greedy. An episode that outlasts `max_steps` counts with what it has collected by then.
+All agents are judged by the same rule: the undiscounted return of the first episode of each environment, with actions
+sampled from the policy or greedy. An episode that outlasts `max_steps` counts with what it has collected by then.
 """
 
 from typing import Any, NamedTuple

@@ -1,7 +1,8 @@
 """The training loop: compiled chunks of meta-steps, and between them metrics, evaluations, checkpoints and signals.
 
-A chunk is one jitted scan over `chunk_size` meta-steps whose state is donated; the host hears of it once, when it is done. Runs end
-on whole chunks, so that a resumed run passes through exactly the same programs as one that was never stopped.
+A chunk is one jitted scan over `chunk_size` meta-steps whose state is donated; the host hears of it once, when it is
+done. Runs end on whole chunks, so that a resumed run passes through exactly the same programs as one that was never
+stopped.
 """
 
 import contextlib
@@ -80,7 +81,9 @@ def load_agent(folder: RunFolder, warn: Callable[[str], None]) -> tuple[SelfTuni
     return agent, folder.load_checkpoint(like, warn).tree
 
 
-def _start(agent: SelfTuning, config: Config, folder: RunFolder, progress: Progress, *, resume: bool) -> SelfTuningState:
+def _start(
+    agent: SelfTuning, config: Config, folder: RunFolder, progress: Progress, *, resume: bool
+) -> SelfTuningState:
     if resume:
         return load_agent(folder, progress.message)[1]
     return jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(config.run.seed))

@@ -30,8 +30,8 @@ class Differentiand(NamedTuple):
 class AbstractEstimator(eqx.Module):
     """A meta-gradient estimator.
 
-    An estimator written outside this package subclasses this (or returns a weighting, see `AbstractLinearEstimator`) and is used
-    like the bundled ones.
+    An estimator written outside this package subclasses this (or returns a weighting, see `AbstractLinearEstimator`)
+    and is used like the bundled ones.
     """
 
     def init(self, raw: PyTree) -> PyTree:

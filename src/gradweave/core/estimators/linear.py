@@ -1,8 +1,9 @@
 """The estimators that weigh one kernel: the full unroll, its truncations, and the two readings of mixing.
 
-With g_k the horizon gradient (outer loss after k updates, differentiated through all k) and h_m the truncated gradient (outer loss
-after L updates, differentiated through the last m), mixing step counts, as Bonnet et al. 2021 (arXiv 2111.00206) propose, can be
-read as sum_m w_m h_m or as sum_k w_k g_k. Both are here, under their own names. docs/paper-notes.md says what is known.
+With g_k the horizon gradient (outer loss after k updates, differentiated through all k) and h_m the truncated gradient
+(outer loss after L updates, differentiated through the last m), mixing step counts, as Bonnet et al. 2021 (arXiv
+2111.00206) propose, can be read as sum_m w_m h_m or as sum_k w_k g_k. Both are here, under their own names.
+docs/paper-notes.md says what is known.
 """
 
 import equinox as eqx
@@ -22,7 +23,8 @@ def uniform_weights(n: int) -> Float[Array, " n"]:
 
 
 def geometric_weights(n: int, lambda_: float) -> Float[Array, " n"]:
-    """The weights of TD(lambda): w_k = (1 - lambda) lambda^(k-1) for k < n, and lambda^(n-1) for the last; they sum to 1.
+    """The weights of TD(lambda): w_k = (1 - lambda) lambda^(k-1) for k < n, and lambda^(n-1) for the last; they sum to
+    1.
 
     Args:
         n: number of weights, at least 1.
@@ -71,20 +73,22 @@ class Truncated(AbstractLinearEstimator):
         """The window must not be longer than the unroll."""
         if self.window > num_inner_steps:
             raise ValueError(
-                f"Truncated(window={self.window}) reaches back further than the {num_inner_steps} inner steps there are; "
-                f"use a window of at most {num_inner_steps}, or longer windows of data."
+                f"Truncated(window={self.window}) reaches back further than the {num_inner_steps} inner steps there "
+                f"are; use a window of at most {num_inner_steps}, or longer windows of data."
             )
 
     def kernel_weights(self, num_inner_steps: int) -> KernelWeights:
         """1 for the last m steps, 0 before."""
-        return KernelWeights(steps=(jnp.arange(num_inner_steps) >= num_inner_steps - self.window).astype(jnp.result_type(float)))
+        return KernelWeights(
+            steps=(jnp.arange(num_inner_steps) >= num_inner_steps - self.window).astype(jnp.result_type(float))
+        )
 
 
 class WindowMix(AbstractLinearEstimator):
     """sum_m w_m h_m: one outer loss at the end, truncation lengths mixed; reading (a) of Bonnet et al. 2021.
 
-    A step that lies j steps before the end is contained in the windows m >= j, so its derivative counts with their summed weight.
-    Costs as much as `Unrolled`. With geometric weights it is an eligibility trace with decay lambda.
+    A step that lies j steps before the end is contained in the windows m >= j, so its derivative counts with their
+    summed weight. Costs as much as `Unrolled`. With geometric weights it is an eligibility trace with decay lambda.
 
     Attributes:
         weights: (L,), non-negative, summing to 1; entry m - 1 is the weight of h_m.
@@ -107,8 +111,8 @@ class WindowMix(AbstractLinearEstimator):
 class HorizonMix(AbstractLinearEstimator):
     """sum_k w_k g_k: an outer loss after every inner update; reading (b) of Bonnet et al. 2021.
 
-    Every rollout of the window judges, so it draws on L times the outer data of `Unrolled`, at the price of L - 1 more outer losses.
-    Magnitudes of g_k grow with k: compare variances relative to the squared mean too.
+    Every rollout of the window judges, so it draws on L times the outer data of `Unrolled`, at the price of L - 1 more
+    outer losses. Magnitudes of g_k grow with k: compare variances relative to the squared mean too.
 
     Attributes:
         weights: (L,), non-negative, summing to 1; entry k - 1 is the weight of g_k.
@@ -138,13 +142,15 @@ def _checked_weights(weights: ArrayLike, name: str) -> Float[Array, " n"]:
     if not jnp.issubdtype(weights.dtype, jnp.floating):
         weights = weights.astype(jnp.result_type(float))
     if weights.ndim != 1 or weights.size == 0:
-        raise ValueError(f"{name}(weights=...) needs a vector of at least one weight, not an array of shape {weights.shape}.")
+        raise ValueError(
+            f"{name}(weights=...) needs a vector of at least one weight, not an array of shape {weights.shape}."
+        )
     if isinstance(weights, jax.core.Tracer):
         return weights
     total = float(weights.sum())
     if bool((weights < 0).any()) or not abs(total - 1) < 1e-5:
         raise ValueError(
-            f"{name}(weights={weights.tolist()}): weights must be at least 0 and sum to 1, but they sum to {total:.6g}; "
+            f"{name}(weights={weights.tolist()}): weights must be at least 0 and sum to 1, but sum to {total:.6g}; "
             "divide them by their sum, or use uniform_weights or geometric_weights."
         )
     return weights
@@ -153,6 +159,6 @@ def _checked_weights(weights: ArrayLike, name: str) -> Float[Array, " n"]:
 def _check_length(weights: Float[Array, " n"], num_inner_steps: int, name: str) -> None:
     if weights.shape[0] != num_inner_steps:
         raise ValueError(
-            f"{name} was given {weights.shape[0]} weights for {num_inner_steps} inner steps; give one weight for each, for "
+            f"{name} was given {weights.shape[0]} weights for {num_inner_steps} inner steps; give one for each, for "
             f"instance uniform_weights({num_inner_steps})."
         )

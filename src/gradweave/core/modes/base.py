@@ -1,7 +1,7 @@
 """The contract of a mode: *how* a weighted sum of outer losses is differentiated through a window of inner updates.
 
-Every linear estimator is the same object: step k has its own copy of the meta-parameters, whose derivative counts with weight
-s_k, and the outer loss after k updates counts with weight h_k,
+Every linear estimator is the same object: step k has its own copy of the meta-parameters, whose derivative counts with
+weight s_k, and the outer loss after k updates counts with weight h_k,
 
     grad = sum_k s_k d/d(eta_k) sum_j h_j J(x_j).
 
@@ -40,7 +40,8 @@ class Differentiated(NamedTuple):
         outer_loss: the scalar that was differentiated, sum_k h_k J(x_k).
         outer_losses: J(x_1) .. J(x_L), or J(x_L) alone, (1,), when no other was needed.
         outer_aux: the outer loss's auxiliary outputs, leading axis as `outer_losses`.
-        inner_aux: the updates' auxiliary outputs, leading axis L, or None when a recording made the updates unnecessary.
+        inner_aux: the updates' auxiliary outputs, leading axis L, or None when a recording made the updates
+            unnecessary.
         state: x_L.
     """
 

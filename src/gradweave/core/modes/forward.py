@@ -2,8 +2,8 @@
 
     z_0 = 0,   z_{k+1} = A_k z_k + s_k B_k,   g_k = z_k^T grad J(x_k)
 
-with A_k, B_k the derivatives of the update by the state and by the meta-parameters. Every horizon's gradient comes out of the one
-pass, and memory does not depend on L.
+with A_k, B_k the derivatives of the update by the state and by the meta-parameters. Every horizon's gradient comes out
+of the one pass, and memory does not depend on L.
 """
 
 from collections.abc import Callable
@@ -22,9 +22,9 @@ from gradweave.core.problem import MetaProblemLike, Window
 class ForwardMode(AbstractMode):
     """Carries one tangent of the learner's state for each learned number.
 
-    Works for every `MetaProblem`. Costs about five forward passes an inner step for one meta-parameter and grows linearly with
-    their number; memory is independent of L. Use it for very few meta-parameters, or where every horizon's gradient is wanted.
-    Not for hundreds of meta-parameters.
+    Works for every `MetaProblem`. Costs about five forward passes an inner step for one meta-parameter and grows
+    linearly with their number; memory is independent of L. Use it for very few meta-parameters, or where every
+    horizon's gradient is wanted. Not for hundreds of meta-parameters.
     """
 
     def differentiate(
@@ -107,4 +107,4 @@ def outer_derivative(
     products = jax.tree.map(
         lambda tangent, slope: tangent.reshape(tangent.shape[0], -1) @ slope.reshape(-1), tangents, gradient
     )
-    return sum(jax.tree.leaves(products)), outer_loss, aux
+    return jnp.stack(jax.tree.leaves(products)).sum(0), outer_loss, aux

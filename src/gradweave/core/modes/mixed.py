@@ -1,15 +1,15 @@
 """Mixed mode: walk back over recorded learner states with one forward-over-reverse product an inner step.
 
-Kemaev et al. 2025 (arXiv 2505.00793) observe that the reverse pass through a gradient-based update needs the inner loss's second
-derivative only in one direction, the cotangent u of the inner gradient. With y = forward(theta, batch), T = targets(y, eta) and
-dy = (dy/dtheta) u, the scalar
+Kemaev et al. 2025 (arXiv 2505.00793) observe that the reverse pass through a gradient-based update needs the inner
+loss's second derivative only in one direction, the cotangent u of the inner gradient. With y = forward(theta, batch), T
+= targets(y, eta) and dy = (dy/dtheta) u, the scalar
 
     S(theta, eta) = d/dy loss(y, T, eta) . dy  +  h_k J(y)
 
-has as its gradient everything that one step contributes: H u, the cotangents of the targets pulled back to theta and eta, the
-direct dependence of the loss on eta, and the outer loss's own gradient. One forward pass, one tangent pass and one pass back over
-both give it, and nothing but (x_k, G_k, batch_k) is kept from the way forward: memory grows by a learner state a step, never by
-activations.
+has as its gradient everything that one step contributes: H u, the cotangents of the targets pulled back to theta and
+eta, the direct dependence of the loss on eta, and the outer loss's own gradient. One forward pass, one tangent pass and
+one pass back over both give it, and nothing but (x_k, G_k, batch_k) is kept from the way forward: memory grows by a
+learner state a step, never by activations.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from gradweave.core.learner import GradientLearner, LearnerState
-from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, combine_steps, leading, total_outer_loss
+from gradweave.core.modes.base import (
+    AbstractMode,
+    Differentiated,
+    KernelWeights,
+    combine_steps,
+    leading,
+    total_outer_loss,
+)
 from gradweave.core.problem import MetaProblemLike, Recording, Window
 
 
 class MixedMode(AbstractMode):
     """Walks back over recorded learner states.
 
-    Needs a `GradientLearner`, any optax optimiser, and is exact, semi-gradient targets included. Costs about six to eight forward
-    passes an inner step on top of the updates, whatever the number of meta-parameters; memory is L x (learner state + inner
-    gradient + batch). The mode to prefer wherever it applies. With a recording of the updates nothing is replayed.
+    Needs a `GradientLearner`, any optax optimiser, and is exact, semi-gradient targets included. Costs about six to
+    eight forward passes an inner step on top of the updates, whatever the number of meta-parameters; memory is L x
+    (learner state + inner gradient + batch). The mode to prefer wherever it applies. With a recording of the updates
+    nothing is replayed.
 
     Raises:
         TypeError: the problem is not a `GradientLearner`.
@@ -46,8 +54,8 @@ class MixedMode(AbstractMode):
     ) -> Differentiated:
         if not isinstance(problem, GradientLearner):
             raise TypeError(
-                f"MixedMode needs the parts of a GradientLearner, but the problem is a {type(problem).__name__}; declare it as one, "
-                'or use ReverseMode(remat="step"), which takes any update function.'
+                f"MixedMode needs the parts of a GradientLearner, but the problem is a {type(problem).__name__}; "
+                'declare it as one, or use ReverseMode(remat="step"), which takes any update function.'
             )
         recording, inner_aux = window.recording, None
         if recording is None:
@@ -57,7 +65,8 @@ class MixedMode(AbstractMode):
         if weights.horizons is not None:
             # Entry k judges x_k. x_0 is not judged: weight 0, there only to keep the shapes alike.
             horizon_weights = jnp.roll(weights.horizons, 1).at[0].set(0)
-            cotangent = jax.tree.map(lambda leaf: weights.horizons[-1].astype(leaf.dtype) * leaf, cotangent)
+            last_weight = weights.horizons[-1]
+            cotangent = jax.tree.map(lambda leaf: last_weight.astype(leaf.dtype) * leaf, cotangent)
         # With online cross-validation batch k both judges x_k and drives update k: None says "the same batch".
         judging = None
         if weights.horizons is not None and window.outer_batches is not None:
@@ -77,7 +86,9 @@ class MixedMode(AbstractMode):
 
 
 class _Step(NamedTuple):
-    """What is known of inner step k: x_k, G_k, its batch, the batch that judges x_k (None: the same) and h_k (None: not judged)."""
+    """What is known of inner step k: x_k, G_k, its batch, the batch that judges x_k (None: the same) and h_k (None: not
+    judged).
+    """
 
     state: LearnerState
     gradient: PyTree
@@ -100,7 +111,9 @@ def record(problem: GradientLearner, eta: PyTree, state: LearnerState, batches: 
 def _judge(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
     """((J, aux), gradient by the inexact leaves of the state)."""
     moving, still = eqx.partition(state, eqx.is_inexact_array)
-    return jax.value_and_grad(lambda leaves: problem.outer_loss(eqx.combine(leaves, still), batch), has_aux=True)(moving)
+    return jax.value_and_grad(lambda leaves: problem.outer_loss(eqx.combine(leaves, still), batch), has_aux=True)(
+        moving
+    )
 
 
 def _pull_back(

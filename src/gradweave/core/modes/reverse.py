@@ -1,4 +1,6 @@
-"""Reverse mode: back-propagation through the unrolled updates, as everyone writes it, with optional rematerialisation."""
+"""Reverse mode: back-propagation through the unrolled updates, as everyone writes it, with optional
+rematerialisation.
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -8,20 +10,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, combine_steps, leading, total_outer_loss
+from gradweave.core.modes.base import (
+    AbstractMode,
+    Differentiated,
+    KernelWeights,
+    combine_steps,
+    leading,
+    total_outer_loss,
+)
 from gradweave.core.problem import MetaProblemLike, Window
 
 
 class ReverseMode(AbstractMode):
     """Back-propagates through the unrolled window.
 
-    Works for every `MetaProblem`. Costs about nine forward passes an inner step on top of the updates, whatever the number of
-    meta-parameters; memory holds the activations of all L updates, unless they are recomputed.
+    Works for every `MetaProblem`. Costs about nine forward passes an inner step on top of the updates, whatever the
+    number of meta-parameters; memory holds the activations of all L updates, unless they are recomputed.
 
     Attributes:
-        remat: what is recomputed on the way back. "none": nothing. "step": each inner step, so that memory holds L learner states
-            and the activations of one update. An integer n >= 1: segments of n steps, so that memory holds L / n states and the
-            activations of n updates.
+        remat: what is recomputed on the way back. "none": nothing. "step": each inner step, so that memory holds L
+            learner states and the activations of one update. An integer n >= 1: segments of n steps, so that memory
+            holds L / n states and the activations of n updates.
     """
 
     remat: Literal["none", "step"] | int = eqx.field(static=True, default="none")
@@ -30,7 +39,9 @@ class ReverseMode(AbstractMode):
         if self.remat in ("none", "step"):
             return
         if isinstance(self.remat, bool) or not isinstance(self.remat, int) or self.remat < 1:
-            raise ValueError(f'ReverseMode(remat={self.remat!r}): accepted are "none", "step" and an integer of at least 1.')
+            raise ValueError(
+                f'ReverseMode(remat={self.remat!r}): accepted are "none", "step" and an integer of at least 1.'
+            )
 
     def differentiate(
         self,
@@ -44,9 +55,7 @@ class ReverseMode(AbstractMode):
             problem, to_eta, learned, window, weights
         )
         grad = combine_steps(contributions, weights)
-        return Differentiated(
-            grad, total_outer_loss(outer_losses, weights), outer_losses, outer_aux, inner_aux, state
-        )
+        return Differentiated(grad, total_outer_loss(outer_losses, weights), outer_losses, outer_aux, inner_aux, state)
 
     def step_contributions(
         self,
@@ -83,7 +92,8 @@ def _scan(
     """`jax.lax.scan`, recomputing segments of the asked-for length on the way back."""
     if remat == "none":
         return jax.lax.scan(step, state, inputs)
-    # A scan's body is not subject to common-subexpression elimination with the outside: prevent_cse is not needed there.
+    # A scan's body is not subject to common-subexpression elimination with the outside: prevent_cse is not needed
+    # there.
     if remat == "step" or remat == 1:
         return jax.lax.scan(jax.checkpoint(step, prevent_cse=False), state, inputs)
     length = min(int(remat), num_steps)
