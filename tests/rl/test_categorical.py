@@ -23,7 +23,7 @@ LOGITS = {
 
 
 def probs_by_loop(logits, mask):
-    """Plain Python, with exact rational care for nothing but small numbers."""
+    """Plain Python; a mask that allows nothing is read as one that allows everything."""
     allowed = [i for i in range(len(logits)) if mask[i]] or list(range(len(logits)))
     peak = max(logits[i] for i in allowed)
     weights = [math.exp(logits[i] - peak) if i in allowed else 0.0 for i in range(len(logits))]

@@ -112,7 +112,7 @@ def test_lambda_zero_is_the_one_step_target():
 
 
 def test_lambda_one_is_the_discounted_sum_bootstrapped_at_the_end_only():
-    rewards, _, values, next_values, _ = random_inputs(2)
+    rewards, _, _, next_values, _ = random_inputs(2)
     discount = 0.9
     discounts = jnp.full(NUM_STEPS, discount)
     expected = [
@@ -121,7 +121,6 @@ def test_lambda_one_is_the_discounted_sum_bootstrapped_at_the_end_only():
         for start in range(NUM_STEPS)
     ]
     np.testing.assert_allclose(lambda_returns(rewards, discounts, next_values, 1.0), expected, rtol=1e-12)
-    del values
 
 
 def test_advantages_are_returns_minus_values_when_values_line_up():

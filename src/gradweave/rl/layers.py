@@ -1,8 +1,8 @@
 """Dense layers and convolutions whose leaves are all arrays, and how their weights are drawn.
 
 Convolutions are written as patches times a matrix. Outside of loops that costs about the same on CPU as XLA's own
-convolution; inside a `lax.scan`, where all learning takes place, the derivatives of XLA's are many times slower. Patches are
-cut out by a few static slices, not by a gather, whose derivative is a scatter.
+convolution; inside a `lax.scan`, where all learning takes place, the derivatives of XLA's are many times slower.
+Patches are cut out by a few static slices, not by a gather, whose derivative is a scatter.
 """
 
 import math
