@@ -195,6 +195,7 @@ def test_resume(tmp_path: Path, fake_loop: list[Any], capsys: pytest.CaptureFixt
         assert main(["resume", str(path)]) == 6
 
 
+@pytest.mark.slow
 def test_doctor_passes_here(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["doctor", "--runs-dir", str(tmp_path)]) == 0
     out = capsys.readouterr().out

@@ -18,7 +18,8 @@ def make_run(tmp_path: Path, num_rows: int = 60, preset_name: str = "quick") -> 
     with RunFolder.create(dataclasses.replace(config, run=run, preset=preset_name), ["train", "<b>"]) as folder:
         for step in range(num_rows):
             row = {"step": step, "return": step / 2 if step else None, "eta/discount": 0.9 + step / 1000}
-            row |= {"meta_gradient/discount": -0.1, "outer_loss": 1.0, "inner_loss": float("nan")}
+            row |= {"evaluation/return": 1.0} if step == 2 else {}
+            row |= {"meta_gradient/discount": -0.1, "outer_loss": 1.0, "policy_loss": float("nan")}
             folder.metrics.write(row)
     return folder.path
 

@@ -197,6 +197,28 @@ def test_options_of_another_environment_are_refused() -> None:
     }
 
 
+def test_options_are_handed_on_as_the_environment_takes_them() -> None:
+    assert preset("snake-6x6").environment.options() == {
+        "num_rows": 6,
+        "num_cols": 6,
+        "time_limit": 500,
+        "grid_only": True,
+    }
+    assert "grid_only" not in preset("quick").environment.options()
+    chain = dataclasses.replace(preset("discounting-chain").environment, best_chain=5)
+    (problem,) = find_problems(dataclasses.replace(preset("discounting-chain"), environment=chain))
+    assert problem.field == "environment.best_chain"
+    assert problem.accepted == "a whole number from 0 to 4"
+
+
+def test_a_suite_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = preset("discounting-chain")
+    chosen = dataclasses.replace(chosen, environment=dataclasses.replace(chosen.environment, name="gymnax:Pong-misc"))
+    monkeypatch.setattr("gradweave.envs.registry.find_spec", lambda name: None)
+    (problem,) = find_problems(chosen)
+    assert "gradweave[gymnax]" in problem.remedy
+
+
 def test_derived_values() -> None:
     config = preset("quick")
     assert config.window_steps == 64 * 10 * 5

@@ -15,6 +15,8 @@ __all__ = ["RunMetrics", "draw_figures"]
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette: told apart with any colour vision."""
 
+_LOSSES: Final = ("policy_loss", "value_loss", "entropy", "outer_loss")
+
 
 class RunMetrics(NamedTuple):
     """The metrics of one run."""
@@ -55,17 +57,17 @@ def draw_figures(runs: Sequence[RunMetrics], folder: Path) -> list[Path]:
 
 
 def _returns(runs: Sequence[RunMetrics]) -> Figure | None:
-    names = _present(runs, ("return", "evaluation/return"))
-    if not names:
+    if not _present(runs, ("return", "evaluation/return", "evaluation/greedy_return")):
         return None
     figure, axes = _grid(1, width=7.0)
+    markers = {"evaluation/return": ("o", "evaluation"), "evaluation/greedy_return": ("x", "evaluation, greedy")}
     for index, run in enumerate(runs):
         colour = COLOURS[index % len(COLOURS)]
-        steps, values = run.series("return")
-        _line(axes[0], steps, values, colour, _label(run, runs, "training"))
-        steps, values = run.series("evaluation/return")
-        if steps:
-            axes[0].plot(steps, values, "o", color=colour, markersize=4, label=_label(run, runs, "evaluation"))
+        _line(axes[0], *run.series("return"), colour, _label(run, runs, "training"))
+        for name, (marker, what) in markers.items():
+            steps, values = run.series(name)
+            if steps:
+                axes[0].plot(steps, values, marker, color=colour, markersize=4, label=_label(run, runs, what))
     axes[0].set_ylabel("return per episode")
     return _finish(figure, axes)
 
@@ -73,26 +75,22 @@ def _returns(runs: Sequence[RunMetrics]) -> Figure | None:
 def _panels(runs: Sequence[RunMetrics], prefix: str) -> Figure | None:
     """One panel for each number whose name begins with `prefix`."""
     seen = {name for run in runs for row in run.rows for name in row if name.startswith(prefix)}
-    names = _present(runs, sorted(seen))
-    if not names:
-        return None
-    figure, axes = _grid(len(names))
-    for axis, name in zip(axes, names, strict=True):
-        for index, run in enumerate(runs):
-            _line(axis, *run.series(name), COLOURS[index % len(COLOURS)], run.name)
-        axis.set_title(name.removeprefix(prefix).rstrip("_").replace("_", " "), fontsize=10)
-    return _finish(figure, axes, legend=len(runs) > 1)
+    return _draw_panels(runs, _present(runs, sorted(seen)))
 
 
 def _losses(runs: Sequence[RunMetrics]) -> Figure | None:
-    names = _present(runs, ("inner_loss", "outer_loss"))
+    return _draw_panels(runs, _present(runs, _LOSSES))
+
+
+def _draw_panels(runs: Sequence[RunMetrics], names: Sequence[str]) -> Figure | None:
+    """One panel for each of the numbers called `names`, all runs in each; None when there is nothing to draw."""
     if not names:
         return None
     figure, axes = _grid(len(names))
     for axis, name in zip(axes, names, strict=True):
         for index, run in enumerate(runs):
             _line(axis, *run.series(name), COLOURS[index % len(COLOURS)], run.name)
-        axis.set_title(name.replace("_", " "), fontsize=10)
+        axis.set_title(name.rpartition("/")[2].rstrip("_").replace("_", " "), fontsize=10)
     return _finish(figure, axes, legend=len(runs) > 1)
 
 

@@ -46,14 +46,13 @@ class EnvironmentConfig:
     """Steps after which an episode ends; Snake only."""
     grid_only: bool = False
     """Hide the step count from the agent; Snake only."""
+    best_chain: int | None = None
+    """Which chain pays most, 0 to 4; the discounting chain only."""
 
     def options(self) -> dict[str, Any]:
         """What to hand to `make_environment(name, **options)`: everything that was set."""
-        given: dict[str, Any] = {"num_rows": self.num_rows, "num_cols": self.num_cols, "time_limit": self.time_limit}
-        options = {name: value for name, value in given.items() if value is not None}
-        if self.grid_only:
-            options["grid_only"] = True
-        return options
+        given: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "name"}
+        return {name: value for name, value in given.items() if value is not None and value is not False}
 
 
 @dataclass(frozen=True)

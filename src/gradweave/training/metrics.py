@@ -7,10 +7,10 @@ Names of the numbers that a row may hold; reports and progress tables know these
 | `step` | environment steps done (required, grows from line to line) |
 | `meta_step` | meta-steps done |
 | `return`, `episode_length`, `num_episodes` | of the episodes that ended since the last line; null if none did |
-| `evaluation/return`, `evaluation/length` | of an evaluation, where one was made |
+| `evaluation/return`, `evaluation/greedy_return` | of an evaluation, where one was made |
 | `eta/NAME`, `raw/NAME`, `meta_gradient/NAME` | a meta-parameter, its unconstrained value and its meta-gradient |
-| `inner_loss`, `outer_loss` | the two losses |
-| `steps_per_second` | environment steps per second since the last line, compilation left out |
+| `policy_loss`, `value_loss`, `outer_loss`, `entropy` | of the last inner and outer batch |
+| `steps_per_second` | environment steps per second; shown, but not in the file, so that two runs can be compared |
 
 JSON knows no NaN: a non-finite value is written as null, and `nonfinite` says under its name what it was.
 """

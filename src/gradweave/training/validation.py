@@ -82,22 +82,25 @@ def _preset(config: Config) -> Iterator[ConfigError]:
 
 
 def _environment(config: Config) -> Iterator[ConfigError]:
-    from gradweave.envs.registry import ENVIRONMENTS
+    from gradweave.envs.registry import ENVIRONMENTS, validate_environment
 
     name, options = config.environment.name, config.environment.options()
     unknown = list(_choice("environment.name", name, tuple(ENVIRONMENTS)))
     yield from unknown
     if unknown:
         return
-    allowed = ENVIRONMENTS[name]
+    known = ENVIRONMENTS[name]
     for option, value in options.items():
-        if option not in allowed:
-            accepted = ", ".join(allowed) if allowed else "no options"
-            yield ConfigError(
-                f"environment.{option}", value, f"{name} takes {accepted}", f"leave {_flag(option)} unset (None)"
-            )
-    yield from _at_least("environment", {key: options[key] for key in ("num_rows", "num_cols") if key in options}, 2)
-    yield from _at_least("environment", {key: options[key] for key in ("time_limit",) if key in options}, 1)
+        flag = _flag(f"environment.{option}")
+        if option not in known:
+            accepted = f"{name} takes {', '.join(known) if known else 'no options'}"
+            yield ConfigError(f"environment.{option}", value, accepted, f"leave {flag} out, or set it to None")
+        elif not known[option].accepts(value):
+            yield ConfigError(f"environment.{option}", value, str(known[option]), f"set {flag} to such a value")
+    try:
+        validate_environment(name, {})
+    except ValueError as error:  # the suite is not installed
+        yield ConfigError("environment.name", name, "environments whose package is installed", str(error))
 
 
 def _network(config: Config) -> Iterator[ConfigError]:
