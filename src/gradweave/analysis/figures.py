@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 __all__ = ["RunMetrics", "draw_figures"]
 
@@ -73,23 +74,24 @@ def _returns(runs: Sequence[RunMetrics]) -> Figure | None:
 
 
 def _panels(runs: Sequence[RunMetrics], prefix: str) -> Figure | None:
-    """One panel for each number whose name begins with `prefix`."""
+    """One panel for each number whose name begins with `prefix`, without those that never change."""
     seen = {name for run in runs for row in run.rows for name in row if name.startswith(prefix)}
-    return _draw_panels(runs, _present(runs, sorted(seen)))
+    names = [name for name in _present(runs, sorted(seen)) if any(len(set(run.series(name)[1])) > 1 for run in runs)]
+    return _draw_panels(runs, names, smooth=prefix != "eta/")
 
 
 def _losses(runs: Sequence[RunMetrics]) -> Figure | None:
     return _draw_panels(runs, _present(runs, _LOSSES))
 
 
-def _draw_panels(runs: Sequence[RunMetrics], names: Sequence[str]) -> Figure | None:
+def _draw_panels(runs: Sequence[RunMetrics], names: Sequence[str], *, smooth: bool = True) -> Figure | None:
     """One panel for each of the numbers called `names`, all runs in each; None when there is nothing to draw."""
     if not names:
         return None
     figure, axes = _grid(len(names))
     for axis, name in zip(axes, names, strict=True):
         for index, run in enumerate(runs):
-            _line(axis, *run.series(name), COLOURS[index % len(COLOURS)], run.name)
+            _line(axis, *run.series(name), COLOURS[index % len(COLOURS)], run.name, smooth=smooth)
         axis.set_title(name.rpartition("/")[2].rstrip("_").replace("_", " "), fontsize=10)
     return _finish(figure, axes, legend=len(runs) > 1)
 
@@ -110,9 +112,11 @@ def _grid(count: int, width: float = 4.5) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def _line(axis: Axes, steps: Sequence[int], values: Sequence[float], colour: str, label: str) -> None:
-    """The values, and their running mean on top where there are enough to be noisy."""
-    if len(values) < 50:
+def _line(
+    axis: Axes, steps: Sequence[int], values: Sequence[float], colour: str, label: str, *, smooth: bool = True
+) -> None:
+    """The values; if they are noisy and many, pale, with their running mean on top."""
+    if len(values) < 50 or not smooth:
         axis.plot(steps, values, color=colour, linewidth=1.5, label=label)
         return
     axis.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
@@ -133,7 +137,7 @@ def _finish(figure: Figure, axes: Sequence[Axes], legend: bool = True) -> Figure
         axis.set_xlabel("environment steps")
         axis.grid(alpha=0.25, linewidth=0.5)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     if legend and axes[0].get_legend_handles_labels()[1]:
         axes[0].legend(fontsize=8, frameon=False)
     return figure
