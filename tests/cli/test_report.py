@@ -19,7 +19,7 @@ def make_run(tmp_path: Path, num_rows: int = 60, preset_name: str = "quick") -> 
         for step in range(num_rows):
             row = {"step": step, "return": step / 2 if step else None, "eta/discount": 0.9 + step / 1000}
             row |= {"evaluation/return": 1.0} if step == 2 else {}
-            row |= {"meta_gradient/discount": -0.1, "outer_loss": 1.0, "policy_loss": float("nan")}
+            row |= {"meta_gradient/discount": -0.1 * step, "outer_loss": 1.0, "policy_loss": float("nan")}
             folder.metrics.write(row)
     return folder.path
 
@@ -60,6 +60,13 @@ def test_a_run_without_metrics_is_an_error(tmp_path: Path, capsys: pytest.Captur
 def test_only_figures_with_numbers_are_drawn(tmp_path: Path) -> None:
     rows = [{"step": step, "outer_loss": 1.0, "return": None} for step in range(3)]
     assert [path.name for path in draw_figures([RunMetrics("a", rows)], tmp_path)] == ["losses.png"]
+
+
+def test_meta_parameters_that_never_change_are_not_drawn(tmp_path: Path) -> None:
+    fixed = [{"step": step, "eta/value_cost": 0.5} for step in range(3)]
+    assert draw_figures([RunMetrics("a", fixed)], tmp_path) == []
+    moving = [{**row, "eta/discount": 0.9 + row["step"] / 10} for row in fixed]
+    assert [path.name for path in draw_figures([RunMetrics("a", moving)], tmp_path)] == ["meta_parameters.png"]
 
 
 def test_running_mean_is_the_mean_of_the_last_values() -> None:
