@@ -145,12 +145,12 @@ class SelfTuning(eqx.Module):
         raw = self.initial_raw
         running = init_rollout(self.environment, key=reset_key)
         running, batch, _ = self._collect(params, raw, running, key=rollout_key)
-        learned, _ = split_learned(raw, self.spec)
+        learner = self.problem.init(params)
         return SelfTuningState(
-            learner=self.problem.init(params),
+            learner=learner,
             raw=raw,
             meta_optimizer_state=self.meta_optimizer.init(raw),
-            estimator_state=self.estimator.init(learned),
+            estimator_state=self.estimator.init(raw, self.spec, learner),
             rollout=running,
             batch=batch,
             key=key,

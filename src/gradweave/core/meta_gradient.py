@@ -170,8 +170,8 @@ def checked_window(state: PyTree, batches: PyTree, outer_batches: PyTree | None,
     num_steps = length - 1 if outer_batches is None else length
     if num_steps < 1:
         raise ValueError(
-            f"batches has {length} entries: at least one inner step is needed, and without outer_batches one more entry "
-            "to judge it."
+            f"batches has {length} entries: at least one inner step is needed, and without outer_batches one more "
+            "entry to judge it."
         )
     if outer_batches is not None and _leading_length(outer_batches, "outer_batches") != length:
         raise ValueError(
@@ -193,8 +193,8 @@ def _leading_length(tree: PyTree, name: str) -> int:
     if len(lengths) != 1 or lengths == {()}:
         found = sorted(jnp.shape(leaf) for leaf in jax.tree.leaves(tree))
         raise ValueError(
-            f"{name} must hold arrays that share a leading axis, one entry for each inner step, but its leaves have shapes "
-            f"{found}."
+            f"{name} must hold arrays that share a leading axis, one entry for each inner step, but its leaves have "
+            f"shapes {found}."
         )
     return int(lengths.pop()[0])
 

@@ -34,9 +34,15 @@ class AbstractEstimator(eqx.Module):
     and is used like the bundled ones.
     """
 
-    def init(self, raw: PyTree) -> PyTree:
-        """The estimator's memory before the first window; None for an estimator without one."""
-        return None
+    @abc.abstractmethod
+    def init(self, raw: PyTree, spec: PyTree, state: PyTree) -> PyTree:
+        """The estimator's memory before the first window, arrays only; None for an estimator without one.
+
+        Args:
+            raw: unconstrained meta-parameters.
+            spec: their bijectors.
+            state: x_0, the learner's state before the first window.
+        """
 
     @abc.abstractmethod
     def check(self, num_inner_steps: int) -> None:
@@ -49,6 +55,9 @@ class AbstractEstimator(eqx.Module):
 
 class AbstractLinearEstimator(AbstractEstimator):
     """An estimator that is a weighting of the one kernel in `modes.base`: subclasses say which weights."""
+
+    def init(self, raw: PyTree, spec: PyTree, state: PyTree) -> None:
+        """No memory."""
 
     @abc.abstractmethod
     def kernel_weights(self, num_inner_steps: int) -> KernelWeights:
