@@ -4,9 +4,10 @@ import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from gradweave.analysis.figures import RunMetrics, _running_mean, draw_figures
+from gradweave.analysis.figures import RunMetrics, _running_mean, _with_signal_to_noise, draw_figures
 from gradweave.cli.main import main
 from gradweave.training.presets import preset
 from gradweave.training.run_folder import RunFolder
@@ -32,10 +33,11 @@ def test_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "return.png",
         "meta_parameters.png",
         "meta_gradients.png",
+        "signal_to_noise.png",
         "losses.png",
     }
     page = (path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 5
     assert "0.9 → 0.959" in page
     assert "29.50" in page
     assert "<b>" not in page
@@ -67,6 +69,14 @@ def test_meta_parameters_that_never_change_are_not_drawn(tmp_path: Path) -> None
     assert draw_figures([RunMetrics("a", fixed)], tmp_path) == []
     moving = [{**row, "eta/discount": 0.9 + row["step"] / 10} for row in fixed]
     assert [path.name for path in draw_figures([RunMetrics("a", moving)], tmp_path)] == ["meta_parameters.png"]
+
+
+def test_signal_to_noise_is_mean_over_deviation_of_the_last_fifty() -> None:
+    values = np.random.default_rng(0).normal(0.3, 1.0, 60)
+    rows = [{"step": step, "meta_gradient/discount": value} for step, value in enumerate(values)]
+    steps, ratios = _with_signal_to_noise(RunMetrics("a", rows)).series("signal_to_noise/discount")
+    assert steps == list(range(49, 60))
+    assert ratios[3] == pytest.approx(abs(np.mean(values[3:53])) / np.std(values[3:53], ddof=1))
 
 
 def test_running_mean_is_the_mean_of_the_last_values() -> None:

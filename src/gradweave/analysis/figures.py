@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -15,6 +16,10 @@ __all__ = ["RunMetrics", "draw_figures"]
 
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette: told apart with any colour vision."""
+
+_GRADIENT: Final = "meta_gradient/"
+_SNR: Final = "signal_to_noise/"
+_SNR_WINDOW: Final = 50
 
 _LOSSES: Final = ("policy_loss", "value_loss", "entropy", "outer_loss")
 
@@ -46,6 +51,7 @@ def draw_figures(runs: Sequence[RunMetrics], folder: Path) -> list[Path]:
         "return.png": _returns,
         "meta_parameters.png": lambda runs: _panels(runs, "eta/"),
         "meta_gradients.png": lambda runs: _panels(runs, "meta_gradient/"),
+        "signal_to_noise.png": _signal_to_noise,
         "losses.png": _losses,
     }
     written = []
@@ -78,6 +84,32 @@ def _panels(runs: Sequence[RunMetrics], prefix: str) -> Figure | None:
     seen = {name for run in runs for row in run.rows for name in row if name.startswith(prefix)}
     names = [name for name in _present(runs, sorted(seen)) if any(len(set(run.series(name)[1])) > 1 for run in runs)]
     return _draw_panels(runs, names, smooth=prefix != "eta/")
+
+
+def _signal_to_noise(runs: Sequence[RunMetrics]) -> Figure | None:
+    """One panel for each meta-gradient: |mean| / standard deviation over the last `_SNR_WINDOW` logged meta-steps.
+
+    The mean moves while it is averaged, so this is a rough gauge of a run; `gradweave measure` gives the number with
+    an interval at one moment.
+    """
+    with_snr = [_with_signal_to_noise(run) for run in runs]
+    seen = {name for run in with_snr for row in run.rows for name in row if name.startswith(_SNR)}
+    return _draw_panels(with_snr, _present(with_snr, sorted(seen)), smooth=False)
+
+
+def _with_signal_to_noise(run: RunMetrics) -> RunMetrics:
+    names = sorted({name for row in run.rows for name in row if name.startswith(_GRADIENT)})
+    points: dict[int, dict[str, Any]] = {}
+    for name in names:
+        steps, values = run.series(name)
+        if len(values) < _SNR_WINDOW or len(set(values)) == 1:
+            continue
+        windows = np.lib.stride_tricks.sliding_window_view(np.asarray(values), _SNR_WINDOW)
+        noise = windows.std(axis=1, ddof=1)
+        ratios = np.abs(windows.mean(axis=1)) / np.where(noise > 0, noise, np.inf)
+        for step, ratio in zip(steps[_SNR_WINDOW - 1 :], ratios, strict=True):
+            points.setdefault(step, {"step": step})[_SNR + name.removeprefix(_GRADIENT)] = float(ratio)
+    return RunMetrics(run.name, [points[step] for step in sorted(points)])
 
 
 def _losses(runs: Sequence[RunMetrics]) -> Figure | None:

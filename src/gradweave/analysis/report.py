@@ -29,6 +29,7 @@ _CAPTIONS = {
     "return.png": "Return",
     "meta_parameters.png": "Meta-parameters",
     "meta_gradients.png": "Meta-gradients (of the unconstrained meta-parameters)",
+    "signal_to_noise.png": "Signal-to-noise of one meta-gradient, over the last 50 logged meta-steps",
     "losses.png": "Losses",
 }
 
