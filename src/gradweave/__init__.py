@@ -50,11 +50,22 @@ _CORE = (
     "uniform_weights",
     "unroll",
 )
-_HOMES = {name: "gradweave.core" for name in _CORE}
+_AGENTS = (
+    "ActorCriticEta",
+    "Experience",
+    "MetaStepMetrics",
+    "OuterObjective",
+    "SelfTuning",
+    "SelfTuningState",
+    "actor_critic",
+    "inner_optimizer",
+)
+_HOMES = {name: "gradweave.core" for name in _CORE} | {name: "gradweave.agents" for name in _AGENTS}
 
 __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
+    from gradweave.agents import *  # noqa: F403
     from gradweave.core import *  # noqa: F403
 
 
