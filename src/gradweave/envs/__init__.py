@@ -8,24 +8,71 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradweave.envs.discounting_chain import DiscountingChain
     from gradweave.envs.environment import AbstractEnvironment, Step
+    from gradweave.envs.gymnax import GymnaxEnvironment
+    from gradweave.envs.horizon_probes import DelayedReward, TerminatedReward, TruncatedReward
+    from gradweave.envs.jumanji import BoardOrVector, JumanjiEnvironment, SnakeView, snake
     from gradweave.envs.observation import Observation
+    from gradweave.envs.probe import AbstractProbe, OptimalValues, ProbeState
+    from gradweave.envs.probes import ChosenReward, ConstantReward, MaskedAction, MatchedReward, ObservedReward
+    from gradweave.envs.registry import ENVIRONMENTS, make_environment, validate_environment
     from gradweave.envs.vector import VectorEnvironment, VectorStep
 
 _MODULES = {
+    "ENVIRONMENTS": "registry",
     "AbstractEnvironment": "environment",
+    "AbstractProbe": "probe",
+    "BoardOrVector": "jumanji",
+    "ChosenReward": "probes",
+    "ConstantReward": "probes",
+    "DelayedReward": "horizon_probes",
+    "DiscountingChain": "discounting_chain",
+    "GymnaxEnvironment": "gymnax",
+    "JumanjiEnvironment": "jumanji",
+    "MaskedAction": "probes",
+    "MatchedReward": "probes",
     "Observation": "observation",
+    "ObservedReward": "probes",
+    "OptimalValues": "probe",
+    "ProbeState": "probe",
+    "SnakeView": "jumanji",
     "Step": "environment",
+    "TerminatedReward": "horizon_probes",
+    "TruncatedReward": "horizon_probes",
     "VectorEnvironment": "vector",
     "VectorStep": "vector",
+    "make_environment": "registry",
+    "snake": "jumanji",
+    "validate_environment": "registry",
 }
 
 __all__ = [
+    "ENVIRONMENTS",
     "AbstractEnvironment",
+    "AbstractProbe",
+    "BoardOrVector",
+    "ChosenReward",
+    "ConstantReward",
+    "DelayedReward",
+    "DiscountingChain",
+    "GymnaxEnvironment",
+    "JumanjiEnvironment",
+    "MaskedAction",
+    "MatchedReward",
     "Observation",
+    "ObservedReward",
+    "OptimalValues",
+    "ProbeState",
+    "SnakeView",
     "Step",
+    "TerminatedReward",
+    "TruncatedReward",
     "VectorEnvironment",
     "VectorStep",
+    "make_environment",
+    "snake",
+    "validate_environment",
 ]
 
 

@@ -69,8 +69,12 @@ class VectorEnvironment(eqx.Module, Generic[State]):
         step_keys = jax.random.split(step_key, self.num_envs)
         stepped, step = jax.vmap(lambda *args: self.environment.step(*args[:2], key=args[2]))(state, actions, step_keys)
         ended = step.terminated | step.truncated
+        # A lambda, because JAX hashes what it is given here, and a method's hash is that of the environment's arrays.
         next_state, observation = jax.lax.cond(
-            jnp.any(ended), self._reset_where, _keep, reset_key, ended, (stepped, step.observation)
+            jnp.any(ended),
+            lambda *args: self._reset_where(*args),
+            _keep,
+            *(reset_key, ended, (stepped, step.observation)),
         )
         return next_state, VectorStep(observation, step.observation, step.reward, step.terminated, step.truncated)
 

@@ -1,0 +1,197 @@
+"""Jumanji's environments under gradweave's contract, and its Snake in particular.
+
+Any Jumanji environment with one discrete action will do. Jumanji says with one number, the discount of the last step,
+how an episode stopped: 0 is a termination, more is a truncation. Its Snake *terminates* at its time limit, so its
+episodes really end there, and the fraction of the limit that is used up belongs to what the agent has to see.
+
+Jumanji is stepped through its public interface and is imported when the first environment is made. It takes keys as
+bare numbers, so typed keys are unwrapped for it; they have to be of JAX's default kind.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from gradweave.envs.environment import AbstractEnvironment, Step
+from gradweave.envs.foreign import as_before, floats, foreign_code, settled
+from gradweave.envs.observation import Observation
+from gradweave.envs.registry import JUMANJI_ENVIRONMENTS
+
+__all__ = ["BoardOrVector", "JumanjiEnvironment", "SnakeView", "from_suite", "snake"]
+
+_BOARDS = ("grid", "board", "puzzle")
+
+
+class JumanjiEnvironment(AbstractEnvironment[Any]):
+    """A Jumanji environment with one discrete action and one reward.
+
+    ```python
+    JumanjiEnvironment(jumanji.make("Game2048-v1"))
+    ```
+    """
+
+    num_actions: int = eqx.field(static=True)
+    can_truncate: bool = eqx.field(static=True)
+    env: Any = eqx.field(static=True)
+    observe: Callable[[Any], Observation] = eqx.field(static=True)
+
+    def __init__(
+        self, env: Any, observe: Callable[[Any], Observation] | None = None, *, can_truncate: bool | None = None
+    ) -> None:
+        """Adapt `env`.
+
+        Args:
+            env: a Jumanji environment, not one that resets itself or is batched already.
+            observe: from Jumanji's observation to ours. By default Snake's own, or `BoardOrVector`.
+            can_truncate: False to count every end of an episode as a termination, so that final observations need not
+                be kept. By default True, except for Snake, which never truncates.
+
+        Raises:
+            ValueError: the environment has several actions or rewards, or resets itself.
+        """
+        from jumanji.environments import Snake
+
+        num_actions = _num_actions(env)
+        is_snake = isinstance(env.unwrapped, Snake)
+        if observe is None:
+            observe = SnakeView(env.unwrapped.time_limit) if is_snake else BoardOrVector(num_actions)
+        self.num_actions = num_actions
+        self.can_truncate = not is_snake if can_truncate is None else can_truncate
+        self.env = env
+        self.observe = observe
+
+    def reset(self, *, key: Key[Array, ""]) -> tuple[Any, Observation]:
+        """Begin an episode; the same as Jumanji's reset with the key's data."""
+        with foreign_code():
+            state, timestep = self.env.reset(jax.random.key_data(key))
+            state = settled(state)
+        return state, self.observe(timestep.observation)
+
+    def step(self, state: Any, action: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[Any, Step]:
+        """Take one action. `key` is not used: Jumanji's states carry their own."""
+        del key
+        action = action.astype(jnp.int32)
+        with foreign_code():
+            next_state, timestep = self.env.step(state, action)
+            next_state = as_before(next_state, state)
+            last = timestep.last()
+            terminated = last & (timestep.discount == 0) if self.can_truncate else last
+        observation = self.observe(timestep.observation)
+        return next_state, Step(observation, floats(timestep.reward), terminated, last & ~terminated)
+
+
+@dataclass(frozen=True)
+class SnakeView:
+    """What is seen of Jumanji's Snake: the board's five channels, and how much of the time limit is used up.
+
+    The channels are body, head, tail, fruit and the body's cells numbered from tail to head, scaled to at most 1.
+    """
+
+    time_limit: int
+    """Steps after which an episode ends."""
+    grid_only: bool = False
+    """Leave `scalars` empty."""
+
+    def __call__(self, observation: Any) -> Observation:
+        """Translate one observation of Snake."""
+        progress = floats(observation.step_count) / self.time_limit
+        scalars = jnp.zeros(0, progress.dtype) if self.grid_only else progress[None]
+        return Observation(floats(observation.grid), scalars, observation.action_mask)
+
+
+@dataclass(frozen=True)
+class BoardOrVector:
+    """How any observation of Jumanji is seen unless told otherwise.
+
+    A field `grid`, `board` or `puzzle` of two or three axes is the view (one of two axes gets a channel axis), and all
+    other numbers, in order, are the scalars. Without such a field all numbers together are the view. A field
+    `action_mask` of the right shape is the mask; otherwise everything is allowed. Nothing is scaled: where numbers are
+    large, hand a function of your own to `JumanjiEnvironment`.
+    """
+
+    num_actions: int
+
+    def __call__(self, observation: Any) -> Observation:
+        """Translate one observation."""
+        fields = dict(observation._asdict() if hasattr(observation, "_asdict") else vars(observation))
+        mask = self._mask(fields.pop("action_mask", None))
+        name = next((name for name in _BOARDS if name in fields and jnp.ndim(fields[name]) in (2, 3)), None)
+        if name is None:
+            return Observation(_flat(fields), jnp.zeros(0, jnp.result_type(float)), mask)
+        board = floats(fields.pop(name))
+        return Observation(board if board.ndim == 3 else board[..., None], _flat(fields), mask)
+
+    def _mask(self, mask: Array | None) -> Bool[Array, " num_actions"]:
+        if mask is None or mask.shape != (self.num_actions,):
+            return jnp.ones(self.num_actions, bool)
+        return mask.astype(bool)
+
+
+def snake(
+    num_rows: int = 12, num_cols: int = 12, time_limit: int = 4000, *, grid_only: bool = False
+) -> JumanjiEnvironment:
+    """Jumanji's Snake: reward 1 for each fruit, until the snake dies, fills the board or runs out of time.
+
+    Args:
+        num_rows: rows of the board, at least 2.
+        num_cols: columns of the board, at least 2.
+        time_limit: steps after which an episode terminates; at least 1.
+        grid_only: hide from the agent how much of the time limit is used up.
+
+    Raises:
+        ValueError: a size or limit is too small.
+    """
+    for name, value, lowest in (("num_rows", num_rows, 2), ("num_cols", num_cols, 2), ("time_limit", time_limit, 1)):
+        if value < lowest:
+            raise ValueError(f"{name} = {value} makes no game of Snake: give a whole number of at least {lowest}")
+    return JumanjiEnvironment(_snake(num_rows, num_cols, time_limit), SnakeView(time_limit, grid_only))
+
+
+def from_suite(name: str, **options: Any) -> JumanjiEnvironment:
+    """The environment that Jumanji registers as `name`; `options` are those of its constructor."""
+    with foreign_code():
+        import jumanji
+
+        env = jumanji.make(name, **options)
+    return JumanjiEnvironment(env)
+
+
+@lru_cache
+def _snake(num_rows: int, num_cols: int, time_limit: int) -> Any:
+    """One object for each size, so that equal environments are equal and nothing compiled for one is compiled again."""
+    with foreign_code():
+        from jumanji.environments import Snake
+
+        return Snake(num_rows, num_cols, time_limit)
+
+
+def _num_actions(env: Any) -> int:
+    """The number of actions, or an explanation of why `env` cannot be used."""
+    from jumanji.specs import DiscreteArray
+    from jumanji.wrappers import AutoResetWrapper, VmapAutoResetWrapper, VmapWrapper
+
+    name = type(env.unwrapped).__name__
+    if isinstance(env, AutoResetWrapper | VmapAutoResetWrapper | VmapWrapper):
+        raise ValueError(
+            f"{name} comes in a {type(env).__name__}, but a bare environment is wanted: hand over env.unwrapped, "
+            "VectorEnvironment does the batching and resetting"
+        )
+    if not isinstance(env.action_spec, DiscreteArray) or env.reward_spec.shape != ():
+        raise ValueError(
+            f"{name} has actions {env.action_spec!r} and rewards of shape {env.reward_spec.shape}, but one discrete "
+            "action and one reward are wanted: write an environment around it, or take one of "
+            + ", ".join(JUMANJI_ENVIRONMENTS)
+        )
+    return int(env.action_spec.num_values)
+
+
+def _flat(fields: dict[str, Any]) -> Float[Array, " size"]:
+    """All numbers of all fields in one vector, in the order of the fields."""
+    leaves = [leaf for field in fields.values() for leaf in jax.tree.leaves(field)]
+    return jnp.concatenate([jnp.zeros(0, jnp.result_type(float)), *(floats(leaf).ravel() for leaf in leaves)])
