@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from gradweave.core.bijectors import constrain, split_learned
-from gradweave.core.estimators.base import AbstractEstimator, Differentiand
+from gradweave.core.estimators.base import AbstractEstimator, Differentiand, chosen_mode
 from gradweave.core.estimators.linear import Unrolled
 from gradweave.core.modes.base import AbstractMode, KernelWeights
 from gradweave.core.modes.forward import propagate
@@ -61,7 +61,7 @@ def meta_gradient(
         outer_batches: leading axis L; entry k - 1 judges x_k. None: `batches` has L + 1 entries and entry k judges x_k
             (online cross-validation), which lets a mode share work between judging x_k and updating it.
         estimator: what is estimated; `Unrolled()` by default.
-        mode: how it is differentiated; `ReverseMode()` by default.
+        mode: how it is differentiated; `ReverseMode()` by default, where the estimator leaves the choice.
         estimator_state: the memory of an estimator that has one, from `estimator.init` or the last `MetaGradient`.
         recording: states and inner gradients noted while the updates were made; a mode that can use it replays nothing.
 
@@ -69,8 +69,9 @@ def meta_gradient(
         A `MetaGradient`.
 
     Raises:
-        ValueError: leading axes disagree, the estimator does not fit L, or the spec does not fit `raw`.
-        TypeError: the mode cannot differentiate this kind of problem; the message names one that can.
+        ValueError: leading axes disagree, the estimator does not fit L, its memory is missing, or the spec does not
+            fit `raw`.
+        TypeError: the mode cannot differentiate this kind of problem or estimator; the message names one that can.
 
     Example:
         >>> import jax.numpy as jnp
@@ -89,7 +90,7 @@ def meta_gradient(
     Reference: Xu, van Hasselt, Silver 2018 (arXiv 1805.09801); Bonnet et al. 2021 (arXiv 2111.00206).
     """
     estimator = Unrolled() if estimator is None else estimator
-    mode = ReverseMode() if mode is None else mode
+    mode = chosen_mode(estimator, mode)
     window = checked_window(state, batches, outer_batches, recording)
     estimator.check(window.num_inner_steps)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)

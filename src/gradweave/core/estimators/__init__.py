@@ -1,6 +1,12 @@
 """What meta-gradient is estimated."""
 
 from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEstimator, Differentiand
+from gradweave.core.estimators.bootstrapped import Bootstrapped, euclidean_distance
+from gradweave.core.estimators.evolution import (
+    AntitheticEvolutionStrategies,
+    EvolutionStrategies,
+    PersistentEvolutionStrategies,
+)
 from gradweave.core.estimators.linear import (
     HorizonMix,
     Truncated,
@@ -9,15 +15,24 @@ from gradweave.core.estimators.linear import (
     geometric_weights,
     uniform_weights,
 )
+from gradweave.core.estimators.random_truncation import RandomTruncation
+from gradweave.core.estimators.trace import Trace
 
 __all__ = [
     "AbstractEstimator",
     "AbstractLinearEstimator",
+    "AntitheticEvolutionStrategies",
+    "Bootstrapped",
     "Differentiand",
+    "EvolutionStrategies",
     "HorizonMix",
+    "PersistentEvolutionStrategies",
+    "RandomTruncation",
+    "Trace",
     "Truncated",
     "Unrolled",
     "WindowMix",
+    "euclidean_distance",
     "geometric_weights",
     "uniform_weights",
 ]

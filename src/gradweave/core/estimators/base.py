@@ -2,12 +2,13 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
-from jaxtyping import PyTree
+from jaxtyping import Array, Key, PyTree
 
 from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights
+from gradweave.core.modes.reverse import ReverseMode
 from gradweave.core.problem import MetaProblemLike, Window
 
 
@@ -32,16 +33,23 @@ class AbstractEstimator(eqx.Module):
 
     An estimator written outside this package subclasses this (or returns a weighting, see `AbstractLinearEstimator`)
     and is used like the bundled ones.
+
+    Attributes:
+        supported_modes: the modes that can serve; the first one is the default. `AbstractMode` stands for all of them,
+            an empty tuple says that nothing is differentiated.
     """
 
+    supported_modes: ClassVar[tuple[type[AbstractMode], ...]] = (AbstractMode,)
+
     @abc.abstractmethod
-    def init(self, raw: PyTree, spec: PyTree, state: PyTree) -> PyTree:
+    def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> PyTree:
         """The estimator's memory before the first window, arrays only; None for an estimator without one.
 
         Args:
             raw: unconstrained meta-parameters.
             spec: their bijectors.
             state: x_0, the learner's state before the first window.
+            key: for an estimator that draws random numbers; without it they are the same in every run.
         """
 
     @abc.abstractmethod
@@ -56,7 +64,7 @@ class AbstractEstimator(eqx.Module):
 class AbstractLinearEstimator(AbstractEstimator):
     """An estimator that is a weighting of the one kernel in `modes.base`: subclasses say which weights."""
 
-    def init(self, raw: PyTree, spec: PyTree, state: PyTree) -> None:
+    def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> None:
         """No memory."""
 
     @abc.abstractmethod
@@ -68,3 +76,31 @@ class AbstractLinearEstimator(AbstractEstimator):
         problem, to_eta, learned, window = differentiand
         weights = self.kernel_weights(window.num_inner_steps)
         return mode.differentiate(problem, to_eta, learned, window, weights), state
+
+
+def chosen_mode(estimator: AbstractEstimator, mode: AbstractMode | None) -> AbstractMode:
+    """The mode itself if the estimator can be differentiated by it, the estimator's default for None, or a
+    TypeError that names the modes that serve.
+    """
+    supported = estimator.supported_modes
+    if mode is None:
+        return ReverseMode() if not supported or AbstractMode in supported else supported[0]()
+    if isinstance(mode, supported):
+        return mode
+    name, given = type(estimator).__name__, type(mode).__name__
+    if not supported:
+        raise TypeError(f"{name} differentiates nothing, so that no mode applies to it: leave out mode={given}(...).")
+    usable = " or ".join(f"{kind.__name__}()" for kind in supported)
+    raise TypeError(f"{name} cannot be differentiated by {given}; give it mode={usable}, or no mode.")
+
+
+def checked_memory(estimator: AbstractEstimator, memory: PyTree) -> PyTree:
+    """The memory, or a ValueError that says where to get one."""
+    if memory is None:
+        name = type(estimator).__name__
+        raise ValueError(
+            f"{name} carries a memory from window to window, but estimator_state is None; pass "
+            "estimator_state=estimator.init(raw, spec, state) with the first window, and the estimator_state of the "
+            "last MetaGradient with every later one."
+        )
+    return memory

@@ -54,8 +54,20 @@ def propagate(
     learned: PyTree,
     window: Window,
     weights: KernelWeights,
+    *,
+    tangents: PyTree = None,
+    decay: float | None = None,
 ) -> tuple[PyTree, PyTree, tuple[PyTree, Any]]:
-    """Runs the window with tangents.
+    """Runs the window with tangents: z_{k+1} = decay A_k z_k + s_k B_k.
+
+    Args:
+        problem: the learner.
+        to_eta: maps `learned` to the natural meta-parameters.
+        learned: P learned numbers in a pytree.
+        window: x_0 and the batches.
+        weights: s_k and h_k.
+        tangents: z_0, as `zero_tangents` and this function return it; None for zero.
+        decay: what the old tangents are multiplied by in every update; None for 1.
 
     Returns:
         (x_L, tangents of its inexact leaves with leading axis P, (inner aux, judgements)), where the judgements are
@@ -77,16 +89,23 @@ def propagate(
             return new_moving, (new_still, aux)
 
         new_moving, push, (new_still, inner_aux) = jax.linearize(update, moving, flat, has_aux=True)
+        if decay is not None:
+            tangents = jax.tree.map(lambda leaf: decay * leaf, tangents)
         tangents = jax.vmap(push)(tangents, weight * basis)
         state = eqx.combine(new_moving, new_still)
         judged = None if weights.horizons is None else outer_derivative(problem, state, tangents, outer_batch)
         return (state, tangents), (inner_aux, judged)
 
-    moving = eqx.filter(window.state, eqx.is_inexact_array)
-    no_tangents = jax.tree.map(lambda leaf: jnp.zeros((flat.size, *leaf.shape), leaf.dtype), moving)
+    start = zero_tangents(window.state, flat.size) if tangents is None else tangents
     inputs = (window.inner, None if weights.horizons is None else window.outer, steps)
-    (state, tangents), scanned = jax.lax.scan(step, (window.state, no_tangents), inputs)
+    (state, tangents), scanned = jax.lax.scan(step, (window.state, start), inputs)
     return state, tangents, scanned
+
+
+def zero_tangents(state: PyTree, num_learned: int) -> PyTree:
+    """z = 0: for each inexact leaf of the state P zeros of its shape, None for the others."""
+    moving = eqx.filter(state, eqx.is_inexact_array)
+    return jax.tree.map(lambda leaf: jnp.zeros((num_learned, *leaf.shape), leaf.dtype), moving)
 
 
 def outer_derivative(

@@ -1,0 +1,182 @@
+"""Bootstrapped meta-gradients: the distance from the learner to a target that learned further.
+
+Flennerhag et al. 2021 (arXiv 2109.04504). Of the window's L updates the first K = L - (T - 1) are differentiated. The
+target goes on from x_K: T - 1 further updates on the remaining batches, which lead to x_L, and one last step with the
+gradient of the outer loss,
+
+    target = x_L - step(grad J(x_L)),        estimate = d/d(eta) distance(x_K(eta), target),
+
+with the target held fixed. The meta-parameters are thus asked to reach in K updates where T more would lead, which sees
+T steps further ahead without differentiating through them; and the distance may live where the learner does, between
+policies for instance, and not where its parameters do.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from gradweave.core.estimators.base import AbstractEstimator, Differentiand
+from gradweave.core.learner import GradientLearner, LearnerState
+from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, leading
+from gradweave.core.modes.mixed import record
+from gradweave.core.problem import MetaProblem, MetaProblemLike, Recording, Window, unroll
+
+Distance = Callable[[PyTree, PyTree, PyTree], Float[Array, ""]]
+"""`(state, target state, batch) -> scalar`, differentiated by the state only."""
+
+
+def euclidean_distance(state: PyTree, target: PyTree, batch: PyTree) -> Float[Array, ""]:
+    """Half the squared Euclidean distance of parameters, 1/2 |theta - theta_target|^2.
+
+    Of a `LearnerState` the parameters count, of any other state all inexact leaves; the batch is not used. The half
+    (the paper has none) makes its gradient the difference itself.
+    """
+    pair = [tree.params if isinstance(tree, LearnerState) else tree for tree in (state, target)]
+    one, other = (jax.tree.leaves(eqx.filter(tree, eqx.is_inexact_array)) for tree in pair)
+    return jnp.stack([0.5 * jnp.sum((a - b) ** 2) for a, b in zip(one, other, strict=True)]).sum()
+
+
+class Bootstrapped(AbstractEstimator):
+    """The gradient of the distance from x_K to a target bootstrapped `target_steps` further ahead.
+
+    With target_steps 1, the Euclidean distance and plain gradient steps of rate a, it is a times `Unrolled`. All modes
+    serve. Costs as `Unrolled` over K updates, the L updates, and one gradient of the outer loss; the T - 1 further
+    updates belong to the window, so that no data is spent on the target alone.
+
+    The last step of the target is the learner's own: its optimiser and its learning rate at the present
+    meta-parameters. For a problem that is no `GradientLearner`, or to choose otherwise, `target_learning_rate` makes it
+    a plain gradient step.
+
+    Not a descent direction of the outer loss in general: a target that learns in the wrong direction (a discount far
+    too low, say, with few outer steps to correct it) is followed there. Magnitudes depend on the distance and on the
+    learning rate, so use a meta-optimiser that normalises.
+
+    Attributes:
+        target_steps: T, from 1 to L.
+        distance: `(state, target state, batch) -> scalar`; the batch is the one that judges x_L. By default
+            `euclidean_distance`; for actor-critics see `gradweave.agents.policy_distance`.
+        target_learning_rate: rate of a plain gradient step in the place of the learner's own; None for the latter.
+
+    In the result `outer_loss` is the distance, and `aux.outer_losses` and `aux.outer` are those of the outer loss at
+    x_L; `state` is x_L.
+    """
+
+    target_steps: int = eqx.field(static=True)
+    distance: Distance = eqx.field(default=euclidean_distance)
+    target_learning_rate: float | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        if isinstance(self.target_steps, bool) or not isinstance(self.target_steps, int) or self.target_steps < 1:
+            raise ValueError(f"Bootstrapped(target_steps={self.target_steps!r}): an integer of at least 1 is needed.")
+        if self.target_learning_rate is not None and not self.target_learning_rate > 0:
+            raise ValueError(
+                f"Bootstrapped(target_learning_rate={self.target_learning_rate!r}): the rate must be above 0, or None "
+                "for a step of the learner's own optimiser."
+            )
+
+    def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> None:
+        """No memory."""
+
+    def check(self, num_inner_steps: int) -> None:
+        """At least one update must be left to differentiate."""
+        if self.target_steps > num_inner_steps:
+            raise ValueError(
+                f"Bootstrapped(target_steps={self.target_steps}) needs windows of at least {self.target_steps} inner "
+                f"steps, of which target_steps - 1 lead on to the target, but was given {num_inner_steps}; lower "
+                "target_steps or lengthen the window."
+            )
+
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+        """Finds the target, then differentiates the distance to it."""
+        problem, to_eta, learned, window = differentiand
+        eta = to_eta(learned)
+        recording, inner_aux = window.recording, None
+        if recording is not None:
+            final = recording.final_state
+        elif isinstance(problem, GradientLearner):
+            recording, inner_aux = record(problem, eta, window.state, window.inner)
+            final = recording.final_state
+        else:
+            final, inner_aux = unroll(problem, eta, window.state, window.inner)
+        target, (outer_loss, outer_aux) = self._target(problem, eta, final, window.last_outer)
+        num_differentiated = window.num_inner_steps - self.target_steps + 1
+        # The target is handed over as data: nothing is differentiated through it.
+        judgement = leading(_Judgement(target, window.last_outer))
+        shorter = Window(
+            window.state,
+            jax.tree.map(lambda leaf: leaf[:num_differentiated], window.inner),
+            judgement,
+            None if recording is None else _first(recording, num_differentiated),
+        )
+        result = mode.differentiate(_judged_by(self.distance, problem), to_eta, learned, shorter, KernelWeights())
+        outer_losses, outer_aux = leading((outer_loss, outer_aux))
+        result = result._replace(outer_losses=outer_losses, outer_aux=outer_aux, inner_aux=inner_aux, state=final)
+        return result, state
+
+    def _target(
+        self, problem: MetaProblemLike, eta: PyTree, state: PyTree, batch: PyTree
+    ) -> tuple[PyTree, tuple[Array, PyTree]]:
+        """(x_L after one step down the outer loss, (J(x_L), aux))."""
+        if isinstance(problem, GradientLearner):
+            moving, rest = eqx.partition(state.params, eqx.is_inexact_array)
+
+            def place(leaves: PyTree) -> PyTree:
+                return state._replace(params=eqx.combine(leaves, rest))
+
+        else:
+            moving, rest = eqx.partition(state, eqx.is_inexact_array)
+
+            def place(leaves: PyTree) -> PyTree:
+                return eqx.combine(leaves, rest)
+
+        judged, gradient = jax.value_and_grad(lambda leaves: problem.outer_loss(place(leaves), batch), has_aux=True)(
+            moving
+        )
+        rate = self.target_learning_rate
+        if rate is not None:
+            return place(jax.tree.map(lambda leaf, slope: leaf - rate * slope, moving, gradient)), judged
+        if not isinstance(problem, GradientLearner):
+            raise ValueError(
+                f"Bootstrapped ends its target with a step of the learner's own optimiser, which a "
+                f"{type(problem).__name__} does not declare; give target_learning_rate, or declare the learner as a "
+                "GradientLearner."
+            )
+        return problem.apply_gradient(gradient, state, eta), judged
+
+
+class _Judgement(NamedTuple):
+    """What judges in the place of an outer batch."""
+
+    target: PyTree
+    batch: PyTree
+
+
+def _judged_by(distance: Distance, problem: MetaProblemLike) -> MetaProblemLike:
+    """The same learner with the distance to a target as its outer loss, on batches of `_Judgement`."""
+
+    def outer_loss(state: PyTree, judgement: _Judgement) -> tuple[Array, None]:
+        return distance(state, judgement.target, judgement.batch), None
+
+    if not isinstance(problem, GradientLearner):
+        return MetaProblem(problem.update, outer_loss)
+
+    def forward(params: PyTree, batch: PyTree) -> PyTree:
+        # A distance is between states, whatever the network makes of them.
+        return params if isinstance(batch, _Judgement) else problem.forward(params, batch)
+
+    return GradientLearner(
+        problem.targets_of, problem.loss_of, problem.optimizer, problem.learning_rate, outer_loss, forward=forward
+    )
+
+
+def _first(recording: Recording, num_updates: int) -> Recording:
+    """The recording of the first updates of a window."""
+    states, gradients, final_state = recording
+    if num_updates < jax.tree.leaves(gradients)[0].shape[0]:
+        final_state = jax.tree.map(lambda leaf: leaf[num_updates], states)
+    states, gradients = jax.tree.map(lambda leaf: leaf[:num_updates], (states, gradients))
+    return Recording(states, gradients, final_state)

@@ -1,0 +1,212 @@
+"""Evolution strategies: meta-gradients from differences of outer losses, for what cannot be differentiated.
+
+With unit normal directions n_i and F(raw) = J(x_L(raw)),
+
+    estimate = 1 / (2 sigma N) sum_i n_i (F(raw + sigma n_i) - F(raw - sigma n_i)),
+
+the gradient of F smoothed by a normal distribution of width sigma, antithetic (Salimans et al. 2017, arXiv
+1703.03864). Persistent evolution strategies (Vicol, Metz, Sohl-Dickstein 2021, arXiv 2112.13835) remove the bias of
+short windows: every particle keeps its own learner from window to window, and its loss is credited to the sum of all
+perturbations that this learner has lived under,
+
+    estimate = 1 / (2 sigma N) sum_i (n_i^1 + ... + n_i^t) (J(x^{i+}_t) - J(x^{i-}_t)),
+
+which is unbiased for the smoothed gradient of the loss after window t through all t windows.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from gradweave.core.bijectors import split_learned
+from gradweave.core.estimators.base import AbstractEstimator, Differentiand, checked_memory
+from gradweave.core.modes.base import AbstractMode, Differentiated, leading
+from gradweave.core.problem import unroll
+
+
+class EvolutionState(NamedTuple):
+    """`key` for the perturbations to come."""
+
+    key: Key[Array, ""]
+
+
+class PersistentEvolutionState(NamedTuple):
+    """What the particles carry from window to window.
+
+    Attributes:
+        key: for the perturbations to come.
+        states: learner states, leading axes (2, num_pairs): under +n and under -n.
+        perturbations: sum of all n_i since the particles' start, (num_pairs, P).
+        num_windows: windows since the particles' start.
+    """
+
+    key: Key[Array, ""]
+    states: PyTree
+    perturbations: Float[Array, "pairs P"]
+    num_windows: Int[Array, ""]
+
+
+class AntitheticEvolutionStrategies(AbstractEstimator):
+    """The smoothed gradient of the window's last outer loss, from 2 num_pairs perturbed unrolls.
+
+    Costs 2 num_pairs unrolls, all at once, and nothing is differentiated: neither the update nor the outer loss needs a
+    derivative. At small sigma an unbiased estimate of `Unrolled`, whose variance grows with the number P of
+    meta-parameters, about (P + 1) / num_pairs times the squared gradient even on noiseless data. Not for anything that
+    can be differentiated and is smooth; of use as a reference, and where the loss is so rugged that smoothing helps.
+
+    Attributes:
+        sigma: width of the perturbations in raw units, above 0.
+        num_pairs: N, at least 1.
+    """
+
+    supported_modes: ClassVar[tuple[type[AbstractMode], ...]] = ()
+
+    sigma: float = eqx.field(static=True)
+    num_pairs: int = eqx.field(static=True, default=8)
+
+    def __check_init__(self) -> None:
+        _check_fields(type(self).__name__, self.sigma, self.num_pairs)
+
+    def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> EvolutionState:
+        """The key for all perturbations to come; a fixed one for None."""
+        return EvolutionState(jax.random.key(0) if key is None else key)
+
+    def check(self, num_inner_steps: int) -> None:
+        """Every length will do."""
+
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+        """Draws directions and compares both sides."""
+        key, noise_key = jax.random.split(checked_memory(self, state).key)
+        flat, unravel = ravel_pytree(differentiand.learned)
+        noise = jax.random.normal(noise_key, (self.num_pairs, flat.size), flat.dtype)
+        start = differentiand.window.state
+        judge = _judge_of(differentiand)
+        losses, _ = jax.vmap(jax.vmap(lambda offset: judge(flat + offset, start)))(self.sigma * _both_signs(noise))
+        gradient = _credit(losses, noise, self.sigma)
+        return _at_center(differentiand, unravel(gradient)), EvolutionState(key)
+
+
+class PersistentEvolutionStrategies(AbstractEstimator):
+    """The smoothed gradient of the window's last outer loss through *all* windows since the particles' start.
+
+    Costs 2 num_pairs unrolls, as the plain kind, and memory holds as many learner states. Unbiased however short the
+    windows; the variance grows with the number of windows since the start, so particles should start anew with each
+    inner problem, or every `num_windows`. Particles see the recorded batches, which the unperturbed learner collected:
+    in reinforcement learning these are off-policy for them, and the more so the longer they live.
+
+    Attributes:
+        sigma: width of the perturbations in raw units, above 0.
+        num_pairs: N, at least 1.
+        num_windows: after so many windows all particles start anew from the learner's state; None for never. 1 is the
+            plain kind.
+    """
+
+    supported_modes: ClassVar[tuple[type[AbstractMode], ...]] = ()
+
+    sigma: float = eqx.field(static=True)
+    num_pairs: int = eqx.field(static=True, default=8)
+    num_windows: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self) -> None:
+        _check_fields(type(self).__name__, self.sigma, self.num_pairs)
+        if self.num_windows is not None and self.num_windows < 1:
+            raise ValueError(
+                f"PersistentEvolutionStrategies(num_windows={self.num_windows!r}): at least 1, or None for never."
+            )
+
+    def init(
+        self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None
+    ) -> PersistentEvolutionState:
+        """All particles at the learner's state; a fixed key for None."""
+        flat, _ = ravel_pytree(split_learned(jax.tree.map(jnp.asarray, raw), spec)[0])
+        states = self._spread(jax.tree.map(jnp.asarray, state))
+        perturbations = jnp.zeros((self.num_pairs, flat.size), flat.dtype)
+        return PersistentEvolutionState(
+            jax.random.key(0) if key is None else key, states, perturbations, jnp.zeros((), jnp.int32)
+        )
+
+    def check(self, num_inner_steps: int) -> None:
+        """Every length will do."""
+
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+        """One window further for every particle."""
+        key, states, perturbations, num_windows = checked_memory(self, state)
+        key, noise_key = jax.random.split(key)
+        flat, unravel = ravel_pytree(differentiand.learned)
+        if self.num_windows is not None:
+            anew = num_windows >= self.num_windows
+            fresh = self._spread(differentiand.window.state)
+            states = jax.tree.map(lambda new, old: jnp.where(anew, new, old), fresh, states)
+            perturbations = jnp.where(anew, 0, perturbations)
+            num_windows = jnp.where(anew, 0, num_windows)
+        noise = jax.random.normal(noise_key, perturbations.shape, flat.dtype)
+        perturbations = perturbations + noise
+        judge = _judge_of(differentiand)
+        run = jax.vmap(jax.vmap(lambda offset, start: judge(flat + offset, start)))
+        losses, states = run(self.sigma * _both_signs(noise), states)
+        gradient = _credit(losses, perturbations, self.sigma)
+        memory = PersistentEvolutionState(key, states, perturbations, num_windows + 1)
+        return _at_center(differentiand, unravel(gradient)), memory
+
+    def _spread(self, state: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (2, self.num_pairs, *leaf.shape)), state)
+
+
+def EvolutionStrategies(
+    sigma: float, persistent: bool = False, *, num_pairs: int = 8
+) -> AntitheticEvolutionStrategies | PersistentEvolutionStrategies:
+    """The two kinds under one name: `AntitheticEvolutionStrategies`, or `PersistentEvolutionStrategies` if persistent.
+
+    Args:
+        sigma: width of the perturbations in raw units, above 0.
+        persistent: whether particles keep their learners from window to window.
+        num_pairs: N, at least 1.
+    """
+    if persistent:
+        return PersistentEvolutionStrategies(sigma, num_pairs)
+    return AntitheticEvolutionStrategies(sigma, num_pairs)
+
+
+def _judge_of(differentiand: Differentiand) -> Callable[[Array, PyTree], tuple[Array, PyTree]]:
+    """`(flat learned numbers, x_0) -> (J(x_L), x_L)` on the window's data."""
+    problem, to_eta, learned, window = differentiand
+    _, unravel = ravel_pytree(learned)
+
+    def judge(flat: Array, state: PyTree) -> tuple[Array, PyTree]:
+        final, _ = unroll(problem, to_eta(unravel(flat)), state, window.inner)
+        return problem.outer_loss(final, window.last_outer)[0], final
+
+    return judge
+
+
+def _both_signs(noise: Array) -> Array:
+    return jnp.stack([noise, -noise])
+
+
+def _credit(losses: Float[Array, "2 pairs"], directions: Float[Array, "pairs P"], sigma: float) -> Float[Array, " P"]:
+    ahead, behind = losses.astype(directions.dtype)
+    return (ahead - behind) @ directions / (2 * sigma * directions.shape[0])
+
+
+def _at_center(differentiand: Differentiand, grad: PyTree) -> Differentiated:
+    """The estimate together with what the unperturbed learner does; its updates are not made where recorded."""
+    problem, to_eta, learned, window = differentiand
+    if window.recording is None:
+        final, inner_aux = unroll(problem, to_eta(learned), window.state, window.inner)
+    else:
+        final, inner_aux = window.recording.final_state, None
+    outer_loss, outer_aux = problem.outer_loss(final, window.last_outer)
+    outer_losses, outer_aux = leading((outer_loss, outer_aux))
+    return Differentiated(grad, outer_loss, outer_losses, outer_aux, inner_aux, final)
+
+
+def _check_fields(name: str, sigma: float, num_pairs: int) -> None:
+    if not sigma > 0:
+        raise ValueError(f"{name}(sigma={sigma!r}): the width of the perturbations must be above 0, 0.1 for instance.")
+    if isinstance(num_pairs, bool) or not isinstance(num_pairs, int) or num_pairs < 1:
+        raise ValueError(f"{name}(num_pairs={num_pairs!r}): an integer of at least 1 is needed.")

@@ -1,0 +1,81 @@
+"""An eligibility trace of the learner's state: sensitivities that are carried from window to window and decay.
+
+With A_k and B_k the derivatives of update k by the learner's state and by the meta-parameters,
+
+    z_{k+1} = decay A_k z_k + B_k,      estimate = z_L^T grad J(x_L),
+
+and z_L is where the next window begins (Xu, van Hasselt, Silver 2018, arXiv 1805.09801, whose mu is the decay). Their
+own approximation replaces A by the identity; here A is exact.
+"""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Key, PyTree
+
+from gradweave.core.bijectors import split_learned
+from gradweave.core.estimators.base import AbstractEstimator, Differentiand, checked_memory
+from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, leading
+from gradweave.core.modes.forward import ForwardMode, outer_derivative, propagate, zero_tangents
+
+
+class Trace(AbstractEstimator):
+    """z_L^T grad J(x_L) with a decaying z that is carried on, however long the learner runs.
+
+    Influence that is n updates old counts decay^(n-1) of its exact amount. Started from z = 0 it is, over one window,
+    `WindowMix(geometric_weights(L, decay))`; with decay 1 and unchanged meta-parameters, over many windows, it is
+    `Unrolled` over all of them at once. With windows of one update (L = 1) there is a meta-update at every inner step.
+
+    Memory: the tangents of the learner state's inexact leaves, leading axis P (the number of learned numbers), and
+    nothing that grows with time. Cost: as `ForwardMode`, which is the only mode that can carry it: about five forward
+    passes an inner step for one meta-parameter and growing with P.
+
+    Not for hundreds of meta-parameters. Not with decay 1 for an unstable learner, whose z grows without bound: neural
+    networks need a decay below 1. The older part of z belongs to earlier values of the meta-parameters, so they have to
+    move slowly; and where the learner's state is replaced from outside, begin again with `init`.
+
+    Attributes:
+        decay: mu, in [0, 1]. 0 is the one-step meta-gradient at every update.
+    """
+
+    supported_modes: ClassVar[tuple[type[AbstractMode], ...]] = (ForwardMode,)
+
+    decay: float = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"Trace(decay={self.decay!r}): the decay must lie in [0, 1].")
+
+    def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> PyTree:
+        """z = 0."""
+        learned, _ = split_learned(jax.tree.map(jnp.asarray, raw), spec)
+        return zero_tangents(jax.tree.map(jnp.asarray, state), ravel_pytree(learned)[0].size)
+
+    def check(self, num_inner_steps: int) -> None:
+        """Every length will do."""
+
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+        """One window further; the memory is z_L."""
+        problem, to_eta, learned, window = differentiand
+        flat, unravel = ravel_pytree(learned)
+        _check_tangents(checked_memory(self, state), zero_tangents(window.state, flat.size))
+        final, tangents, (inner_aux, _) = propagate(
+            problem, to_eta, learned, window, KernelWeights(), tangents=state, decay=self.decay
+        )
+        gradient, outer_loss, outer_aux = outer_derivative(problem, final, tangents, window.last_outer)
+        outer_losses, outer_aux = leading((outer_loss, outer_aux))
+        return Differentiated(unravel(gradient), outer_loss, outer_losses, outer_aux, inner_aux, final), tangents
+
+
+def _check_tangents(given: PyTree, expected: PyTree) -> None:
+    found, wanted = (
+        (jax.tree.structure(tree), [leaf.shape for leaf in jax.tree.leaves(tree)]) for tree in (given, expected)
+    )
+    if found != wanted:
+        raise ValueError(
+            f"the estimator_state of Trace has leaves of shapes {found[1]}, but this learner and these learned "
+            f"meta-parameters need {wanted[1]}; begin again with estimator.init(raw, spec, state)."
+        )
