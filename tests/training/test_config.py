@@ -129,7 +129,7 @@ def test_formatting_is_deterministic_and_valid_toml() -> None:
         ("outer.lambda_", -0.1, "--outer.lambda_"),
         ("outer.value_cost", -0.1, "--outer.value-cost"),
         ("run.seed", -1, "--seed"),
-        ("run.total_steps", 3199, "--total-steps 3200"),
+        ("run.total_steps", 1599, "--total-steps 1600"),
         ("run.log_every", 0, "--log-every"),
         ("run.checkpoint_every", -1, "--checkpoint-every"),
         ("run.runs_dir", "", "--runs-dir"),
@@ -221,8 +221,8 @@ def test_a_suite_that_is_not_installed_names_its_extra(monkeypatch: pytest.Monke
 
 def test_derived_values() -> None:
     config = preset("quick")
-    assert config.window_steps == 64 * 10 * 5
-    assert config.num_meta_steps == math.ceil(config.run.total_steps / 3200)
+    assert config.window_steps == 64 * 5 * 5
+    assert config.num_meta_steps == math.ceil(config.run.total_steps / config.window_steps)
     assert config.outer_critic
     assert not changed("outer.critic", "off").outer_critic
     assert not changed("meta.learned", ("learning_rate",)).outer_critic

@@ -81,7 +81,7 @@ class InnerConfig:
 
     num_envs: int = 64
     """Environments stepped at the same time."""
-    num_steps: int = 10
+    num_steps: int = 5
     """Steps of each environment in one inner batch."""
     discount: float = 0.9  # poor on purpose: the meta-gradient has to raise it ([J] uses .997)
     """Discount, in (0, 1)."""
@@ -91,7 +91,7 @@ class InnerConfig:
     """Weight of the entropy bonus, > 0 when learned."""
     value_cost: float = 0.5  # [B22]; [J] 1
     """Weight of the value loss, > 0 when learned."""
-    learning_rate: float = 3e-4  # [J]
+    learning_rate: float = 1e-3  # [J] 3e-4
     """Step size of the inner optimiser, > 0."""
     optimizer: Optimizer = "adam"
     """Inner optimiser; the meta-gradient is taken through it."""
@@ -153,7 +153,7 @@ class OuterConfig:
 class RunConfig:
     """How long, how often, where to."""
 
-    total_steps: int = 1_500_000
+    total_steps: int = 2_000_000
     """Environment steps of the whole run, rounded up to whole windows."""
     seed: int = 0
     """Seed of all randomness, 0 to 2**32 - 1."""
@@ -163,7 +163,7 @@ class RunConfig:
     """Also send metrics to tensorboard, wandb or trackio (each from the extra of that name)."""
     log_every: int = 1
     """Meta-steps between two lines of metrics.jsonl."""
-    chunk_size: int = 10
+    chunk_size: int = 20
     """Meta-steps computed on the device between two returns to the host."""
     checkpoint_every: int = 200_000
     """Environment steps between two checkpoints; 0: only at the end and when stopped."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradweave.agents import ActorCriticEta, SelfTuning
@@ -75,7 +76,7 @@ def evaluate(
 
 def play_episode(
     agent: SelfTuning, params: PyTree, raw: ActorCriticEta, *, key: Key[Array, ""], greedy: bool, max_steps: int
-) -> tuple[Observation, Float[Array, " time"]]:
+) -> tuple[Observation, Float[np.ndarray, " time"]]:
     """One episode for looking at: what was seen before each action, and the rewards.
 
     Returns:

@@ -1,0 +1,174 @@
+"""The loop: reproducible to the bit, resumable to the bit, and stopped only after a checkpoint."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradweave.training.config import Config
+from gradweave.training.errors import NonFiniteError, Stopped
+from gradweave.training.evaluation import evaluate, play_episode
+from gradweave.training.loop import Summary, load_agent, train
+from gradweave.training.presets import preset
+from gradweave.training.progress import Progress
+from gradweave.training.run_folder import RunFolder
+
+NUM_ENVS, NUM_STEPS, LENGTH, CHUNK = 4, 5, 2, 3
+WINDOW = NUM_ENVS * NUM_STEPS * LENGTH
+
+
+def small(tmp_path: Path, num_chunks: int = 4, **meta: Any) -> Config:
+    config = preset("discounting-chain")
+    return dataclasses.replace(
+        config,
+        inner=dataclasses.replace(config.inner, num_envs=NUM_ENVS, num_steps=NUM_STEPS),
+        meta=dataclasses.replace(config.meta, num_inner_steps=LENGTH, **meta),
+        network=dataclasses.replace(config.network, policy_layers=(8,), value_layers=(8,)),
+        run=dataclasses.replace(
+            config.run,
+            total_steps=num_chunks * CHUNK * WINDOW,
+            chunk_size=CHUNK,
+            checkpoint_every=CHUNK * WINDOW,
+            evaluate_every=0,
+            evaluation_episodes=3,
+            max_episode_steps=120,
+            runs_dir=str(tmp_path),
+        ),
+    )
+
+
+def run(config: Config, folder: RunFolder, *, resume: bool = False) -> Summary:
+    with open(os.devnull, "w") as nowhere, Progress(config.meta.learned, 1, stream=nowhere) as progress:
+        return train(config, folder, progress, resume=resume)
+
+
+def leaves(state: Any) -> list[np.ndarray[Any, Any]]:
+    keyless = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if leaf.dtype == state.key.dtype else leaf, state)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(keyless)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Summary]:
+    config = small(tmp_path_factory.mktemp("finished"))
+    with RunFolder.create(config) as folder:
+        return config, folder.path, run(config, folder)
+
+
+def test_a_run_logs_every_meta_step_and_counts_every_environment_step(finished: tuple[Config, Path, Summary]) -> None:
+    _, path, summary = finished
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["meta_step"] for row in rows] == list(range(1, 4 * CHUNK + 1))
+    # The first rollout comes before the first update and counts too.
+    assert [row["step"] for row in rows] == [NUM_ENVS * NUM_STEPS + n * WINDOW for n in range(1, 4 * CHUNK + 1)]
+    assert summary.environment_steps == rows[-1]["step"]
+    assert all(row["meta_gradient/discount"] != 0 for row in rows)
+    assert rows[-1]["eta/discount"] != rows[0]["eta/discount"]
+    assert rows[-1]["eta/entropy_cost"] == rows[0]["eta/entropy_cost"]
+    assert "evaluation/return" in rows[-1]
+    assert all("steps_per_second" not in row for row in rows)  # the clock would differ from run to run
+
+
+def test_same_seed_same_bits(finished: tuple[Config, Path, Summary], tmp_path: Path) -> None:
+    config, path, summary = finished
+    with RunFolder.create(
+        dataclasses.replace(config, run=dataclasses.replace(config.run, runs_dir=str(tmp_path)))
+    ) as f:
+        again = run(config, f)
+        assert (f.path / "metrics.jsonl").read_bytes() == (path / "metrics.jsonl").read_bytes()
+    for first, second in zip(leaves(summary.state), leaves(again.state), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_another_seed_other_numbers(finished: tuple[Config, Path, Summary], tmp_path: Path) -> None:
+    config, path, _ = finished
+    other = dataclasses.replace(config, run=dataclasses.replace(config.run, runs_dir=str(tmp_path), seed=1))
+    with RunFolder.create(other) as folder:
+        run(other, folder)
+        assert (folder.path / "metrics.jsonl").read_bytes() != (path / "metrics.jsonl").read_bytes()
+
+
+def test_a_resumed_run_is_the_run_that_never_stopped(finished: tuple[Config, Path, Summary], tmp_path: Path) -> None:
+    config, path, summary = finished
+    half = small(tmp_path, num_chunks=2)
+    with RunFolder.create(half) as folder:
+        run(half, folder)
+        # What a crash leaves: rows of meta-steps after the last checkpoint.
+        folder.metrics.write({"step": 10**9, "return": 1.0})
+    whole = dataclasses.replace(config, run=dataclasses.replace(config.run, runs_dir=str(tmp_path)))
+    with RunFolder.open(folder.path) as folder:
+        resumed = run(whole, folder, resume=True)
+        mine, theirs = (
+            [
+                {name: value for name, value in json.loads(line).items() if not name.startswith("evaluation")}
+                for line in (place / "metrics.jsonl").read_text().splitlines()
+            ]
+            for place in (folder.path, path)
+        )
+    assert mine == theirs
+    for first, second in zip(leaves(summary.state), leaves(resumed.state), strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_sigterm_stops_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small(tmp_path)
+    with RunFolder.create(config) as folder:
+        write = folder.metrics.write
+        monkeypatch.setattr(folder.metrics, "write", lambda row: (write(row), os.kill(os.getpid(), signal.SIGTERM)))
+        with pytest.raises(Stopped, match="gradweave resume"):
+            run(config, folder)
+        agent, state = load_agent(folder, warn=pytest.fail)
+        assert int(state.num_meta_steps) == CHUNK
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert agent.environment_steps(CHUNK) == NUM_ENVS * NUM_STEPS + CHUNK * WINDOW
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_non_finite_value_is_named(tmp_path: Path) -> None:
+    config = small(tmp_path)
+    config = dataclasses.replace(
+        config, inner=dataclasses.replace(config.inner, learning_rate=1e300, optimizer="sgd"), meta=config.meta
+    )
+    with RunFolder.create(config) as folder, pytest.raises(NonFiniteError, match="not finite at environment step"):
+        run(config, folder)
+
+
+def test_plain_learning_moves_no_meta_parameter(tmp_path: Path) -> None:
+    config = small(tmp_path, num_chunks=1, learned=())
+    with RunFolder.create(config) as folder:
+        summary = run(config, folder)
+        rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    assert len({row["eta/discount"] for row in rows}) == 1
+    assert not any(name.startswith("meta_gradient") for row in rows for name in row)
+
+
+def test_evaluation_plays_whole_episodes(finished: tuple[Config, Path, Summary]) -> None:
+    """On the chain every episode takes the same number of steps and pays 1 or 1.1 once, whatever the policy."""
+    _, _, summary = finished
+    result = evaluate(
+        summary.agent,
+        summary.state.learner.params,
+        summary.state.raw,
+        key=jax.random.key(0),
+        greedy=jnp.array(False),
+        num_episodes=5,
+        max_steps=1000,
+    )
+    assert len(set(np.asarray(result.lengths).tolist())) == 1
+    assert all(any(abs(value - pay) < 1e-6 for pay in (1.0, 1.1)) for value in np.asarray(result.returns).tolist())
+    observations, rewards = play_episode(
+        summary.agent,
+        summary.state.learner.params,
+        summary.state.raw,
+        key=jax.random.key(1),
+        greedy=True,
+        max_steps=1000,
+    )
+    assert len(rewards) == result.lengths[0] == len(observations.view)
+    assert rewards.sum() == pytest.approx(1.0) or rewards.sum() == pytest.approx(1.1)
