@@ -2,10 +2,11 @@
 
 from gradweave.agents.actor_critic import ActorCriticEta, Experience, OuterObjective, actor_critic, bundled_apply
 from gradweave.agents.optimizers import inner_optimizer, safe_clip_by_global_norm
-from gradweave.agents.self_tuning import MetaStepMetrics, SelfTuning, SelfTuningState
+from gradweave.agents.self_tuning import CollectedWindow, MetaStepMetrics, SelfTuning, SelfTuningState
 
 __all__ = [
     "ActorCriticEta",
+    "CollectedWindow",
     "Experience",
     "MetaStepMetrics",
     "OuterObjective",

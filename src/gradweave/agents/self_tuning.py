@@ -31,7 +31,7 @@ from gradweave.core.bijectors import split_learned
 from gradweave.envs import Observation, VectorEnvironment
 from gradweave.rl import EpisodeTotals, RolloutState, init_rollout, mode, rollout, sample
 
-__all__ = ["MetaStepMetrics", "SelfTuning", "SelfTuningState"]
+__all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuning", "SelfTuningState"]
 
 
 class SelfTuningState(NamedTuple):
@@ -80,6 +80,26 @@ class MetaStepMetrics(NamedTuple):
     inner: dict[str, Array]
     outer: dict[str, Array]
     finite: Bool[Array, ""]
+
+
+class CollectedWindow(NamedTuple):
+    """What L inner updates, and the rollouts between them, left behind.
+
+    Attributes:
+        recording: the learner's states, inner gradients and end.
+        batches: leading axis L + 1: batch k drives update k and, from k = 1 on, judges x_k.
+        rollout: where the environments stand afterwards.
+        batch: the last of `batches`.
+        aux: auxiliary scalars of the updates, and "gradient_norm"; leading axis L.
+        episodes: totals of each rollout, leading axis L.
+    """
+
+    recording: Recording
+    batches: Experience
+    rollout: RolloutState
+    batch: Experience
+    aux: dict[str, Array]
+    episodes: EpisodeTotals
 
 
 class SelfTuning(eqx.Module):
@@ -144,7 +164,7 @@ class SelfTuning(eqx.Module):
         key, reset_key, rollout_key = jax.random.split(key, 3)
         raw = self.initial_raw
         running = init_rollout(self.environment, key=reset_key)
-        running, batch, _ = self._collect(params, raw, running, key=rollout_key)
+        running, batch, _ = self.collect(params, raw, running, key=rollout_key)
         learner = self.problem.init(params)
         return SelfTuningState(
             learner=learner,
@@ -162,40 +182,69 @@ class SelfTuning(eqx.Module):
         jitted.
         """
         key, window_key = jax.random.split(state.key)
-        eta = constrain(state.raw, self.spec)
-        (learner, running, batch), window = self._learn(state, eta, window_key)
-        states, gradients, batches, inner, episodes = window
+        window = self.collect_window(state, key=window_key)
+        learner = window.recording.final_state
         raw, meta_state, memory = state.raw, state.meta_optimizer_state, state.estimator_state
         grad, outer_loss, outer = jax.tree.map(jnp.zeros_like, raw), jnp.zeros(()), {}
         if self.learns:
-            recording = Recording(states, gradients, learner) if isinstance(self.mode, MixedMode) else None
             result = meta_gradient(
                 self.problem,
                 raw,
                 self.spec,
                 state.learner,
-                jax.tree.map(lambda head, last: jnp.concatenate([head, last[None]]), batches, batch),
+                window.batches,
                 None,
                 estimator=self.estimator,
                 mode=self.mode,
                 estimator_state=memory,
-                recording=recording,
+                recording=window.recording if isinstance(self.mode, MixedMode) else None,
             )
             grad, outer_loss, memory = result.grad, result.outer_loss, result.estimator_state
             outer = jax.tree.map(jnp.mean, result.aux.outer)
             raw, meta_state = self._move(raw, grad, meta_state)
-        new_state = SelfTuningState(learner, raw, meta_state, memory, running, batch, key, state.num_meta_steps + 1)
+        new_state = SelfTuningState(
+            learner, raw, meta_state, memory, window.rollout, window.batch, key, state.num_meta_steps + 1
+        )
         metrics = MetaStepMetrics(
-            episodes=jax.tree.map(jnp.sum, episodes),
-            eta=eta,
+            episodes=jax.tree.map(jnp.sum, window.episodes),
+            eta=constrain(state.raw, self.spec),
             raw=state.raw,
             grad=grad,
             outer_loss=outer_loss,
-            inner=jax.tree.map(jnp.mean, inner),
+            inner=jax.tree.map(jnp.mean, window.aux),
             outer=outer,
             finite=_all_finite((learner.params, raw, grad)),
         )
         return new_state, metrics
+
+    def collect_window(self, state: SelfTuningState, *, key: Key[Array, ""]) -> CollectedWindow:
+        """L updates at fixed meta-parameters, each on the newest rollout, and a rollout after each. Moves no
+        meta-parameter.
+        """
+        eta = constrain(state.raw, self.spec)
+
+        def inner_step(carry: tuple[LearnerState, RolloutState, Experience], key: Key[Array, ""]) -> tuple[Any, Any]:
+            learner, running, batch = carry
+            gradient, aux = self.problem.inner_gradient(learner, eta, batch)
+            after = self.problem.apply_gradient(gradient, learner, eta)
+            running, next_batch, episodes = self.collect(after.params, state.raw, running, key=key)
+            aux = aux | {"gradient_norm": optax.tree.norm(gradient)}
+            return (after, running, next_batch), (learner, gradient, batch, aux, episodes)
+
+        start = (state.learner, state.rollout, state.batch)
+        end, kept = jax.lax.scan(inner_step, start, jax.random.split(key, self.num_inner_steps))
+        (learner, running, batch), (states, gradients, batches, aux, episodes) = end, kept
+        batches = jax.tree.map(lambda early, last: jnp.concatenate([early, last[None]]), batches, batch)
+        return CollectedWindow(Recording(states, gradients, learner), batches, running, batch, aux, episodes)
+
+    def collect(
+        self, params: PyTree, raw: ActorCriticEta, running: RolloutState, *, key: Key[Array, ""]
+    ) -> tuple[RolloutState, Experience, EpisodeTotals]:
+        """One inner batch: a rollout of every environment with these parameters."""
+        conditioning = self.conditioning(raw)
+        policy = self.policy(params, conditioning)
+        running, trajectory, episodes = rollout(policy, self.environment, running, self.num_steps, key=key)
+        return running, Experience(trajectory, conditioning), episodes
 
     def policy(self, params: PyTree, conditioning: Array | None) -> Any:
         """The sampled policy of these parameters, `(observations, key) -> actions`."""
@@ -220,28 +269,6 @@ class SelfTuning(eqx.Module):
         if not self.condition_on_eta:
             return None
         return ravel_pytree(split_learned(raw, self.spec)[0])[0]
-
-    def _learn(self, state: SelfTuningState, eta: ActorCriticEta, key: Key[Array, ""]) -> tuple[Any, Any]:
-        """L updates and rollouts; returns the end and what was recorded on the way."""
-
-        def inner_step(carry: tuple[LearnerState, RolloutState, Experience], key: Key[Array, ""]) -> tuple[Any, Any]:
-            learner, running, batch = carry
-            gradient, aux = self.problem.inner_gradient(learner, eta, batch)
-            after = self.problem.apply_gradient(gradient, learner, eta)
-            running, next_batch, episodes = self._collect(after.params, state.raw, running, key=key)
-            aux = aux | {"gradient_norm": optax.tree.norm(gradient)}
-            return (after, running, next_batch), (learner, gradient, batch, aux, episodes)
-
-        start = (state.learner, state.rollout, state.batch)
-        return jax.lax.scan(inner_step, start, jax.random.split(key, self.num_inner_steps))
-
-    def _collect(
-        self, params: PyTree, raw: ActorCriticEta, running: RolloutState, *, key: Key[Array, ""]
-    ) -> tuple[RolloutState, Experience, EpisodeTotals]:
-        conditioning = self.conditioning(raw)
-        policy = self.policy(params, conditioning)
-        running, trajectory, episodes = rollout(policy, self.environment, running, self.num_steps, key=key)
-        return running, Experience(trajectory, conditioning), episodes
 
     def _move(self, raw: ActorCriticEta, grad: ActorCriticEta, meta_state: PyTree) -> tuple[ActorCriticEta, PyTree]:
         with jax.numpy_dtype_promotion("standard"):  # as in GradientLearner: optax mixes integer counts and floats
