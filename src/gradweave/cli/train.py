@@ -22,7 +22,7 @@ from gradweave.training.config import (
     RunConfig,
 )
 from gradweave.training.config_file import read_config
-from gradweave.training.errors import OutOfMemory
+from gradweave.training.launch import launch
 from gradweave.training.presets import PRESETS, preset
 from gradweave.training.run_folder import RunFolder
 from gradweave.training.trackers import check_tracker
@@ -74,26 +74,8 @@ def parse_config(argv: Sequence[str]) -> Config:
 
 
 def run_loop(folder: RunFolder, *, resume: bool) -> None:
-    """Import JAX and the loop, run it in `folder`, write the report and say how it went."""
-    from gradweave.training.progress import Progress
-
-    config = folder.config
-    with Progress(config.meta.learned, config.run.total_steps) as progress:
-        progress.message(f"run folder: {folder.path}")
-        with progress.compiling("starting JAX"):
-            from gradweave.training.loop import train
-            from gradweave.training.runtime import describe_devices, enable_compilation_cache
-
-            enable_compilation_cache()
-            folder.add_provenance(describe_devices())
-        import jax
-
-        try:
-            summary = train(config, folder, progress, resume=resume)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise OutOfMemory("lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps") from error
+    """Train in `folder`, write the report and say how it went."""
+    summary = launch(folder, resume=resume)
     from gradweave.analysis.report import write_report
 
     played = {"sampled": summary.sampled, "greedy": summary.greedy, "random actions": summary.random}

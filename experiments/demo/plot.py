@@ -1,0 +1,51 @@
+"""Draws results/demo/figure.png from rows.csv alone: return and meta-parameters of every seed."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+PANELS = {
+    "return": "fruits per episode, training",
+    "evaluation/return": "fruits per episode, 128 evaluation episodes",
+    "eta/discount": "discount",
+    "eta/lambda_": "lambda",
+    "eta/entropy_cost": "entropy cost",
+    "eta/learning_rate": "learning rate",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to read, and where to write figure.png."""
+
+    results: Path = Path("results/demo")
+
+
+def main(options: Options) -> None:
+    """Reads rows.csv and draws one panel for each quantity."""
+    with (options.results / "rows.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(12, 6.5), layout="constrained")
+    for index, (name, title) in enumerate(PANELS.items()):
+        axis = figure.add_subplot(2, 3, index + 1)
+        for seed in sorted({row["seed"] for row in rows}):
+            points = [(float(row["step"]), float(row[name])) for row in rows if row["seed"] == seed and row[name]]
+            style = "o-" if "evaluation" in name else "-"
+            axis.plot(*zip(*points, strict=True), style, markersize=3, linewidth=1.2, label=f"seed {seed}")
+        if "return" in name:
+            axis.axhline(22, color="grey", linewidth=0.8, linestyle="--")
+        axis.set_title(title, fontsize=10)
+        axis.xaxis.set_major_formatter(EngFormatter())
+        axis.set_xlabel("environment steps")
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False)
+    figure.savefig(options.results / "figure.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

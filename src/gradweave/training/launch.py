@@ -1,0 +1,79 @@
+"""Starting and continuing runs: JAX is imported here, after everything that can be refused has been refused."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradweave.training.config import Config
+from gradweave.training.errors import ConfigError, OutOfMemory
+from gradweave.training.progress import Progress
+from gradweave.training.run_folder import RunFolder
+from gradweave.training.validation import validate
+
+if TYPE_CHECKING:  # imports JAX
+    from gradweave.training.loop import Summary
+
+__all__ = ["launch", "run_or_continue"]
+
+
+def launch(folder: RunFolder, *, resume: bool) -> "Summary":
+    """Imports JAX and the loop, and trains in `folder` with a table on standard error.
+
+    Raises:
+        OutOfMemory: the device ran out of it.
+        GradweaveError: as `gradweave.training.loop.train`.
+    """
+    config = folder.config
+    with Progress(config.meta.learned, config.run.total_steps) as progress:
+        progress.message(f"run folder: {folder.path}")
+        with progress.compiling("starting JAX"):
+            from gradweave.training.loop import train
+            from gradweave.training.runtime import describe_devices, enable_compilation_cache
+
+            enable_compilation_cache()
+            folder.add_provenance(describe_devices())
+        import jax
+
+        try:
+            return train(config, folder, progress, resume=resume)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise OutOfMemory("lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps") from error
+
+
+def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Summary]":
+    """Brings the one run in `config.run.runs_dir` to its end: starts it, continues it, or finds it finished.
+
+    For experiments: called again with the same configuration it picks up where it was stopped, and it lengthens a run
+    whose `total_steps` has grown.
+
+    Args:
+        config: checked here; its `runs_dir` must hold this run and no other.
+        argv: what to note in provenance.json as the command line.
+
+    Returns:
+        The run's folder and how it ended.
+
+    Raises:
+        ConfigError: the folder holds several runs, or one of another configuration.
+    """
+    validate(config)
+    found = sorted(path.parent for path in Path(config.run.runs_dir).glob("*/config.toml"))
+    if len(found) > 1:
+        raise ConfigError("run.runs_dir", config.run.runs_dir, "a folder with at most one run", "use another folder")
+    if not found:
+        with RunFolder.create(config, argv) as folder:
+            return folder.path, launch(folder, resume=False)
+    with RunFolder.open(found[0]) as folder:
+        same_length = dataclasses.replace(folder.config.run, total_steps=config.run.total_steps)
+        if dataclasses.replace(folder.config, run=same_length) != config:
+            raise ConfigError(
+                "run.runs_dir",
+                config.run.runs_dir,
+                "a folder whose run has this very configuration",
+                "use another folder, or remove this one",
+            )
+        folder.set_config(config)
+        return folder.path, launch(folder, resume=any(folder.checkpoints.glob("*.safetensors")))
