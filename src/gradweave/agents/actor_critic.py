@@ -15,7 +15,7 @@ al. 2022, arXiv 2211.10550).
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -143,8 +143,7 @@ def actor_critic(
 
 def bundled_apply(params: PyTree, observation: Observation, conditioning: Array | None) -> NetworkOutput:
     """`apply` for networks that are their own parameters, as those of `gradweave.rl` are."""
-    network: Callable[..., NetworkOutput] = params  # a pytree that is also a function
-    return network(observation, conditioning)
+    return cast(Callable[..., NetworkOutput], params)(observation, conditioning)
 
 
 def _evaluate(apply: Apply, params: PyTree, batch: Experience) -> _Outputs:
