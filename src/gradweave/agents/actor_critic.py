@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PyTree
 from gradweave.core import GradientLearner, LearnerState
 from gradweave.envs import Observation
 from gradweave.rl import (
+    ActorCriticNetwork,
     NetworkOutput,
     Trajectory,
     entropy_bonus,
@@ -143,13 +144,14 @@ def actor_critic(
 
 def bundled_apply(params: PyTree, observation: Observation, conditioning: Array | None) -> NetworkOutput:
     """`apply` for networks that are their own parameters, as those of `gradweave.rl` are."""
-    return cast(Callable[..., NetworkOutput], params)(observation, conditioning)
+    return cast(ActorCriticNetwork, params)(observation, conditioning)
 
 
 def _evaluate(apply: Apply, params: PyTree, batch: Experience) -> _Outputs:
-    def evaluate(observations: Observation) -> NetworkOutput:
-        over_batch = jax.vmap(lambda observation: apply(params, observation, batch.conditioning))
-        return jax.vmap(over_batch)(observations)
+    def evaluate_one(observation: Observation) -> NetworkOutput:
+        return apply(params, observation, batch.conditioning)
+
+    evaluate = jax.vmap(jax.vmap(evaluate_one))
 
     trajectory = batch.trajectory
     # The last observation is evaluated apart, because neither its policy nor its gradient is needed by the learner.
