@@ -14,34 +14,22 @@ learned discount, which biases the outer advantage upwards and the meta-gradient
 al. 2022, arXiv 2211.10550).
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
+from gradweave.agents.experience import Apply, Experience, Outputs, evaluate_network, head_returns, policy_terms
+from gradweave.agents.objectives import OuterObjective, outer_actor_critic_loss
 from gradweave.core import GradientLearner, LearnerState
 from gradweave.envs import Observation
-from gradweave.rl import (
-    ActorCriticNetwork,
-    NetworkOutput,
-    Trajectory,
-    entropy_bonus,
-    lambda_returns,
-    log_prob,
-    next_values,
-    policy_gradient_loss,
-    trajectory_discounts,
-    trajectory_lambda,
-    value_loss,
-)
+from gradweave.rl import ActorCriticNetwork, NetworkOutput, Trajectory, value_loss
 
-__all__ = ["ActorCriticEta", "Experience", "OuterObjective", "actor_critic"]
+__all__ = ["ActorCriticEta", "actor_critic", "bundled_apply", "parameter_groups"]
 
-Apply = Callable[[PyTree, Observation, Array | None], NetworkOutput]
-"""`(params, one observation, conditioning or None) -> NetworkOutput`."""
+TargetWriting = Literal["differentiated", "stopped"]
 
 
 class ActorCriticEta(NamedTuple):
@@ -52,7 +40,7 @@ class ActorCriticEta(NamedTuple):
         lambda_: mixing of the lambda-return, in (0, 1).
         entropy_cost: weight of the entropy bonus, above 0.
         value_cost: weight of the value loss, above 0.
-        learning_rate: step size of the inner optimiser, above 0.
+        learning_rate: step size of the inner optimiser, above 0; or a dict of them, one for each group of parameters.
     """
 
     discount: Any
@@ -60,45 +48,6 @@ class ActorCriticEta(NamedTuple):
     entropy_cost: Any
     value_cost: Any
     learning_rate: Any
-
-
-class Experience(NamedTuple):
-    """One inner batch: what a rollout of all environments collected, (time, batch, ...), and what the network was
-    conditioned on.
-
-    `conditioning` is the vector that the network was fed beside the observation, or None. It is data: the meta-gradient
-    does not flow through it.
-    """
-
-    trajectory: Trajectory
-    conditioning: Float[Array, " size"] | None = None
-
-
-class OuterObjective(NamedTuple):
-    """The fixed hyper-parameters by which meta-parameters are judged.
-
-    Attributes:
-        discount: gamma', in (0, 1].
-        lambda_: lambda', in [0, 1].
-        value_cost: weight of the value loss; 0 leaves it out.
-        entropy_cost: weight of the entropy bonus; 0 leaves it out.
-        critic_cost: weight of the outer critic's value loss in the *inner* loss; without effect when the network has
-            none.
-    """
-
-    discount: float = 0.997
-    lambda_: float = 0.95
-    value_cost: float = 0.5
-    entropy_cost: float = 0.0
-    critic_cost: float = 0.5
-
-
-class _Outputs(NamedTuple):
-    """The network on everything a batch holds."""
-
-    steps: NetworkOutput  # (time, batch)
-    last: NetworkOutput  # (1, batch): the observation after the last step; only its values are used
-    final: NetworkOutput | None  # (time, batch): what each step led to, when the environment truncates
 
 
 class _Targets(NamedTuple):
@@ -110,7 +59,12 @@ class _Targets(NamedTuple):
 
 
 def actor_critic(
-    apply: Apply, optimizer: optax.GradientTransformation, outer: OuterObjective | None = None
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    outer: OuterObjective | None = None,
+    *,
+    targets: TargetWriting = "differentiated",
+    learning_rate_groups: PyTree = None,
 ) -> GradientLearner:
     """Advantage actor-critic as a meta-problem over `ActorCriticEta` and batches of `Experience`.
 
@@ -119,27 +73,78 @@ def actor_critic(
             outer critic, or None for none. `bundled_apply` for the networks of `gradweave.rl`.
         optimizer: gives directions without a learning rate; see `inner_optimizer`.
         outer: what meta-parameters are judged by; the default is Jumanji's (0.997, 0.95).
+        targets: "differentiated", or "stopped" for comparison with code that writes `stop_gradient` around the critic
+            inside the inner loss: the learner is the same, but the meta-gradient loses the path from the parameters
+            through the targets, and with two or more inner updates it is no longer the derivative of anything. See
+            docs/stopped-targets.md for how far off it is.
+        learning_rate_groups: a pytree like the parameters, or a prefix of them, whose leaves are names;
+            `eta.learning_rate` is then a dict with one rate for each name. See `parameter_groups`. None: one rate.
 
     Returns:
         A `GradientLearner`; its state is `learner.init(params)`, its aux a dict of scalars for logging.
+
+    Raises:
+        ValueError: `targets` is neither of the two.
     """
+    if targets not in ("differentiated", "stopped"):
+        raise ValueError(
+            f'actor_critic(targets={targets!r}): accepted are "differentiated", which is right, and "stopped", for '
+            "comparison with published code."
+        )
     outer = OuterObjective() if outer is None else outer
 
-    def forward(params: PyTree, batch: Experience) -> _Outputs:
-        return _evaluate(apply, params, batch)
+    def forward(params: PyTree, batch: Experience) -> Outputs:
+        return evaluate_network(apply, params, batch)
 
-    def targets(outputs: _Outputs, eta: ActorCriticEta, batch: Experience) -> _Targets:
+    def targets_of(outputs: Outputs, eta: ActorCriticEta, batch: Experience) -> _Targets:
+        if targets == "stopped":
+            # Removes d(targets)/d(parameters) from the meta-gradient, the very path that must not be removed: this is
+            # the option that shows what becomes of it then.
+            outputs = jax.lax.stop_gradient(outputs)
         return _inner_targets(outputs, eta, batch.trajectory, outer)
 
     def loss(
-        outputs: _Outputs, targets: _Targets, eta: ActorCriticEta, batch: Experience
+        outputs: Outputs, targets: _Targets, eta: ActorCriticEta, batch: Experience
     ) -> tuple[Array, dict[str, Array]]:
         return _inner_loss(outputs, targets, eta, batch.trajectory, outer)
 
-    def outer_loss(state: LearnerState, batch: Experience) -> tuple[Array, dict[str, Array]]:
-        return _outer_loss(state.params, batch.trajectory, outer)
+    def learning_rate(eta: ActorCriticEta) -> PyTree:
+        if learning_rate_groups is None:
+            return eta.learning_rate
+        return jax.tree.map(lambda name: eta.learning_rate[name], learning_rate_groups)
 
-    return GradientLearner(targets, loss, optimizer, lambda eta: eta.learning_rate, outer_loss, forward=forward)
+    def outer_loss(state: LearnerState, batch: Experience) -> tuple[Array, dict[str, Array]]:
+        return outer_actor_critic_loss(state.params, batch, outer)
+
+    return GradientLearner(targets_of, loss, optimizer, learning_rate, outer_loss, forward=forward)
+
+
+def parameter_groups(params: PyTree, groups: Mapping[str, str], *, default: str) -> PyTree:
+    """A name for each parameter, for `actor_critic(learning_rate_groups=...)`.
+
+    Args:
+        params: the parameters, or their shapes (`jax.eval_shape`).
+        groups: part of a path -> name, the first match counts. Paths are written as `jax.tree_util.keystr` does, for
+            instance ".policy_head[0].weight" or "['params']['Dense_0']['kernel']".
+        default: the name of all other parameters.
+
+    Returns:
+        A pytree of the structure of `params` whose leaves are names.
+
+    Raises:
+        ValueError: an entry of `groups` matches no parameter.
+
+    Example:
+        >>> params = {"torso": {"w": 1.0, "b": 0.0}, "head": {"w": 2.0}}
+        >>> parameter_groups(params, {"head": "fast"}, default="slow")
+        {'head': {'w': 'fast'}, 'torso': {'b': 'slow', 'w': 'slow'}}
+    """
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    unused = [part for part in groups if not any(part in path for path in paths)]
+    if unused:
+        raise ValueError(f"no parameter's path contains {unused}; the paths are {paths}.")
+    names = [next((name for part, name in groups.items() if part in path), default) for path in paths]
+    return jax.tree.unflatten(jax.tree.structure(params), names)
 
 
 def bundled_apply(params: PyTree, observation: Observation, conditioning: Array | None) -> NetworkOutput:
@@ -147,51 +152,18 @@ def bundled_apply(params: PyTree, observation: Observation, conditioning: Array 
     return cast(ActorCriticNetwork, params)(observation, conditioning)
 
 
-def _evaluate(apply: Apply, params: PyTree, batch: Experience) -> _Outputs:
-    def evaluate_one(observation: Observation) -> NetworkOutput:
-        return apply(params, observation, batch.conditioning)
-
-    evaluate = jax.vmap(jax.vmap(evaluate_one))
-
-    trajectory = batch.trajectory
-    # The last observation is evaluated apart, because neither its policy nor its gradient is needed by the learner.
-    steps = evaluate(jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations))
-    last = evaluate(jax.tree.map(lambda leaf: leaf[-1:], trajectory.observations))
-    final = None if trajectory.final_observations is None else evaluate(trajectory.final_observations)
-    return _Outputs(steps, last, final)
-
-
-def _returns(
-    outputs: _Outputs, trajectory: Trajectory, head: str, discount: Any, lambda_: Any
-) -> Float[Array, "time batch"]:
-    """Lambda-returns bootstrapped from one of the value heads, "value" or "outer_value"."""
-    values = jnp.concatenate([getattr(outputs.steps, head), getattr(outputs.last, head)])
-    final_values = None if outputs.final is None else getattr(outputs.final, head)
-    bootstraps = next_values(trajectory, values, final_values)
-    dtype = values.dtype
-
-    def one(rewards: Array, terminations: Array, truncations: Array, bootstraps: Array) -> Array:
-        discounts = trajectory_discounts(jnp.asarray(discount, dtype), terminations)
-        return lambda_returns(
-            rewards, discounts, bootstraps, trajectory_lambda(jnp.asarray(lambda_, dtype), truncations)
-        )
-
-    rewards = trajectory.rewards.astype(dtype)
-    return jax.vmap(one, in_axes=1, out_axes=1)(rewards, trajectory.terminations, trajectory.truncations, bootstraps)
-
-
-def _inner_targets(outputs: _Outputs, eta: ActorCriticEta, trajectory: Trajectory, outer: OuterObjective) -> _Targets:
-    returns = _returns(outputs, trajectory, "value", eta.discount, eta.lambda_)
+def _inner_targets(outputs: Outputs, eta: ActorCriticEta, trajectory: Trajectory, outer: OuterObjective) -> _Targets:
+    returns = head_returns(outputs, trajectory, "value", eta.discount, eta.lambda_)
     outer_returns = None
     if outputs.steps.outer_value is not None:
-        outer_returns = _returns(outputs, trajectory, "outer_value", outer.discount, outer.lambda_)
+        outer_returns = head_returns(outputs, trajectory, "outer_value", outer.discount, outer.lambda_)
     return _Targets(returns - outputs.steps.value, returns, outer_returns)
 
 
 def _inner_loss(
-    outputs: _Outputs, targets: _Targets, eta: ActorCriticEta, trajectory: Trajectory, outer: OuterObjective
+    outputs: Outputs, targets: _Targets, eta: ActorCriticEta, trajectory: Trajectory, outer: OuterObjective
 ) -> tuple[Array, dict[str, Array]]:
-    policy, entropy = _policy_terms(outputs, targets.advantages, trajectory)
+    policy, entropy = policy_terms(outputs, targets.advantages, trajectory)
     value = value_loss(outputs.steps.value, targets.returns)
     total = policy + eta.value_cost * value - eta.entropy_cost * entropy
     aux = {"policy_loss": policy, "value_loss": value, "entropy": entropy}
@@ -200,27 +172,3 @@ def _inner_loss(
         total = total + outer.critic_cost * critic
         aux["outer_critic_loss"] = critic
     return total, aux
-
-
-def _outer_loss(outputs: _Outputs, trajectory: Trajectory, outer: OuterObjective) -> tuple[Array, dict[str, Array]]:
-    head = "value" if outputs.steps.outer_value is None else "outer_value"
-    values = getattr(outputs.steps, head)
-    # Removes d(returns)/d(parameters) and, in the advantage, d(values)/d(parameters): the outer gradient is the policy
-    # gradient and the semi-gradient of the value error at the judged parameters, as in Xu et al. 2018. No inner update
-    # lies behind this point, so that, unlike in an inner loss, nothing else is removed with it.
-    returns = jax.lax.stop_gradient(_returns(outputs, trajectory, head, outer.discount, outer.lambda_))
-    advantages = returns - jax.lax.stop_gradient(values)
-    policy, entropy = _policy_terms(outputs, advantages, trajectory)
-    total = policy
-    if outer.value_cost != 0:
-        total = total + outer.value_cost * value_loss(values, returns)
-    if outer.entropy_cost != 0:
-        total = total - outer.entropy_cost * entropy
-    return total, {"outer_policy_loss": policy, "outer_advantage": advantages.mean()}
-
-
-def _policy_terms(outputs: _Outputs, advantages: Array, trajectory: Trajectory) -> tuple[Array, Array]:
-    """(policy-gradient loss, mean entropy)."""
-    mask = jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations.action_mask)
-    log_probs = log_prob(outputs.steps.logits, mask, trajectory.actions)
-    return policy_gradient_loss(log_probs, advantages), entropy_bonus(outputs.steps.logits, mask)

@@ -7,7 +7,7 @@ loss alone. The environment is never inside a differentiated function: states, i
 while learning, and the meta-gradient is taken of the recording.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,90 +16,39 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from gradweave.agents.actor_critic import ActorCriticEta, Apply, Experience
+from gradweave.agents.actor_critic import ActorCriticEta
+from gradweave.agents.experience import AdvantageMoments, Apply, Experience, policy_logits
+from gradweave.agents.objectives import OuterObjective, log_likelihood, mean_reward
+from gradweave.agents.running import (
+    WindowStatistics,
+    advantage_moments,
+    empty_statistics,
+    reward_baseline,
+    with_window,
+)
+from gradweave.agents.schedule import ScheduleNetwork
+from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState
 from gradweave.core import (
     AbstractEstimator,
     AbstractMode,
     GradientLearner,
     LearnerState,
+    MetaGradient,
+    MetaProblemLike,
     MixedMode,
     Recording,
+    SamplingCorrection,
     constrain,
+    contextual,
+    corrected_meta_gradient,
     meta_gradient,
 )
 from gradweave.core.bijectors import split_learned
+from gradweave.core.sampling_correction import check_correctable
 from gradweave.envs import Observation, VectorEnvironment
 from gradweave.rl import EpisodeTotals, RolloutState, init_rollout, mode, rollout, sample
 
 __all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuning", "SelfTuningState"]
-
-
-class SelfTuningState(NamedTuple):
-    """Everything that changes: arrays only, so that it can be checkpointed and scanned.
-
-    Attributes:
-        learner: parameters and inner optimiser.
-        raw: unconstrained meta-parameters.
-        meta_optimizer_state: of the meta-optimiser.
-        estimator_state: the estimator's memory, or None.
-        rollout: the running episodes.
-        batch: the newest rollout, not yet used for an update.
-        key: for all randomness to come.
-        num_meta_steps: windows finished so far.
-    """
-
-    learner: LearnerState
-    raw: ActorCriticEta
-    meta_optimizer_state: PyTree
-    estimator_state: PyTree
-    rollout: RolloutState
-    batch: Experience
-    key: Key[Array, ""]
-    num_meta_steps: Int[Array, ""]
-
-
-class MetaStepMetrics(NamedTuple):
-    """What one meta-step reports. Inner quantities are means over the window.
-
-    Attributes:
-        episodes: totals over the episodes that ended within the window.
-        eta: the natural meta-parameters that the window used.
-        raw: the same, unconstrained.
-        grad: the meta-gradient with respect to `raw`; 0 where nothing is learned.
-        outer_loss: what was differentiated; 0 for plain learning.
-        inner: auxiliary scalars of the inner updates, and "gradient_norm".
-        outer: auxiliary scalars of the outer loss, empty for plain learning.
-        finite: whether parameters, meta-parameters and meta-gradient are all finite.
-    """
-
-    episodes: EpisodeTotals
-    eta: ActorCriticEta
-    raw: ActorCriticEta
-    grad: ActorCriticEta
-    outer_loss: Float[Array, ""]
-    inner: dict[str, Array]
-    outer: dict[str, Array]
-    finite: Bool[Array, ""]
-
-
-class CollectedWindow(NamedTuple):
-    """What L inner updates, and the rollouts between them, left behind.
-
-    Attributes:
-        recording: the learner's states, inner gradients and end.
-        batches: leading axis L + 1: batch k drives update k and, from k = 1 on, judges x_k.
-        rollout: where the environments stand afterwards.
-        batch: the last of `batches`.
-        aux: auxiliary scalars of the updates, and "gradient_norm"; leading axis L.
-        episodes: totals of each rollout, leading axis L.
-    """
-
-    recording: Recording
-    batches: Experience
-    rollout: RolloutState
-    batch: Experience
-    aux: dict[str, Array]
-    episodes: EpisodeTotals
 
 
 class SelfTuning(eqx.Module):
@@ -118,6 +67,11 @@ class SelfTuning(eqx.Module):
         num_inner_steps: L, at least 1.
         num_steps: steps of each environment in one inner batch.
         condition_on_eta: feed the learned raw meta-parameters to the network (Xu et al. 2018, section 2.3).
+        objective: the outer objective that `problem` was made with; needed only where it has a `kl_cost` or
+            standardises advantages, for which more has to be noted than the trajectories.
+        sampling_correction: account for how the meta-parameters change the data; None does not.
+        schedule: a network that moves the meta-parameters by statistics of learning; None leaves them to the
+            meta-optimiser alone.
     """
 
     problem: GradientLearner
@@ -131,6 +85,9 @@ class SelfTuning(eqx.Module):
     num_inner_steps: int = eqx.field(static=True)
     num_steps: int = eqx.field(static=True)
     condition_on_eta: bool = eqx.field(static=True, default=False)
+    objective: OuterObjective | None = None
+    sampling_correction: SamplingCorrection | None = None
+    schedule: ScheduleNetwork | None = None
 
     def __check_init__(self) -> None:
         if self.num_inner_steps < 1 or self.num_steps < 1:
@@ -139,6 +96,13 @@ class SelfTuning(eqx.Module):
             )
         if self.learns:
             self.estimator.check(self.num_inner_steps)
+            if self.sampling_correction is not None:
+                check_correctable(self.estimator)
+        elif self.schedule is not None:
+            raise ValueError(
+                "a schedule moves learned meta-parameters, but every leaf of the spec is Fixed; let one be learned, or "
+                "leave the schedule out."
+            )
 
     @property
     def learns(self) -> bool:
@@ -161,20 +125,24 @@ class SelfTuning(eqx.Module):
             params: the network's initial parameters.
             key: for the environments and all randomness after.
         """
+        raw: PyTree = self.initial_raw
+        if self.schedule is not None:
+            key, schedule_key = jax.random.split(key)
+            raw = self.schedule.init(raw, self.spec, key=schedule_key)
         key, reset_key, rollout_key = jax.random.split(key, 3)
-        raw = self.initial_raw
         running = init_rollout(self.environment, key=reset_key)
         running, batch, _ = self.collect(params, raw, running, key=rollout_key)
         learner = self.problem.init(params)
         return SelfTuningState(
             learner=learner,
             raw=raw,
-            meta_optimizer_state=self.meta_optimizer.init(raw),
-            estimator_state=self.estimator.init(raw, self.spec, learner),
+            meta_optimizer_state=self.meta_optimizer.init(split_learned(raw, self.meta_spec)[0]),
+            estimator_state=self.estimator.init(raw, self.meta_spec, learner),
             rollout=running,
             batch=batch,
             key=key,
             num_meta_steps=jnp.zeros((), jnp.int32),
+            statistics=self._statistics(),
         )
 
     def step(self, state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
@@ -184,32 +152,27 @@ class SelfTuning(eqx.Module):
         key, window_key = jax.random.split(state.key)
         window = self.collect_window(state, key=window_key)
         learner = window.recording.final_state
-        raw, meta_state, memory = state.raw, state.meta_optimizer_state, state.estimator_state
+        raw, meta_state = state.raw, state.meta_optimizer_state
+        memory, statistics = state.estimator_state, state.statistics
         grad, outer_loss, outer = jax.tree.map(jnp.zeros_like, raw), jnp.zeros(()), {}
         if self.learns:
-            result = meta_gradient(
-                self.problem,
-                raw,
-                self.spec,
-                state.learner,
-                window.batches,
-                None,
-                estimator=self.estimator,
-                mode=self.mode,
-                estimator_state=memory,
-                recording=window.recording if isinstance(self.mode, MixedMode) else None,
-            )
+            result = self.window_gradient(state, window)
             grad, outer_loss, memory = result.grad, result.outer_loss, result.estimator_state
             outer = jax.tree.map(jnp.mean, result.aux.outer)
             raw, meta_state = self._move(raw, grad, meta_state)
+            statistics = with_window(statistics, outer, window.batches.trajectory.rewards)
+        if self.schedule is not None:
+            context = state.raw.context.observe(window.episodes, window.aux["gradient_norm"])
+            raw = raw._replace(context=context)
         new_state = SelfTuningState(
-            learner, raw, meta_state, memory, window.rollout, window.batch, key, state.num_meta_steps + 1
+            learner, raw, meta_state, memory, window.rollout, window.batch, key, state.num_meta_steps + 1, statistics
         )
         metrics = MetaStepMetrics(
             episodes=jax.tree.map(jnp.sum, window.episodes),
-            eta=constrain(state.raw, self.spec),
-            raw=state.raw,
-            grad=grad,
+            eta=self.eta(state.raw),
+            raw=self.raw_eta(state.raw),
+            # A schedule adds to its base, so that the derivative by the base is that by the sum.
+            grad=grad if self.schedule is None else grad.weights.base,
             outer_loss=outer_loss,
             inner=jax.tree.map(jnp.mean, window.aux),
             outer=outer,
@@ -217,11 +180,63 @@ class SelfTuning(eqx.Module):
         )
         return new_state, metrics
 
+    @property
+    def meta_problem(self) -> MetaProblemLike:
+        """What is differentiated: `problem`, over the schedule's weights if there is one."""
+        schedule = self.schedule
+        if schedule is None:
+            return self.problem
+        return contextual(self.problem, lambda weights, context: schedule.eta(weights, context, self.spec))
+
+    @property
+    def meta_spec(self) -> PyTree:
+        """Bijectors of the raw meta-parameters as the state holds them."""
+        return self.spec if self.schedule is None else self.schedule.spec(self.spec)
+
+    def raw_eta(self, raw: PyTree) -> ActorCriticEta:
+        """The unconstrained meta-parameters in use: `raw` itself, or what a schedule makes of it."""
+        return raw if self.schedule is None else self.schedule.raw_eta(raw.weights, raw.context, self.spec)
+
+    def eta(self, raw: PyTree) -> ActorCriticEta:
+        """The natural meta-parameters in use."""
+        return constrain(self.raw_eta(raw), self.spec)
+
+    def window_gradient(self, state: SelfTuningState, window: CollectedWindow) -> MetaGradient:
+        """The meta-gradient of a window that was collected from `state`."""
+        recording = window.recording if isinstance(self.mode, MixedMode) else None
+        if self.sampling_correction is None:
+            return meta_gradient(
+                self.meta_problem,
+                state.raw,
+                self.meta_spec,
+                state.learner,
+                window.batches,
+                None,
+                estimator=self.estimator,
+                mode=self.mode,
+                estimator_state=state.estimator_state,
+                recording=recording,
+            )
+        return corrected_meta_gradient(
+            self.meta_problem,
+            state.raw,
+            self.meta_spec,
+            state.learner,
+            window.batches,
+            correction=self.sampling_correction,
+            log_prob=log_likelihood,
+            reward=mean_reward,
+            estimator=self.estimator,
+            baseline=reward_baseline(state.statistics),
+            mode=self.mode,
+            recording=recording,
+        )
+
     def collect_window(self, state: SelfTuningState, *, key: Key[Array, ""]) -> CollectedWindow:
         """L updates at fixed meta-parameters, each on the newest rollout, and a rollout after each. Moves no
         meta-parameter.
         """
-        eta = constrain(state.raw, self.spec)
+        eta = self.eta(state.raw)
 
         def inner_step(carry: tuple[LearnerState, RolloutState, Experience], key: Key[Array, ""]) -> tuple[Any, Any]:
             learner, running, batch = carry
@@ -235,10 +250,11 @@ class SelfTuning(eqx.Module):
         end, kept = jax.lax.scan(inner_step, start, jax.random.split(key, self.num_inner_steps))
         (learner, running, batch), (states, gradients, batches, aux, episodes) = end, kept
         batches = jax.tree.map(lambda early, last: jnp.concatenate([early, last[None]]), batches, batch)
+        batches = self._annotated(batches, state)
         return CollectedWindow(Recording(states, gradients, learner), batches, running, batch, aux, episodes)
 
     def collect(
-        self, params: PyTree, raw: ActorCriticEta, running: RolloutState, *, key: Key[Array, ""]
+        self, params: PyTree, raw: PyTree, running: RolloutState, *, key: Key[Array, ""]
     ) -> tuple[RolloutState, Experience, EpisodeTotals]:
         """One inner batch: a rollout of every environment with these parameters."""
         conditioning = self.conditioning(raw)
@@ -264,16 +280,43 @@ class SelfTuning(eqx.Module):
 
         return act
 
-    def conditioning(self, raw: ActorCriticEta) -> Float[Array, " size"] | None:
-        """What the network is fed beside the observation: the learned raw meta-parameters, or None."""
-        if not self.condition_on_eta:
+    def conditioning(self, raw: PyTree) -> Float[Array, " size"] | None:
+        """What the network is fed beside the observation: the learned raw meta-parameters, None if there are none."""
+        if not (self.condition_on_eta and self.learns):
             return None
-        return ravel_pytree(split_learned(raw, self.spec)[0])[0]
+        return ravel_pytree(split_learned(self.raw_eta(raw), self.spec)[0])[0]
 
-    def _move(self, raw: ActorCriticEta, grad: ActorCriticEta, meta_state: PyTree) -> tuple[ActorCriticEta, PyTree]:
+    def _annotated(self, batches: Experience, state: SelfTuningState) -> Experience:
+        """The batches of a window with what the outer objective reads beside them."""
+        objective = self.objective
+        if objective is None or not self.learns:
+            return batches
+        if objective.kl_cost != 0:
+            logits = jax.lax.map(lambda batch: policy_logits(self.apply, state.learner.params, batch), batches)
+            batches = batches._replace(anchor_logits=logits)
+        if objective.standardize_advantages and state.statistics is not None:
+            moments = advantage_moments(state.statistics)
+            count = self.num_inner_steps + 1
+            batches = batches._replace(
+                advantage_moments=AdvantageMoments(*(jnp.broadcast_to(moment, (count,)) for moment in moments))
+            )
+        return batches
+
+    def _statistics(self) -> WindowStatistics | None:
+        """Before the first window."""
+        moments = self.objective is not None and self.objective.standardize_advantages
+        return empty_statistics(
+            moments=self.learns and moments, reward=self.learns and self.sampling_correction is not None
+        )
+
+    def _move(self, raw: PyTree, grad: PyTree, meta_state: PyTree) -> tuple[PyTree, PyTree]:
+        # Fixed leaves are kept away from the meta-optimiser: one with weight decay, say, would move them without a
+        # gradient.
+        learned, fixed = split_learned(raw, self.meta_spec)
+        slopes, _ = split_learned(grad, self.meta_spec)
         with jax.numpy_dtype_promotion("standard"):  # as in GradientLearner: optax mixes integer counts and floats
-            updates, meta_state = self.meta_optimizer.update(grad, meta_state, raw)
-        return jax.tree.map(jnp.add, raw, updates), meta_state
+            updates, meta_state = self.meta_optimizer.update(slopes, meta_state, learned)
+        return eqx.combine(jax.tree.map(jnp.add, learned, updates), fixed), meta_state
 
 
 def _all_finite(tree: PyTree) -> Bool[Array, ""]:

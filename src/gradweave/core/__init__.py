@@ -1,17 +1,23 @@
 """Meta-gradients of any learner. Knows neither reinforcement learning nor environments."""
 
 from gradweave.core.bijectors import AbstractBijector, Fixed, Interval, Positive, Unbounded, constrain, unconstrain
+from gradweave.core.context import Contextual, contextual, contextual_spec
 from gradweave.core.differences import finite_difference
 from gradweave.core.estimators import (
     AbstractEstimator,
     AbstractLinearEstimator,
+    AbstractMixCriterion,
+    AdaptiveMix,
+    AdaptiveMixState,
     AntitheticEvolutionStrategies,
     Bootstrapped,
     Differentiand,
     EvolutionStrategies,
     HorizonMix,
+    LeastError,
     PersistentEvolutionStrategies,
     RandomTruncation,
+    SignalToNoise,
     Trace,
     Truncated,
     Unrolled,
@@ -24,15 +30,20 @@ from gradweave.core.learner import GradientLearner, LearnerState
 from gradweave.core.meta_gradient import MetaGradient, horizon_gradients, meta_gradient, truncated_gradients
 from gradweave.core.modes import AbstractMode, Differentiated, ForwardMode, KernelWeights, MixedMode, ReverseMode
 from gradweave.core.problem import MetaProblem, MetaProblemLike, Recording, Window, WindowAux, unroll
+from gradweave.core.sampling_correction import SamplingCorrection, corrected_meta_gradient
 from gradweave.core.statistics import EstimatorStatistics, estimator_statistics, gradient_samples
 
 __all__ = [
     "AbstractBijector",
     "AbstractEstimator",
     "AbstractLinearEstimator",
+    "AbstractMixCriterion",
     "AbstractMode",
+    "AdaptiveMix",
+    "AdaptiveMixState",
     "AntitheticEvolutionStrategies",
     "Bootstrapped",
+    "Contextual",
     "Differentiand",
     "Differentiated",
     "EstimatorStatistics",
@@ -44,6 +55,7 @@ __all__ = [
     "Interval",
     "KernelWeights",
     "LearnerState",
+    "LeastError",
     "MetaGradient",
     "MetaProblem",
     "MetaProblemLike",
@@ -53,6 +65,8 @@ __all__ = [
     "RandomTruncation",
     "Recording",
     "ReverseMode",
+    "SamplingCorrection",
+    "SignalToNoise",
     "Trace",
     "Truncated",
     "Unbounded",
@@ -61,6 +75,9 @@ __all__ = [
     "WindowAux",
     "WindowMix",
     "constrain",
+    "contextual",
+    "contextual_spec",
+    "corrected_meta_gradient",
     "estimator_statistics",
     "euclidean_distance",
     "finite_difference",

@@ -1,0 +1,140 @@
+"""What an actor-critic learns from: one batch of experience, and what its network says of it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from gradweave.envs import Observation
+from gradweave.rl import (
+    NetworkOutput,
+    Trajectory,
+    entropy_bonus,
+    lambda_returns,
+    log_prob,
+    next_values,
+    policy_gradient_loss,
+    trajectory_discounts,
+    trajectory_lambda,
+)
+
+__all__ = [
+    "AdvantageMoments",
+    "Apply",
+    "Experience",
+    "Outputs",
+    "action_log_probs",
+    "evaluate_network",
+    "head_returns",
+    "policy_logits",
+    "policy_terms",
+]
+
+Apply = Callable[[PyTree, Observation, Array | None], NetworkOutput]
+"""`(params, one observation, conditioning or None) -> NetworkOutput`."""
+
+
+class AdvantageMoments(NamedTuple):
+    """Running statistics of outer advantages, data of earlier windows.
+
+    Attributes:
+        mean: their mean.
+        std: their standard deviation, above 0.
+    """
+
+    mean: Float[Array, "*steps"]
+    std: Float[Array, "*steps"]
+
+
+class Experience(NamedTuple):
+    """One inner batch: what a rollout of all environments collected, (time, batch, ...), and what the network was
+    conditioned on.
+
+    Everything in it is data: no meta-gradient flows through it.
+
+    Attributes:
+        trajectory: what was seen, done and paid.
+        conditioning: the vector that the network was fed beside the observation, or None.
+        anchor_logits: what the policy before the window, x_0, would have said at every step; (time, batch, actions).
+            Only for an outer objective with a `kl_cost`, else None.
+        advantage_moments: only for an outer objective that standardises advantages, else None.
+    """
+
+    trajectory: Trajectory
+    conditioning: Float[Array, "*steps size"] | None = None
+    anchor_logits: Float[Array, "..."] | None = None
+    advantage_moments: AdvantageMoments | None = None
+
+
+class Outputs(NamedTuple):
+    """The network on everything a batch holds."""
+
+    steps: NetworkOutput
+    """(time, batch)."""
+    last: NetworkOutput
+    """(1, batch): the observation after the last step; only its values are used."""
+    final: NetworkOutput | None
+    """(time, batch): what each step led to, when the environment truncates."""
+
+
+def evaluate_network(apply: Apply, params: PyTree, batch: Experience) -> Outputs:
+    """The network on every observation of a batch, each once."""
+    trajectory = batch.trajectory
+    # The last observation is evaluated apart, because neither its policy nor its gradient is needed by the learner.
+    steps = _evaluate(apply, params, jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations), batch.conditioning)
+    last = _evaluate(apply, params, jax.tree.map(lambda leaf: leaf[-1:], trajectory.observations), batch.conditioning)
+    final = None
+    if trajectory.final_observations is not None:
+        final = _evaluate(apply, params, trajectory.final_observations, batch.conditioning)
+    return Outputs(steps, last, final)
+
+
+def policy_logits(apply: Apply, params: PyTree, batch: Experience) -> Float[Array, "time batch num_actions"]:
+    """The policy's logits before each step of a batch."""
+    observations = jax.tree.map(lambda leaf: leaf[:-1], batch.trajectory.observations)
+    return _evaluate(apply, params, observations, batch.conditioning).logits
+
+
+def head_returns(
+    outputs: Outputs, trajectory: Trajectory, head: str, discount: Any, lambda_: Any
+) -> Float[Array, "time batch"]:
+    """Lambda-returns bootstrapped from one of the value heads, "value" or "outer_value"."""
+    values = jnp.concatenate([getattr(outputs.steps, head), getattr(outputs.last, head)])
+    final_values = None if outputs.final is None else getattr(outputs.final, head)
+    bootstraps = next_values(trajectory, values, final_values)
+    dtype = values.dtype
+
+    def one(rewards: Array, terminations: Array, truncations: Array, bootstraps: Array) -> Array:
+        discounts = trajectory_discounts(jnp.asarray(discount, dtype), terminations)
+        return lambda_returns(
+            rewards, discounts, bootstraps, trajectory_lambda(jnp.asarray(lambda_, dtype), truncations)
+        )
+
+    rewards = trajectory.rewards.astype(dtype)
+    return jax.vmap(one, in_axes=1, out_axes=1)(rewards, trajectory.terminations, trajectory.truncations, bootstraps)
+
+
+def action_log_probs(outputs: Outputs, trajectory: Trajectory) -> Float[Array, "time batch"]:
+    """Log-probability of each action taken, under the network's policy."""
+    return log_prob(outputs.steps.logits, _mask(trajectory), trajectory.actions)
+
+
+def policy_terms(outputs: Outputs, advantages: Array, trajectory: Trajectory) -> tuple[Array, Array]:
+    """(policy-gradient loss, mean entropy)."""
+    mask = _mask(trajectory)
+    log_probs = log_prob(outputs.steps.logits, mask, trajectory.actions)
+    return policy_gradient_loss(log_probs, advantages), entropy_bonus(outputs.steps.logits, mask)
+
+
+def _mask(trajectory: Trajectory) -> Array:
+    mask: Array = trajectory.observations.action_mask[:-1]
+    return mask
+
+
+def _evaluate(apply: Apply, params: PyTree, observations: Observation, conditioning: Array | None) -> NetworkOutput:
+    def evaluate(observations: Observation) -> NetworkOutput:
+        return jax.vmap(lambda observation: apply(params, observation, conditioning))(observations)
+
+    return jax.vmap(evaluate)(observations)

@@ -1,0 +1,83 @@
+"""What flows through a self-tuning agent: its state, what it collects in a window, and what it reports."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from gradweave.agents.actor_critic import ActorCriticEta
+from gradweave.agents.experience import Experience
+from gradweave.agents.running import WindowStatistics
+from gradweave.core import LearnerState, Recording
+from gradweave.rl import EpisodeTotals, RolloutState
+
+__all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuningState"]
+
+
+class SelfTuningState(NamedTuple):
+    """Everything that changes: arrays only, so that it can be checkpointed and scanned.
+
+    Attributes:
+        learner: parameters and inner optimiser.
+        raw: unconstrained meta-parameters; with a schedule `Contextual`, its weights and the statistics it reads.
+        meta_optimizer_state: of the meta-optimiser.
+        estimator_state: the estimator's memory, or None.
+        rollout: the running episodes.
+        batch: the newest rollout, not yet used for an update.
+        key: for all randomness to come.
+        num_meta_steps: windows finished so far.
+        statistics: what the options of the agent need of earlier windows, or None.
+    """
+
+    learner: LearnerState
+    raw: PyTree
+    meta_optimizer_state: PyTree
+    estimator_state: PyTree
+    rollout: RolloutState
+    batch: Experience
+    key: Key[Array, ""]
+    num_meta_steps: Int[Array, ""]
+    statistics: WindowStatistics | None = None
+
+
+class MetaStepMetrics(NamedTuple):
+    """What one meta-step reports. Inner quantities are means over the window.
+
+    Attributes:
+        episodes: totals over the episodes that ended within the window.
+        eta: the natural meta-parameters that the window used, a schedule's output included.
+        raw: the same, unconstrained.
+        grad: the meta-gradient with respect to `raw`; 0 where nothing is learned.
+        outer_loss: what was differentiated; 0 for plain learning.
+        inner: auxiliary scalars of the inner updates, and "gradient_norm".
+        outer: auxiliary scalars of the outer loss, empty for plain learning.
+        finite: whether parameters, meta-parameters and meta-gradient are all finite.
+    """
+
+    episodes: EpisodeTotals
+    eta: ActorCriticEta
+    raw: ActorCriticEta
+    grad: ActorCriticEta
+    outer_loss: Float[Array, ""]
+    inner: dict[str, Array]
+    outer: dict[str, Array]
+    finite: Bool[Array, ""]
+
+
+class CollectedWindow(NamedTuple):
+    """What L inner updates, and the rollouts between them, left behind.
+
+    Attributes:
+        recording: the learner's states, inner gradients and end.
+        batches: leading axis L + 1: batch k drives update k and, from k = 1 on, judges x_k.
+        rollout: where the environments stand afterwards.
+        batch: the last of `batches`.
+        aux: auxiliary scalars of the updates, and "gradient_norm"; leading axis L.
+        episodes: totals of each rollout, leading axis L.
+    """
+
+    recording: Recording
+    batches: Experience
+    rollout: RolloutState
+    batch: Experience
+    aux: dict[str, Array]
+    episodes: EpisodeTotals

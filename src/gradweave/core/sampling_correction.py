@@ -1,0 +1,188 @@
+"""The sampling correction: meta-parameters also change which data later updates see.
+
+A window's batches are held fixed while differentiating. But tau_j was drawn with theta_j(eta), so that the derivative
+of an *expected* outer return has a second part, by the score function, for every batch before the judging one:
+
+    d/d(eta) E[R(tau_k)] = E[ d/d(theta) (policy gradient at x_k) . dx_k/d(eta) ]
+                         + E[ sum_{1 <= j < k} d/d(eta) log p(tau_j | theta_j(eta)) (R(tau_k) - b) ]
+
+(Al-Shedivat et al. 2017, arXiv 1710.03641; Vuoristo et al. 2022, arXiv 2209.11303). tau_0 is not in the sum: theta_0
+came before the window. With outer losses weighted by h_k this is the plain estimate of a derived outer loss,
+
+    sum_k h_k J(x_k; tau_k) + rho sum_{j >= 1} c_j log p(tau_j | x_j),     c_j = -sum_{k > j} h_k (R(tau_k) - b),
+
+whose c_j are constants. So nothing has to be written for it but that loss, and every mode serves. The baseline b, any
+number that does not depend on the window's data, changes the variance only.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEstimator
+from gradweave.core.learner import GradientLearner
+from gradweave.core.meta_gradient import MetaGradient, checked_window, meta_gradient
+from gradweave.core.modes.base import AbstractMode, KernelWeights
+from gradweave.core.problem import MetaProblem, MetaProblemLike, Recording
+
+__all__ = ["SamplingCorrection", "check_correctable", "corrected_meta_gradient", "correction_coefficients"]
+
+
+class SamplingCorrection(eqx.Module):
+    """How much of the correction is added. An option of self-tuning agents, off by default.
+
+    1 makes the estimate unbiased in what lies within the window, 0 is the usual one; in between, bias is traded against
+    variance. The variance grows with the number of samples in a batch times L, because the log-likelihood is a sum over
+    them: on large batches expect to need a small coefficient, or none.
+
+    Attributes:
+        coefficient: rho, in [0, 1].
+    """
+
+    coefficient: float = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        if not 0 <= self.coefficient <= 1:
+            raise ValueError(
+                f"SamplingCorrection(coefficient={self.coefficient!r}): the coefficient must lie in [0, 1]; 1 is the "
+                "whole correction, 0 none."
+            )
+
+
+class _Judged(NamedTuple):
+    """A batch with the constants by which it judges."""
+
+    batch: PyTree
+    weight: Float[Array, "*steps"]  # h_k; 0 for the batch that judges nothing
+    score: Float[Array, "*steps"]  # rho c_k
+
+
+class _Reweighted(AbstractLinearEstimator):
+    """The kernel with weights that were found elsewhere, every horizon counting once."""
+
+    steps: Float[Array, " steps"] | None
+
+    def check(self, num_inner_steps: int) -> None:
+        """The weights were made for this window."""
+
+    def kernel_weights(self, num_inner_steps: int) -> KernelWeights:
+        """Horizon weights are in the batches."""
+        return KernelWeights(self.steps, jnp.ones((num_inner_steps,)))
+
+
+def corrected_meta_gradient(
+    problem: MetaProblemLike,
+    raw: PyTree,
+    spec: PyTree,
+    state: PyTree,
+    batches: PyTree,
+    *,
+    correction: SamplingCorrection,
+    log_prob: Callable[[PyTree, PyTree], Array],
+    reward: Callable[[PyTree], Array],
+    estimator: AbstractEstimator,
+    baseline: Float[Array, ""] | float = 0.0,
+    mode: AbstractMode | None = None,
+    recording: Recording | None = None,
+) -> MetaGradient:
+    """`meta_gradient` of one window with the sampling correction.
+
+    Args:
+        problem: the learner.
+        raw: as for `meta_gradient`.
+        spec: as for `meta_gradient`.
+        state: x_0.
+        batches: L + 1 entries, entry k collected with x_k; it judges x_k and then drives update k + 1.
+        correction: how much of it.
+        log_prob: `(state, batch) -> log p(batch | state)` up to terms that do not depend on the state: the sum of the
+            log-probabilities of all actions. Given a `forward`, the state holds its outputs, as for `outer_loss`.
+        reward: `(batch) -> R`, what the outer loss wants more of, in its units: if the outer loss is a mean over steps,
+            a mean over steps.
+        estimator: a linear one.
+        baseline: b, from data of other windows.
+        mode: how it is differentiated.
+        recording: as for `meta_gradient`.
+
+    Returns:
+        As `meta_gradient`; `outer_loss` and `aux` are those without the correction. Costs every horizon's outer loss,
+        whatever the estimator.
+
+    Raises:
+        ValueError: the estimator is not linear; and as `meta_gradient`.
+    """
+    linear = check_correctable(estimator)
+    length = checked_window(state, batches, None, recording).num_inner_steps
+    linear.check(length)
+    weights = linear.kernel_weights(length)
+    horizons = jnp.zeros((length,)).at[-1].set(1) if weights.horizons is None else weights.horizons
+    rewards = jax.vmap(reward)(jax.tree.map(lambda leaf: leaf[1:], batches))
+    scores = correction.coefficient * correction_coefficients(rewards - baseline, horizons.astype(rewards.dtype))
+    judged = _Judged(batches, *(jnp.concatenate([jnp.zeros_like(one[:1]), one]) for one in (horizons, scores)))
+    result = meta_gradient(
+        _corrected(problem, log_prob),
+        raw,
+        spec,
+        state,
+        judged,
+        None,
+        estimator=_Reweighted(weights.steps),
+        mode=mode,
+        recording=recording,
+    )
+    outer_losses, outer_aux = result.aux.outer
+    if weights.horizons is None:
+        outer_losses, outer_aux = jax.tree.map(lambda leaf: leaf[-1:], (outer_losses, outer_aux))
+        horizons = horizons[-1:]
+    aux = result.aux._replace(outer=outer_aux, outer_losses=outer_losses)
+    outer_loss = jnp.dot(horizons.astype(outer_losses.dtype), outer_losses)
+    return result._replace(outer_loss=outer_loss, aux=aux)
+
+
+def correction_coefficients(
+    advantages: Float[Array, " horizons"], horizons: Float[Array, " horizons"]
+) -> Float[Array, " horizons"]:
+    """c_j = -sum_{k > j} h_k (R(tau_k) - b), j = 1 .. L; the last one is 0.
+
+    Args:
+        advantages: R(tau_k) - b, k = 1 .. L.
+        horizons: h_k.
+    """
+    weighted = horizons * advantages
+    return weighted - jnp.cumsum(weighted[::-1])[::-1]
+
+
+def check_correctable(estimator: AbstractEstimator) -> AbstractLinearEstimator:
+    """The estimator, or a ValueError that names those which can be corrected."""
+    if isinstance(estimator, AbstractLinearEstimator):
+        return estimator
+    raise ValueError(
+        f"a sampling correction needs the weights of a linear estimator, but {type(estimator).__name__} is none; use "
+        "Unrolled, Truncated, WindowMix or HorizonMix, or leave the correction out."
+    )
+
+
+def _corrected(problem: MetaProblemLike, log_prob: Callable[[PyTree, PyTree], Array]) -> MetaProblemLike:
+    """The derived problem, over batches of `_Judged`; its outer aux is (J, aux of J)."""
+
+    def add(judgement: tuple[Array, PyTree], state: PyTree, judged: _Judged) -> tuple[Array, Any]:
+        loss, aux = judgement
+        total = judged.weight.astype(loss.dtype) * loss
+        return total + judged.score.astype(loss.dtype) * log_prob(state, judged.batch), (loss, aux)
+
+    if not isinstance(problem, GradientLearner):
+        return MetaProblem(
+            lambda state, eta, judged: problem.update(state, eta, judged.batch),
+            lambda state, judged: add(problem.outer_loss(state, judged.batch), state, judged),
+        )
+    return GradientLearner(
+        lambda outputs, eta, judged: problem.targets_of(outputs, eta, judged.batch),
+        lambda outputs, targets, eta, judged: problem.loss_of(outputs, targets, eta, judged.batch),
+        problem.optimizer,
+        problem.learning_rate,
+        lambda state, judged: add(problem.outer_loss_of(state, judged.batch), state, judged),
+        forward=lambda params, judged: problem.forward(params, judged.batch),
+    )
