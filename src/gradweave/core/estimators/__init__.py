@@ -1,5 +1,12 @@
 """What meta-gradient is estimated."""
 
+from gradweave.core.estimators.adaptive import (
+    AbstractMixCriterion,
+    AdaptiveMix,
+    AdaptiveMixState,
+    LeastError,
+    SignalToNoise,
+)
 from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEstimator, Differentiand
 from gradweave.core.estimators.bootstrapped import Bootstrapped, euclidean_distance
 from gradweave.core.estimators.evolution import (
@@ -21,13 +28,18 @@ from gradweave.core.estimators.trace import Trace
 __all__ = [
     "AbstractEstimator",
     "AbstractLinearEstimator",
+    "AbstractMixCriterion",
+    "AdaptiveMix",
+    "AdaptiveMixState",
     "AntitheticEvolutionStrategies",
     "Bootstrapped",
     "Differentiand",
     "EvolutionStrategies",
     "HorizonMix",
+    "LeastError",
     "PersistentEvolutionStrategies",
     "RandomTruncation",
+    "SignalToNoise",
     "Trace",
     "Truncated",
     "Unrolled",

@@ -20,12 +20,11 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gradweave.core.bijectors import split_learned
 from gradweave.core.estimators.base import AbstractEstimator, Differentiand, checked_memory
-from gradweave.core.modes.base import AbstractMode, Differentiated, leading
+from gradweave.core.modes.base import AbstractMode, Differentiated, leading, ravel_learned
 from gradweave.core.problem import unroll
 
 
@@ -82,7 +81,7 @@ class AntitheticEvolutionStrategies(AbstractEstimator):
     def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
         """Draws directions and compares both sides."""
         key, noise_key = jax.random.split(checked_memory(self, state).key)
-        flat, unravel = ravel_pytree(differentiand.learned)
+        flat, unravel = ravel_learned(differentiand.learned)
         noise = jax.random.normal(noise_key, (self.num_pairs, flat.size), flat.dtype)
         start = differentiand.window.state
         judge = _judge_of(differentiand)
@@ -123,7 +122,7 @@ class PersistentEvolutionStrategies(AbstractEstimator):
         self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None
     ) -> PersistentEvolutionState:
         """All particles at the learner's state; a fixed key for None."""
-        flat, _ = ravel_pytree(split_learned(jax.tree.map(jnp.asarray, raw), spec)[0])
+        flat, _ = ravel_learned(split_learned(jax.tree.map(jnp.asarray, raw), spec)[0])
         states = self._spread(jax.tree.map(jnp.asarray, state))
         perturbations = jnp.zeros((self.num_pairs, flat.size), flat.dtype)
         return PersistentEvolutionState(
@@ -137,7 +136,7 @@ class PersistentEvolutionStrategies(AbstractEstimator):
         """One window further for every particle."""
         key, states, perturbations, num_windows = checked_memory(self, state)
         key, noise_key = jax.random.split(key)
-        flat, unravel = ravel_pytree(differentiand.learned)
+        flat, unravel = ravel_learned(differentiand.learned)
         if self.num_windows is not None:
             anew = num_windows >= self.num_windows
             fresh = self._spread(differentiand.window.state)
@@ -147,8 +146,11 @@ class PersistentEvolutionStrategies(AbstractEstimator):
         noise = jax.random.normal(noise_key, perturbations.shape, flat.dtype)
         perturbations = perturbations + noise
         judge = _judge_of(differentiand)
-        run = jax.vmap(jax.vmap(lambda offset, start: judge(flat + offset, start)))
-        losses, states = run(self.sigma * _both_signs(noise), states)
+
+        def run(offset: Array, start: PyTree) -> tuple[Array, PyTree]:
+            return judge(flat + offset, start)
+
+        losses, states = jax.vmap(jax.vmap(run))(self.sigma * _both_signs(noise), states)
         gradient = _credit(losses, perturbations, self.sigma)
         memory = PersistentEvolutionState(key, states, perturbations, num_windows + 1)
         return _at_center(differentiand, unravel(gradient)), memory
@@ -175,7 +177,7 @@ def EvolutionStrategies(
 def _judge_of(differentiand: Differentiand) -> Callable[[Array, PyTree], tuple[Array, PyTree]]:
     """`(flat learned numbers, x_0) -> (J(x_L), x_L)` on the window's data."""
     problem, to_eta, learned, window = differentiand
-    _, unravel = ravel_pytree(learned)
+    _, unravel = ravel_learned(learned)
 
     def judge(flat: Array, state: PyTree) -> tuple[Array, PyTree]:
         final, _ = unroll(problem, to_eta(unravel(flat)), state, window.inner)

@@ -13,12 +13,11 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key, PyTree
 
 from gradweave.core.bijectors import split_learned
 from gradweave.core.estimators.base import AbstractEstimator, Differentiand, checked_memory
-from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, leading
+from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, leading, ravel_learned
 from gradweave.core.modes.forward import ForwardMode, outer_derivative, propagate, zero_tangents
 
 
@@ -52,7 +51,7 @@ class Trace(AbstractEstimator):
     def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> PyTree:
         """z = 0."""
         learned, _ = split_learned(jax.tree.map(jnp.asarray, raw), spec)
-        return zero_tangents(jax.tree.map(jnp.asarray, state), ravel_pytree(learned)[0].size)
+        return zero_tangents(jax.tree.map(jnp.asarray, state), ravel_learned(learned)[0].size)
 
     def check(self, num_inner_steps: int) -> None:
         """Every length will do."""
@@ -60,7 +59,7 @@ class Trace(AbstractEstimator):
     def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
         """One window further; the memory is z_L."""
         problem, to_eta, learned, window = differentiand
-        flat, unravel = ravel_pytree(learned)
+        flat, unravel = ravel_learned(learned)
         _check_tangents(checked_memory(self, state), zero_tangents(window.state, flat.size))
         final, tangents, (inner_aux, _) = propagate(
             problem, to_eta, learned, window, KernelWeights(), tangents=state, decay=self.decay
