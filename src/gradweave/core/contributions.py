@@ -1,0 +1,89 @@
+"""What each inner step adds to the gradient of each horizon: the table that every linear estimator weighs.
+
+    c[k, j] = d J(x_k) / d(raw), through the copy of the meta-parameters that step j used        (0 for j >= k)
+
+so that the horizon gradient is g_k = sum_j c[k, j], the truncated one h_m the sum of the last m entries of row L, and a
+linear estimator with weights h (horizons) and s (steps) is sum_k h_k sum_j s_j c[k, j]. One table therefore compares
+them all on the same data (Kemaev et al. 2025, arXiv 2505.00793, for the way it is computed: see `modes.mixed`).
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from gradweave.core.learner import GradientLearner
+from gradweave.core.meta_gradient import checked_window, differentiate_learned
+from gradweave.core.modes.mixed import _judge, _pull_back, _Step, record
+from gradweave.core.problem import MetaProblemLike, Recording
+
+__all__ = ["step_contributions"]
+
+
+def step_contributions(
+    problem: MetaProblemLike,
+    raw: PyTree,
+    spec: PyTree,
+    state: PyTree,
+    batches: PyTree,
+    outer_batches: PyTree | None,
+    *,
+    recording: Recording | None = None,
+) -> PyTree:
+    """The table c[k, j] of one recorded window.
+
+    Args:
+        problem: a learner declared in parts, that is a `GradientLearner`.
+        raw: unconstrained meta-parameters.
+        spec: their bijectors.
+        state: x_0.
+        batches: as for `meta_gradient`.
+        outer_batches: as for `meta_gradient`.
+        recording: what was noted during the updates, so that they need not be made again.
+
+    Returns:
+        A pytree shaped like `raw` with two leading axes of length L, horizons (k - 1) and steps (j); 0 where the spec
+        is `Fixed`. Costs L (L + 1) / 2 steps of mixed mode, whatever the number of meta-parameters: less than forward
+        mode's horizons for several meta-parameters and windows of up to about a dozen updates. Memory is that of mixed
+        mode.
+
+    Raises:
+        TypeError: `problem` is not a `GradientLearner`.
+        ValueError: leading axes disagree.
+    """
+    if not isinstance(problem, GradientLearner):
+        raise TypeError(
+            f"step_contributions needs the parts of a GradientLearner, but the problem is a {type(problem).__name__}; "
+            "for any other, ReverseMode's step_contributions gives one row of the table."
+        )
+    window = checked_window(state, batches, outer_batches, recording)
+    differentiand, fixed = differentiate_learned(problem, raw, spec, window)
+    to_eta, learned, length = differentiand.to_eta, differentiand.learned, window.num_inner_steps
+    if recording is None:
+        recording, _ = record(problem, to_eta(learned), window.state, window.inner)
+    states, gradients, final_state = recording
+    ends = jax.tree.map(lambda early, last: jnp.concatenate([early[1:], last[None]]), states, final_state)
+    slopes = jax.lax.map(lambda pair: _judge(problem, pair[0], pair[1])[1], (ends, window.outer))
+    # One walk back after another, horizon by horizon, as one scan, so that a step is compiled once.
+    pairs = [(horizon, step) for horizon in range(length) for step in range(horizon, -1, -1)]
+    rows, columns = (np.array(axis) for axis in zip(*pairs, strict=True))
+
+    def walk(cotangent: PyTree, place: tuple[Array, Array]) -> tuple[PyTree, Any]:
+        horizon, step = place
+        cotangent = jax.tree.map(lambda own, old: jnp.where(step == horizon, own[horizon], old), slopes, cotangent)
+        state, gradient, batch = jax.tree.map(lambda leaf: leaf[step], (states, gradients, window.inner))
+        before = _Step(state, gradient, batch, None, None)
+        cotangent, (contribution, _) = _pull_back(problem, to_eta, learned, cotangent, before)
+        return cotangent, contribution
+
+    start = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), slopes)
+    _, entries = jax.lax.scan(walk, start, (jnp.asarray(rows), jnp.asarray(columns)))
+
+    def table(leaf: Array) -> Array:
+        return jnp.zeros((length, length, *leaf.shape[1:]), leaf.dtype).at[rows, columns].set(leaf)
+
+    nothing = jax.tree.map(lambda leaf: jnp.zeros((length, length, *leaf.shape), leaf.dtype), fixed)
+    return eqx.combine(jax.tree.map(table, entries), nothing)
