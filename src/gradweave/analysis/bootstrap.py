@@ -52,9 +52,9 @@ def bootstrap_interval(
             `interquartile_mean` do. It is called with many resamples stacked in front.
         samples: arrays whose first axis counts independent draws; further axes are carried along.
         paired: draw i of every sample belongs together, and pairs are resampled; False resamples each sample by itself.
-        method: "bca" corrects for bias and skewness, which helps means of skewed data; it needs a statistic that is
-            smooth in the data. "percentile" takes any, and covers better where the correction itself is poorly known,
-            as for variances of heavy-tailed draws and their ratios.
+        method: "bca" corrects for bias and skewness, which helps means of skewed data and variances; it needs a
+            statistic that is smooth in the data. "percentile" takes any, and covers better where the correction itself
+            is poorly known, as for ratios of variances of heavy-tailed draws.
         confidence: probability with which the interval is to hold the truth, in (0, 1).
         num_resamples: resamples drawn, at least 1.
         seed: of the resampling; the same seed gives the same interval.

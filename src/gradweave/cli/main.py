@@ -17,6 +17,8 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: Final = {
     "train": "train an agent that tunes its own hyper-parameters",
     "resume": "go on with a run from its newest checkpoint",
+    "measure": "measure how good the meta-gradient of a trained agent is, by estimator",
+    "play": "let a trained agent play an episode and write it as a GIF",
     "report": "draw the figures of one or more runs and write report.html",
     "doctor": "check that everything a run needs works on this machine",
 }

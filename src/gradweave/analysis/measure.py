@@ -1,0 +1,212 @@
+"""The measuring instrument: independent samples of the meta-gradient of a trained agent, every horizon on the same
+data.
+
+The learner's state x_0 and the meta-parameters are held where training left them. Each sample lets the environments run
+on under theta_0 with randomness of its own, until they have forgotten where they were, then collects one window exactly
+as a meta-step does: a batch, an update, a rollout, an update, ... Of each window the whole table of contributions is
+kept (`core.contributions`), so that all linear estimators are weighted sums over the same samples, and comparing them
+is comparing pairs.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Array, Key
+
+from gradweave.agents import SelfTuning, SelfTuningState
+from gradweave.core import (
+    AbstractLinearEstimator,
+    HorizonMix,
+    Truncated,
+    Unrolled,
+    WindowMix,
+    geometric_weights,
+    gradient_samples,
+    uniform_weights,
+)
+from gradweave.core.bijectors import split_learned
+from gradweave.core.contributions import step_contributions
+from gradweave.training.errors import NonFiniteError
+
+__all__ = ["GradientSamples", "default_estimators", "estimator_samples", "measure_agent", "single_estimates"]
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+
+_MIX_LAMBDAS = (0.5, 0.8, 0.95)
+
+
+class GradientSamples(NamedTuple):
+    """Samples of every contribution to every meta-gradient, on the host.
+
+    Attributes:
+        names: of the P learned meta-parameters; gradients are with respect to their unconstrained values.
+        contributions: (samples, L, L, P): of outer loss J(x_k), entry k - 1 of the second axis, through update j.
+    """
+
+    names: tuple[str, ...]
+    contributions: FloatArray
+
+    @property
+    def num_samples(self) -> int:
+        """Independent windows."""
+        return len(self.contributions)
+
+    @property
+    def num_inner_steps(self) -> int:
+        """L."""
+        return self.contributions.shape[1]
+
+    @property
+    def horizons(self) -> FloatArray:
+        """Horizon gradients g_1 .. g_L: (samples, L, P)."""
+        return self.contributions.sum(2)
+
+    @property
+    def windows(self) -> FloatArray:
+        """Truncated gradients h_1 .. h_L: (samples, L, P)."""
+        return self.contributions[:, -1, ::-1].cumsum(1)
+
+
+def measure_agent(
+    agent: SelfTuning,
+    state: SelfTuningState,
+    *,
+    key: Key[Array, ""],
+    num_samples: int,
+    burn_in_rollouts: int,
+    horizons: int | None = None,
+    chunk_size: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+) -> GradientSamples:
+    """Independent samples of the meta-gradient at one state of an agent.
+
+    Args:
+        agent: the agent; its own estimator and mode play no part.
+        state: where to measure. Parameters, inner optimiser and meta-parameters stay as they are in it.
+        key: for all randomness.
+        num_samples: at least 2.
+        burn_in_rollouts: rollouts under the unchanged parameters before each window, at least 0. Samples are
+            independent as far as the environments have forgotten their common start: an episode's length or more is
+            right.
+        horizons: L; by default that of the agent. May be longer.
+        chunk_size: samples computed between two returns to the host, one after another.
+        progress: told (samples done, samples in all) after each chunk.
+
+    Returns:
+        The samples.
+
+    Raises:
+        ValueError: the agent learns no meta-parameter, or a number is out of range.
+        NonFiniteError: a sample is not finite.
+    """
+    _check(agent, num_samples, burn_in_rollouts, horizons, chunk_size)
+    length = agent.num_inner_steps if horizons is None else horizons
+    agent = dataclasses.replace(agent, num_inner_steps=length, estimator=Unrolled())  # which fits every length
+    learned, _ = split_learned(agent.raw_eta(state.raw), agent.spec)
+    names = tuple(name for name, leaf in learned._asdict().items() if leaf is not None)
+
+    @jax.jit
+    def chunk(state: SelfTuningState, keys: Key[Array, " samples"]) -> Array:
+        return gradient_samples(lambda key: _sample(agent, state, key, burn_in_rollouts, names), keys)
+
+    keys = jax.random.split(key, num_samples)
+    parts: list[FloatArray] = []
+    for start in range(0, num_samples, chunk_size):
+        # The last chunk is filled up with samples that are thrown away, so that one program serves all.
+        places = np.arange(start, start + min(chunk_size, num_samples)).clip(max=num_samples - 1)
+        found = np.asarray(chunk(state, keys[places]), np.float64)[: num_samples - start]
+        parts.append(found)
+        _check_finite(found, names, agent, state)
+        if progress is not None:
+            progress(min(start + chunk_size, num_samples), num_samples)
+    return GradientSamples(names, np.concatenate(parts))
+
+
+def estimator_samples(
+    samples: GradientSamples, estimators: Mapping[str, AbstractLinearEstimator]
+) -> dict[str, FloatArray]:
+    """What each estimator would have returned on the windows of `samples`: (samples, P) for each name.
+
+    Args:
+        samples: from `measure_agent`.
+        estimators: by name; they must fit windows of `samples.num_inner_steps`.
+
+    Raises:
+        ValueError: an estimator does not fit.
+    """
+    length = samples.num_inner_steps
+    results = {}
+    for name, estimator in estimators.items():
+        estimator.check(length)
+        weights = estimator.kernel_weights(length)
+        steps = np.ones(length) if weights.steps is None else np.asarray(weights.steps, np.float64)
+        horizons = np.eye(length)[-1] if weights.horizons is None else np.asarray(weights.horizons, np.float64)
+        results[name] = np.einsum("k,j,nkjp->np", horizons, steps, samples.contributions)
+    return results
+
+
+def single_estimates(samples: GradientSamples) -> dict[str, FloatArray]:
+    """Every g_k as "horizon k" and every h_m as "window m": (samples, P) each."""
+    families = {"horizon": samples.horizons, "window": samples.windows}
+    return {
+        f"{family} {index + 1}": gradients[:, index]
+        for family, gradients in families.items()
+        for index in range(samples.num_inner_steps)
+    }
+
+
+def default_estimators(num_inner_steps: int) -> dict[str, AbstractLinearEstimator]:
+    """The estimators that are compared unless others are asked for, the reference ("unrolled") first."""
+    estimators: dict[str, AbstractLinearEstimator] = {"unrolled": Unrolled(), "truncated 1": Truncated(1)}
+    for family, mix in (("horizon-mix", HorizonMix), ("window-mix", WindowMix)):
+        estimators[f"{family} uniform"] = mix(uniform_weights(num_inner_steps))
+        for lambda_ in _MIX_LAMBDAS:
+            estimators[f"{family} {lambda_}"] = mix(geometric_weights(num_inner_steps, lambda_))
+    return estimators
+
+
+def _sample(
+    agent: SelfTuning, state: SelfTuningState, key: Key[Array, ""], burn_in_rollouts: int, names: tuple[str, ...]
+) -> Array:
+    """One table of contributions, (L, L, P)."""
+    burn_key, batch_key, window_key = jax.random.split(key, 3)
+    params = state.learner.params
+
+    def run_on(running: Any, key: Key[Array, ""]) -> tuple[Any, None]:
+        return agent.collect(params, state.raw, running, key=key)[0], None
+
+    running = state.rollout
+    if burn_in_rollouts:
+        running, _ = jax.lax.scan(run_on, running, jax.random.split(burn_key, burn_in_rollouts))
+    running, batch, _ = agent.collect(params, state.raw, running, key=batch_key)
+    window = agent.collect_window(state._replace(rollout=running, batch=batch), key=window_key)
+    # Of a schedule, what it says now is measured: it adds to its base, so that the derivative is that by the base.
+    raw = agent.raw_eta(state.raw)
+    table = step_contributions(
+        agent.problem, raw, agent.spec, state.learner, window.batches, None, recording=window.recording
+    )
+    return jax.numpy.stack([getattr(table, name) for name in names], axis=-1)
+
+
+def _check(agent: SelfTuning, num_samples: int, burn_in_rollouts: int, horizons: int | None, chunk_size: int) -> None:
+    if not agent.learns:
+        raise ValueError(
+            "this agent learns no meta-parameter, so that it has no meta-gradient to measure; train one with "
+            "--meta.learned discount, say."
+        )
+    if num_samples < 2 or burn_in_rollouts < 0 or chunk_size < 1 or (horizons is not None and horizons < 1):
+        raise ValueError(
+            f"num_samples={num_samples} must be at least 2, burn_in_rollouts={burn_in_rollouts} at least 0, "
+            f"horizons={horizons} and chunk_size={chunk_size} at least 1."
+        )
+
+
+def _check_finite(found: FloatArray, names: tuple[str, ...], agent: SelfTuning, state: SelfTuningState) -> None:
+    bad = ~np.isfinite(found).all((0, 1, 2))
+    if bad.any():
+        step = agent.environment_steps(int(state.num_meta_steps))
+        raise NonFiniteError(f"meta_gradient/{names[int(bad.argmax())]}", step)

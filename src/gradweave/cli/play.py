@@ -1,0 +1,80 @@
+"""`gradweave play RUN`: let a trained agent play one episode, and write it as a GIF."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gradweave.training.errors import ConfigError
+from gradweave.training.loading import check_run
+
+__all__ = ["run"]
+
+
+@dataclass(frozen=True)
+class _Flags:
+    """The flags of `gradweave play`."""
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """The run's folder."""
+    greedy: bool = False
+    """Always take the most probable action, instead of sampling as in training."""
+    output: Path | None = None
+    """The GIF to write; by default `agent.gif` in the run's folder."""
+    seed: int = 0
+    """Seed of the episode."""
+    max_steps: int | None = None
+    """Steps after which the episode is cut off; by default the run's `max_episode_steps`."""
+    step: int | None = None
+    """Environment steps of the checkpoint to play; by default the newest."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Play, write the GIF and print the return; returns the exit code."""
+    flags = tyro.cli(
+        _Flags,
+        prog="gradweave play",
+        description="Let a trained agent play one episode, and write it as a GIF.",
+        args=list(argv) or ["--help"],
+    )
+    for name, least in (("seed", 0), ("max_steps", 1), ("step", 0)):
+        value = getattr(flags, name)
+        if value is not None and value < least:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                flag, value, f"a whole number of at least {least}", f"leave {flag} out for the usual value"
+            )
+    output = flags.run / "agent.gif" if flags.output is None else flags.output
+    if not output.parent.is_dir():
+        raise ConfigError("--output", str(output), "a file in a folder that exists", f"make {output.parent} first")
+    check_run(flags.run, flags.step)
+    _play(flags, output)
+    return 0
+
+
+def _play(flags: _Flags, output: Path) -> None:
+    import jax
+
+    from gradweave.analysis.board import board_frames, paint_channels, paint_snake, save_gif
+    from gradweave.training.evaluation import play_episode
+    from gradweave.training.loading import read_agent
+    from gradweave.training.runtime import enable_compilation_cache
+
+    enable_compilation_cache()
+    loaded = read_agent(flags.run, flags.step, lambda text: print(text, file=sys.stderr))
+    observations, rewards = play_episode(
+        loaded.agent,
+        loaded.state.learner.params,
+        loaded.state.raw,
+        key=jax.random.key(flags.seed),
+        greedy=flags.greedy,
+        max_steps=loaded.config.run.max_episode_steps if flags.max_steps is None else flags.max_steps,
+    )
+    views = observations.view
+    snake = "snake" in loaded.config.environment.name.lower() and views.shape[-1] == 5
+    frames = board_frames(views, rewards=rewards, paint=paint_snake if snake else paint_channels)
+    save_gif(output, frames)
+    print(f"return {float(rewards.sum()):g} in {len(rewards)} steps: {output}")

@@ -1,0 +1,77 @@
+"""Read a run's agent without touching the run: no lock, no change to its metrics, also while it is still training."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gradweave.training.config import Config
+from gradweave.training.config_file import read_config
+from gradweave.training.errors import CheckpointError
+from gradweave.training.run_folder import find_run
+from gradweave.training.validation import validate
+
+if TYPE_CHECKING:  # imports JAX, which bad arguments must not wait for
+    from gradweave.agents import SelfTuning, SelfTuningState
+
+__all__ = ["LoadedAgent", "check_run", "read_agent"]
+
+
+class LoadedAgent(NamedTuple):
+    """An agent as a checkpoint has it."""
+
+    config: Config
+    agent: "SelfTuning"
+    state: "SelfTuningState"
+    step: int
+    """Environment steps done."""
+
+
+def check_run(path: Path, step: int | None = None) -> Config:
+    """The configuration of a run from which an agent can be read; does not import JAX.
+
+    Args:
+        path: the run's folder.
+        step: environment steps of the checkpoint that is wanted; None: any.
+
+    Raises:
+        ConfigError: there is no run, or its config.toml is bad.
+        CheckpointError: there is no checkpoint, or none of this step.
+    """
+    config = read_config(find_run(path) / "config.toml")
+    validate(config)
+    steps = sorted(int(file.stem) for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdecimal())
+    if not steps:
+        raise CheckpointError(
+            f"there is no checkpoint in {path / 'checkpoints'} yet; wait for the first, or train again"
+        )
+    if step is not None and step not in steps:
+        raise CheckpointError(
+            f"there is no checkpoint of step {step} in {path}; there are {', '.join(map(str, steps))}"
+        )
+    return config
+
+
+def read_agent(path: Path, step: int | None = None, warn: Callable[[str], None] = warnings.warn) -> LoadedAgent:
+    """The agent of a run at one of its checkpoints.
+
+    Args:
+        path: the run's folder.
+        step: environment steps of the checkpoint; by default the newest that verifies.
+        warn: told of each newer checkpoint that does not.
+
+    Raises:
+        ConfigError: there is no run, or its config.toml is bad.
+        CheckpointError: there is no such checkpoint, or it is damaged.
+    """
+    config = check_run(path, step)
+    import jax
+
+    from gradweave.training.build import build_agent, init_state
+    from gradweave.training.checkpoints import checkpoint_path, latest, load
+
+    folder = path / "checkpoints"
+    agent = build_agent(config)
+    like: Any = jax.eval_shape(lambda: init_state(agent, config, key=jax.random.key(config.run.seed)))
+    checkpoint = load(latest(folder, warn) if step is None else checkpoint_path(folder, step), like)
+    return LoadedAgent(config, agent, checkpoint.tree, checkpoint.step)

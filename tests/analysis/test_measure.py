@@ -1,0 +1,147 @@
+"""Measurements of a tiny agent against meta-gradients of the very windows they were taken from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradweave.analysis.measure import GradientSamples, default_estimators, estimator_samples, measure_agent
+from gradweave.core import HorizonMix, ReverseMode, Truncated, Unrolled, WindowMix, meta_gradient, uniform_weights
+from gradweave.training.build import build_agent, init_state
+from gradweave.training.config import Config, EnvironmentConfig, InnerConfig, MetaConfig, NetworkConfig
+from gradweave.training.errors import NonFiniteError
+
+LEARNED = ("discount", "entropy_cost", "learning_rate")
+LENGTH = 3
+OPTIONS = {"num_samples": 5, "burn_in_rollouts": 2, "chunk_size": 2}
+
+
+def tiny(learned=LEARNED):
+    config = Config(
+        environment=EnvironmentConfig("discounting-chain", num_rows=None, num_cols=None, time_limit=None),
+        network=NetworkConfig(policy_layers=(4,), value_layers=(4,)),
+        inner=InnerConfig(num_envs=3, num_steps=2, learning_rate=0.05),
+        meta=MetaConfig(learned=learned, num_inner_steps=LENGTH),
+    )
+    agent = build_agent(config)
+    return agent, jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(0))
+
+
+@pytest.fixture(name="subject", scope="module")
+def make_subject():
+    return tiny()
+
+
+@pytest.fixture(name="samples", scope="module")
+def make_samples(subject):
+    seen = []
+    agent, state = subject
+    samples = measure_agent(
+        agent, state, key=jax.random.key(7), progress=lambda done, total: seen.append((done, total)), **OPTIONS
+    )
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+    return samples
+
+
+def window_of(agent, state, key, burn_in_rollouts):
+    """The window that a sample is taken from, collected step by step."""
+    burn_key, batch_key, window_key = jax.random.split(key, 3)
+    running = state.rollout
+    for one in jax.random.split(burn_key, burn_in_rollouts):
+        running, _, _ = agent.collect(state.learner.params, state.raw, running, key=one)
+    running, batch, _ = agent.collect(state.learner.params, state.raw, running, key=batch_key)
+    return agent.collect_window(state._replace(rollout=running, batch=batch), key=window_key).batches
+
+
+def test_samples_are_meta_gradients_of_their_windows(subject, samples):
+    agent, state = subject
+    estimators = {
+        "horizons": HorizonMix(uniform_weights(LENGTH)),
+        "windows": WindowMix(jnp.array([0.2, 0.5, 0.3])),
+    }
+    found = estimator_samples(samples, estimators)
+
+    @jax.jit
+    def gradients(key):
+        batches = window_of(agent, state, key, 2)
+        return {
+            name: meta_gradient(
+                agent.problem,
+                state.raw,
+                agent.spec,
+                state.learner,
+                batches,
+                None,
+                estimator=estimator,
+                mode=ReverseMode(),
+            ).grad
+            for name, estimator in estimators.items()
+        }
+
+    key = jax.random.split(jax.random.key(7), 5)[3]
+    for name, expected in gradients(key).items():
+        row = [getattr(expected, parameter) for parameter in LEARNED]
+        np.testing.assert_allclose(found[name][3], row, rtol=1e-8, atol=1e-14)
+        assert np.abs(found[name]).max() > 0
+
+
+def test_samples_are_named_independent_and_shaped(samples):
+    assert samples.names == LEARNED
+    assert samples.contributions.shape == (5, LENGTH, LENGTH, len(LEARNED))
+    assert (samples.num_samples, samples.num_inner_steps) == (5, LENGTH)
+    for index in range(len(LEARNED)):
+        assert len(np.unique(samples.horizons[:, -1, index])) == 5
+
+
+def test_default_estimators_fit_and_begin_with_the_reference(samples):
+    found = estimator_samples(samples, default_estimators(LENGTH))
+    assert next(iter(found)) == "unrolled"
+    np.testing.assert_allclose(found["unrolled"], samples.horizons[:, -1])
+    np.testing.assert_allclose(found["truncated 1"], samples.windows[:, 0])
+    np.testing.assert_allclose(found["horizon-mix uniform"], samples.horizons.mean(1))
+    geometric = 0.5 * samples.windows[:, 0] + 0.25 * samples.windows[:, 1] + 0.25 * samples.windows[:, 2]
+    np.testing.assert_allclose(found["window-mix 0.5"], geometric)
+
+
+def test_an_estimator_that_does_not_fit_is_an_error(samples):
+    with pytest.raises(ValueError, match="reaches back further"):
+        estimator_samples(samples, {"long": Truncated(LENGTH + 1)})
+
+
+def test_weights_of_both_kinds_together():
+    table = np.arange(4.0).reshape(1, 2, 2, 1) * np.tri(2)[..., None]
+
+    class Both(Unrolled):
+        def kernel_weights(self, num_inner_steps):
+            weights = super().kernel_weights(num_inner_steps)
+            return weights._replace(steps=jnp.array([0.5, 2.0]), horizons=jnp.array([10.0, 1.0]))
+
+    found = estimator_samples(GradientSamples(("discount",), table), {"both": Both()})["both"]
+    assert found.item() == 10 * 0.5 * 0 + 0.5 * 2 + 2 * 3
+
+
+def test_plain_actor_critic_has_nothing_to_measure():
+    agent, state = tiny(learned=())
+    with pytest.raises(ValueError, match="learns no meta-parameter"):
+        measure_agent(agent, state, key=jax.random.key(0), num_samples=2, burn_in_rollouts=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_samples": 1, "burn_in_rollouts": 0},
+        {"num_samples": 2, "burn_in_rollouts": -1},
+        {"num_samples": 2, "burn_in_rollouts": 0, "horizons": 0},
+        {"num_samples": 2, "burn_in_rollouts": 0, "chunk_size": 0},
+    ],
+)
+def test_numbers_out_of_range(subject, options):
+    with pytest.raises(ValueError, match="at least"):
+        measure_agent(*subject, key=jax.random.key(0), **options)
+
+
+def test_a_sample_that_is_not_finite_is_named(subject):
+    agent, state = subject
+    raw = state.raw._replace(entropy_cost=jnp.array(jnp.inf))
+    with pytest.raises(NonFiniteError, match="meta_gradient/discount is not finite"):
+        measure_agent(agent, state._replace(raw=raw), key=jax.random.key(7), **OPTIONS)

@@ -1,0 +1,159 @@
+"""Estimators' statistics: values against the core's, resamples against resampling, intervals against their promise."""
+
+import csv
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradweave.analysis.bootstrap import Estimate
+from gradweave.analysis.measure import GradientSamples, single_estimates
+from gradweave.analysis.measurement import format_table, measurement_rows, write_measurement
+from gradweave.analysis.summary import EstimatorSummary, _folded, _statistics, summarize
+from gradweave.core import estimator_statistics
+
+FIELDS = ("mean", "variance", "standard_error", "bias", "mse", "cosine", "sign_agreement")
+
+
+def draws(count=40, seed=0):
+    rng = np.random.default_rng(seed)
+    common = rng.standard_normal((count, 3))
+    return {
+        "long": common + np.array([1.0, -0.5, 0.0]),
+        "short": 0.3 * common + 0.1 * rng.standard_normal((count, 3)) + 0.2,
+    }
+
+
+@pytest.mark.parametrize("reference", [None, "short"])
+def test_values_are_the_cores(reference):
+    estimates = draws()
+    true = jnp.asarray(estimates[reference or "long"].mean(0))
+    for name, summary in summarize(estimates, reference=reference, num_resamples=20).items():
+        expected = estimator_statistics(jnp.asarray(estimates[name]), true)
+        for field in FIELDS:
+            np.testing.assert_allclose(getattr(summary, field).value, getattr(expected, field), atol=1e-12)
+        np.testing.assert_allclose(summary.snr.value, expected.snr)
+
+
+def test_a_resample_is_what_drawing_its_rows_would_give():
+    stacked = np.stack(list(draws(count=12).values()), axis=1)
+    rows = np.random.default_rng(3).integers(12, size=12)
+    found = _statistics(stacked, 0, np.bincount(rows, minlength=12)[None].astype(float))
+    for index in range(2):
+        expected = estimator_statistics(jnp.asarray(stacked[rows, index]), jnp.asarray(stacked[rows, 0].mean(0)))
+        for field in FIELDS:
+            np.testing.assert_allclose(found[field][0, index], getattr(expected, field), atol=1e-12)
+
+
+def test_intervals_cover_the_truth():
+    # 500 meta-parameters are 500 repetitions
+    rng = np.random.default_rng(5)
+    long = rng.standard_normal((100, 500)) + 0.1
+    short = 0.5 * long + 0.1 * rng.standard_normal((100, 500))
+    found = summarize({"long": long, "short": short}, confidence=0.9, num_resamples=400)["short"]
+    truth = {"mean": 0.05, "variance": 0.26, "bias": -0.05, "standard_error": 0.26**0.5 / 10}
+    for field, value in truth.items():
+        _, low, high = getattr(found, field)
+        assert abs(((low <= value) & (value <= high)).mean() - 0.9) < 0.045, field
+
+
+def test_an_uncertain_sign_reaches_down_to_zero():
+    signed = Estimate(*(np.array(ends) for ends in ([-0.2, 0.4, -0.5], [-0.5, 0.1, -0.7], [0.3, 0.6, -0.4])))
+    value, low, high = _folded(signed)
+    np.testing.assert_allclose(value, [0.2, 0.4, 0.5])
+    np.testing.assert_allclose(low, [0, 0.1, 0.4])
+    np.testing.assert_allclose(high, [0.5, 0.6, 0.7])
+
+
+def test_silent_estimators_have_no_noise_and_no_signal():
+    found = summarize({"long": draws()["long"], "silent": np.zeros((40, 3))}, num_resamples=20)["silent"]
+    assert (found.snr.value == 0).all()
+    assert (found.variance.high == 0).all()
+    assert found.cosine.value == 0
+    assert (found.variance_ratio.leaves.value == 0).all()
+
+
+def test_large_means_do_not_swallow_the_variance():
+    estimates = {"far": 1e8 + draws()["long"]}
+    np.testing.assert_allclose(
+        summarize(estimates, num_resamples=5)["far"].variance.value, draws()["long"].var(0, ddof=1), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("estimates", "reference", "match"),
+    [
+        ({}, None, "at least one estimator"),
+        ({"a": np.ones((4, 2)), "b": np.ones((5, 2))}, None, "the same samples"),
+        ({"a": np.ones((1, 2))}, None, "2 samples or more"),
+        ({"a": np.ones((4, 2))}, "b", "accepted are a"),
+    ],
+)
+def test_bad_input_is_explained(estimates, reference, match):
+    with pytest.raises(ValueError, match=match):
+        summarize(estimates, reference=reference)
+
+
+@pytest.fixture(name="measured")
+def make_measured():
+    contributions = np.random.default_rng(1).standard_normal((10, 3, 3, 2)) * np.tri(3)[..., None]
+    samples = GradientSamples(("discount", "lambda_"), contributions)
+    single = summarize(single_estimates(samples), reference="horizon 3", num_resamples=30)
+    first, second = samples.horizons[:, 2], samples.horizons[:, 0]
+    return samples, summarize({"unrolled": first, "constant": 0 * second}, num_resamples=30), single
+
+
+def test_horizons_and_windows_are_sums(measured):
+    samples, _, _ = measured
+    table = samples.contributions
+    np.testing.assert_allclose(samples.horizons[:, 1], table[:, 1, 0] + table[:, 1, 1])
+    np.testing.assert_allclose(samples.windows[:, 1], table[:, 2, 2] + table[:, 2, 1])
+    np.testing.assert_allclose(samples.windows[:, 2], samples.horizons[:, 2])
+    assert list(single_estimates(samples)) == [f"{family} {k}" for family in ("horizon", "window") for k in (1, 2, 3)]
+
+
+def test_files_hold_the_measurement(measured, tmp_path):
+    samples, summaries, single = measured
+    files = write_measurement(tmp_path / "new", samples, summaries, single, {"step": 7})
+    assert [file.name for file in files] == [
+        "estimators.csv",
+        "summary.json",
+        "samples.npz",
+        "horizons.png",
+        "estimators.png",
+    ]
+    with files[0].open(newline="") as file:
+        rows = {(row["estimator"], row["meta_parameter"], row["statistic"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 8 * (3 + 2 * 9)  # estimators x (all together + meta-parameters x statistics)
+    snr = rows["unrolled", "lambda_", "snr"]
+    assert [float(snr[name]) for name in ("value", "low", "high")] == [float(e[1]) for e in summaries["unrolled"].snr]
+    content = json.loads(files[1].read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert (content["step"], content["num_samples"], content["num_inner_steps"]) == (7, 10, 3)
+    assert content["estimators"]["unrolled"]["lambda_"]["snr"]["low"] == summaries["unrolled"].snr.low[1]
+    assert content["estimators"]["constant"]["all"]["variance_ratio_scale_free"]["value"] is None
+    with np.load(files[2], allow_pickle=False) as saved:
+        np.testing.assert_array_equal(saved["contributions"], samples.contributions)
+        assert saved["names"].tolist() == ["discount", "lambda_"]
+    for figure in files[3:]:
+        assert figure.read_bytes().startswith(b"\x89PNG")
+        assert figure.stat().st_size > 10_000
+
+
+def test_rows_name_every_statistic(measured):
+    _, summaries, _ = measured
+    statistics = {row.statistic for row in measurement_rows(("discount", "lambda_"), summaries)}
+    assert statistics == {*EstimatorSummary._fields, "variance_ratio_scale_free"}
+
+
+def test_the_table_is_aligned(measured):
+    _, summaries, _ = measured
+    blocks = format_table(("discount", "lambda_"), summaries).split("\n\n")
+    assert len(blocks) == 3
+    for block in blocks:
+        _, heading, *lines = block.split("\n")
+        assert [line.split("  ")[0].strip() for line in lines] == ["unrolled", "constant"]
+        column = heading.index("lambda")
+        assert all(line[column - 1] == " " and line[column] != " " for line in lines)
+    low, high = (float(end[0]) for end in summaries["unrolled"].snr[1:])
+    assert f"[{low:.2g}, {high:.2g}]" in blocks[0]

@@ -1,0 +1,175 @@
+"""`measure` and `play` on a run that was never trained: what they write, that they only read, and their exit codes."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from gradweave.cli.main import main
+from gradweave.training.build import build_agent, init_state
+from gradweave.training.config import Config, EnvironmentConfig, InnerConfig, MetaConfig, NetworkConfig, RunConfig
+from gradweave.training.errors import CheckpointError, ConfigError
+from gradweave.training.loading import check_run, read_agent
+from gradweave.training.metrics import read_metrics
+from gradweave.training.run_folder import RunFolder
+
+PROBE = (
+    "import sys\n"
+    "from gradweave.cli.main import main\n"
+    "try:\n    code = main(sys.argv[1:])\n"
+    "except SystemExit as error:\n    code = error.code\n"
+    "print('PROBE', code, [name for name in ('jax', 'numpy', 'matplotlib') if name in sys.modules])\n"
+)
+
+
+def tiny_config(tmp_path, learned=("discount", "entropy_cost")):
+    return Config(
+        environment=EnvironmentConfig("discounting-chain", num_rows=None, num_cols=None, time_limit=None),
+        network=NetworkConfig(policy_layers=(4,), value_layers=(4,)),
+        inner=InnerConfig(num_envs=2, num_steps=2),
+        meta=MetaConfig(learned=learned, num_inner_steps=2),
+        run=RunConfig(runs_dir=str(tmp_path), measure_samples=4, max_episode_steps=9),
+    )
+
+
+def first_state(config, seed):
+    agent = build_agent(config)
+    return jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(seed))
+
+
+@pytest.fixture(name="run", scope="module")
+def make_run(tmp_path_factory):
+    """Two checkpoints, of steps 4 and 12, and a row of metrics after the newer one."""
+    config = tiny_config(tmp_path_factory.mktemp("runs"))
+    with RunFolder.create(config) as folder:
+        for seed, step in enumerate((4, 12)):
+            folder.save_checkpoint(first_state(config, seed), step)
+        for step in (4, 12, 20):
+            folder.metrics.write({"step": step})
+    return folder.path
+
+
+def content_of(run):
+    return {path.relative_to(run): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+
+
+def test_measure(run, tmp_path, capsys):
+    before = content_of(run)
+    arguments = ["measure", str(run), "--burn-in", "1", "--horizons", "3", "--output", str(tmp_path / "found")]
+    assert main(arguments) == 0
+    shown = capsys.readouterr()
+    assert "4 samples of windows of 3 updates at step 12" in shown.out
+    assert "horizon-mix uniform" in shown.out
+    assert "4 of 4 samples" in shown.err
+    summary = json.loads((tmp_path / "found" / "summary.json").read_text())
+    assert (summary["step"], summary["num_samples"], summary["num_inner_steps"]) == (12, 4, 3)
+    assert summary["meta_parameters"] == ["discount", "entropy_cost"]
+    assert summary["eta"]["discount"] == pytest.approx(0.9)
+    assert set(summary["estimators"]["window 3"]) == {"all", "discount", "entropy_cost"}
+    with np.load(tmp_path / "found" / "samples.npz") as saved:
+        assert saved["contributions"].shape == (4, 3, 3, 2)
+    assert content_of(run) == before
+    assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [4, 12, 20]
+
+
+def test_play(run, tmp_path, capsys):
+    before = content_of(run)
+    output = tmp_path / "agent.gif"
+    assert main(["play", str(run), "--greedy", "--output", str(output), "--step", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("return ")
+    steps = int(shown.split(" in ")[1].split()[0])
+    with Image.open(output) as gif:
+        assert gif.n_frames == steps
+    assert content_of(run) == before
+    assert main(["play", str(run)]) == 0
+    assert (run / "agent.gif").exists()
+
+
+def test_reading_needs_no_lock_and_takes_the_wanted_step(run):
+    with RunFolder.open(run):
+        newest, older = read_agent(run), read_agent(run, 4)
+    assert (newest.step, older.step) == (12, 4)
+    assert newest.config.run.measure_samples == 4
+    expected = first_state(older.config, 0)
+    for found, wanted in zip(jax.tree.leaves(older.state.learner), jax.tree.leaves(expected.learner), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run, tmp_path):
+    copy = tmp_path / "copy"
+    for name, content in content_of(run).items():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes(content)
+    path = copy / "checkpoints" / f"{12:012d}.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    warnings = []
+    assert read_agent(copy, warn=warnings.append).step == 4
+    assert "falling back" in warnings[0]
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_agent(copy, 12)
+
+
+def test_what_check_run_refuses(run, tmp_path):
+    with pytest.raises(ConfigError, match=f"did you mean.*{run.name}"):
+        check_run(run.with_name(run.name + "x"))
+    with pytest.raises(CheckpointError, match="there are 4, 12"):
+        check_run(run, 5)
+    with RunFolder.create(tiny_config(tmp_path)) as folder, pytest.raises(CheckpointError, match="no checkpoint in"):
+        check_run(folder.path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("measure", "RUN", "--samples", "1"), 2, "--samples = 1"),
+        (("measure", "RUN", "--burn-in", "-1"), 2, "--burn-in = -1"),
+        (("measure", "RUNx"), 2, "did you mean"),
+        (("measure", "RUN", "--step", "5"), 3, "there are 4, 12"),
+        (("play", "RUN", "--max-steps", "0"), 2, "--max-steps = 0"),
+        (("play", "RUN", "--output", "RUN/no/such/agent.gif"), 2, "a folder that exists"),
+        (("play", "RUN", "--step", "5"), 3, "there are 4, 12"),
+    ],
+)
+def test_bad_arguments(run, capsys, arguments, code, text):
+    assert main([argument.replace("RUN", str(run)) for argument in arguments]) == code
+    assert text in capsys.readouterr().err
+
+
+def test_nothing_to_measure_without_meta_parameters(tmp_path, capsys):
+    config = tiny_config(tmp_path, learned=())
+    with RunFolder.create(config) as folder:
+        folder.save_checkpoint({"any": np.zeros(1)}, 4)
+    assert main(["measure", str(folder.path)]) == 2
+    assert "--meta.learned" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [("measure", "--samples", "1"), ("play", "--step", "5")])
+def test_jax_waits_until_the_arguments_are_good(run, arguments):
+    command, *flags = arguments
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, command, str(run), *flags], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip().endswith("[]")
+    assert "PROBE 0" not in done.stdout
+
+
+def test_a_snake_run_is_drawn_as_a_snake(tmp_path, capsys):
+    config = dataclasses.replace(
+        tiny_config(tmp_path),
+        environment=EnvironmentConfig("snake", num_rows=4, num_cols=4, time_limit=6),
+        network=NetworkConfig(channels=(2,), strides=(2,), policy_layers=(4,), value_layers=(4,)),
+    )
+    with RunFolder.create(config) as folder:
+        folder.save_checkpoint(first_state(config, 0), 4)
+    assert main(["play", str(folder.path), "--max-steps", "2"]) == 0
+    assert " in 2 steps" in capsys.readouterr().out or " in 1 steps" in capsys.readouterr().out
+    with Image.open(Path(folder.path) / "agent.gif") as gif:
+        red = np.asarray(gif.convert("RGB"), int)
+        assert ((red[..., 0] > 200) & (red[..., 1] < 120)).sum() > 50, "the fruit"
