@@ -1,6 +1,7 @@
 """Learners as meta-problems, and what joins one to an estimator, a mode and a meta-optimiser."""
 
 from gradweave.agents.actor_critic import ActorCriticEta, actor_critic, bundled_apply, parameter_groups
+from gradweave.agents.distances import policy_distance
 from gradweave.agents.experience import AdvantageMoments, Experience
 from gradweave.agents.objectives import OuterObjective
 from gradweave.agents.optimizers import inner_optimizer, safe_clip_by_global_norm
@@ -28,5 +29,6 @@ __all__ = [
     "inner_optimizer",
     "learning_features",
     "parameter_groups",
+    "policy_distance",
     "safe_clip_by_global_norm",
 ]

@@ -1,0 +1,51 @@
+"""Distances between actor-critics, for bootstrapped meta-gradients: what the policies do and what the critics say.
+
+Flennerhag et al. 2021 (arXiv 2109.04504) match a policy to its target by the divergence of the one from the other. It
+measures what a change of parameters does, and so does not depend on how they are scaled, as a Euclidean distance would.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gradweave.agents.experience import Apply, Experience, evaluate_network
+from gradweave.core import LearnerState
+from gradweave.rl import kl
+
+__all__ = ["policy_distance"]
+
+
+def policy_distance(
+    apply: Apply, *, value_cost: float = 0.5
+) -> Callable[[LearnerState, LearnerState, Experience], Float[Array, ""]]:
+    """A `distance` for `gradweave.Bootstrapped`: mean of KL(target ‖ policy) + value_cost (v - v_target)^2.
+
+    The divergence is from the target's side, as in the paper: the policy is asked to give probability to whatever the
+    target does. Its gradient by the policy's logits is the difference of probabilities, bounded whatever the target.
+
+    Args:
+        apply: the network, as for `actor_critic`.
+        value_cost: weight of the value matching, at least 0; 0 leaves it out. The outer critic takes no part: it
+            belongs to the judge.
+
+    Returns:
+        `(state, target state, experience) -> scalar`, differentiable by the state. Two evaluations of the network.
+
+    Raises:
+        ValueError: a negative `value_cost`.
+
+    Reference: Flennerhag et al. 2021 (arXiv 2109.04504), whose actor-critics match policies so.
+    """
+    if value_cost < 0:
+        raise ValueError(f"policy_distance(value_cost={value_cost}): must be at least 0; 0 leaves the values out.")
+
+    def distance(state: LearnerState, target: LearnerState, batch: Experience) -> Float[Array, ""]:
+        said, wanted = (evaluate_network(apply, each.params, batch).steps for each in (state, target))
+        mask = batch.trajectory.observations.action_mask[:-1]
+        total = jnp.mean(kl(wanted.logits, said.logits, mask))
+        if value_cost != 0:
+            total = total + value_cost * jnp.mean((said.value - wanted.value) ** 2)
+        return total
+
+    return distance
