@@ -1,13 +1,16 @@
 """Reports: drawn from metrics alone, self-contained, escaped."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gradweave.analysis.figures import RunMetrics, _running_mean, _with_signal_to_noise, draw_figures
+from gradweave.analysis.report import write_report
 from gradweave.cli.main import main
 from gradweave.training.presets import preset
 from gradweave.training.run_folder import RunFolder
@@ -43,6 +46,18 @@ def test_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
     assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_what_was_drawn_and_measured_is_shown(tmp_path: Path) -> None:
+    path = make_run(tmp_path)
+    Image.new("RGB", (4, 4)).save(path / "agent.gif")
+    found = {"estimator": "horizon-mix", "samples": 128}
+    found |= {name: {"value": 0.25, "low": 0.2, "high": 0.3125} for name in ("total", "total_scale_free")}
+    (path / "measurement.json").write_text(json.dumps(found))
+    page = write_report([path], path).read_text()
+    assert page.count("data:image/gif;base64,") == 1
+    assert "128 samples" in page
+    assert "0.2 to 0.312" in page
 
 
 def test_several_runs_go_into_one_report(tmp_path: Path) -> None:

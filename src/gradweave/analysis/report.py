@@ -52,8 +52,9 @@ def write_report(paths: Sequence[Path], output: Path) -> Path:
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
     parts = [f"<h1>{html.escape(title)}</h1>", _summary(runs)]
     for figure in figures:
-        parts.append(f"<h2>{_CAPTIONS[figure.name]}</h2>{_image(figure)}")
-    parts += [_details(path) for path in paths]
+        parts.append(f"<h2>{_CAPTIONS[figure.name]}</h2>{_image(figure, _CAPTIONS[figure.name])}")
+    for path in paths:
+        parts += [_measurement(path), _animation(path), _details(path)]
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
@@ -96,9 +97,33 @@ def _change(run: RunMetrics, name: str) -> str:
     return f"{values[0]:.4g} → {values[-1]:.4g}" if values else "-"
 
 
-def _image(path: Path) -> str:
+def _image(path: Path, caption: str) -> str:
     content = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="{_CAPTIONS[path.name]}" src="data:image/png;base64,{content}">'
+    return f'<img alt="{html.escape(caption)}" src="data:image/{path.suffix[1:]};base64,{content}">'
+
+
+def _animation(path: Path) -> str:
+    """The agent at play, where the run has a picture of it."""
+    picture = path / "agent.gif"
+    caption = f"{path.resolve().name}: an episode of the trained agent"
+    return f"<h2>{html.escape(caption)}</h2>{_image(picture, caption)}" if picture.exists() else ""
+
+
+def _measurement(path: Path) -> str:
+    """The variance ratio that was measured at the end of training, where there is one."""
+    source = path / "measurement.json"
+    if not source.exists():
+        return ""
+    found = json.loads(source.read_text(encoding="utf-8"))
+    rows = [_table_row("th", ["", "ratio", "95 % interval"])]
+    for name, label in (("total", "raw"), ("total_scale_free", "free of scale: variance over squared mean")):
+        value, low, high = (float(found[name][part]) for part in ("value", "low", "high"))
+        rows.append(_table_row("td", [label, f"{value:.3g}", f"{low:.3g} to {high:.3g}"]))
+    title = (
+        f"{path.resolve().name}: variance of the {found['estimator']} meta-gradient over that of the unmixed one, "
+        f"{found['samples']} samples"
+    )
+    return f"<h2>{html.escape(title)}</h2><table>{''.join(rows)}</table>"
 
 
 def _details(path: Path) -> str:

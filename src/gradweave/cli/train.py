@@ -74,14 +74,11 @@ def parse_config(argv: Sequence[str]) -> Config:
 
 
 def run_loop(folder: RunFolder, *, resume: bool) -> None:
-    """Train in `folder`, write the report and say how it went."""
+    """Train in `folder`, then draw, measure and report what came of it."""
     summary = launch(folder, resume=resume)
-    from gradweave.analysis.report import write_report
+    from gradweave.cli.finish import finish
 
-    played = {"sampled": summary.sampled, "greedy": summary.greedy, "random actions": summary.random}
-    means = ", ".join(f"{name} {float(evaluation.returns.mean()):.2f}" for name, evaluation in played.items())
-    print(f"done after {summary.environment_steps:,} environment steps; mean return: {means}")
-    print(f"report: {write_report([folder.path], folder.path)}")
+    finish(folder, summary)
 
 
 def _parse(argv: Sequence[str], base: Config) -> _Flags:

@@ -1,0 +1,105 @@
+"""What follows training: the agent at play in a GIF, its meta-gradient measured, a report, and a summary in words."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from gradweave.training.config import Config
+from gradweave.training.loop import Summary
+from gradweave.training.metrics import write_atomically
+from gradweave.training.run_folder import RunFolder
+
+__all__ = ["finish"]
+
+_BURN_IN = 20
+"""Rollouts between the trained agent's state and each sample, so that the environments have parted ways by then."""
+
+
+def finish(folder: RunFolder, summary: Summary) -> None:
+    """Writes agent.gif, measurement.json (where something was learned) and the report, and says what they show.
+
+    Args:
+        folder: the run's, still locked.
+        summary: what `train` returned.
+    """
+    import jax
+
+    from gradweave.analysis.episode import save_episode
+    from gradweave.analysis.report import write_report
+
+    config = folder.config
+    lines = [_returns(summary)]
+    _say("drawing an episode ...")
+    key = jax.random.key(config.run.seed)
+    animation = save_episode(folder.path / "agent.gif", summary.agent, summary.state, config, key=key).path
+    if config.meta.learned and config.run.measure_samples:
+        lines += _measured(folder.path, config, summary)
+    report = write_report([folder.path], folder.path)
+    places = {"animation": animation, "figures": folder.figures, "checkpoints": folder.checkpoints, "report": report}
+    lines += ["", *(f"{name + ':':<13} {place}" for name, place in places.items())]
+    more = summary.environment_steps + max(config.run.total_steps, 1)
+    lines += [f"{'go on with:':<13} gradweave resume {folder.path} --total-steps {more}"]
+    print("\n".join(lines))
+
+
+def _returns(summary: Summary) -> str:
+    sampled, greedy, random = (
+        f"{float(played.returns.mean()):.2f}" for played in (summary.sampled, summary.greedy, summary.random)
+    )
+    episodes = len(summary.sampled.returns)
+    return (
+        f"after {summary.environment_steps:,} environment steps the agent's mean return over {episodes} episodes is "
+        f"{sampled} (greedy {greedy}); with random allowed actions it is {random}"
+    )
+
+
+def _measured(path: Path, config: Config, summary: Summary) -> list[str]:
+    """The variance of the run's estimator against the unmixed gradient of the same windows."""
+    import jax
+
+    from gradweave.analysis.measure import estimator_samples, measure_agent
+    from gradweave.analysis.seeds import variance_ratio
+    from gradweave.core import AbstractLinearEstimator, Unrolled
+
+    estimator: Any = summary.agent.estimator
+    if not isinstance(estimator, AbstractLinearEstimator) or isinstance(estimator, Unrolled):
+        return []
+    count = config.run.measure_samples
+    _say(f"measuring the meta-gradient: {count} independent samples ...")
+    samples = measure_agent(
+        summary.agent,
+        summary.state,
+        key=jax.random.key(config.run.seed),
+        num_samples=count,
+        burn_in_rollouts=_BURN_IN,
+        progress=lambda done, total: _say(f"{done} of {total} samples") if done % 32 == 0 else None,
+    )
+    drawn = estimator_samples(samples, {"own": estimator, "unrolled": Unrolled()})
+    ratio = variance_ratio(drawn["own"], drawn["unrolled"])
+    found = {
+        "samples": count,
+        "burn_in_rollouts": _BURN_IN,
+        "estimator": config.meta.estimator,
+        "meta_parameters": list(samples.names),
+        **{
+            name: {part: getattr(estimate, part).tolist() for part in ("value", "low", "high")}
+            for name, estimate in ratio._asdict().items()
+        },
+    }
+    write_atomically(path / "measurement.json", json.dumps(found, indent=1) + "\n")
+    length = samples.num_inner_steps
+    return [
+        f"variance of the {config.meta.estimator} meta-gradient / variance of the unmixed {length}-step one, {count} "
+        f"samples each, 95 % intervals:",
+        f"  raw {_interval(ratio.total)}",
+        f"  free of scale (variance over squared mean) {_interval(ratio.total_scale_free)}",
+    ]
+
+
+def _interval(estimate: Any) -> str:
+    return f"{float(estimate.value):.2f} ({float(estimate.low):.2f} to {float(estimate.high):.2f})"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
