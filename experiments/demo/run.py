@@ -1,4 +1,7 @@
-"""Runs the seeds of sweep.py, or continues them, and writes results/demo/: rows.csv, config.toml and provenance.json.
+"""Runs the seeds of sweep.py, or continues them, and writes results/demo/.
+
+There: rows.csv (learning curves), variance.csv (how noisy the meta-gradient of the trained agents is, by estimator),
+agent.gif, config.toml and provenance.json.
 
 Called again with the same options it continues what was stopped: `python experiments/demo/run.py --help`.
 """
@@ -9,15 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import tyro
 from sweep import SEEDS, TOTAL_STEPS, configuration
 
+from gradweave.analysis.bootstrap import Estimate
+from gradweave.analysis.episode import save_episode
+from gradweave.analysis.measure import default_estimators, estimator_samples, measure_agent
+from gradweave.analysis.seeds import variance_ratio
 from gradweave.training.config_file import write_config
 from gradweave.training.launch import run_or_continue
+from gradweave.training.loop import Summary
 from gradweave.training.metrics import read_metrics
 
 NUM_ROWS = 250  # kept of each seed: enough for a curve
+BURN_IN = 80  # rollouts before each sample: 400 steps of every environment
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,7 @@ class Options:
 
     total_steps: int = TOTAL_STEPS
     seeds: tuple[int, ...] = SEEDS
+    samples: int = 256
     runs: Path = Path("runs/demo")
     results: Path = Path("results/demo")
 
@@ -47,27 +58,66 @@ def curve(path: Path, seed: int) -> list[dict[str, Any]]:
     return curve
 
 
-def main(options: Options) -> None:
-    """Runs everything; what is finished already is only read."""
-    rows: list[dict[str, Any]] = []
-    provenance = {}
-    for seed in options.seeds:
-        path, summary = run_or_continue(configuration(seed, str(options.runs / f"seed-{seed}"), options.total_steps))
-        rows += curve(path, seed)
-        provenance[f"seed-{seed}"] = json.loads((path / "provenance.json").read_text()) | {
-            "environment_steps": summary.environment_steps,
-            "final_return_sampled": float(summary.sampled.returns.mean()),
-            "final_return_greedy": float(summary.greedy.returns.mean()),
-            "random_return": float(summary.random.returns.mean()),
-        }
-    options.results.mkdir(parents=True, exist_ok=True)
-    with (options.results / "rows.csv").open("w", newline="") as file:
+def variance_ratios(summary: Summary, seed: int, num_samples: int) -> list[dict[str, Any]]:
+    """Variance of every estimator's meta-gradient at the trained agent, over that of the unmixed one."""
+    samples = measure_agent(
+        summary.agent,
+        summary.state,
+        key=jax.random.key(10_000 + seed),
+        num_samples=num_samples,
+        burn_in_rollouts=BURN_IN,
+    )
+    estimates = estimator_samples(samples, default_estimators(samples.num_inner_steps))
+    rows = []
+    for name, drawn in estimates.items():
+        ratio = variance_ratio(drawn, estimates["unrolled"])
+        parts = [("all", ratio.total, ratio.total_scale_free)]
+        for index, parameter in enumerate(samples.names):
+            parts.append((parameter, *(_entry(whole, index) for whole in (ratio.leaves, ratio.leaves_scale_free))))
+        for parameter, raw, scale_free in parts:
+            for scale, estimate in (("raw", raw), ("free of scale", scale_free)):
+                ends = dict(zip(("ratio", "low", "high"), (float(end) for end in estimate), strict=True))
+                known = {"seed": seed, "samples": num_samples, "estimator": name, "meta_parameter": parameter}
+                rows.append({**known, "scale": scale, **ends})
+    return rows
+
+
+def _entry(estimate: Estimate, index: int) -> Estimate:
+    return Estimate(*(end[index] for end in estimate))
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Rows with six significant digits."""
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         for row in rows:
             writer.writerow(
                 {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
             )
+
+
+def main(options: Options) -> None:
+    """Runs everything; what is finished already is only read."""
+    rows: list[dict[str, Any]] = []
+    variances: list[dict[str, Any]] = []
+    provenance = {}
+    for seed in options.seeds:
+        path, summary = run_or_continue(configuration(seed, str(options.runs / f"seed-{seed}"), options.total_steps))
+        rows += curve(path, seed)
+        variances += variance_ratios(summary, seed, options.samples)
+        if seed == options.seeds[0]:
+            options.results.mkdir(parents=True, exist_ok=True)
+            config = configuration(seed, str(options.runs))
+            save_episode(options.results / "agent.gif", summary.agent, summary.state, config, key=jax.random.key(seed))
+        provenance[f"seed-{seed}"] = json.loads((path / "provenance.json").read_text()) | {
+            "environment_steps": summary.environment_steps,
+            "final_return_sampled": float(summary.sampled.returns.mean()),
+            "final_return_greedy": float(summary.greedy.returns.mean()),
+            "random_return": float(summary.random.returns.mean()),
+        }
+    write_csv(options.results / "rows.csv", rows)
+    write_csv(options.results / "variance.csv", variances)
     write_config(configuration(SEEDS[0], str(options.runs), options.total_steps), options.results / "config.toml")
     (options.results / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from PIL import Image
 
 from gradweave.cli.main import COMMANDS, main
 from gradweave.cli.train import parse_config
@@ -131,11 +131,11 @@ def fake_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             folder.metrics.write({"step": 10, "return": 1.0, "eta/discount": 0.9})
         if errors:
             raise errors[0]
-        evaluation = types.SimpleNamespace(returns=np.array([1.0, 2.0]))
-        return types.SimpleNamespace(environment_steps=3200, sampled=evaluation, greedy=evaluation, random=evaluation)
+        return "summary"
 
     monkeypatch.setitem(sys.modules, "gradweave.training.loop", types.SimpleNamespace(train=train))
     monkeypatch.setattr("gradweave.training.runtime.enable_compilation_cache", lambda: None)
+    monkeypatch.setattr("gradweave.cli.finish.finish", lambda folder, summary: print(f"finished {summary}"))
     yield calls
 
 
@@ -151,8 +151,7 @@ def test_train_hands_over_to_the_loop(tmp_path: Path, fake_loop: list[Any], caps
     provenance = json.loads((only_run(tmp_path) / "provenance.json").read_text())
     assert provenance["argv"] == ["gradweave", "train", "--seed", "5", "--runs-dir", str(tmp_path)]
     assert provenance["backend"] == "cpu"
-    assert (only_run(tmp_path) / "report.html").exists()
-    assert "sampled 1.50" in capsys.readouterr().out
+    assert "finished summary" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -193,6 +192,40 @@ def test_resume(tmp_path: Path, fake_loop: list[Any], capsys: pytest.CaptureFixt
     with RunFolder.open(path) as folder:
         assert folder.config.run.total_steps == 9999999
         assert main(["resume", str(path)]) == 6
+
+
+SMALL = ["--inner.num-envs", "4", "--inner.num-steps", "5", "--meta.num-inner-steps", "2", "--total-steps", "240"]
+SMALL += ["--chunk-size", "3", "--evaluation-episodes", "2", "--max-episode-steps", "110", "--measure-samples", "8"]
+
+
+@pytest.mark.slow
+def test_train_from_start_to_finish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is a stand-in: every file is there, every number of the summary comes from one of them."""
+    assert main(["train", "discounting-chain", *SMALL, "--runs-dir", str(tmp_path)]) == 0
+    path = only_run(tmp_path)
+    out = capsys.readouterr().out
+    assert "with random allowed actions" in out
+    found = json.loads((path / "measurement.json").read_text())
+    assert found["samples"] == 8
+    assert found["meta_parameters"] == ["discount", "lambda_"]
+    assert f"{found['total']['value']:.2f} ({found['total']['low']:.2f} to {found['total']['high']:.2f})" in out
+    assert 0 < found["total"]["low"] <= found["total"]["value"] <= found["total"]["high"]
+    with Image.open(path / "agent.gif") as picture:
+        assert picture.n_frames > 1
+    assert "8 samples" in (path / "report.html").read_text()
+    (step,) = {int(checkpoint.stem) for checkpoint in (path / "checkpoints").iterdir()}
+    assert f"{step:,} environment steps" in out
+    assert f"gradweave resume {path} --total-steps" in out
+    # What is said to go on does go on.
+    assert main(["resume", str(path), "--total-steps", "360"]) == 0
+    assert "after 380 environment steps" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_plain_learning_measures_nothing(tmp_path: Path) -> None:
+    assert main(["train", "discounting-chain", *SMALL, "--meta.learned", "--runs-dir", str(tmp_path)]) == 0
+    assert (only_run(tmp_path) / "report.html").exists()
+    assert not (only_run(tmp_path) / "measurement.json").exists()
 
 
 @pytest.mark.slow

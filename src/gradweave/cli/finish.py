@@ -3,20 +3,22 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradweave.training.config import Config
-from gradweave.training.loop import Summary
 from gradweave.training.metrics import write_atomically
 from gradweave.training.run_folder import RunFolder
 
+if TYPE_CHECKING:  # imports JAX
+    from gradweave.training.loop import Summary
+
 __all__ = ["finish"]
 
-_BURN_IN = 20
+_BURN_IN = 40
 """Rollouts between the trained agent's state and each sample, so that the environments have parted ways by then."""
 
 
-def finish(folder: RunFolder, summary: Summary) -> None:
+def finish(folder: RunFolder, summary: "Summary") -> None:
     """Writes agent.gif, measurement.json (where something was learned) and the report, and says what they show.
 
     Args:
@@ -43,7 +45,7 @@ def finish(folder: RunFolder, summary: Summary) -> None:
     print("\n".join(lines))
 
 
-def _returns(summary: Summary) -> str:
+def _returns(summary: "Summary") -> str:
     sampled, greedy, random = (
         f"{float(played.returns.mean()):.2f}" for played in (summary.sampled, summary.greedy, summary.random)
     )
@@ -54,7 +56,7 @@ def _returns(summary: Summary) -> str:
     )
 
 
-def _measured(path: Path, config: Config, summary: Summary) -> list[str]:
+def _measured(path: Path, config: Config, summary: "Summary") -> list[str]:
     """The variance of the run's estimator against the unmixed gradient of the same windows."""
     import jax
 

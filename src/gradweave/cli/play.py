@@ -58,23 +58,19 @@ def run(argv: Sequence[str]) -> int:
 def _play(flags: _Flags, output: Path) -> None:
     import jax
 
-    from gradweave.analysis.board import board_frames, paint_channels, paint_snake, save_gif
-    from gradweave.training.evaluation import play_episode
+    from gradweave.analysis.episode import save_episode
     from gradweave.training.loading import read_agent
     from gradweave.training.runtime import enable_compilation_cache
 
     enable_compilation_cache()
     loaded = read_agent(flags.run, flags.step, lambda text: print(text, file=sys.stderr))
-    observations, rewards = play_episode(
+    played = save_episode(
+        output,
         loaded.agent,
-        loaded.state.learner.params,
-        loaded.state.raw,
+        loaded.state,
+        loaded.config,
         key=jax.random.key(flags.seed),
         greedy=flags.greedy,
-        max_steps=loaded.config.run.max_episode_steps if flags.max_steps is None else flags.max_steps,
+        max_steps=flags.max_steps,
     )
-    views = observations.view
-    snake = "snake" in loaded.config.environment.name.lower() and views.shape[-1] == 5
-    frames = board_frames(views, rewards=rewards, paint=paint_snake if snake else paint_channels)
-    save_gif(output, frames)
-    print(f"return {float(rewards.sum()):g} in {len(rewards)} steps: {output}")
+    print(f"return {played.episode_return:g} in {played.num_steps} steps: {output}")
