@@ -1,18 +1,22 @@
 """From a configuration to an agent: the one place where names in a configuration become objects."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, PyTree
 
 from gradweave.agents import (
     ActorCriticEta,
     OuterObjective,
+    ScheduleNetwork,
     SelfTuning,
     SelfTuningState,
     actor_critic,
     bundled_apply,
     inner_optimizer,
+    parameter_groups,
 )
 from gradweave.core import (
     AbstractBijector,
@@ -25,6 +29,7 @@ from gradweave.core import (
     MixedMode,
     Positive,
     ReverseMode,
+    SamplingCorrection,
     Truncated,
     Unrolled,
     WindowMix,
@@ -34,8 +39,8 @@ from gradweave.core import (
 )
 from gradweave.envs import VectorEnvironment
 from gradweave.envs.registry import make_environment
-from gradweave.rl import actor_critic_network
-from gradweave.training.config import LEARNABLE, Config, MetaConfig
+from gradweave.rl import ActorCriticNetwork, actor_critic_network
+from gradweave.training.config import LEARNABLE, PARTS, Config, MetaConfig
 
 __all__ = ["build_agent", "build_estimator", "build_mode", "init_state"]
 
@@ -68,11 +73,24 @@ def build_agent(config: Config) -> SelfTuning:
         rmsprop_decay=inner.rmsprop_decay,
         max_grad_norm=inner.max_grad_norm,
     )
-    objective = OuterObjective(outer.discount, outer.lambda_, outer.value_cost, outer.entropy_cost, inner.value_cost)
+    objective = OuterObjective(
+        outer.discount,
+        outer.lambda_,
+        outer.value_cost,
+        outer.entropy_cost,
+        inner.value_cost,
+        outer.kl_cost,
+        outer.standardize_advantages,
+    )
     spec = ActorCriticEta(**{name: _RANGES[name] if name in config.meta.learned else Fixed() for name in LEARNABLE})
     eta = ActorCriticEta(**{name: jnp.asarray(getattr(inner, name), jnp.result_type(float)) for name in LEARNABLE})
+    groups = None
+    if inner.learning_rate_groups == "parts":
+        eta = eta._replace(learning_rate=dict.fromkeys(PARTS, eta.learning_rate))
+        groups = _network_parts(environment, config)
+    meta = config.meta
     return SelfTuning(
-        problem=actor_critic(bundled_apply, optimizer, objective),
+        problem=actor_critic(bundled_apply, optimizer, objective, targets=inner.targets, learning_rate_groups=groups),
         apply=bundled_apply,
         environment=environment,
         initial_raw=unconstrain(eta, spec),
@@ -83,18 +101,28 @@ def build_agent(config: Config) -> SelfTuning:
         num_inner_steps=config.meta.num_inner_steps,
         num_steps=inner.num_steps,
         condition_on_eta=config.network.condition_on_eta,
+        objective=objective,
+        sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
+        schedule=ScheduleNetwork(meta.schedule_layers) if meta.schedule == "network" else None,
     )
 
 
 def init_state(agent: SelfTuning, config: Config, *, key: Key[Array, ""]) -> SelfTuningState:
     """The agent's state before the first meta-step: fresh parameters, fresh environments, one rollout."""
     network_key, example_key, agent_key = jax.random.split(key, 3)
-    environment = agent.environment.environment
-    _, example = jax.eval_shape(lambda key: environment.reset(key=key), example_key)
+    params = _network(agent.environment, config, example_key, key=network_key)
+    return agent.init(params, key=agent_key)
+
+
+def _network(
+    environment: VectorEnvironment[Any], config: Config, example_key: Key[Array, ""], *, key: Key[Array, ""]
+) -> ActorCriticNetwork:
+    """A fresh network for observations such as a reset with `example_key` gives (only their shapes count)."""
+    _, example = jax.eval_shape(lambda key: environment.environment.reset(key=key), example_key)
     network = config.network
-    params = actor_critic_network(
+    return actor_critic_network(
         example,
-        environment.num_actions,
+        environment.environment.num_actions,
         channels=network.channels,
         strides=network.strides,
         kernel_size=network.kernel_size,
@@ -102,10 +130,20 @@ def init_state(agent: SelfTuning, config: Config, *, key: Key[Array, ""]) -> Sel
         value_layers=network.value_layers,
         shared_torso=network.shared_torso,
         outer_critic=config.outer_critic,
-        conditioning_size=len(config.meta.learned) if network.condition_on_eta else 0,
-        key=network_key,
+        conditioning_size=config.num_learned if network.condition_on_eta else 0,
+        key=key,
     )
-    return agent.init(params, key=agent_key)
+
+
+def _network_parts(environment: VectorEnvironment[Any], config: Config) -> PyTree:
+    """For each parameter the part of the network it belongs to."""
+    shapes = jax.eval_shape(
+        lambda keys: _network(environment, config, keys[0], key=keys[1]), jax.random.split(jax.random.key(0))
+    )
+    heads = {"policy_head": "policy", "value_head": "value"}
+    if config.outer_critic:
+        heads["outer_head"] = "value"
+    return parameter_groups(shapes, heads, default="torso")
 
 
 def build_estimator(meta: MetaConfig) -> AbstractEstimator:

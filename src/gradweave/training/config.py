@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 __all__ = [
     "LEARNABLE",
+    "PARTS",
     "Config",
     "EnvironmentConfig",
     "InnerConfig",
@@ -26,10 +27,16 @@ Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 Estimator: TypeAlias = Literal["horizon-mix", "window-mix", "unrolled", "truncated"]
 Mode: TypeAlias = Literal["mixed", "reverse", "forward"]
 Critic: TypeAlias = Literal["auto", "on", "off"]
+Targets: TypeAlias = Literal["differentiated", "stopped"]
+RateGroups: TypeAlias = Literal["all", "parts"]
+Schedule: TypeAlias = Literal["none", "network"]
 Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
 
 LEARNABLE: Final = ("discount", "lambda_", "entropy_cost", "value_cost", "learning_rate")
 """The fields of `InnerConfig` that the meta-gradient may tune."""
+
+PARTS: Final = ("policy", "torso", "value")
+"""The parts of the network, each with a learning rate of its own when `inner.learning_rate_groups` is "parts"."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,10 @@ class InnerConfig:
     """Decay of RMSProp's second moment."""
     max_grad_norm: float | None = None
     """Clip the inner gradient's global norm; None does not clip."""
+    learning_rate_groups: RateGroups = "all"
+    """One learning rate for all parameters, or one for each part (torso, policy head, value heads); all start alike."""
+    targets: Targets = "differentiated"
+    """Stopped: the usual code, whose meta-gradients are wrong from two inner updates on; for comparison only."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,12 @@ class MetaConfig:
     """Step size of the meta-optimiser, on the unconstrained meta-parameters."""
     max_grad_norm: float | None = None  # [B22] clips at .1
     """Clip the meta-gradient's global norm; None does not clip."""
+    sampling_correction: float = 0.0
+    """How much to account for the meta-parameters' influence on the data, 0 (not) to 1 (wholly, with more variance)."""
+    schedule: Schedule = "none"
+    """Network: a small network moves the meta-parameters by statistics of learning, and is itself learned."""
+    schedule_layers: tuple[int, ...] = (8,)
+    """Units of each hidden layer of the schedule's network."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +162,10 @@ class OuterConfig:
     """Weight of the value loss in the outer loss; 0 leaves the policy term only."""
     entropy_cost: float = 0.0
     """Weight of the entropy bonus in the outer loss."""
+    kl_cost: float = 0.0  # Zahavy et al. 2020 (arXiv 2002.12928) use 1
+    """Weight of the divergence from the policy before the window; 0 leaves it out."""
+    standardize_advantages: bool = False
+    """Standardise the outer advantages by their running mean and standard deviation."""
     critic: Critic = "auto"  # [B22]: on whenever the discount is learned
     """A second value head trained at the outer discount and lambda; auto: on when the discount is learned."""
 
@@ -200,6 +221,12 @@ class Config:
     def num_meta_steps(self) -> int:
         """Meta-steps of the whole run: total_steps in windows, rounded up."""
         return -(-self.run.total_steps // self.window_steps)
+
+    @property
+    def num_learned(self) -> int:
+        """Numbers that are tuned: the learned meta-parameters, a learning rate for each part counted apart."""
+        parts = self.inner.learning_rate_groups == "parts" and "learning_rate" in self.meta.learned
+        return len(self.meta.learned) + (len(PARTS) - 1) * parts
 
     @property
     def outer_critic(self) -> bool:

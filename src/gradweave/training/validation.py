@@ -14,6 +14,8 @@ from gradweave.training.presets import PRESETS
 
 __all__ = ["find_problems", "validate"]
 
+_LINEAR = ("horizon-mix", "window-mix", "unrolled", "truncated")
+
 
 def validate(config: Config, *, num_devices: int = 1) -> None:
     """Raise when `config` cannot be run.
@@ -33,7 +35,7 @@ def validate(config: Config, *, num_devices: int = 1) -> None:
 
 def find_problems(config: Config, *, num_devices: int = 1) -> list[ConfigError]:
     """Every bad value of `config`, in the order of its fields; empty when it can be run."""
-    checks = (_preset, _environment, _network, _inner, _learned, _meta, _weights, _outer, _run)
+    checks = (_preset, _environment, _network, _inner, _learned, _meta, _meta_options, _weights, _outer, _run)
     problems = [problem for check in checks for problem in check(config)]
     if config.inner.num_envs > 0 and config.inner.num_envs % num_devices:
         problems.append(
@@ -146,6 +148,15 @@ def _inner(config: Config) -> Iterator[ConfigError]:
         yield from _at_least("inner", {"eps_root": inner.eps_root}, 0)
     else:  # the root's second derivative at zero is infinite without it
         yield from _positive("inner", {"eps_root": inner.eps_root})
+    yield from _choice("inner.targets", inner.targets, ("differentiated", "stopped"))
+    yield from _choice("inner.learning_rate_groups", inner.learning_rate_groups, ("all", "parts"))
+    if inner.learning_rate_groups == "parts" and "learning_rate" not in config.meta.learned:
+        yield ConfigError(
+            "inner.learning_rate_groups",
+            "parts",
+            "'all', unless the learning rate is learned",
+            "add learning_rate to --meta.learned, or leave --inner.learning-rate-groups out",
+        )
     decay = inner.rmsprop_decay
     yield from _in_range("inner.rmsprop_decay", decay, "a number in [0, 1)", 0 <= decay < 1)
 
@@ -163,7 +174,7 @@ def _meta(config: Config) -> Iterator[ConfigError]:
     meta = config.meta
     num_inner_steps = meta.num_inner_steps
     yield from _at_least("meta", {"num_inner_steps": num_inner_steps}, 1)
-    yield from _choice("meta.estimator", meta.estimator, ("horizon-mix", "window-mix", "unrolled", "truncated"))
+    yield from _choice("meta.estimator", meta.estimator, _LINEAR)
     yield from _choice("meta.mode", meta.mode, ("mixed", "reverse", "forward"))
     yield from _choice("meta.optimizer", meta.optimizer, ("adam", "rmsprop", "sgd"))
     yield from _positive("meta", {"learning_rate": meta.learning_rate, "max_grad_norm": meta.max_grad_norm})
@@ -179,6 +190,31 @@ def _meta(config: Config) -> Iterator[ConfigError]:
             "meta.window", meta.window, limits, f"--meta.window {min(max(1, meta.window), num_inner_steps)}"
         )
     yield from _remat(config)
+
+
+def _meta_options(config: Config) -> Iterator[ConfigError]:
+    meta = config.meta
+    rho = meta.sampling_correction
+    yield from _in_range("meta.sampling_correction", rho, "a number in [0, 1]", 0 <= rho <= 1)
+    if rho > 0 and meta.estimator not in _LINEAR:
+        yield ConfigError(
+            "meta.sampling_correction",
+            rho,
+            f"0 for the estimator {meta.estimator}; it needs one of {', '.join(_LINEAR)}",
+            f"--meta.estimator {_LINEAR[0]}, or leave --meta.sampling-correction out",
+        )
+    yield from _choice("meta.schedule", meta.schedule, ("none", "network"))
+    if any(size < 1 for size in meta.schedule_layers):
+        yield ConfigError(
+            "meta.schedule_layers", meta.schedule_layers, "numbers of at least 1", "set --meta.schedule-layers 8"
+        )
+    if meta.schedule == "network" and not meta.learned:
+        yield ConfigError(
+            "meta.schedule",
+            "network",
+            "'none' when no meta-parameter is learned",
+            "name some in --meta.learned, or leave --meta.schedule out",
+        )
 
 
 def _remat(config: Config) -> Iterator[ConfigError]:
@@ -224,7 +260,7 @@ def _outer(config: Config) -> Iterator[ConfigError]:
     outer = config.outer
     yield from _in_range("outer.discount", outer.discount, "a number in (0, 1]", 0 < outer.discount <= 1)
     yield from _in_range("outer.lambda_", outer.lambda_, "a number in [0, 1]", 0 <= outer.lambda_ <= 1)
-    yield from _at_least("outer", {"value_cost": outer.value_cost, "entropy_cost": outer.entropy_cost}, 0)
+    yield from _at_least("outer", _fields(outer, "value_cost", "entropy_cost", "kl_cost"), 0)
     yield from _choice("outer.critic", outer.critic, ("auto", "on", "off"))
 
 
