@@ -8,6 +8,7 @@ so that a step of the meta-optimiser is a relative change, which is what costs a
 """
 
 import abc
+import math
 from typing import Any
 
 import equinox as eqx
@@ -41,8 +42,11 @@ class Interval(AbstractBijector):
     upper: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self) -> None:
-        if not self.lower < self.upper:
-            raise ValueError(f"Interval(lower={self.lower}, upper={self.upper}) is empty: lower must be below upper.")
+        if not -math.inf < self.lower < self.upper < math.inf:
+            raise ValueError(
+                f"Interval(lower={self.lower}, upper={self.upper}) is empty or endless: lower must be below upper, and "
+                "both finite; use Positive or Unbounded where there is no bound."
+            )
 
     def forward(self, raw: ArrayLike) -> Array:
         return self.lower + (self.upper - self.lower) * jax.nn.sigmoid(jnp.asarray(raw))
@@ -85,7 +89,7 @@ class Fixed(AbstractBijector):
         return jax.lax.stop_gradient(jnp.asarray(raw))
 
     def inverse(self, eta: ArrayLike) -> Array:
-        return jnp.asarray(eta)
+        return _strong(eta)
 
 
 def constrain(raw: PyTree, spec: PyTree) -> PyTree:
@@ -149,8 +153,16 @@ def _map_spec(fn: Any, spec: PyTree, tree: PyTree) -> PyTree:
 
 
 def _as_float(eta: ArrayLike) -> Array:
-    eta = jnp.asarray(eta)
+    eta = _strong(eta)
     return eta if jnp.issubdtype(eta.dtype, jnp.floating) else eta.astype(jnp.result_type(float))
+
+
+def _strong(eta: ArrayLike) -> Array:
+    """An array of a dtype that sticks: that of a Python number would change in the first meta-update, and all would be
+    compiled anew.
+    """
+    eta = jnp.asarray(eta)
+    return jnp.asarray(eta, eta.dtype)
 
 
 def _check_inside(eta: Array, bijector: AbstractBijector, inside: Array, accepted: str) -> None:

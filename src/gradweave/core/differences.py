@@ -30,6 +30,9 @@ def finite_difference(
     structures: list[Any] = [jax.tree.structure(tree) for tree in (raw, direction)]
     if structures[0] != structures[1]:
         raise ValueError(f"direction has structure {structures[1]}, raw {structures[0]}; they must be the same.")
+    shapes, moves = ([jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (raw, direction))
+    if shapes != moves:
+        raise ValueError(f"direction has shapes {moves}, raw {shapes}; they must be the same.")
     if step is None:
         step = float(jnp.finfo(jnp.result_type(*jax.tree.leaves(raw))).eps) ** (1 / 3)
     if not step > 0:

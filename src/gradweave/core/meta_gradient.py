@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from gradweave.core.bijectors import constrain, split_learned
 from gradweave.core.estimators.base import AbstractEstimator, Differentiand, chosen_mode
 from gradweave.core.estimators.linear import Unrolled
-from gradweave.core.modes.base import AbstractMode, KernelWeights
+from gradweave.core.modes.base import AbstractMode, KernelWeights, ravel_learned
 from gradweave.core.modes.forward import propagate
 from gradweave.core.modes.reverse import ReverseMode
 from gradweave.core.problem import MetaProblemLike, Recording, Window, WindowAux
@@ -121,7 +120,7 @@ def horizon_gradients(
     window = checked_window(state, batches, outer_batches, None)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
     num_steps = window.num_inner_steps
-    flat, unravel = ravel_pytree(differentiand.learned)
+    flat, unravel = ravel_learned(differentiand.learned)
     weights = KernelWeights(horizons=jnp.ones((num_steps,), flat.dtype))
     _, _, (_, (gradients, _, _)) = propagate(problem, differentiand.to_eta, differentiand.learned, window, weights)
     return eqx.combine(jax.vmap(unravel)(gradients), _zeros_with_axis(fixed, num_steps))

@@ -69,7 +69,7 @@ def estimator_statistics(samples: PyTree, reference: PyTree | None = None) -> Es
         reference: pytree shaped like one sample, the gradient that is taken for true; without it bias and mse are None.
 
     Raises:
-        ValueError: fewer than two samples, or a reference of another structure.
+        ValueError: fewer than two samples, or a reference of another structure or shape.
     """
     leaves = jax.tree.leaves(samples)
     if not leaves or jnp.ndim(leaves[0]) == 0 or leaves[0].shape[0] < 2:
@@ -79,6 +79,10 @@ def estimator_statistics(samples: PyTree, reference: PyTree | None = None) -> Es
         raise ValueError(
             f"the reference has structure {given}, the samples {jax.tree.structure(samples)}; they must be the same."
         )
+    expected = [jnp.shape(leaf)[1:] for leaf in leaves]
+    given = expected if reference is None else [jnp.shape(leaf) for leaf in jax.tree.leaves(reference)]
+    if given != expected:
+        raise ValueError(f"the reference has shapes {given}, one sample {expected}; they must be the same.")
     count = leaves[0].shape[0]
     mean = jax.tree.map(lambda leaf: leaf.mean(0), samples)
     variance = jax.tree.map(lambda leaf: leaf.var(0, ddof=1), samples)

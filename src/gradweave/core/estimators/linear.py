@@ -19,7 +19,7 @@ from gradweave.core.modes.base import KernelWeights
 def uniform_weights(n: int) -> Float[Array, " n"]:
     """n equal weights, 1 / n each."""
     _check_count(n)
-    return jnp.full((n,), 1.0 / n)
+    return jnp.full((n,), 1.0 / n, jnp.result_type(float))
 
 
 def geometric_weights(n: int, lambda_: float) -> Float[Array, " n"]:
@@ -138,22 +138,19 @@ def _check_count(n: int) -> None:
 
 
 def _checked_weights(weights: ArrayLike, name: str) -> Float[Array, " n"]:
-    weights = jnp.asarray(weights)
-    if not jnp.issubdtype(weights.dtype, jnp.floating):
-        weights = weights.astype(jnp.result_type(float))
-    if weights.ndim != 1 or weights.size == 0:
+    # Checked in numpy: what jax.numpy makes of known numbers within jit is not known any more.
+    known = None if isinstance(weights, jax.core.Tracer) else np.asarray(weights)
+    shape = jnp.shape(weights)
+    if len(shape) != 1 or shape[0] == 0:
+        raise ValueError(f"{name}(weights=...) needs a vector of at least one weight, not an array of shape {shape}.")
+    total = 1.0 if known is None else float(known.sum())
+    if known is not None and (bool((known < 0).any()) or not abs(total - 1) < 1e-5):
         raise ValueError(
-            f"{name}(weights=...) needs a vector of at least one weight, not an array of shape {weights.shape}."
-        )
-    if isinstance(weights, jax.core.Tracer):
-        return weights
-    total = float(weights.sum())
-    if bool((weights < 0).any()) or not abs(total - 1) < 1e-5:
-        raise ValueError(
-            f"{name}(weights={weights.tolist()}): weights must be at least 0 and sum to 1, but sum to {total:.6g}; "
+            f"{name}(weights={known.tolist()}): weights must be at least 0 and sum to 1, but sum to {total:.6g}; "
             "divide them by their sum, or use uniform_weights or geometric_weights."
         )
-    return weights
+    weights = jnp.asarray(weights)
+    return weights if jnp.issubdtype(weights.dtype, jnp.floating) else weights.astype(jnp.result_type(float))
 
 
 def _check_length(weights: Float[Array, " n"], num_inner_steps: int, name: str) -> None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from gradweave.core.problem import MetaProblemLike, Window
@@ -81,6 +82,17 @@ def combine_steps(contributions: PyTree, weights: KernelWeights) -> PyTree:
         return jax.tree.map(lambda leaf: leaf.sum(0), contributions)
     steps = weights.steps
     return jax.tree.map(lambda leaf: jnp.tensordot(steps.astype(leaf.dtype), leaf, axes=1), contributions)
+
+
+def ravel_learned(learned: PyTree) -> tuple[Float[Array, " P"], Callable[[Array], PyTree]]:
+    """(the learned numbers as one vector, what turns such a vector back into leaves of their own dtypes).
+
+    As `ravel_pytree`, but the leaves may differ in dtype, and so may the vector that is turned back: a gradient taken
+    in float32 of meta-parameters in float64, say.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        flat, unravel = ravel_pytree(learned)
+    return flat, lambda vector: unravel(vector.astype(flat.dtype))
 
 
 def leading(tree: PyTree) -> PyTree:

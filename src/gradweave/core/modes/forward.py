@@ -12,10 +12,16 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, leading, total_outer_loss
+from gradweave.core.modes.base import (
+    AbstractMode,
+    Differentiated,
+    KernelWeights,
+    leading,
+    ravel_learned,
+    total_outer_loss,
+)
 from gradweave.core.problem import MetaProblemLike, Window
 
 
@@ -35,7 +41,7 @@ class ForwardMode(AbstractMode):
         window: Window,
         weights: KernelWeights,
     ) -> Differentiated:
-        _, unravel = ravel_pytree(learned)
+        _, unravel = ravel_learned(learned)
         state, tangents, scanned = propagate(problem, to_eta, learned, window, weights)
         if weights.horizons is None:
             gradient, outer_loss, outer_aux = outer_derivative(problem, state, tangents, window.last_outer)
@@ -73,7 +79,7 @@ def propagate(
         (x_L, tangents of its inexact leaves with leading axis P, (inner aux, judgements)), where the judgements are
         `(gradients (L, P), outer losses (L,), outer aux)` when `weights.horizons` is given, else None.
     """
-    flat, unravel = ravel_pytree(learned)
+    flat, unravel = ravel_learned(learned)
     num_steps = window.num_inner_steps
     basis = jnp.eye(flat.size, dtype=flat.dtype)
     steps = jnp.ones((num_steps,), flat.dtype) if weights.steps is None else weights.steps.astype(flat.dtype)
@@ -124,6 +130,8 @@ def outer_derivative(
         return derivative[None], outer_loss, aux
     (outer_loss, aux), gradient = jax.value_and_grad(judge, has_aux=True)(moving)
     products = jax.tree.map(
-        lambda tangent, slope: tangent.reshape(tangent.shape[0], -1) @ slope.reshape(-1), tangents, gradient
+        lambda tangent, slope: (tangent.reshape(tangent.shape[0], slope.size) @ slope.ravel()).astype(outer_loss.dtype),
+        tangents,
+        gradient,
     )
     return jnp.stack(jax.tree.leaves(products)).sum(0), outer_loss, aux
