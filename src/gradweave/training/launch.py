@@ -67,8 +67,9 @@ def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Su
         with RunFolder.create(config, argv) as folder:
             return folder.path, launch(folder, resume=False)
     with RunFolder.open(found[0]) as folder:
-        same_length = dataclasses.replace(folder.config.run, total_steps=config.run.total_steps)
-        if dataclasses.replace(folder.config, run=same_length) != config:
+        # A longer run is the same run, and so is one whose folder was moved.
+        run = dataclasses.replace(folder.config.run, total_steps=config.run.total_steps, runs_dir=config.run.runs_dir)
+        if dataclasses.replace(folder.config, run=run) != config:
             raise ConfigError(
                 "run.runs_dir",
                 config.run.runs_dir,
