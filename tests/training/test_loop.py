@@ -142,7 +142,7 @@ def test_a_non_finite_value_is_named(tmp_path: Path) -> None:
 def test_plain_learning_moves_no_meta_parameter(tmp_path: Path) -> None:
     config = small(tmp_path, num_chunks=1, learned=())
     with RunFolder.create(config) as folder:
-        summary = run(config, folder)
+        run(config, folder)
         rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
     assert len({row["eta/discount"] for row in rows}) == 1
     assert not any(name.startswith("meta_gradient") for row in rows for name in row)
