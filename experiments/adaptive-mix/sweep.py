@@ -43,6 +43,6 @@ def estimators() -> dict[str, gw.AbstractEstimator]:
         "uniform": gw.HorizonMix(gw.uniform_weights(length)),
         "unrolled": gw.Unrolled(),
         "signal to noise": gw.AdaptiveMix(length),
-        "least error, 1": gw.AdaptiveMix(length, gw.LeastError()),
-        "least error, 100": gw.AdaptiveMix(length, gw.LeastError(num_averaged=100)),
+        "least error, 1": gw.AdaptiveMix(length, gw.LeastError(num_averaged=1.0)),
+        "least error, 100": gw.AdaptiveMix(length, gw.LeastError(num_averaged=100.0)),
     }

@@ -74,12 +74,12 @@ class LeastError(AbstractMixCriterion):
 
     Attributes:
         shrinkage: as in `SignalToNoise`.
-        num_averaged: n, over how many windows the meta-optimiser averages; variance counts that much less. 1 is the
+        num_averaged: n, over how many windows the meta-optimiser averages: variance counts that much less. 1 is the
             error of a single estimate.
     """
 
     shrinkage: float = eqx.field(static=True, default=0.2)
-    num_averaged: float = eqx.field(static=True, default=1.0)
+    num_averaged: float = eqx.field(static=True, default=100.0)
 
     def __check_init__(self) -> None:
         _check_shrinkage(self)
