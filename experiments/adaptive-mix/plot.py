@@ -38,7 +38,7 @@ def main() -> None:
             axis.errorbar(means, places, xerr=halves, fmt="o", markersize=4, label=f"meta learning rate {rate:g}")
         axis.set(title=problem, xlabel="excess loss", yticks=range(len(estimators)), yticklabels=estimators)
         axis.invert_yaxis()
-    axes[0].legend(fontsize=7)
+    axes[-1].legend(fontsize=7)
     figure.savefig(RESULTS / "figure.png", dpi=120)
     for problem in problems:
         print(f"\n{problem}: excess loss, mean and 95% interval over seeds\n")

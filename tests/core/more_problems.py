@@ -43,10 +43,12 @@ def quadratic_learner(optimizer: optax.GradientTransformation) -> Case:
 
 def tame_td(optimizer: optax.GradientTransformation) -> Case:
     """`linear_td` with rates that cannot make it diverge."""
-    case = linear_td(optimizer)
+    with jax.enable_x64(True):  # its numbers are float64 by name; a test of float32 wants them in float32
+        case = linear_td(optimizer)
     spec = {"discount": gw.Interval(0.0, 0.9), "decay": gw.Interval(0.0, 0.5), "rate": gw.Interval(0.0, 0.1)}
     raw = gw.unconstrain(jax.tree.map(jnp.asarray, {"discount": 0.7, "decay": 0.05, "rate": 0.05}), spec)
-    return case._replace(spec=spec, raw=raw)
+    params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.result_type(float)), case.state.params)
+    return case._replace(spec=spec, raw=raw, state=case.problem.init(params))
 
 
 ARMS = np.array([0.1, 0.9, 0.4, -0.3])
