@@ -15,7 +15,7 @@ al. 2022, arXiv 2211.10550).
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import optax
@@ -28,8 +28,6 @@ from gradweave.envs import Observation
 from gradweave.rl import ActorCriticNetwork, NetworkOutput, Trajectory, value_loss
 
 __all__ = ["ActorCriticEta", "actor_critic", "bundled_apply", "parameter_groups"]
-
-TargetWriting = Literal["differentiated", "stopped"]
 
 
 class ActorCriticEta(NamedTuple):
@@ -63,7 +61,7 @@ def actor_critic(
     optimizer: optax.GradientTransformation,
     outer: OuterObjective | None = None,
     *,
-    targets: TargetWriting = "differentiated",
+    targets: str = "differentiated",
     learning_rate_groups: PyTree = None,
 ) -> GradientLearner:
     """Advantage actor-critic as a meta-problem over `ActorCriticEta` and batches of `Experience`.

@@ -1,0 +1,76 @@
+"""Every example runs, in a process as a reader would start it and with the numbers that it claims."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def results(name: str) -> dict[str, float]:
+    """What `main()` of an example returns, in float32 and with JAX's own rules, as a reader would see it."""
+    specification = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.debug_key_reuse(False):
+        specification.loader.exec_module(module)
+        numbers: dict[str, float] = module.main()
+    return numbers
+
+
+def test_every_example_is_tested() -> None:
+    tested = {"own_update", "learning_rate_schedule", "flax_parameters", "new_estimator"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
+
+
+@pytest.mark.slow
+def test_own_update_leaves_its_poor_start() -> None:
+    numbers = results("own_update")
+    assert numbers["step_size"] > 0.01
+    assert numbers["decay"] < 0.05
+
+
+@pytest.mark.slow
+def test_a_learned_schedule_beats_every_constant() -> None:
+    numbers = results("learning_rate_schedule")
+    constants = [value for name, value in numbers.items() if name.startswith("constant")]
+    assert len(constants) == 6
+    assert numbers["tuned"] < 0.5 * numbers["constant 0.1"]  # where it began
+    assert numbers["tuned"] < 0.9 * min(constants)
+    assert numbers["last rate"] < numbers["first rate"]
+
+
+@pytest.mark.slow
+def test_flax_parameters_are_learned_and_their_rates_tuned() -> None:
+    numbers = results("flax_parameters")
+    assert numbers["reward before"] < 0.7
+    assert numbers["reward after"] > 0.95
+    assert numbers["torso rate"] > 0.01 and numbers["heads rate"] > 0.01
+
+
+@pytest.mark.slow
+def test_a_new_estimator_works_in_every_mode() -> None:
+    numbers = results("new_estimator")
+    differences = [value for name, value in numbers.items() if name.endswith("between modes")]
+    assert len(differences) == 3
+    assert max(differences) < 1e-4
+    robust, fragile = (numbers[f"{kind} of horizons: signal-to-noise"] for kind in ("median", "mean"))
+    assert robust > 1.5 * fragile > 0
+
+
+@pytest.mark.slow
+def test_an_example_runs_as_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "new_estimator.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=dict(os.environ),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "median of horizons: signal-to-noise" in done.stdout
