@@ -17,19 +17,24 @@ from gradweave.agents import (
     bundled_apply,
     inner_optimizer,
     parameter_groups,
+    policy_distance,
 )
 from gradweave.core import (
     AbstractBijector,
     AbstractEstimator,
     AbstractMode,
+    AdaptiveMix,
+    Bootstrapped,
     Fixed,
     ForwardMode,
     HorizonMix,
     Interval,
     MixedMode,
     Positive,
+    RandomTruncation,
     ReverseMode,
     SamplingCorrection,
+    Trace,
     Truncated,
     Unrolled,
     WindowMix,
@@ -40,7 +45,7 @@ from gradweave.core import (
 from gradweave.envs import VectorEnvironment
 from gradweave.envs.registry import make_environment
 from gradweave.rl import ActorCriticNetwork, actor_critic_network
-from gradweave.training.config import LEARNABLE, PARTS, Config, MetaConfig
+from gradweave.training.config import FORWARD_ONLY, LEARNABLE, PARTS, Config, MetaConfig
 
 __all__ = ["build_agent", "build_estimator", "build_mode", "init_state"]
 
@@ -153,6 +158,14 @@ def build_estimator(meta: MetaConfig) -> AbstractEstimator:
         return Unrolled()
     if meta.estimator == "truncated":
         return Truncated(length if meta.window is None else meta.window)
+    if meta.estimator == "adaptive-mix":
+        return AdaptiveMix(length)
+    if meta.estimator == "trace":
+        return Trace(meta.trace_decay)
+    if meta.estimator == "bootstrapped":
+        return Bootstrapped(meta.target_steps, policy_distance(bundled_apply))
+    if meta.estimator == "random-truncation":
+        return RandomTruncation(meta.follow_probability)
     if meta.weights == "uniform":
         weights = uniform_weights(length)
     elif meta.weights == "geometric":
@@ -164,7 +177,8 @@ def build_estimator(meta: MetaConfig) -> AbstractEstimator:
 
 def build_mode(meta: MetaConfig) -> AbstractMode:
     """The mode that a configuration names."""
-    if meta.mode == "forward":
+    only_forward = meta.estimator in FORWARD_ONLY
+    if meta.mode == "forward" or (meta.mode == "auto" and only_forward):
         return ForwardMode()
     return ReverseMode(meta.remat) if meta.mode == "reverse" else MixedMode()
 

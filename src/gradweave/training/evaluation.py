@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from gradweave.agents import ActorCriticEta, SelfTuning
+from gradweave.agents import SelfTuning
 from gradweave.envs import Observation, VectorEnvironment
 from gradweave.rl import init_rollout, mode, rollout, sample
 
@@ -28,7 +28,7 @@ class Evaluation(NamedTuple):
 def evaluate(
     agent: SelfTuning,
     params: PyTree,
-    raw: ActorCriticEta,
+    raw: PyTree,
     *,
     key: Key[Array, ""],
     greedy: bool | Bool[Array, ""],
@@ -75,7 +75,7 @@ def evaluate(
 
 
 def play_episode(
-    agent: SelfTuning, params: PyTree, raw: ActorCriticEta, *, key: Key[Array, ""], greedy: bool, max_steps: int
+    agent: SelfTuning, params: PyTree, raw: PyTree, *, key: Key[Array, ""], greedy: bool, max_steps: int
 ) -> tuple[Observation, Float[np.ndarray, " time"]]:
     """One episode for looking at: what was seen before each action, and the rewards.
 

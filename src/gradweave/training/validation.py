@@ -8,13 +8,14 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradweave.training.config import LEARNABLE, Config, NetworkConfig
+from gradweave.training.config import FORWARD_ONLY, LEARNABLE, Config, NetworkConfig
 from gradweave.training.errors import ConfigError, nearest_name
 from gradweave.training.presets import PRESETS
 
 __all__ = ["find_problems", "validate"]
 
 _LINEAR = ("horizon-mix", "window-mix", "unrolled", "truncated")
+_ESTIMATORS = (*_LINEAR, "adaptive-mix", "trace", "bootstrapped", "random-truncation")
 
 
 def validate(config: Config, *, num_devices: int = 1) -> None:
@@ -174,8 +175,17 @@ def _meta(config: Config) -> Iterator[ConfigError]:
     meta = config.meta
     num_inner_steps = meta.num_inner_steps
     yield from _at_least("meta", {"num_inner_steps": num_inner_steps}, 1)
-    yield from _choice("meta.estimator", meta.estimator, _LINEAR)
-    yield from _choice("meta.mode", meta.mode, ("mixed", "reverse", "forward"))
+    yield from _choice("meta.estimator", meta.estimator, _ESTIMATORS)
+    yield from _choice("meta.mode", meta.mode, ("auto", "mixed", "reverse", "forward"))
+    if meta.estimator in FORWARD_ONLY and meta.mode not in ("auto", "forward"):
+        accepted = f"auto or forward for the estimator {meta.estimator}"
+        yield ConfigError("meta.mode", meta.mode, accepted, "leave --meta.mode out")
+    yield from _in_range("meta.trace_decay", meta.trace_decay, "a number in [0, 1]", 0 <= meta.trace_decay <= 1)
+    follow = meta.follow_probability
+    yield from _in_range("meta.follow_probability", follow, "a number in (0, 1]", 0 < follow <= 1)
+    if meta.estimator == "bootstrapped" or meta.target_steps != 1:
+        steps = f"a whole number from 1 to num_inner_steps ({num_inner_steps})"
+        yield from _in_range("meta.target_steps", meta.target_steps, steps, 1 <= meta.target_steps <= num_inner_steps)
     yield from _choice("meta.optimizer", meta.optimizer, ("adam", "rmsprop", "sgd"))
     yield from _positive("meta", {"learning_rate": meta.learning_rate, "max_grad_norm": meta.max_grad_norm})
     limits = f"a whole number from 1 to num_inner_steps ({num_inner_steps})"

@@ -1,0 +1,64 @@
+"""Every name a configuration can hold becomes an agent that takes a meta-step."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from gradweave import AdaptiveMix, Bootstrapped, ForwardMode, MixedMode, RandomTruncation, Trace
+from gradweave.training.build import build_agent, init_state
+from gradweave.training.config import Config
+from gradweave.training.errors import ConfigError
+from gradweave.training.presets import preset
+from gradweave.training.validation import validate
+
+
+def config_with(**meta: Any) -> Config:
+    config = preset("discounting-chain")
+    return dataclasses.replace(
+        config,
+        inner=dataclasses.replace(config.inner, num_envs=2, num_steps=4),
+        network=dataclasses.replace(config.network, policy_layers=(4,), value_layers=(4,)),
+        meta=dataclasses.replace(config.meta, num_inner_steps=3, **meta),
+    )
+
+
+@pytest.mark.parametrize(
+    ("estimator", "kind", "mode"),
+    [
+        ("adaptive-mix", AdaptiveMix, ForwardMode),
+        ("trace", Trace, ForwardMode),
+        ("bootstrapped", Bootstrapped, MixedMode),
+        ("random-truncation", RandomTruncation, MixedMode),
+    ],
+)
+def test_estimators_by_name(estimator: str, kind: type, mode: type) -> None:
+    config = config_with(estimator=estimator)
+    validate(config)
+    agent = build_agent(config)
+    assert isinstance(agent.estimator, kind)
+    assert isinstance(agent.mode, mode)
+    state = init_state(agent, config, key=jax.random.key(0))
+    state, metrics = jax.jit(lambda state: jax.lax.scan(lambda s, _: agent.step(s), state, length=3))(state)
+    assert metrics.finite.all()
+    assert np.all(np.asarray(metrics.grad.discount) != 0)
+    assert not np.any(metrics.grad.entropy_cost)
+    assert len(np.unique(metrics.eta.discount)) == 3
+
+
+@pytest.mark.parametrize(
+    ("meta", "field"),
+    [
+        ({"estimator": "adaptive-mix", "mode": "mixed"}, "meta.mode"),
+        ({"estimator": "trace", "mode": "reverse"}, "meta.mode"),
+        ({"estimator": "trace", "trace_decay": 1.5}, "meta.trace_decay"),
+        ({"estimator": "bootstrapped", "target_steps": 4}, "meta.target_steps"),
+        ({"estimator": "random-truncation", "follow_probability": 0.0}, "meta.follow_probability"),
+    ],
+)
+def test_what_does_not_fit_is_named(meta: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(config_with(**meta))
+    assert caught.value.field == field
