@@ -167,6 +167,7 @@ def test_python_numbers_will_do():
         np.testing.assert_allclose(result.grad, -3 * 0.9**5, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_batches_may_hold_keys():
     """A learner that draws its own noise: the key is data, like the rest of the batch."""
 

@@ -141,6 +141,7 @@ def test_mixes_are_linear_and_sums_of_their_parts(mix):
         np.testing.assert_allclose(every[name][-1], unrolled, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_estimator_written_elsewhere_is_used_like_the_bundled_ones():
     class LastTwo(gw.AbstractLinearEstimator):
         """Mixes step weights and horizon weights, as no bundled estimator does."""
