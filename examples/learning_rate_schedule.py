@@ -1,6 +1,6 @@
 """Tune a learning-rate schedule by differentiating through whole trainings of a small network.
 
-There is no reinforcement learning in it. The schedule is a vector: one learning rate for each fifth of a training of 100
+It knows no reinforcement learning. The schedule is a vector: one learning rate for each fifth of a training of 100
 steps. A meta-gradient through all the steps of one training says how each of them should change so that the loss on
 clean data at the end falls. The labels are noisy and the batches small, so a good schedule is large first and small
 last; it has to be found from a poor constant.
@@ -12,7 +12,7 @@ import optax
 
 import gradweave as gw
 
-NUM_STEPS, NUM_PHASES, BATCH, NUM_META_STEPS, NUM_TRAININGS = 100, 5, 8, 80, 8
+NUM_STEPS, NUM_PHASES, BATCH, NUM_META_STEPS, NUM_TRAININGS = 100, 5, 8, 60, 6
 START, RANGE = 0.1, gw.Interval(0.0, 2.0)  # beyond 2 the training diverges
 
 

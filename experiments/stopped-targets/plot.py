@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 from matplotlib.figure import Figure
 
-STATISTICS = ("relative error", "cosine", "signs that agree")
+STATISTICS = ("relative error", "typical relative error", "signs that agree")
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ def departure(found: dict[str, Any], writing: str) -> dict[str, float]:
     norms = np.linalg.norm(exact) * np.linalg.norm(grad)
     return {
         "relative error": float(np.linalg.norm(grad - exact) / np.linalg.norm(exact)),
+        "typical relative error": float(np.median(np.abs(grad / exact - 1))),
         "cosine": float(exact @ grad / norms),
         "signs that agree": float((np.sign(exact) == np.sign(grad)).mean()),
     }
@@ -115,6 +116,8 @@ def main(options: Options) -> None:
             writer.writeheader()
             writer.writerows(lines)
     about = collect_provenance(configuration(0, "differentiated", 1), ["experiments/stopped-targets/run.py"])
+    source = about.pop("source") or {}
+    about |= {"commit": source.get("commit"), "uncommitted_changes": bool(source.get("diff"))}
     about |= {"seeds": list(options.seeds), "warm_ups": options.warm_ups}
     (options.results / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""Meta-parameters beyond scalars: a rate for each group of parameters, vectors, a network that reads how learning goes."""
+"""Meta-parameters beyond scalars: rates for groups of parameters, vectors, a network that reads how learning goes."""
 
 import jax
 import jax.numpy as jnp
