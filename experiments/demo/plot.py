@@ -1,12 +1,13 @@
 """Draws results/demo/figure.png from rows.csv alone: return and meta-parameters of every seed."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
+
+from gradweave.analysis.tables import read_rows
 
 PANELS = {
     "return": "fruits per episode, training",
@@ -27,8 +28,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Reads rows.csv and draws one panel for each quantity."""
-    with (options.results / "rows.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(options.results / "rows.csv")
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     for index, (name, title) in enumerate(PANELS.items()):
         axis = figure.add_subplot(2, 3, index + 1)

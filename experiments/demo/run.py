@@ -6,14 +6,12 @@ agent.gif, config.toml and provenance.json.
 Called again with the same options it continues what was stopped: `python experiments/demo/run.py --help`.
 """
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import tyro
 from sweep import SEEDS, TOTAL_STEPS, configuration
 
@@ -21,12 +19,11 @@ from gradweave.analysis.bootstrap import Estimate
 from gradweave.analysis.episode import save_episode
 from gradweave.analysis.measure import default_estimators, estimator_samples, measure_agent
 from gradweave.analysis.seeds import variance_ratio
+from gradweave.analysis.tables import learning_curve, write_rows
 from gradweave.training.config_file import write_config
 from gradweave.training.launch import run_or_continue
 from gradweave.training.loop import Summary
-from gradweave.training.metrics import read_metrics
 
-NUM_ROWS = 250  # kept of each seed: enough for a curve
 BURN_IN = 80  # rollouts before each sample: 400 steps of every environment
 
 
@@ -39,23 +36,6 @@ class Options:
     samples: int = 256
     runs: Path = Path("runs/demo")
     results: Path = Path("results/demo")
-
-
-def curve(path: Path, seed: int) -> list[dict[str, Any]]:
-    """A run's metrics over equal stretches of environment steps: means, the return over the episodes that ended."""
-    rows = list(read_metrics(path / "metrics.jsonl"))
-    names = sorted({name for row in rows for name in row} - {"step", "return", "num_episodes"})
-    stretches = [rows[i * len(rows) // NUM_ROWS : (i + 1) * len(rows) // NUM_ROWS] for i in range(NUM_ROWS)]
-    curve = []
-    for stretch in filter(None, stretches):
-        ended = [row for row in stretch if row["num_episodes"]]
-        counts = [row["num_episodes"] for row in ended]
-        averages = {"return": np.average([row["return"] for row in ended], weights=counts) if ended else None}
-        for name in names:
-            values = [row[name] for row in stretch if row.get(name) is not None]
-            averages[name] = float(np.mean(values)) if values else None
-        curve.append({"seed": seed, "step": stretch[-1]["step"], "num_episodes": sum(counts), **averages})
-    return curve
 
 
 def variance_ratios(summary: Summary, seed: int, num_samples: int) -> list[dict[str, Any]]:
@@ -86,17 +66,6 @@ def _entry(estimate: Estimate, index: int) -> Estimate:
     return Estimate(*(end[index] for end in estimate))
 
 
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Rows with six significant digits."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
-            )
-
-
 def main(options: Options) -> None:
     """Runs everything; what is finished already is only read."""
     rows: list[dict[str, Any]] = []
@@ -104,7 +73,7 @@ def main(options: Options) -> None:
     provenance = {}
     for seed in options.seeds:
         path, summary = run_or_continue(configuration(seed, str(options.runs / f"seed-{seed}"), options.total_steps))
-        rows += curve(path, seed)
+        rows += [{"seed": seed, **row} for row in learning_curve(path)]
         variances += variance_ratios(summary, seed, options.samples)
         if seed == options.seeds[0]:
             options.results.mkdir(parents=True, exist_ok=True)
@@ -116,8 +85,8 @@ def main(options: Options) -> None:
             "final_return_greedy": float(summary.greedy.returns.mean()),
             "random_return": float(summary.random.returns.mean()),
         }
-    write_csv(options.results / "rows.csv", rows)
-    write_csv(options.results / "variance.csv", variances)
+    write_rows(options.results / "rows.csv", rows)
+    write_rows(options.results / "variance.csv", variances)
     write_config(configuration(SEEDS[0], str(options.runs), options.total_steps), options.results / "config.toml")
     (options.results / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
 

@@ -137,7 +137,8 @@ class SelfTuning(eqx.Module):
             learner=learner,
             raw=raw,
             meta_optimizer_state=self.meta_optimizer.init(split_learned(raw, self.meta_spec)[0]),
-            estimator_state=self.estimator.init(raw, self.meta_spec, learner),
+            # fold_in leaves the key itself untouched: agents without such an estimator stay what they were, to the bit.
+            estimator_state=self.estimator.init(raw, self.meta_spec, learner, key=jax.random.fold_in(key, 0)),
             rollout=running,
             batch=batch,
             key=key,

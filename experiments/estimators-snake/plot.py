@@ -1,0 +1,48 @@
+"""Draws results/estimators-snake/figure.png from rows.csv alone: every seed thin, their mean thick."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from gradweave.analysis.tables import read_rows
+
+PANELS = {"return": "fruits per episode, training", "eta/discount": "discount", "eta/entropy_cost": "entropy cost"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to read, and where to write figure.png."""
+
+    results: Path = Path("results/estimators-snake")
+
+
+def main(options: Options) -> None:
+    """Reads rows.csv and draws one panel for each quantity."""
+    rows = read_rows(options.results / "rows.csv")
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    for index, (name, title) in enumerate(PANELS.items()):
+        axis = figure.add_subplot(1, len(PANELS), index + 1)
+        for colour, arm in enumerate(arms):
+            curves = []
+            for seed in sorted({row["seed"] for row in rows if row["arm"] == arm}):
+                points = [row for row in rows if row["arm"] == arm and row["seed"] == seed]
+                steps = [float(row["step"]) for row in points]
+                curves.append([float(row[name]) if row[name] else np.nan for row in points])
+                axis.plot(steps, curves[-1], color=f"C{colour}", linewidth=0.6, alpha=0.4)
+            axis.plot(steps, np.nanmean(curves, axis=0), color=f"C{colour}", linewidth=2, label=arm)
+        axis.set_title(title, fontsize=10)
+        axis.xaxis.set_major_formatter(EngFormatter())
+        axis.set_xlabel("environment steps")
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False)
+    figure.savefig(options.results / "figure.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,69 @@
+"""Tables of results: learning curves from a run's metrics, written to CSV and read again.
+
+An experiment's `run.py` writes rows, its `plot.py` reads nothing else.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradweave.training.metrics import read_metrics
+
+__all__ = ["learning_curve", "read_rows", "write_rows"]
+
+
+def learning_curve(run: Path, num_rows: int = 250) -> list[dict[str, Any]]:
+    """A run's metrics over equal stretches of meta-steps.
+
+    Args:
+        run: the run's folder.
+        num_rows: stretches, at least 1; fewer rows come back when fewer meta-steps were logged.
+
+    Returns:
+        One row for each stretch: `step` is its last environment step, `num_episodes` the episodes that ended in it,
+        `return` the mean over these, and every other number its mean over the lines that have it (None: none has).
+    """
+    lines = list(read_metrics(run / "metrics.jsonl"))
+    names = sorted({name for line in lines for name in line} - {"step", "return", "num_episodes"})
+    stretches = [lines[i * len(lines) // num_rows : (i + 1) * len(lines) // num_rows] for i in range(num_rows)]
+    return [_mean_row(stretch, names) for stretch in stretches if stretch]
+
+
+def _mean_row(lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+    ended = [line for line in lines if line["num_episodes"]]
+    counts = [line["num_episodes"] for line in ended]
+    row: dict[str, Any] = {"step": lines[-1]["step"], "num_episodes": sum(counts), "return": None}
+    if ended:
+        row["return"] = float(np.average([line["return"] for line in ended], weights=counts))
+    for name in names:
+        values = [line[name] for line in lines if line.get(name) is not None]
+        row[name] = float(np.mean(values)) if values else None
+    return row
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows to CSV, numbers with six significant digits; the columns are those of all rows, missing ones empty.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if not rows:
+        raise ValueError(f"there is nothing to write to {path}: an experiment without rows has not been run.")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=columns)
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
+            )
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, every value as text; what was missing is the empty string."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
