@@ -147,8 +147,10 @@ class SelfTuning(eqx.Module):
         )
 
     def step(self, state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
-        """One meta-step: L rollouts and updates, then one move of the meta-parameters. Pure; made to be scanned and
-        jitted.
+        """One meta-step: L rollouts and updates, then one move of the meta-parameters.
+
+        Pure, made to be scanned. A bound method of a module with arrays cannot be hashed, so jit it as
+        `jax.jit(lambda state: agent.step(state))`.
         """
         key, window_key = jax.random.split(state.key)
         window = self.collect_window(state, key=window_key)
