@@ -17,7 +17,7 @@ from jaxtyping import Array, PyTree
 
 from gradweave.core.learner import GradientLearner
 from gradweave.core.meta_gradient import checked_window, differentiate_learned
-from gradweave.core.modes.mixed import _judge, _pull_back, _Step, record
+from gradweave.core.modes.mixed import BackwardStep, judge, pull_back, record
 from gradweave.core.problem import MetaProblemLike, Recording
 
 __all__ = ["step_contributions"]
@@ -66,7 +66,7 @@ def step_contributions(
         recording, _ = record(problem, to_eta(learned), window.state, window.inner)
     states, gradients, final_state = recording
     ends = jax.tree.map(lambda early, last: jnp.concatenate([early[1:], last[None]]), states, final_state)
-    slopes = jax.lax.map(lambda pair: _judge(problem, pair[0], pair[1])[1], (ends, window.outer))
+    slopes = jax.lax.map(lambda pair: judge(problem, pair[0], pair[1])[1], (ends, window.outer))
     # One walk back after another, horizon by horizon, as one scan, so that a step is compiled once.
     pairs = [(horizon, step) for horizon in range(length) for step in range(horizon, -1, -1)]
     rows, columns = (np.array(axis) for axis in zip(*pairs, strict=True))
@@ -75,8 +75,8 @@ def step_contributions(
         horizon, step = place
         cotangent = jax.tree.map(lambda own, old: jnp.where(step == horizon, own[horizon], old), slopes, cotangent)
         state, gradient, batch = jax.tree.map(lambda leaf: leaf[step], (states, gradients, window.inner))
-        before = _Step(state, gradient, batch, None, None)
-        cotangent, (contribution, _) = _pull_back(problem, to_eta, learned, cotangent, before)
+        before = BackwardStep(state, gradient, batch, None, None)
+        cotangent, (contribution, _) = pull_back(problem, to_eta, learned, cotangent, before)
         return cotangent, contribution
 
     start = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), slopes)

@@ -60,7 +60,7 @@ class MixedMode(AbstractMode):
         recording, inner_aux = window.recording, None
         if recording is None:
             recording, inner_aux = record(problem, to_eta(learned), window.state, window.inner)
-        (last_loss, last_aux), cotangent = _judge(problem, recording.final_state, window.last_outer)
+        (last_loss, last_aux), cotangent = judge(problem, recording.final_state, window.last_outer)
         horizon_weights = None
         if weights.horizons is not None:
             # Entry k judges x_k. x_0 is not judged: weight 0, there only to keep the shapes alike.
@@ -72,10 +72,10 @@ class MixedMode(AbstractMode):
         if weights.horizons is not None and window.outer_batches is not None:
             judging = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), window.outer_batches)
 
-        def step_back(cotangent: PyTree, record: _Step) -> tuple[PyTree, Any]:
-            return _pull_back(problem, to_eta, learned, cotangent, record)
+        def step_back(cotangent: PyTree, record: BackwardStep) -> tuple[PyTree, Any]:
+            return pull_back(problem, to_eta, learned, cotangent, record)
 
-        steps = _Step(recording.states, recording.gradients, window.inner, judging, horizon_weights)
+        steps = BackwardStep(recording.states, recording.gradients, window.inner, judging, horizon_weights)
         _, (contributions, judged) = jax.lax.scan(step_back, cotangent, steps, reverse=True)
         last = leading((last_loss, last_aux))
         outer_losses, outer_aux = last
@@ -85,7 +85,7 @@ class MixedMode(AbstractMode):
         return Differentiated(grad, outer_loss, outer_losses, outer_aux, inner_aux, recording.final_state)
 
 
-class _Step(NamedTuple):
+class BackwardStep(NamedTuple):
     """What is known of inner step k: x_k, G_k, its batch, the batch that judges x_k (None: the same) and h_k (None: not
     judged).
     """
@@ -108,7 +108,7 @@ def record(problem: GradientLearner, eta: PyTree, state: LearnerState, batches: 
     return Recording(states, gradients, final_state), aux
 
 
-def _judge(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
+def judge(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
     """((J, aux), gradient by the inexact leaves of the state)."""
     moving, still = eqx.partition(state, eqx.is_inexact_array)
     return jax.value_and_grad(lambda leaves: problem.outer_loss(eqx.combine(leaves, still), batch), has_aux=True)(
@@ -116,8 +116,8 @@ def _judge(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tupl
     )
 
 
-def _pull_back(
-    problem: GradientLearner, to_eta: Callable[[PyTree], PyTree], learned: PyTree, cotangent: PyTree, step: _Step
+def pull_back(
+    problem: GradientLearner, to_eta: Callable[[PyTree], PyTree], learned: PyTree, cotangent: PyTree, step: BackwardStep
 ) -> tuple[PyTree, Any]:
     """One step back: (cotangent of x_k, (contribution of this step's eta, judgement of x_k or None))."""
     state, batch, weight = step.state, step.batch, step.weight
