@@ -1,4 +1,4 @@
-"""The project's own promises: what its files hold, how large they are, and that what is public exists and is documented."""
+"""The project's own promises: what its files hold, how large they are, that what is public exists and is documented."""
 
 import ast
 import importlib
@@ -10,8 +10,9 @@ import tomllib
 import typing
 from pathlib import Path
 
-import gradweave
 import pytest
+
+import gradweave
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))

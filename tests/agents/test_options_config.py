@@ -86,7 +86,7 @@ def test_options_are_built() -> None:
     assert agent.objective == OuterObjective(1.0, 1.0, 0.5, 0.0, 0.5, 0.5, True)
     assert set(agent.initial_raw.learning_rate) == set(PARTS)
     config = changed(**ALL)
-    assert config.num_learned == 4
+    assert len(config.learned_names) == 4
     state = jax.eval_shape(lambda: init_state(agent, config, key=jax.random.key(0)))
     assert state.batch.conditioning.shape == (4,)
     assert [weight.shape for weight, _ in state.raw.weights.layers] == [(3, 4), (4, 3)]

@@ -16,11 +16,11 @@ LENGTH = 3
 OPTIONS = {"num_samples": 5, "burn_in_rollouts": 2, "chunk_size": 2}
 
 
-def tiny(learned=LEARNED):
+def tiny(learned=LEARNED, **inner):
     config = Config(
         environment=EnvironmentConfig("discounting-chain", num_rows=None, num_cols=None, time_limit=None),
         network=NetworkConfig(policy_layers=(4,), value_layers=(4,)),
-        inner=InnerConfig(num_envs=3, num_steps=2, learning_rate=0.05),
+        inner=InnerConfig(num_envs=3, num_steps=2, learning_rate=0.05, **inner),
         meta=MetaConfig(learned=learned, num_inner_steps=LENGTH),
     )
     agent = build_agent(config)
@@ -41,6 +41,17 @@ def make_samples(subject):
     )
     assert seen == [(2, 5), (4, 5), (5, 5)]
     return samples
+
+
+def test_rates_by_part_are_measured_apart():
+    agent, state = tiny(("discount", "learning_rate"), learning_rate_groups="parts")
+    samples = measure_agent(agent, state, key=jax.random.key(1), **OPTIONS)
+    assert samples.names == ("discount", "learning_rate/policy", "learning_rate/torso", "learning_rate/value")
+    means = np.abs(samples.horizons).mean((0, 1))
+    assert means[1] > 0
+    assert means[2] == 0  # a vector has no torso
+    assert means[3] > 0
+    assert means[1] != means[3]
 
 
 def window_of(agent, state, key, burn_in_rollouts):

@@ -8,7 +8,7 @@ from gradweave.agents.optimizers import inner_optimizer, safe_clip_by_global_nor
 from gradweave.agents.running import RunningMean, WindowStatistics
 from gradweave.agents.schedule import LearningStatistics, ScheduleNetwork, ScheduleWeights, learning_features
 from gradweave.agents.self_tuning import SelfTuning
-from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState
+from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, named_leaves
 
 __all__ = [
     "ActorCriticEta",
@@ -28,6 +28,7 @@ __all__ = [
     "bundled_apply",
     "inner_optimizer",
     "learning_features",
+    "named_leaves",
     "parameter_groups",
     "policy_distance",
     "safe_clip_by_global_norm",

@@ -1,7 +1,8 @@
 """What flows through a self-tuning agent: its state, what it collects in a window, and what it reports."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradweave.agents.actor_critic import ActorCriticEta
@@ -10,7 +11,7 @@ from gradweave.agents.running import WindowStatistics
 from gradweave.core import LearnerState, Recording
 from gradweave.rl import EpisodeTotals, RolloutState
 
-__all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuningState"]
+__all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuningState", "named_leaves"]
 
 
 class SelfTuningState(NamedTuple):
@@ -81,3 +82,9 @@ class CollectedWindow(NamedTuple):
     batch: Experience
     aux: dict[str, Array]
     episodes: EpisodeTotals
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """The leaves of nested meta-parameters by name, such as "discount" and "learning_rate/torso"."""
+    named = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(str(getattr(key, "name", getattr(key, "key", key))) for key in path): leaf for path, leaf in named}

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Array, Key
 
-from gradweave.agents import SelfTuning, SelfTuningState
+from gradweave.agents import SelfTuning, SelfTuningState, named_leaves
 from gradweave.core import (
     AbstractLinearEstimator,
     HorizonMix,
@@ -107,7 +107,7 @@ def measure_agent(
     length = agent.num_inner_steps if horizons is None else horizons
     agent = dataclasses.replace(agent, num_inner_steps=length, estimator=Unrolled())  # which fits every length
     learned, _ = split_learned(agent.raw_eta(state.raw), agent.spec)
-    names = tuple(name for name, leaf in learned._asdict().items() if leaf is not None)
+    names = tuple(named_leaves(learned))
 
     @jax.jit
     def chunk(state: SelfTuningState, keys: Key[Array, " samples"]) -> Array:
@@ -189,7 +189,8 @@ def _sample(
     table = step_contributions(
         agent.problem, raw, agent.spec, state.learner, window.batches, None, recording=window.recording
     )
-    return jax.numpy.stack([getattr(table, name) for name in names], axis=-1)
+    leaves = named_leaves(table)
+    return jax.numpy.stack([leaves[name] for name in names], axis=-1)
 
 
 def _check(agent: SelfTuning, num_samples: int, burn_in_rollouts: int, horizons: int | None, chunk_size: int) -> None:

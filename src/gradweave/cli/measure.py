@@ -56,6 +56,7 @@ def run(argv: Sequence[str]) -> int:
 def _measure(flags: _Flags, num_samples: int, output: Path) -> None:
     import jax
 
+    from gradweave.agents import named_leaves
     from gradweave.analysis.measure import default_estimators, estimator_samples, measure_agent, single_estimates
     from gradweave.analysis.measurement import format_table, write_measurement
     from gradweave.analysis.summary import summarize
@@ -78,7 +79,7 @@ def _measure(flags: _Flags, num_samples: int, output: Path) -> None:
     summaries = summarize(estimator_samples(samples, estimators), seed=flags.seed)
     last = f"horizon {samples.num_inner_steps}"
     single = summarize(single_estimates(samples), reference=last, seed=flags.seed)
-    eta = loaded.agent.eta(loaded.state.raw)._asdict()
+    eta = named_leaves(loaded.agent.eta(loaded.state.raw))
     details = {
         "run": flags.run.resolve().name,
         "step": loaded.step,

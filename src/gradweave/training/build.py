@@ -135,7 +135,7 @@ def _network(
         value_layers=network.value_layers,
         shared_torso=network.shared_torso,
         outer_critic=config.outer_critic,
-        conditioning_size=config.num_learned if network.condition_on_eta else 0,
+        conditioning_size=len(config.learned_names) if network.condition_on_eta else 0,
         key=key,
     )
 

@@ -242,10 +242,13 @@ class Config:
         return -(-self.run.total_steps // self.window_steps)
 
     @property
-    def num_learned(self) -> int:
-        """Numbers that are tuned: the learned meta-parameters, a learning rate for each part counted apart."""
-        parts = self.inner.learning_rate_groups == "parts" and "learning_rate" in self.meta.learned
-        return len(self.meta.learned) + (len(PARTS) - 1) * parts
+    def learned_names(self) -> tuple[str, ...]:
+        """Names of the numbers that are tuned, as in the metrics; learning rates of parts are apart."""
+        names: list[str] = []
+        for name in self.meta.learned:
+            parts = name == "learning_rate" and self.inner.learning_rate_groups == "parts"
+            names += [f"{name}/{part}" for part in PARTS] if parts else [name]
+        return tuple(names)
 
     @property
     def outer_critic(self) -> bool:

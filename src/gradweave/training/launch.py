@@ -25,7 +25,7 @@ def launch(folder: RunFolder, *, resume: bool) -> "Summary":
         GradweaveError: as `gradweave.training.loop.train`.
     """
     config = folder.config
-    with Progress(config.meta.learned, config.run.total_steps) as progress:
+    with Progress(config.learned_names, config.run.total_steps) as progress:
         progress.message(f"run folder: {folder.path}")
         with progress.compiling("starting JAX"):
             from gradweave.training.loop import train

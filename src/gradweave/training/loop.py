@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState
+from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState, named_leaves
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.config import Config
 from gradweave.training.errors import NonFiniteError, Stopped
@@ -202,19 +202,14 @@ def _episode_row(totals: Any) -> dict[str, Any]:
 
 
 def _quantities(metrics: MetaStepMetrics, learned: tuple[str, ...]) -> dict[str, Any]:
-    row: dict[str, Any] = dict(_named("eta", metrics.eta))
-    for name in learned:
-        row |= dict(_named(f"raw/{name}", getattr(metrics.raw, name)))
-        row |= dict(_named(f"meta_gradient/{name}", getattr(metrics.grad, name)))
+    row: dict[str, Any] = {f"eta/{name}": value for name, value in named_leaves(metrics.eta).items()}
+    for kind, tree in (("raw", metrics.raw), ("meta_gradient", metrics.grad)):
+        row |= {
+            f"{kind}/{name}": value for name, value in named_leaves(tree).items() if name.partition("/")[0] in learned
+        }
     if learned:
         row["outer_loss"] = metrics.outer_loss
     return {**row, **metrics.inner, **metrics.outer}
-
-
-def _named(prefix: str, tree: Any) -> Iterator[tuple[str, Any]]:
-    """Each number of nested meta-parameters with its name: "eta/discount", "eta/learning_rate/torso"."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield "/".join([prefix, *(str(getattr(key, "name", getattr(key, "key", key))) for key in path)]), leaf
 
 
 def _evaluation_row(config: Config, programs: _Programs, state: SelfTuningState) -> dict[str, float]:
@@ -249,9 +244,9 @@ def _check_finite(agent: SelfTuning, metrics: MetaStepMetrics, done: int, state:
         return
     index = int(np.argmin(metrics.finite))
     step = agent.environment_steps(done + index + 1)
-    for name, value in _named("meta_gradient", metrics.grad):
+    for name, value in named_leaves(metrics.grad).items():
         if not np.isfinite(value[index]):
-            raise NonFiniteError(name, step)
+            raise NonFiniteError(f"meta_gradient/{name}", step)
     for path, leaf in jax.tree_util.tree_leaves_with_path((state.raw, state.learner.params)):
         if not np.isfinite(np.asarray(leaf)).all():
             raise NonFiniteError(jax.tree_util.keystr(path), step)
