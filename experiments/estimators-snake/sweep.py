@@ -6,7 +6,7 @@ from gradweave.training.config import Config
 from gradweave.training.presets import preset
 
 SEEDS = (0, 1, 2)
-TOTAL_STEPS = 1_200_000
+TOTAL_STEPS = 500_000
 ARMS = {
     "plain": {"learned": ()},
     "unrolled": {"estimator": "unrolled"},

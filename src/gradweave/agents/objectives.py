@@ -33,7 +33,9 @@ class OuterObjective(NamedTuple):
         lambda_: lambda', in [0, 1].
         value_cost: weight of the value loss; 0 leaves it out.
         entropy_cost: weight of the entropy bonus; 0 leaves it out.
-        critic_cost: weight of the outer critic's value loss in the *inner* loss; without effect when the network has
+        critic_cost: weight of the outer critic's value loss in the *inner* loss. Small, because values at discount' are
+            large and their errors would rule a torso shared with the policy; an optimiser that normalises, such as
+            Adam, trains the critic's own head at the same pace whatever the weight. Without effect when the network has
             none.
         kl_cost: weight of the divergence from the policy before the window; 0 leaves it out. Costs one more forward
             pass for each rollout, to note that policy.
@@ -46,7 +48,7 @@ class OuterObjective(NamedTuple):
     lambda_: float = 0.95
     value_cost: float = 0.5
     entropy_cost: float = 0.0
-    critic_cost: float = 0.5
+    critic_cost: float = 0.005
     kl_cost: float = 0.0
     standardize_advantages: bool = False
 

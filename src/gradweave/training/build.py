@@ -83,7 +83,7 @@ def build_agent(config: Config) -> SelfTuning:
         outer.lambda_,
         outer.value_cost,
         outer.entropy_cost,
-        inner.value_cost,
+        outer.critic_cost,
         outer.kl_cost,
         outer.standardize_advantages,
     )

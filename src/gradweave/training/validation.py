@@ -271,6 +271,7 @@ def _outer(config: Config) -> Iterator[ConfigError]:
     yield from _in_range("outer.discount", outer.discount, "a number in (0, 1]", 0 < outer.discount <= 1)
     yield from _in_range("outer.lambda_", outer.lambda_, "a number in [0, 1]", 0 <= outer.lambda_ <= 1)
     yield from _at_least("outer", _fields(outer, "value_cost", "entropy_cost", "kl_cost"), 0)
+    yield from _positive("outer", {"critic_cost": outer.critic_cost})
     yield from _choice("outer.critic", outer.critic, ("auto", "on", "off"))
 
 
