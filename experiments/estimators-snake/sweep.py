@@ -1,26 +1,36 @@
 """The demo's agent on Snake 12×12 with other estimators, and without tuning itself; three seeds each."""
 
 import dataclasses
+from typing import Any
 
 from gradweave.training.config import Config
 from gradweave.training.presets import preset
 
 SEEDS = (0, 1, 2)
 TOTAL_STEPS = 500_000
-ARMS = {
-    "plain": {"learned": ()},
-    "unrolled": {"estimator": "unrolled"},
-    "window-mix": {"estimator": "window-mix"},
-    "horizon-mix": {"estimator": "horizon-mix"},
-    "adaptive-mix": {"estimator": "adaptive-mix"},
+ARMS: dict[str, dict[str, Any]] = {
+    "plain": {"meta.learned": ()},
+    "plain, idle critic 0.5": {"meta.learned": (), "outer.critic": "on", "outer.critic_cost": 0.5},
+    "plain, idle critic 0.005": {"meta.learned": (), "outer.critic": "on"},
+    "unrolled": {"meta.estimator": "unrolled"},
+    "window-mix": {"meta.estimator": "window-mix"},
+    "horizon-mix": {},
+    "adaptive-mix": {"meta.estimator": "adaptive-mix"},
 }
-"""What differs from the `quick` preset's meta-gradient; all arms start from the same poor hyper-parameters."""
+"""What differs from the `quick` preset; all arms start from the same hyper-parameters. An idle critic is trained, and used
+by nobody: it shows what the outer critic costs the learner."""
 
 
 def configuration(arm: str, seed: int, runs_dir: str, total_steps: int = TOTAL_STEPS) -> Config:
-    """The `quick` preset with the arm's meta-gradient, evaluated on 128 episodes at the end."""
+    """The `quick` preset with the arm's changes, evaluated on 128 episodes at the end."""
     base = preset("quick")
     run = dataclasses.replace(
         base.run, seed=seed, runs_dir=runs_dir, total_steps=total_steps, evaluation_episodes=128, evaluate_every=0
     )
-    return dataclasses.replace(base, meta=dataclasses.replace(base.meta, **ARMS[arm]), run=run)
+    config = dataclasses.replace(base, run=run)
+    for name, value in ARMS[arm].items():
+        section, field = name.split(".")
+        config = dataclasses.replace(
+            config, **{section: dataclasses.replace(getattr(config, section), **{field: value})}
+        )
+    return config
