@@ -7,7 +7,7 @@ from gradweave.training.config import Config
 from gradweave.training.presets import preset
 
 SEEDS = (0, 1, 2)
-TOTAL_STEPS = 500_000
+TOTAL_STEPS = 400_000
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {"meta.learned": ()},
     "plain, idle critic 0.5": {"meta.learned": (), "outer.critic": "on", "outer.critic_cost": 0.5},
@@ -17,8 +17,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "horizon-mix": {},
     "adaptive-mix": {"meta.estimator": "adaptive-mix"},
 }
-"""What differs from the `quick` preset; all arms start from the same hyper-parameters. An idle critic is trained, and used
-by nobody: it shows what the outer critic costs the learner."""
+"""What differs from the `quick` preset; all arms start from the same hyper-parameters. An idle critic is trained and
+used by nobody: it shows what the outer critic costs the learner."""
 
 
 def configuration(arm: str, seed: int, runs_dir: str, total_steps: int = TOTAL_STEPS) -> Config:
