@@ -37,7 +37,7 @@ def main(options: Options) -> None:
     for seed in options.seeds:
         for arm in options.arms:
             config = configuration(
-                arm, seed, str(options.runs / f"{arm.replace(' ', '-').replace(',', '')}-{seed}"), options.total_steps
+                arm, seed, str(options.runs / f"{arm.replace(' ', '-')}-{seed}"), options.total_steps
             )
             path, summary = run_or_continue(config)
             curve = [{"arm": arm, "seed": seed, **row} for row in learning_curve(path, num_rows=100)]

@@ -7,18 +7,17 @@ from gradweave.training.config import Config
 from gradweave.training.presets import preset
 
 SEEDS = (0, 1, 2)
-TOTAL_STEPS = 400_000
+TOTAL_STEPS = 1_200_000
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {"meta.learned": ()},
-    "plain, idle critic 0.5": {"meta.learned": (), "outer.critic": "on", "outer.critic_cost": 0.5},
-    "plain, idle critic 0.005": {"meta.learned": (), "outer.critic": "on"},
+    "idle critic": {"meta.learned": (), "outer.critic": "on"},
     "unrolled": {"meta.estimator": "unrolled"},
     "window-mix": {"meta.estimator": "window-mix"},
-    "horizon-mix": {},
+    "horizon-mix": {"meta.estimator": "horizon-mix"},
     "adaptive-mix": {"meta.estimator": "adaptive-mix"},
 }
-"""What differs from the `quick` preset; all arms start from the same hyper-parameters. An idle critic is trained and
-used by nobody: it shows what the outer critic costs the learner."""
+"""What differs from the `quick` preset; all arms start from the same hyper-parameters. The idle critic is plain
+learning with an outer critic that is trained and used by nobody: what the outer critic costs the learner."""
 
 
 def configuration(arm: str, seed: int, runs_dir: str, total_steps: int = TOTAL_STEPS) -> Config:

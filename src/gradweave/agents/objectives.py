@@ -33,10 +33,9 @@ class OuterObjective(NamedTuple):
         lambda_: lambda', in [0, 1].
         value_cost: weight of the value loss; 0 leaves it out.
         entropy_cost: weight of the entropy bonus; 0 leaves it out.
-        critic_cost: weight of the outer critic's value loss in the *inner* loss. Small, because values at discount' are
-            large and their errors would rule a torso shared with the policy; an optimiser that normalises, such as
-            Adam, trains the critic's own head at the same pace whatever the weight. Without effect when the network has
-            none.
+        critic_cost: weight of the outer critic's value loss in the *inner* loss. Values at discount' are large, and on
+            a torso shared with the policy their errors slow it down; a small weight spares the policy and leaves
+            a worse judge (docs/decisions.md). Without effect when the network has no outer critic.
         kl_cost: weight of the divergence from the policy before the window; 0 leaves it out. Costs one more forward
             pass for each rollout, to note that policy.
         standardize_advantages: subtract a running mean from the outer advantages and divide by a running standard
@@ -48,7 +47,7 @@ class OuterObjective(NamedTuple):
     lambda_: float = 0.95
     value_cost: float = 0.5
     entropy_cost: float = 0.0
-    critic_cost: float = 0.005
+    critic_cost: float = 0.5
     kl_cost: float = 0.0
     standardize_advantages: bool = False
 

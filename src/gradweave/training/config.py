@@ -185,8 +185,8 @@ class OuterConfig:
     """Weight of the divergence from the policy before the window; 0 leaves it out."""
     standardize_advantages: bool = False
     """Standardise the outer advantages by their running mean and standard deviation."""
-    critic_cost: float = 0.005
-    """Weight of the outer critic's value loss in the inner loss; small, so that it does not rule a shared torso."""
+    critic_cost: float = 0.5
+    """Weight of the outer critic's value loss in the inner loss; on a shared torso it competes with the policy."""
     critic: Critic = "auto"  # [B22]: on whenever the discount is learned
     """A second value head trained at the outer discount and lambda; auto: on when the discount is learned."""
 

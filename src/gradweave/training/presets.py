@@ -55,7 +55,7 @@ def _snake_6x6() -> Config:
         meta=MetaConfig(
             learned=("discount",), num_inner_steps=1, estimator="unrolled", learning_rate=3e-3, max_grad_norm=0.1
         ),
-        outer=OuterConfig(discount=1.0, lambda_=1.0, value_cost=0.0, entropy_cost=0.0, critic_cost=0.5),
+        outer=OuterConfig(discount=1.0, lambda_=1.0, value_cost=0.0, entropy_cost=0.0),
         run=RunConfig(
             total_steps=20_000_000,
             log_every=20,
