@@ -34,7 +34,7 @@ def main(options: Options) -> None:
                 steps = [float(row["step"]) for row in points]
                 curves.append([float(row[name]) if row[name] else np.nan for row in points])
                 axis.plot(steps, curves[-1], color=f"C{colour}", linewidth=0.6, alpha=0.4)
-            axis.plot(steps, np.nanmean(curves, axis=0), color=f"C{colour}", linewidth=2, label=arm)
+            axis.plot(steps, np.ma.masked_invalid(curves).mean(axis=0), color=f"C{colour}", linewidth=2, label=arm)
         axis.set_title(title, fontsize=10)
         axis.xaxis.set_major_formatter(EngFormatter())
         axis.set_xlabel("environment steps")
