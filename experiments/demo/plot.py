@@ -7,6 +7,7 @@ import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from gradweave.analysis.figures import style_axis
 from gradweave.analysis.tables import read_rows
 
 PANELS = {
@@ -38,11 +39,8 @@ def main(options: Options) -> None:
             axis.plot(*zip(*points, strict=True), style, markersize=3, linewidth=1.2, label=f"seed {seed}")
         if "return" in name:
             axis.axhline(22, color="grey", linewidth=0.8, linestyle="--")
-        axis.set_title(title, fontsize=10)
+        style_axis(axis, title)
         axis.xaxis.set_major_formatter(EngFormatter())
-        axis.set_xlabel("environment steps")
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False)
     figure.savefig(options.results / "figure.png", dpi=110)
 

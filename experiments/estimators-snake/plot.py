@@ -8,6 +8,7 @@ import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from gradweave.analysis.figures import style_axis
 from gradweave.analysis.tables import read_rows
 
 PANELS = {"return": "fruits per episode, training", "eta/discount": "discount", "eta/entropy_cost": "entropy cost"}
@@ -35,11 +36,8 @@ def main(options: Options) -> None:
                 curves.append([float(row[name]) if row[name] else np.nan for row in points])
                 axis.plot(steps, curves[-1], color=f"C{colour}", linewidth=0.6, alpha=0.4)
             axis.plot(steps, np.ma.masked_invalid(curves).mean(axis=0), color=f"C{colour}", linewidth=2, label=arm)
-        axis.set_title(title, fontsize=10)
+        style_axis(axis, title)
         axis.xaxis.set_major_formatter(EngFormatter())
-        axis.set_xlabel("environment steps")
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False)
     figure.savefig(options.results / "figure.png", dpi=110)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import tyro
 from matplotlib.figure import Figure
 
+from gradweave.analysis.figures import style_axis
+
 STATISTICS = ("relative error", "typical relative error", "signs that agree")
 
 
@@ -29,11 +31,8 @@ def main(options: Options) -> None:
             lengths, values = ([float(row[name]) for row in chosen] for name in ("length", "value"))
             bars = [[abs(float(row["value"]) - float(row[end])) for row in chosen] for end in ("low", "high")]
             axis.errorbar(lengths, values, bars, fmt="o-", markersize=4, capsize=3, label=writing)
-        axis.set_title(f"{statistic}, against finite differences", fontsize=10)
-        axis.set_xlabel("inner updates in a window (L)")
+        style_axis(axis, f"{statistic}, against finite differences", "inner updates in a window (L)")
         axis.set_xticks(lengths)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False)
     figure.savefig(options.results / "figure.png", dpi=110)
 

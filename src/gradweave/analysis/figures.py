@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-__all__ = ["RunMetrics", "draw_figures"]
+__all__ = ["RunMetrics", "draw_figures", "style_axis"]
 
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette: told apart with any colour vision."""
@@ -164,11 +164,18 @@ def _running_mean(values: Sequence[float], window: int) -> list[float]:
     return means
 
 
+def style_axis(axis: Axes, title: str | None = None, xlabel: str = "environment steps") -> None:
+    """The look of every panel: a faint grid, no box, and, where given, a title."""
+    if title is not None:
+        axis.set_title(title, fontsize=10)
+    axis.set_xlabel(xlabel)
+    axis.grid(alpha=0.25, linewidth=0.5)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
 def _finish(figure: Figure, axes: Sequence[Axes], legend: bool = True) -> Figure:
     for axis in axes:
-        axis.set_xlabel("environment steps")
-        axis.grid(alpha=0.25, linewidth=0.5)
-        axis.spines[["top", "right"]].set_visible(False)
+        style_axis(axis)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     if legend and axes[0].get_legend_handles_labels()[1]:
         axes[0].legend(fontsize=8, frameon=False)

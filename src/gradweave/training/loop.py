@@ -69,7 +69,8 @@ def train(config: Config, folder: RunFolder, progress: Progress, *, resume: bool
         with progress.compiling("compiling"):
             state = _start(agent, config, folder, progress, resume=resume)
             programs = _compile(agent, config, state)
-        state = _run(agent, config, folder, progress, tracker, programs, state, received)
+        log = _Log(agent, config, folder, progress, tracker, done=int(state.num_meta_steps))
+        state = _run(agent, config, programs, state, log, received)
     evaluations = _final_evaluations(config, programs, state)
     return Summary(agent, state, agent.environment_steps(int(state.num_meta_steps)), *evaluations)
 
@@ -114,15 +115,12 @@ def _compile(agent: SelfTuning, config: Config, state: SelfTuningState) -> _Prog
 def _run(
     agent: SelfTuning,
     config: Config,
-    folder: RunFolder,
-    progress: Progress,
-    tracker: Tracker,
     programs: _Programs,
     state: SelfTuningState,
+    log: "_Log",
     received: list[int],
 ) -> SelfTuningState:
     done = int(state.num_meta_steps)
-    log = _Log(agent, config, folder, progress, tracker, done)
     while done < config.num_meta_steps:
         before = agent.environment_steps(done)
         state, metrics = programs.chunk(state)
@@ -136,7 +134,7 @@ def _run(
             evaluation = _evaluation_row(config, programs, state)
         log.chunk(metrics, evaluation)
         if last or received or _crossed(config.run.checkpoint_every, before, step):
-            folder.save_checkpoint(state, step)
+            log.folder.save_checkpoint(state, step)
         if received:
             _stop(received[0], step)
     return state
@@ -146,11 +144,11 @@ class _Log:
     """Turns a chunk's metrics into rows of metrics.jsonl, the tracker and, now and then, the table."""
 
     def __init__(
-        self, agent: SelfTuning, config: Config, folder: RunFolder, progress: Progress, tracker: Tracker, done: int
+        self, agent: SelfTuning, config: Config, folder: RunFolder, progress: Progress, tracker: Tracker, *, done: int
     ) -> None:
         self._agent = agent
         self._config = config
-        self._folder = folder
+        self.folder = folder
         self._progress = progress
         self._tracker = tracker
         self._done = done
@@ -176,7 +174,7 @@ class _Log:
                 **_quantities(one, self._config.meta.learned),
                 **(evaluation if last else {}),
             }
-            self._folder.metrics.write(row)
+            self.folder.metrics.write(row)
             self._tracker.log(row)
             self._unshown += self._unlogged
             self._unlogged[:] = 0
