@@ -173,3 +173,10 @@ def test_documented_estimators_and_modes_exist():
     names = set(re.findall(r"^\| `(\w+)\(", text, re.M))
     assert {"Unrolled", "ReverseMode"} <= names
     assert names - set(gradweave.__all__) == set()
+
+
+def test_the_package_offers_all_of_core() -> None:
+    """The lazy list is written by hand, because making it would import JAX."""
+    from gradweave import core
+
+    assert set(core.__all__) - set(gradweave.__all__) <= {"MetaProblemLike"}
