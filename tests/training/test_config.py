@@ -183,9 +183,9 @@ def test_all_problems_are_reported_at_once() -> None:
 
 
 def test_environments_must_divide_over_devices() -> None:
-    validate(preset("quick"), num_devices=8)
+    validate(preset("quick"), num_processes=8)
     with pytest.raises(ConfigError, match=r"--inner\.num-envs 66"):
-        validate(preset("quick"), num_devices=6)
+        validate(preset("quick"), num_processes=6)
 
 
 def test_options_of_another_environment_are_refused() -> None:

@@ -24,7 +24,7 @@ from jaxtyping import Array, PyTree
 from gradweave.agents.experience import Apply, Experience, Outputs, evaluate_network, head_returns, policy_terms
 from gradweave.agents.objectives import OuterObjective, outer_actor_critic_loss
 from gradweave.core import GradientLearner, LearnerState
-from gradweave.envs import Observation
+from gradweave.envs import ONE_DEVICE, DeviceAxis, Observation
 from gradweave.rl import ActorCriticNetwork, NetworkOutput, Trajectory, value_loss
 
 __all__ = ["ActorCriticEta", "actor_critic", "bundled_apply", "parameter_groups"]
@@ -63,6 +63,7 @@ def actor_critic(
     *,
     targets: str = "differentiated",
     learning_rate_groups: PyTree = None,
+    axis: DeviceAxis = ONE_DEVICE,
 ) -> GradientLearner:
     """Advantage actor-critic as a meta-problem over `ActorCriticEta` and batches of `Experience`.
 
@@ -77,6 +78,8 @@ def actor_critic(
             docs/stopped-targets.md for how far off it is.
         learning_rate_groups: a pytree like the parameters, or a prefix of them, whose leaves are names;
             `eta.learning_rate` is then a dict with one rate for each name. See `parameter_groups`. None: one rate.
+        axis: the devices over which the batches' environments are split; the losses are then means over all of them,
+            and the problem is to be used inside a `jax.shard_map` over this axis.
 
     Returns:
         A `GradientLearner`; its state is `learner.init(params)`, its aux a dict of scalars for logging.
@@ -92,7 +95,7 @@ def actor_critic(
     outer = OuterObjective() if outer is None else outer
 
     def forward(params: PyTree, batch: Experience) -> Outputs:
-        return evaluate_network(apply, params, batch)
+        return evaluate_network(apply, axis.varying(params), batch)
 
     def targets_of(outputs: Outputs, eta: ActorCriticEta, batch: Experience) -> _Targets:
         if targets == "stopped":
@@ -104,7 +107,7 @@ def actor_critic(
     def loss(
         outputs: Outputs, targets: _Targets, eta: ActorCriticEta, batch: Experience
     ) -> tuple[Array, dict[str, Array]]:
-        return _inner_loss(outputs, targets, eta, batch.trajectory, outer)
+        return _inner_loss(outputs, targets, eta, batch.trajectory, outer, axis)
 
     def learning_rate(eta: ActorCriticEta) -> PyTree:
         if learning_rate_groups is None:
@@ -112,7 +115,7 @@ def actor_critic(
         return jax.tree.map(lambda name: eta.learning_rate[name], learning_rate_groups)
 
     def outer_loss(state: LearnerState, batch: Experience) -> tuple[Array, dict[str, Array]]:
-        return outer_actor_critic_loss(state.params, batch, outer)
+        return outer_actor_critic_loss(state.params, batch, outer, axis)
 
     return GradientLearner(targets_of, loss, optimizer, learning_rate, outer_loss, forward=forward)
 
@@ -159,14 +162,19 @@ def _inner_targets(outputs: Outputs, eta: ActorCriticEta, trajectory: Trajectory
 
 
 def _inner_loss(
-    outputs: Outputs, targets: _Targets, eta: ActorCriticEta, trajectory: Trajectory, outer: OuterObjective
+    outputs: Outputs,
+    targets: _Targets,
+    eta: ActorCriticEta,
+    trajectory: Trajectory,
+    outer: OuterObjective,
+    axis: DeviceAxis,
 ) -> tuple[Array, dict[str, Array]]:
-    policy, entropy = policy_terms(outputs, targets.advantages, trajectory)
-    value = value_loss(outputs.steps.value, targets.returns)
+    policy, entropy = policy_terms(outputs, targets.advantages, trajectory, axis)
+    value = axis.mean(value_loss(outputs.steps.value, targets.returns))
     total = policy + eta.value_cost * value - eta.entropy_cost * entropy
     aux = {"policy_loss": policy, "value_loss": value, "entropy": entropy}
     if outputs.steps.outer_value is not None and targets.outer_returns is not None:
-        critic = value_loss(outputs.steps.outer_value, targets.outer_returns)
+        critic = axis.mean(value_loss(outputs.steps.outer_value, targets.outer_returns))
         total = total + outer.critic_cost * critic
         aux["outer_critic_loss"] = critic
     return total, aux

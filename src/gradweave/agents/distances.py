@@ -11,13 +11,14 @@ from jaxtyping import Array, Float
 
 from gradweave.agents.experience import Apply, Experience, evaluate_network
 from gradweave.core import LearnerState
+from gradweave.envs import ONE_DEVICE, DeviceAxis
 from gradweave.rl import kl
 
 __all__ = ["policy_distance"]
 
 
 def policy_distance(
-    apply: Apply, *, value_cost: float = 0.5
+    apply: Apply, *, value_cost: float = 0.5, axis: DeviceAxis = ONE_DEVICE
 ) -> Callable[[LearnerState, LearnerState, Experience], Float[Array, ""]]:
     """A `distance` for `gradweave.Bootstrapped`: mean of KL(target ‖ policy) + value_cost (v - v_target)^2.
 
@@ -28,6 +29,7 @@ def policy_distance(
         apply: the network, as for `actor_critic`.
         value_cost: weight of the value matching, at least 0; 0 leaves it out. The outer critic takes no part: it
             belongs to the judge.
+        axis: the devices over which the environments are split, as for `actor_critic`.
 
     Returns:
         `(state, target state, experience) -> scalar`, differentiable by the state. Two evaluations of the network.
@@ -41,11 +43,11 @@ def policy_distance(
         raise ValueError(f"policy_distance(value_cost={value_cost}): must be at least 0; 0 leaves the values out.")
 
     def distance(state: LearnerState, target: LearnerState, batch: Experience) -> Float[Array, ""]:
-        said, wanted = (evaluate_network(apply, each.params, batch).steps for each in (state, target))
+        said, wanted = (evaluate_network(apply, axis.varying(each.params), batch).steps for each in (state, target))
         mask = batch.trajectory.observations.action_mask[:-1]
-        total = jnp.mean(kl(wanted.logits, said.logits, mask))
+        total = axis.mean(jnp.mean(kl(wanted.logits, said.logits, mask)))
         if value_cost != 0:
-            total = total + value_cost * jnp.mean((said.value - wanted.value) ** 2)
+            total = total + value_cost * axis.mean(jnp.mean((said.value - wanted.value) ** 2))
         return total
 
     return distance

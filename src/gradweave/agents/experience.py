@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from gradweave.envs import Observation
+from gradweave.envs import ONE_DEVICE, DeviceAxis, Observation
 from gradweave.rl import (
     NetworkOutput,
     Trajectory,
@@ -121,11 +121,14 @@ def action_log_probs(outputs: Outputs, trajectory: Trajectory) -> Float[Array, "
     return log_prob(outputs.steps.logits, _mask(trajectory), trajectory.actions)
 
 
-def policy_terms(outputs: Outputs, advantages: Array, trajectory: Trajectory) -> tuple[Array, Array]:
-    """(policy-gradient loss, mean entropy)."""
+def policy_terms(
+    outputs: Outputs, advantages: Array, trajectory: Trajectory, axis: DeviceAxis = ONE_DEVICE
+) -> tuple[Array, Array]:
+    """(policy-gradient loss, mean entropy) over the environments of all devices."""
     mask = _mask(trajectory)
     log_probs = log_prob(outputs.steps.logits, mask, trajectory.actions)
-    return policy_gradient_loss(log_probs, advantages), entropy_bonus(outputs.steps.logits, mask)
+    policy, entropy = policy_gradient_loss(log_probs, advantages), entropy_bonus(outputs.steps.logits, mask)
+    return axis.mean(policy), axis.mean(entropy)
 
 
 def _mask(trajectory: Trajectory) -> Array:

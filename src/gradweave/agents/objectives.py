@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from gradweave.agents.experience import Experience, Outputs, action_log_probs, head_returns, policy_terms
 from gradweave.core import LearnerState
+from gradweave.envs import ONE_DEVICE, DeviceAxis
 from gradweave.rl import kl, value_loss
 
 __all__ = ["OuterObjective", "log_likelihood", "mean_reward", "outer_actor_critic_loss"]
@@ -53,9 +54,9 @@ class OuterObjective(NamedTuple):
 
 
 def outer_actor_critic_loss(
-    outputs: Outputs, batch: Experience, outer: OuterObjective
+    outputs: Outputs, batch: Experience, outer: OuterObjective, axis: DeviceAxis = ONE_DEVICE
 ) -> tuple[Array, dict[str, Array]]:
-    """(J, scalars for logging)."""
+    """(J, scalars for logging); means are over the environments of all devices of the axis."""
     trajectory = batch.trajectory
     head = "value" if outputs.steps.outer_value is None else "outer_value"
     values = getattr(outputs.steps, head)
@@ -65,30 +66,30 @@ def outer_actor_critic_loss(
     returns = jax.lax.stop_gradient(head_returns(outputs, trajectory, head, outer.discount, outer.lambda_))
     advantages = returns - jax.lax.stop_gradient(values)
     used = _standardized(advantages, batch) if outer.standardize_advantages else advantages
-    policy, entropy = policy_terms(outputs, used, trajectory)
+    policy, entropy = policy_terms(outputs, used, trajectory, axis)
     total = policy
     if outer.value_cost != 0:
-        total = total + outer.value_cost * value_loss(values, returns)
+        total = total + outer.value_cost * axis.mean(value_loss(values, returns))
     if outer.entropy_cost != 0:
         total = total - outer.entropy_cost * entropy
-    aux = {"outer_policy_loss": policy, "outer_advantage": advantages.mean()}
+    aux = {"outer_policy_loss": policy, "outer_advantage": axis.mean(advantages.mean())}
     if outer.standardize_advantages:
-        aux["outer_squared_advantage"] = (advantages**2).mean()
+        aux["outer_squared_advantage"] = axis.mean((advantages**2).mean())
     if outer.kl_cost != 0:
-        divergence = _divergence(outputs, batch)
+        divergence = axis.mean(_divergence(outputs, batch))
         total = total + outer.kl_cost * divergence
         aux["outer_kl"] = divergence
     return total, aux
 
 
-def log_likelihood(state: LearnerState, batch: Experience) -> Float[Array, ""]:
+def log_likelihood(state: LearnerState, batch: Experience, axis: DeviceAxis = ONE_DEVICE) -> Float[Array, ""]:
     """log p(trajectory | policy), the environment's part left out: the sum over all actions of all environments."""
-    return action_log_probs(state.params, batch.trajectory).sum()
+    return axis.sum(action_log_probs(state.params, batch.trajectory).sum())
 
 
-def mean_reward(batch: Experience) -> Float[Array, ""]:
+def mean_reward(batch: Experience, axis: DeviceAxis = ONE_DEVICE) -> Float[Array, ""]:
     """Reward per step: what an outer loss that is a mean over steps is about, in its own units."""
-    return batch.trajectory.rewards.mean()
+    return axis.mean(batch.trajectory.rewards.mean())
 
 
 def _standardized(advantages: Array, batch: Experience) -> Array:

@@ -74,14 +74,14 @@ def empty_statistics(*, moments: bool, reward: bool) -> WindowStatistics | None:
 
 
 def with_window(
-    statistics: WindowStatistics | None, outer: dict[str, Array], rewards: Float[Array, "batches time batch"]
+    statistics: WindowStatistics | None, outer: dict[str, Array], mean_reward: Float[Array, ""]
 ) -> WindowStatistics | None:
     """With one window more.
 
     Args:
         statistics: of the windows before.
         outer: auxiliary scalars of the outer loss.
-        rewards: of all batches of the window; the first one judged nothing and belongs to the window before.
+        mean_reward: per step of the window.
     """
     if statistics is None:
         return None
@@ -90,7 +90,7 @@ def with_window(
         advantage = advantage.add(outer["outer_advantage"], _DECAY)
         squared = squared.add(outer["outer_squared_advantage"], _DECAY)
     if reward is not None:
-        reward = reward.add(rewards[1:].mean(), _DECAY)
+        reward = reward.add(mean_reward, _DECAY)
     return WindowStatistics(advantage, squared, reward)
 
 

@@ -7,6 +7,7 @@ loss alone. The environment is never inside a differentiated function: states, i
 while learning, and the meta-gradient is taken of the recording.
 """
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -57,7 +58,9 @@ class SelfTuning(eqx.Module):
     Attributes:
         problem: the agent, from `actor_critic`.
         apply: its network.
-        environment: where it acts; shared by all inner steps.
+        environment: where it acts; shared by all inner steps. If its environments are split over an axis of devices,
+            `init` and `step` are to be called inside a `jax.shard_map` over that axis, and `problem` and a distance in
+            the estimator have to know the axis as well.
         initial_raw: where the meta-parameters start, unconstrained.
         spec: bijectors; every leaf `Fixed` makes this plain actor-critic, and nothing is spent on a meta-gradient.
         estimator: what meta-gradient is estimated.
@@ -163,7 +166,7 @@ class SelfTuning(eqx.Module):
             grad, outer_loss, memory = result.grad, result.outer_loss, result.estimator_state
             outer = jax.tree.map(jnp.mean, result.aux.outer)
             raw, meta_state = self._move(raw, grad, meta_state)
-            statistics = with_window(statistics, outer, window.batches.trajectory.rewards)
+            statistics = with_window(statistics, outer, self._mean_rewards(window.batches))
         if self.schedule is not None:
             context = state.raw.context.observe(window.episodes, window.aux["gradient_norm"])
             raw = raw._replace(context=context)
@@ -227,8 +230,8 @@ class SelfTuning(eqx.Module):
             state.learner,
             window.batches,
             correction=self.sampling_correction,
-            log_prob=log_likelihood,
-            reward=mean_reward,
+            log_prob=functools.partial(log_likelihood, axis=self.environment.axis),
+            reward=functools.partial(mean_reward, axis=self.environment.axis),
             estimator=self.estimator,
             baseline=reward_baseline(state.statistics),
             mode=self.mode,
@@ -270,7 +273,7 @@ class SelfTuning(eqx.Module):
 
         def act(observations: Observation, key: Key[Array, ""]) -> Int[Array, " batch"]:
             outputs = jax.vmap(lambda observation: self.apply(params, observation, conditioning))(observations)
-            return sample(outputs.logits, observations.action_mask, key=key)
+            return sample(outputs.logits, observations.action_mask, key=key, axis=self.environment.axis)
 
         return act
 
@@ -304,6 +307,10 @@ class SelfTuning(eqx.Module):
                 advantage_moments=AdvantageMoments(*(jnp.broadcast_to(moment, (count,)) for moment in moments))
             )
         return batches
+
+    def _mean_rewards(self, batches: Experience) -> Float[Array, ""]:
+        """Mean reward per step of a window; the first batch judged nothing and belongs to the window before."""
+        return self.environment.axis.mean(batches.trajectory.rewards[1:].mean())
 
     def _statistics(self) -> WindowStatistics | None:
         """Before the first window."""

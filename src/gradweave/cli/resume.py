@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from gradweave.cli.train import run_loop
+from gradweave.training.config import NumDevices
 from gradweave.training.errors import CheckpointError
 from gradweave.training.run_folder import RunFolder
 from gradweave.training.validation import validate
@@ -24,6 +25,8 @@ class _Flags:
     """The run's folder."""
     total_steps: int | None = None
     """Environment steps of the whole run, to go on for longer than was planned."""
+    devices: NumDevices | None = None
+    """Devices of each process to go on with, if not as many as before; all: as many as there are."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -36,8 +39,9 @@ def run(argv: Sequence[str]) -> int:
     )
     with RunFolder.open(flags.run) as folder:
         config = folder.config
-        if flags.total_steps is not None:
-            config = dataclasses.replace(config, run=dataclasses.replace(config.run, total_steps=flags.total_steps))
+        changes: dict[str, Any] = {"total_steps": flags.total_steps, "devices": flags.devices}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
         validate(config)
         if not any(folder.checkpoints.glob("*.safetensors")):
             raise CheckpointError(f"there is no checkpoint in {folder.checkpoints}; start again with `gradweave train`")

@@ -22,7 +22,7 @@ from gradweave.training.config import (
     RunConfig,
 )
 from gradweave.training.config_file import read_config
-from gradweave.training.launch import launch
+from gradweave.training.launch import launch, start_jax
 from gradweave.training.presets import PRESETS, preset
 from gradweave.training.run_folder import RunFolder
 from gradweave.training.trackers import check_tracker
@@ -54,6 +54,8 @@ def run(argv: Sequence[str]) -> int:
     config = parse_config(argv)
     validate(config)
     check_tracker(config.run.track)
+    if config.run.devices != 1:
+        start_jax(config)  # whether there are so many is known only then, and better before there is a folder
     with RunFolder.create(config, ["train", *argv]) as folder:
         run_loop(folder, resume=False)
     return 0

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradweave.envs.device_axis import ONE_DEVICE, DeviceAxis
     from gradweave.envs.discounting_chain import DiscountingChain
     from gradweave.envs.environment import AbstractEnvironment, Step
     from gradweave.envs.gymnax import GymnaxEnvironment
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "ENVIRONMENTS": "registry",
+    "ONE_DEVICE": "device_axis",
     "AbstractEnvironment": "environment",
     "AbstractProbe": "probe",
     "BoardOrVector": "jumanji",
     "ChosenReward": "probes",
     "ConstantReward": "probes",
     "DelayedReward": "horizon_probes",
+    "DeviceAxis": "device_axis",
     "DiscountingChain": "discounting_chain",
     "GymnaxEnvironment": "gymnax",
     "JumanjiEnvironment": "jumanji",
@@ -49,12 +52,14 @@ _MODULES = {
 
 __all__ = [
     "ENVIRONMENTS",
+    "ONE_DEVICE",
     "AbstractEnvironment",
     "AbstractProbe",
     "BoardOrVector",
     "ChosenReward",
     "ConstantReward",
     "DelayedReward",
+    "DeviceAxis",
     "DiscountingChain",
     "GymnaxEnvironment",
     "JumanjiEnvironment",

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from gradweave.envs.device_axis import ONE_DEVICE, DeviceAxis
 from gradweave.envs.environment import AbstractEnvironment, State
 from gradweave.envs.observation import Observation
 
@@ -39,26 +40,45 @@ class VectorEnvironment(eqx.Module, Generic[State]):
     state, observation = environments.reset(key=jax.random.key(0))
     state, step = environments.step(state, jnp.zeros(64, jnp.int32), key=jax.random.key(1))
     ```
+
+    Attributes:
+        environment: what is copied.
+        num_envs: how many there are in all.
+        axis: the devices over which they are split, when this runs inside a `jax.shard_map` over such an axis; every
+            array below then has a leading axis `num_own`, and the same key on every device gives the environments what
+            it would give them on a single one.
     """
 
     environment: AbstractEnvironment[State]
     num_envs: int = eqx.field(static=True)
+    axis: DeviceAxis = eqx.field(static=True, default=ONE_DEVICE)
 
     def __check_init__(self) -> None:
-        """Refuse an empty batch."""
+        """Refuse an empty batch, and one that cannot be split evenly."""
         if self.num_envs < 1:
             raise ValueError(f"num_envs = {self.num_envs} is not a batch: give a number of environments of at least 1")
+        if self.num_envs % self.axis.size:
+            raise ValueError(
+                f"num_envs = {self.num_envs} cannot be split over {self.axis.size} devices: give a multiple of "
+                f"{self.axis.size}"
+            )
+
+    @property
+    def num_own(self) -> int:
+        """Environments of one device."""
+        return self.num_envs // self.axis.size
 
     def reset(self, *, key: Key[Array, ""]) -> tuple[State, Observation]:
         """Begin an episode in every environment; each has its own key."""
-        keys = jax.random.split(key, self.num_envs)
-        return jax.vmap(lambda key: self.environment.reset(key=key))(keys)
+        keys = self.axis.own(jax.random.split(key, self.num_envs))
+        # What is the same in every first state is computed as a constant, but will differ soon.
+        return self.axis.varying(jax.vmap(lambda key: self.environment.reset(key=key))(keys))
 
     def step(self, state: State, actions: Int[Array, " num_envs"], *, key: Key[Array, ""]) -> tuple[State, VectorStep]:
         """Take one action in every environment, then reset those whose episode ended.
 
         Args:
-            state: states of all environments, leading axis num_envs.
+            state: states of all environments, leading axis num_own.
             actions: one action for each.
             key: split into one key for each environment's step and another for its reset.
 
@@ -66,8 +86,10 @@ class VectorEnvironment(eqx.Module, Generic[State]):
             The states to go on from, after resets, and the transitions.
         """
         step_key, reset_key = jax.random.split(key)
-        step_keys = jax.random.split(step_key, self.num_envs)
-        stepped, step = jax.vmap(lambda *args: self.environment.step(*args[:2], key=args[2]))(state, actions, step_keys)
+        step_keys = self.axis.own(jax.random.split(step_key, self.num_envs))
+        stepped, step = self.axis.varying(
+            jax.vmap(lambda *args: self.environment.step(*args[:2], key=args[2]))(state, actions, step_keys)
+        )
         ended = step.terminated | step.truncated
         # A lambda, because JAX hashes what it is given here, and a method's hash is that of the environment's arrays.
         next_state, observation = jax.lax.cond(

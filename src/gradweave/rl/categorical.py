@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from gradweave.envs import ONE_DEVICE, DeviceAxis
+
 __all__ = ["MASKED_LOG_PROB", "entropy", "kl", "log_prob", "log_probs", "mode", "probs", "sample"]
 
 MASKED_LOG_PROB = -1e9
@@ -97,9 +99,18 @@ def sample(
     mask: Bool[Array, "*batch num_actions"],
     *,
     key: Key[Array, ""],
+    axis: DeviceAxis = ONE_DEVICE,
 ) -> Int[Array, "*batch"]:
-    """One action drawn from p; never a masked one. One key serves a whole batch, whose draws are independent."""
-    return jax.random.categorical(key, log_probs(logits, mask), axis=-1)
+    """One action drawn from p; never a masked one. One key serves a whole batch, whose draws are independent.
+
+    With an `axis` of devices the batch is this device's part of a greater one, and the key serves all of that.
+    """
+    log_p = log_probs(logits, mask)
+    if axis.name is None:
+        return jax.random.categorical(key, log_p, axis=-1)
+    # What `jax.random.categorical` does, with noise for the whole batch.
+    noise = jax.random.gumbel(key, (log_p.shape[0] * axis.size, *log_p.shape[1:]), log_p.dtype)
+    return jnp.argmax(log_p + axis.own(noise), axis=-1)
 
 
 def mode(logits: Float[Array, "*batch num_actions"], mask: Bool[Array, "*batch num_actions"]) -> Int[Array, "*batch"]:

@@ -70,8 +70,8 @@ def init_rollout(env: VectorEnvironment[Any], *, key: Key[Array, ""]) -> Rollout
     return RolloutState(
         env_state=env_state,
         observation=observation,
-        episode_return=jnp.zeros(env.num_envs, jnp.result_type(float)),
-        episode_length=jnp.zeros(env.num_envs, jnp.result_type(int)),
+        episode_return=env.axis.varying(jnp.zeros(env.num_own, jnp.result_type(float))),
+        episode_length=env.axis.varying(jnp.zeros(env.num_own, jnp.result_type(int))),
     )
 
 
@@ -94,7 +94,7 @@ def rollout(
 
     Returns:
         The state to go on from; the experience, with axes (time, batch, ...), whose `final_observations` are None when
-        the environment promises never to truncate; totals of the episodes that stopped.
+        the environment promises never to truncate; totals of the episodes that stopped, on all devices together.
 
     Raises:
         ValueError: for fewer than one step.
@@ -114,7 +114,7 @@ def rollout(
         truncations=records.truncated,
         final_observations=records.final_observation,
     )
-    return last_state, trajectory, jax.tree.map(jnp.sum, records.totals)
+    return last_state, trajectory, jax.tree.map(lambda leaf: env.axis.sum(jnp.sum(leaf)), records.totals)
 
 
 def _act(

@@ -42,7 +42,7 @@ from gradweave.core import (
     unconstrain,
     uniform_weights,
 )
-from gradweave.envs import VectorEnvironment
+from gradweave.envs import ONE_DEVICE, DeviceAxis, VectorEnvironment
 from gradweave.envs.registry import make_environment
 from gradweave.rl import ActorCriticNetwork, actor_critic_network
 from gradweave.training.config import FORWARD_ONLY, LEARNABLE, PARTS, Config, MetaConfig
@@ -58,18 +58,20 @@ _RANGES: dict[str, AbstractBijector] = {
 }
 
 
-def build_agent(config: Config) -> SelfTuning:
+def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
     """The agent that a valid configuration describes.
 
     Args:
         config: checked by `validate`.
+        axis: the devices over which the environments are split; the agent is then to be used inside a `jax.shard_map`
+            (`gradweave.training.devices`). An agent of one device has the same state, and can go on from it.
 
     Returns:
         A `SelfTuning`; one that learns no meta-parameter when `config.meta.learned` is empty.
     """
     inner, outer = config.inner, config.outer
     environment = VectorEnvironment(
-        make_environment(config.environment.name, **config.environment.options()), inner.num_envs
+        make_environment(config.environment.name, **config.environment.options()), inner.num_envs, axis
     )
     optimizer = inner_optimizer(
         inner.optimizer,
@@ -95,12 +97,14 @@ def build_agent(config: Config) -> SelfTuning:
         groups = _network_parts(environment, config)
     meta = config.meta
     return SelfTuning(
-        problem=actor_critic(bundled_apply, optimizer, objective, targets=inner.targets, learning_rate_groups=groups),
+        problem=actor_critic(
+            bundled_apply, optimizer, objective, targets=inner.targets, learning_rate_groups=groups, axis=axis
+        ),
         apply=bundled_apply,
         environment=environment,
         initial_raw=unconstrain(eta, spec),
         spec=spec,
-        estimator=build_estimator(config.meta),
+        estimator=build_estimator(config.meta, axis),
         mode=build_mode(config.meta),
         meta_optimizer=_meta_optimizer(config.meta),
         num_inner_steps=config.meta.num_inner_steps,
@@ -151,8 +155,8 @@ def _network_parts(environment: VectorEnvironment[Any], config: Config) -> PyTre
     return parameter_groups(shapes, heads, default="torso")
 
 
-def build_estimator(meta: MetaConfig) -> AbstractEstimator:
-    """The estimator that a configuration names."""
+def build_estimator(meta: MetaConfig, axis: DeviceAxis = ONE_DEVICE) -> AbstractEstimator:
+    """The estimator that a configuration names; `axis` as for `build_agent`."""
     length = meta.num_inner_steps
     if meta.estimator == "unrolled":
         return Unrolled()
@@ -163,7 +167,7 @@ def build_estimator(meta: MetaConfig) -> AbstractEstimator:
     if meta.estimator == "trace":
         return Trace(meta.trace_decay)
     if meta.estimator == "bootstrapped":
-        return Bootstrapped(meta.target_steps, policy_distance(bundled_apply))
+        return Bootstrapped(meta.target_steps, policy_distance(bundled_apply, axis=axis))
     if meta.estimator == "random-truncation":
         return RandomTruncation(meta.follow_probability)
     if meta.weights == "uniform":

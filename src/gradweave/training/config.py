@@ -20,6 +20,7 @@ __all__ = [
     "InnerConfig",
     "MetaConfig",
     "NetworkConfig",
+    "NumDevices",
     "OuterConfig",
     "RunConfig",
 ]
@@ -41,6 +42,7 @@ Targets: TypeAlias = Literal["differentiated", "stopped"]
 RateGroups: TypeAlias = Literal["all", "parts"]
 Schedule: TypeAlias = Literal["none", "network"]
 Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
+NumDevices: TypeAlias = int | Literal["all"]
 
 FORWARD_ONLY: Final = ("adaptive-mix", "trace")
 """Estimators that need forward mode."""
@@ -199,6 +201,8 @@ class RunConfig:
     """Environment steps of the whole run, rounded up to whole windows."""
     seed: int = 0
     """Seed of all randomness, 0 to 2**32 - 1."""
+    devices: NumDevices = 1
+    """Devices of each process over which the environments are split; all: as many as there are."""
     runs_dir: str = "runs"
     """Folder in which the run's own folder is made."""
     track: Tracker = "none"

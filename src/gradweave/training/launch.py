@@ -12,9 +12,24 @@ from gradweave.training.run_folder import RunFolder
 from gradweave.training.validation import validate
 
 if TYPE_CHECKING:  # imports JAX
+    from gradweave.training.devices import Devices
     from gradweave.training.loop import Summary
 
-__all__ = ["launch", "run_or_continue"]
+__all__ = ["launch", "run_or_continue", "start_jax"]
+
+
+def start_jax(config: Config) -> "Devices":
+    """Imports JAX and finds the devices to compute on; what it does once for a process is not done again.
+
+    Raises:
+        ConfigError: there are fewer devices than `config.run.devices` asks for.
+    """
+    from gradweave.training.devices import find_devices, offer_cpu_devices
+    from gradweave.training.runtime import enable_compilation_cache
+
+    offer_cpu_devices(config.run.devices)
+    enable_compilation_cache()
+    return find_devices(config)
 
 
 def launch(folder: RunFolder, *, resume: bool) -> "Summary":
@@ -28,15 +43,15 @@ def launch(folder: RunFolder, *, resume: bool) -> "Summary":
     with Progress(config.learned_names, config.run.total_steps) as progress:
         progress.message(f"run folder: {folder.path}")
         with progress.compiling("starting JAX"):
+            devices = start_jax(config)
             from gradweave.training.loop import train
-            from gradweave.training.runtime import describe_devices, enable_compilation_cache
+            from gradweave.training.runtime import describe_devices
 
-            enable_compilation_cache()
-            folder.add_provenance(describe_devices())
+            folder.add_provenance(describe_devices(devices.total))
         import jax
 
         try:
-            return train(config, folder, progress, resume=resume)
+            return train(config, folder, progress, resume=resume, devices=devices)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -67,8 +82,13 @@ def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Su
         with RunFolder.create(config, argv) as folder:
             return folder.path, launch(folder, resume=False)
     with RunFolder.open(found[0]) as folder:
-        # A longer run is the same run, and so is one whose folder was moved.
-        run = dataclasses.replace(folder.config.run, total_steps=config.run.total_steps, runs_dir=config.run.runs_dir)
+        # A longer run is the same run, and so is one whose folder was moved, or that goes on with other devices.
+        run = dataclasses.replace(
+            folder.config.run,
+            total_steps=config.run.total_steps,
+            runs_dir=config.run.runs_dir,
+            devices=config.run.devices,
+        )
         if dataclasses.replace(folder.config, run=run) != config:
             raise ConfigError(
                 "run.runs_dir",

@@ -19,6 +19,7 @@ from jaxtyping import PyTree
 from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState, named_leaves
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.config import Config
+from gradweave.training.devices import DEFAULT_DEVICE, Devices
 from gradweave.training.errors import NonFiniteError, Stopped
 from gradweave.training.evaluation import Evaluation, evaluate
 from gradweave.training.progress import Progress
@@ -46,16 +47,20 @@ class _Programs(NamedTuple):
 
     chunk: Callable[[SelfTuningState], tuple[SelfTuningState, MetaStepMetrics]]
     evaluate: Callable[..., Evaluation]
+    devices: Devices
 
 
-def train(config: Config, folder: RunFolder, progress: Progress, *, resume: bool = False) -> Summary:
+def train(
+    config: Config, folder: RunFolder, progress: Progress, *, resume: bool = False, devices: Devices = DEFAULT_DEVICE
+) -> Summary:
     """Trains the configured agent, or goes on with it, until `config.run.total_steps`.
 
     Args:
         config: checked by `validate`.
         folder: where metrics and checkpoints go; locked by the caller.
         progress: what is shown meanwhile.
-        resume: go on from the newest checkpoint that verifies.
+        resume: go on from the newest checkpoint that verifies, whatever devices wrote it.
+        devices: where to compute.
 
     Raises:
         NonFiniteError: parameters, meta-parameters or meta-gradient stopped being finite.
@@ -63,14 +68,17 @@ def train(config: Config, folder: RunFolder, progress: Progress, *, resume: bool
         KeyboardInterrupt: SIGINT arrived; a checkpoint was written.
         CheckpointError: nothing to resume from.
     """
-    agent = build_agent(config)
+    agent = build_agent(config, devices.axis)
     tracker = make_tracker(folder.path, config)
     with contextlib.closing(tracker), _noted_signals() as received:
         with progress.compiling("compiling"):
-            state = _start(agent, config, folder, progress, resume=resume)
-            programs = _compile(agent, config, state)
+            state = _start(agent, config, folder, progress, devices, resume=resume)
+            programs = _compile(agent, config, state, devices)
         log = _Log(agent, config, folder, progress, tracker, done=int(state.num_meta_steps))
         state = _run(agent, config, programs, state, log, received)
+    state = devices.gather(state)
+    # For what follows training: one device is enough, and the axis of devices is bound in training's programs only.
+    agent, programs = build_agent(config), programs._replace(devices=DEFAULT_DEVICE)
     evaluations = _final_evaluations(config, programs, state)
     return Summary(agent, state, agent.environment_steps(int(state.num_meta_steps)), *evaluations)
 
@@ -83,22 +91,24 @@ def load_agent(folder: RunFolder, warn: Callable[[str], None]) -> tuple[SelfTuni
 
 
 def _start(
-    agent: SelfTuning, config: Config, folder: RunFolder, progress: Progress, *, resume: bool
+    agent: SelfTuning, config: Config, folder: RunFolder, progress: Progress, devices: Devices, *, resume: bool
 ) -> SelfTuningState:
     if resume:
-        return load_agent(folder, progress.message)[1]
-    return jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(config.run.seed))
+        return devices.place(load_agent(folder, progress.message)[1])
+    init = devices.starting(lambda key: init_state(agent, config, key=key))
+    return jax.jit(init)(jax.random.key(config.run.seed))
 
 
-def _compile(agent: SelfTuning, config: Config, state: SelfTuningState) -> _Programs:
+def _compile(agent: SelfTuning, config: Config, state: SelfTuningState, devices: Devices) -> _Programs:
     run = config.run
+    judged = build_agent(config)  # evaluation is one device's work
 
     def chunk(state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
         return jax.lax.scan(lambda carry, _: agent.step(carry), state, length=run.chunk_size)
 
     def judge(params: PyTree, raw: Any, key: Any, greedy: Any, uniform: Any) -> Evaluation:
         return evaluate(
-            agent,
+            judged,
             params,
             raw,
             key=key,
@@ -108,8 +118,8 @@ def _compile(agent: SelfTuning, config: Config, state: SelfTuningState) -> _Prog
             uniform=uniform,
         )
 
-    compiled = jax.jit(chunk, donate_argnums=0).lower(state).compile()
-    return _Programs(compiled, jax.jit(judge))
+    compiled = jax.jit(devices.stepping(chunk), donate_argnums=0).lower(state).compile()
+    return _Programs(compiled, jax.jit(judge), devices)
 
 
 def _run(
@@ -134,7 +144,7 @@ def _run(
             evaluation = _evaluation_row(config, programs, state)
         log.chunk(metrics, evaluation)
         if last or received or _crossed(config.run.checkpoint_every, before, step):
-            log.folder.save_checkpoint(state, step)
+            log.folder.save_checkpoint(programs.devices.gather(state), step)
         if received:
             _stop(received[0], step)
     return state
@@ -227,8 +237,9 @@ def _final_evaluations(config: Config, programs: _Programs, state: SelfTuningSta
 
 def _play(config: Config, programs: _Programs, state: SelfTuningState, *, greedy: bool, uniform: bool) -> Evaluation:
     # A key that depends on the seed and the step only: evaluating changes nothing in training.
-    key = jax.random.fold_in(jax.random.key(config.run.seed ^ 0x5EED), state.num_meta_steps)
-    played = programs.evaluate(state.learner.params, state.raw, key, jnp.asarray(greedy), jnp.asarray(uniform))
+    params, raw, num_meta_steps = programs.devices.local((state.learner.params, state.raw, state.num_meta_steps))
+    key = jax.random.fold_in(jax.random.key(config.run.seed ^ 0x5EED), num_meta_steps)
+    played = programs.evaluate(params, raw, key, jnp.asarray(greedy), jnp.asarray(uniform))
     result: Evaluation = jax.device_get(played)
     return result
 

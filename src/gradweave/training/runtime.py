@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_devices", "enable_compilation_cache"]
+__all__ = ["describe_devices", "enable_compilation_cache", "usable_cores"]
 
 
 def enable_compilation_cache() -> Path | None:
@@ -32,13 +32,21 @@ def enable_compilation_cache() -> Path | None:
     return folder
 
 
-def describe_devices() -> dict[str, Any]:
-    """The devices JAX found, for provenance.json."""
+def usable_cores() -> int:
+    """The cores this process may run on, which a scheduler can make fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe_devices(num_used: int = 1) -> dict[str, Any]:
+    """The devices JAX found, and how many of them are used, for provenance.json."""
     import jax
 
     return {
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
+        "num_devices_used": num_used,
         "num_processes": jax.process_count(),
         "float": str(jax.numpy.zeros(()).dtype),
     }

@@ -12,42 +12,48 @@ from gradweave.training.config import FORWARD_ONLY, LEARNABLE, Config, NetworkCo
 from gradweave.training.errors import ConfigError, nearest_name
 from gradweave.training.presets import PRESETS
 
-__all__ = ["find_problems", "validate"]
+__all__ = ["find_problems", "indivisible", "validate"]
 
 _LINEAR = ("horizon-mix", "window-mix", "unrolled", "truncated")
 _ESTIMATORS = (*_LINEAR, "adaptive-mix", "trace", "bootstrapped", "random-truncation")
 
 
-def validate(config: Config, *, num_devices: int = 1) -> None:
+def validate(config: Config, *, num_processes: int = 1) -> None:
     """Raise when `config` cannot be run.
 
     Args:
         config: what to check.
-        num_devices: how many devices the environments are split over.
+        num_processes: how many processes share the environments, each with `run.devices` devices.
 
     Raises:
         ConfigError: the first bad value; the others are in its `others` and in its message.
     """
-    problems = find_problems(config, num_devices=num_devices)
+    problems = find_problems(config, num_processes=num_processes)
     if problems:
         first = problems[0]
         raise ConfigError(first.field, first.value, first.accepted, first.remedy, others=problems[1:])
 
 
-def find_problems(config: Config, *, num_devices: int = 1) -> list[ConfigError]:
+def find_problems(config: Config, *, num_processes: int = 1) -> list[ConfigError]:
     """Every bad value of `config`, in the order of its fields; empty when it can be run."""
     checks = (_preset, _environment, _network, _inner, _learned, _meta, _meta_options, _weights, _outer, _run)
     problems = [problem for check in checks for problem in check(config)]
-    if config.inner.num_envs > 0 and config.inner.num_envs % num_devices:
-        problems.append(
-            ConfigError(
-                "inner.num_envs",
-                config.inner.num_envs,
-                f"a multiple of the number of devices ({num_devices})",
-                f"--inner.num-envs {-(-config.inner.num_envs // num_devices) * num_devices}",
-            )
-        )
+    devices = config.run.devices
+    if devices == "all" or devices > 0:  # how many "all" are is known once JAX is there
+        problem = indivisible(config, num_processes * (1 if devices == "all" else devices))
+        problems += [] if problem is None else [problem]
     return problems
+
+
+def indivisible(config: Config, num_devices: int) -> ConfigError | None:
+    """The problem, if the environments cannot be split evenly over so many devices."""
+    num_envs = config.inner.num_envs
+    if num_envs < 1 or num_envs % num_devices == 0:
+        return None
+    accepted = f"a multiple of the number of devices ({num_devices})"
+    return ConfigError(
+        "inner.num_envs", num_envs, accepted, f"--inner.num-envs {-(-num_envs // num_devices) * num_devices}"
+    )
 
 
 def _flag(field: str) -> str:
@@ -280,6 +286,8 @@ def _run(config: Config) -> Iterator[ConfigError]:
     counts = ("log_every", "chunk_size", "keep_checkpoints", "evaluation_episodes", "max_episode_steps")
     yield from _at_least("run", _fields(run, *counts), 1)
     yield from _at_least("run", {"measure_samples": run.measure_samples}, 2)
+    if run.devices != "all":
+        yield from _at_least("run", {"devices": run.devices}, 1)
     yield from _at_least("run", _fields(run, "checkpoint_every", "evaluate_every"), 0)
     yield from _choice("run.track", run.track, ("none", "tensorboard", "wandb", "trackio"))
     yield from _in_range("run.seed", run.seed, "a whole number from 0 to 2**32 - 1", 0 <= run.seed < 2**32)

@@ -1,0 +1,158 @@
+"""One learner on many devices: its environments split over a mesh with one axis, everything else the same on all.
+
+Nothing here knows how a device computes. `jax.shard_map` runs the agent's own functions on every device, and the agent
+(`gradweave.envs.DeviceAxis`) finishes its means over environments by collectives. A run on one device has no mesh and
+compiles the very programs it would without this file.
+
+`run.devices` counts the devices of each process, so that one configuration serves any number of processes.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any, Final, Literal, NamedTuple
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from gradweave.agents import Experience, SelfTuningState
+from gradweave.envs import DeviceAxis
+from gradweave.training.config import Config
+from gradweave.training.errors import ConfigError
+from gradweave.training.runtime import usable_cores
+from gradweave.training.validation import indivisible
+
+__all__ = ["DEFAULT_DEVICE", "Devices", "find_devices", "offer_cpu_devices"]
+
+_AXIS = "envs"
+
+
+class Devices(NamedTuple):
+    """Where a run computes. Without a mesh: on JAX's default device.
+
+    Attributes:
+        mesh: one axis, the devices of all processes in the order of their processes.
+    """
+
+    mesh: Mesh | None = None
+
+    @property
+    def total(self) -> int:
+        """Devices of all processes together."""
+        return 1 if self.mesh is None else self.mesh.size
+
+    @property
+    def axis(self) -> DeviceAxis:
+        """What the agent has to know."""
+        return DeviceAxis() if self.mesh is None else DeviceAxis(_AXIS, self.mesh.size)
+
+    def starting(self, init: Callable[[Any], SelfTuningState]) -> Callable[[Any], SelfTuningState]:
+        """`init(key)`, for all devices."""
+        return self._mapped(init, (PartitionSpec(),), _state_specs())
+
+    def stepping(self, step: Callable[[SelfTuningState], Any]) -> Callable[[SelfTuningState], Any]:
+        """`step(state) -> (state, metrics)`, for all devices."""
+        return self._mapped(step, (_state_specs(),), (_state_specs(), PartitionSpec()))
+
+    def place(self, state: SelfTuningState) -> SelfTuningState:
+        """A whole state, the same in every process, laid out as the programs expect it."""
+        if self.mesh is None:
+            return state
+        placed: SelfTuningState = jax.jit(lambda state: state, out_shardings=self._shardings(_state_specs()))(state)
+        return placed
+
+    def gather(self, state: SelfTuningState) -> SelfTuningState:
+        """The whole state on one device of each process. A collective: all processes have to call it."""
+        if self.mesh is None:
+            return state
+        whole = jax.jit(lambda state: state, out_shardings=self._shardings(PartitionSpec()))(state)
+        gathered: SelfTuningState = self.local(whole)
+        return gathered
+
+    def local(self, tree: PyTree) -> PyTree:
+        """What is the same on all devices, as this process's first device has it; nothing is copied."""
+        return tree if self.mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+    def _mapped(self, function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+        if self.mesh is None:
+            return function
+        mapped: Callable[..., Any] = jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
+        return mapped
+
+    def _shardings(self, specs: Any) -> Any:
+        assert self.mesh is not None
+        mesh = self.mesh
+        return jax.tree.map(
+            lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda node: isinstance(node, PartitionSpec)
+        )
+
+
+DEFAULT_DEVICE: Final = Devices()
+"""No mesh."""
+
+
+def offer_cpu_devices(wanted: int | Literal["all"]) -> None:
+    """Have JAX divide the CPU into as many devices as are wanted, but not into more than there are cores.
+
+    With more devices than cores the collectives of a program wait for threads that cannot run: hundreds of times
+    slower. Has an effect only before JAX has looked for devices, and none on accelerators.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return  # the user has said how many; JAX refuses to be told twice
+    count = usable_cores() if wanted == "all" else min(int(wanted), usable_cores())
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:  # JAX has its devices already
+        return
+
+
+def find_devices(config: Config) -> Devices:
+    """The devices that `config.run.devices` asks for, the same number of each process.
+
+    Raises:
+        ConfigError: there are fewer, or they cannot share the environments evenly.
+    """
+    wanted, found = config.run.devices, jax.local_device_count()
+    usable = min(found, usable_cores()) if jax.default_backend() == "cpu" else found
+    if wanted != "all" and wanted > usable:
+        raise ConfigError(
+            "run.devices",
+            wanted,
+            f"at most {usable} here: {found} x {jax.local_devices()[0].device_kind}, {usable_cores()} usable cores",
+            f"--devices {usable}, or all",
+        )
+    count = usable if wanted == "all" else int(wanted)
+    total = count * jax.process_count()
+    problem = indivisible(config, total)
+    if problem is not None:
+        raise problem
+    if total == 1:
+        return DEFAULT_DEVICE
+    return Devices(Mesh(_first_of_each_process(count), (_AXIS,)))
+
+
+def _first_of_each_process(count: int) -> Any:
+    import numpy as np
+
+    by_process: dict[int, list[Any]] = {}
+    for device in jax.devices():
+        by_process.setdefault(device.process_index, []).append(device)
+    return np.array([device for index in sorted(by_process) for device in by_process[index][:count]])
+
+
+def _state_specs() -> SelfTuningState:
+    """How each part of the state is split; `PartitionSpec()` is the same on all devices."""
+    same: Any = PartitionSpec()
+    envs_first: Any = PartitionSpec(_AXIS)
+    time_first: Any = PartitionSpec(None, _AXIS)
+    return SelfTuningState(
+        learner=same,
+        raw=same,
+        meta_optimizer_state=same,
+        estimator_state=same,
+        rollout=envs_first,
+        batch=Experience(trajectory=time_first, conditioning=same, anchor_logits=time_first, advantage_moments=same),
+        key=same,
+        num_meta_steps=same,
+        statistics=same,
+    )
