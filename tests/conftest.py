@@ -18,6 +18,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 from jaxtyping import install_import_hook
 
+# Two, for the tests that split environments over devices; all others use the first.
+jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)

@@ -30,11 +30,11 @@ def observations(key: Any, *leading: int) -> Observation:
     return Observation(jax.random.normal(view_key, (*leading, 4)), jax.random.uniform(scalar_key, (*leading, 1)), mask)
 
 
-def experience(key: Any, *, truncates: bool) -> Experience:
+def experience(key: Any, *, truncates: bool, num_envs: int = NUM_ENVS) -> Experience:
     """One inner batch: terminations, and truncations with final observations when asked for."""
     keys = iter(jax.random.split(key, 6))
-    seen = observations(next(keys), NUM_STEPS + 1, NUM_ENVS)
-    shape = (NUM_STEPS, NUM_ENVS)
+    seen = observations(next(keys), NUM_STEPS + 1, num_envs)
+    shape = (NUM_STEPS, num_envs)
     allowed = jnp.where(seen.action_mask[:-1], 0.0, -jnp.inf)
     ends = jax.random.uniform(next(keys), shape)
     trajectory = Trajectory(
@@ -45,7 +45,7 @@ def experience(key: Any, *, truncates: bool) -> Experience:
         rewards=jax.random.normal(next(keys), shape),
         terminations=ends < 0.15,
         truncations=(ends > 0.75) & truncates,
-        final_observations=observations(next(keys), NUM_STEPS, NUM_ENVS) if truncates else None,
+        final_observations=observations(next(keys), NUM_STEPS, num_envs) if truncates else None,
     )
     return Experience(trajectory)
 

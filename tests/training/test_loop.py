@@ -5,7 +5,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,43 +14,10 @@ import pytest
 from gradweave.training.config import Config
 from gradweave.training.errors import NonFiniteError, Stopped
 from gradweave.training.evaluation import evaluate, play_episode
-from gradweave.training.loop import Summary, load_agent, train
-from gradweave.training.presets import preset
-from gradweave.training.progress import Progress
+from gradweave.training.loop import Summary, load_agent
 from gradweave.training.run_folder import RunFolder
 
-NUM_ENVS, NUM_STEPS, LENGTH, CHUNK = 4, 5, 2, 3
-WINDOW = NUM_ENVS * NUM_STEPS * LENGTH
-
-
-def small(tmp_path: Path, num_chunks: int = 4, **meta: Any) -> Config:
-    config = preset("discounting-chain")
-    return dataclasses.replace(
-        config,
-        inner=dataclasses.replace(config.inner, num_envs=NUM_ENVS, num_steps=NUM_STEPS),
-        meta=dataclasses.replace(config.meta, num_inner_steps=LENGTH, **meta),
-        network=dataclasses.replace(config.network, policy_layers=(8,), value_layers=(8,)),
-        run=dataclasses.replace(
-            config.run,
-            total_steps=num_chunks * CHUNK * WINDOW,
-            chunk_size=CHUNK,
-            checkpoint_every=CHUNK * WINDOW,
-            evaluate_every=0,
-            evaluation_episodes=3,
-            max_episode_steps=120,
-            runs_dir=str(tmp_path),
-        ),
-    )
-
-
-def run(config: Config, folder: RunFolder, *, resume: bool = False) -> Summary:
-    with open(os.devnull, "w") as nowhere, Progress(config.meta.learned, 1, stream=nowhere) as progress:
-        return train(config, folder, progress, resume=resume)
-
-
-def leaves(state: Any) -> list[np.ndarray[Any, Any]]:
-    keyless = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if leaf.dtype == state.key.dtype else leaf, state)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(keyless)]
+from .material import CHUNK, NUM_ENVS, NUM_STEPS, WINDOW, leaves, run, small
 
 
 @pytest.fixture(scope="module")

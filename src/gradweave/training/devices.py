@@ -12,17 +12,19 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from gradweave.agents import Experience, SelfTuningState
-from gradweave.envs import DeviceAxis
+from gradweave.envs import DeviceAxis, VectorEnvironment
+from gradweave.envs.registry import make_environment
 from gradweave.training.config import Config
 from gradweave.training.errors import ConfigError
 from gradweave.training.runtime import usable_cores
 from gradweave.training.validation import indivisible
 
-__all__ = ["DEFAULT_DEVICE", "Devices", "find_devices", "offer_cpu_devices"]
+__all__ = ["DEFAULT_DEVICE", "Devices", "check_splittable", "find_devices", "offer_cpu_devices"]
 
 _AXIS = "envs"
 
@@ -48,11 +50,11 @@ class Devices(NamedTuple):
 
     def starting(self, init: Callable[[Any], SelfTuningState]) -> Callable[[Any], SelfTuningState]:
         """`init(key)`, for all devices."""
-        return self._mapped(init, (PartitionSpec(),), _state_specs())
+        return self.mapped(init, (PartitionSpec(),), _state_specs())
 
     def stepping(self, step: Callable[[SelfTuningState], Any]) -> Callable[[SelfTuningState], Any]:
         """`step(state) -> (state, metrics)`, for all devices."""
-        return self._mapped(step, (_state_specs(),), (_state_specs(), PartitionSpec()))
+        return self.mapped(step, (_state_specs(),), (_state_specs(), PartitionSpec()))
 
     def place(self, state: SelfTuningState) -> SelfTuningState:
         """A whole state, the same in every process, laid out as the programs expect it."""
@@ -73,7 +75,8 @@ class Devices(NamedTuple):
         """What is the same on all devices, as this process's first device has it; nothing is copied."""
         return tree if self.mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
-    def _mapped(self, function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    def mapped(self, function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+        """`function`, for all devices."""
         if self.mesh is None:
             return function
         mapped: Callable[..., Any] = jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
@@ -129,6 +132,38 @@ def find_devices(config: Config) -> Devices:
     if total == 1:
         return DEFAULT_DEVICE
     return Devices(Mesh(_first_of_each_process(count), (_AXIS,)))
+
+
+def check_splittable(config: Config, devices: Devices) -> None:
+    """Raises when the environment's own code cannot be traced for several devices.
+
+    Inside `jax.shard_map` a loop must begin with values that are typed as differing between devices if they will. Some
+    suites begin loops with constants; nothing is wrong with them on one device.
+
+    Raises:
+        ConfigError: the environment cannot be split.
+    """
+    if devices.mesh is None:
+        return
+    name, options = config.environment.name, config.environment.options()
+    environments: VectorEnvironment[Any] = VectorEnvironment(
+        make_environment(name, **options), devices.total, devices.axis
+    )
+
+    def begin_and_step(key: Any) -> Any:
+        reset_key, step_key = jax.random.split(key)
+        state, _ = environments.reset(key=reset_key)
+        actions = devices.axis.varying(jnp.zeros(environments.num_own, jnp.int32))
+        return environments.step(state, actions, key=step_key)
+
+    everywhere = PartitionSpec(_AXIS)
+    try:
+        jax.eval_shape(devices.mapped(begin_and_step, (PartitionSpec(),), everywhere), jax.random.key(0))
+    except (TypeError, ValueError) as error:
+        if "manual ax" not in str(error):  # JAX's words for what varies over which axes
+            raise
+        accepted = f"environments that JAX can split over devices; the loops of {name} cannot be"
+        raise ConfigError("environment.name", name, accepted, "--devices 1, in one process") from None
 
 
 def _first_of_each_process(count: int) -> Any:

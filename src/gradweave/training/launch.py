@@ -24,12 +24,14 @@ def start_jax(config: Config) -> "Devices":
     Raises:
         ConfigError: there are fewer devices than `config.run.devices` asks for.
     """
-    from gradweave.training.devices import find_devices, offer_cpu_devices
+    from gradweave.training.devices import check_splittable, find_devices, offer_cpu_devices
     from gradweave.training.runtime import enable_compilation_cache
 
     offer_cpu_devices(config.run.devices)
     enable_compilation_cache()
-    return find_devices(config)
+    devices = find_devices(config)
+    check_splittable(config, devices)
+    return devices
 
 
 def launch(folder: RunFolder, *, resume: bool) -> "Summary":
