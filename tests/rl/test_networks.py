@@ -108,16 +108,17 @@ def reference_output(network, observation, conditioning):
 
 
 @pytest.mark.parametrize("shared_torso", [True, False])
-@pytest.mark.parametrize("outer_critic", [True, False])
+@pytest.mark.parametrize("outer_torso", [None, "shared", "own", "detached"])
 @pytest.mark.parametrize("conditioning_size", [0, 2])
-def test_output_matches_the_description(shared_torso, outer_critic, conditioning_size):
+def test_output_matches_the_description(shared_torso, outer_torso, conditioning_size):
     observation = board_observation(jax.random.key(0))
     network = build(
         observation,
         4,
         **SMALL,
         shared_torso=shared_torso,
-        outer_critic=outer_critic,
+        outer_critic=outer_torso is not None,
+        outer_torso=outer_torso or "shared",
         conditioning_size=conditioning_size,
         key=jax.random.key(1),
     )
@@ -128,7 +129,7 @@ def test_output_matches_the_description(shared_torso, outer_critic, conditioning
     np.testing.assert_allclose(output.logits, logits, rtol=1e-11)
     np.testing.assert_allclose(output.value, value[0], rtol=1e-11)
     assert output.value.shape == ()
-    if outer_critic:
+    if outer_torso is not None:
         np.testing.assert_allclose(output.outer_value, outer[0], rtol=1e-11)
         assert float(output.outer_value) != float(output.value)
     else:
@@ -148,14 +149,42 @@ def moved_by(output_field, network, observation):
 
 def test_torsos_are_shared_exactly_when_asked_for():
     observation = board_observation(jax.random.key(0))
-    shared = build(observation, 4, **SMALL, outer_critic=True, shared_torso=True, key=jax.random.key(1))
+
+    def drawn(**options):
+        return build(observation, 4, **SMALL, outer_critic=True, **options, key=jax.random.key(1))
+
+    shared = drawn()
     assert moved_by("logits", shared, observation) == {"policy_torso", "policy_head"}
     assert moved_by("value", shared, observation) == {"policy_torso", "value_head"}
     assert moved_by("outer_value", shared, observation) == {"policy_torso", "outer_head"}
-    apart = build(observation, 4, **SMALL, outer_critic=True, shared_torso=False, key=jax.random.key(1))
+    apart = drawn(shared_torso=False, outer_torso="own")
     assert moved_by("logits", apart, observation) == {"policy_torso", "policy_head"}
     assert moved_by("value", apart, observation) == {"value_torso", "value_head"}
     assert moved_by("outer_value", apart, observation) == {"outer_torso", "outer_head"}
+    assert moved_by("outer_value", drawn(shared_torso=False), observation) == {"value_torso", "outer_head"}
+    own = drawn(outer_torso="own")
+    assert moved_by("value", own, observation) == {"policy_torso", "value_head"}
+    assert moved_by("outer_value", own, observation) == {"outer_torso", "outer_head"}
+
+
+@pytest.mark.parametrize("shared_torso", [True, False])
+def test_a_detached_outer_critic_reads_the_torso_and_moves_its_head_alone(shared_torso):
+    observation = board_observation(jax.random.key(0))
+    detached, shared = (
+        build(
+            observation,
+            4,
+            **SMALL,
+            outer_critic=True,
+            shared_torso=shared_torso,
+            outer_torso=outer_torso,
+            key=jax.random.key(1),
+        )
+        for outer_torso in ("detached", "shared")
+    )
+    assert moved_by("outer_value", detached, observation) == {"outer_head"}
+    assert detached.outer_torso is None
+    assert float(apply(detached, observation).outer_value) == float(apply(shared, observation).outer_value)
 
 
 @pytest.mark.parametrize("outer_critic", [False, True])
@@ -241,6 +270,7 @@ def test_dtype_follows_the_example_unless_given(dtype):
         ({"kernel_size": 0}, "kernel_size = .* holds a size below 1"),
         ({"policy_layers": (0,)}, "policy_layers = .* holds a size below 1"),
         ({"value_layers": (-1,)}, "value_layers = .* holds a size below 1"),
+        ({"outer_torso": "borrowed"}, "outer_torso = 'borrowed' is not known"),
         ({"conditioning_size": -1}, "conditioning_size = -1 is no length"),
         ({"dtype": jnp.int32}, "dtype int32 cannot hold weights"),
     ],

@@ -128,6 +128,8 @@ def test_formatting_is_deterministic_and_valid_toml() -> None:
         ("outer.discount", 1.1, "--outer.discount"),
         ("outer.lambda_", -0.1, "--outer.lambda_"),
         ("outer.value_cost", -0.1, "--outer.value-cost"),
+        ("inner.microbatches", 3, "leave --inner.microbatches out"),
+        ("network.outer_torso", "detatched", "detached"),
         ("run.seed", -1, "--seed"),
         ("run.total_steps", 1599, "--total-steps 1600"),
         ("run.log_every", 0, "--log-every"),
@@ -163,6 +165,15 @@ def test_bad_values_name_their_field_and_a_remedy(field: str, value: Any, remedy
 )
 def test_values_at_the_edge_are_accepted(field: str, value: Any, others: dict[str, Any]) -> None:
     assert find_problems(changed(field, value, **others)) == []
+
+
+@pytest.mark.parametrize(("field", "value"), [("outer.value_cost", 0.5), ("inner.max_grad_norm", 1.0)])
+def test_a_detached_critic_that_would_lose_a_derivative_is_refused(field: str, value: float) -> None:
+    (problem,) = find_problems(changed(field, value))
+    assert (problem.field, problem.remedy) == ("network.outer_torso", "--network.outer-torso own")
+    assert field in problem.accepted
+    assert find_problems(changed(field, value, network__outer_torso="own")) == []
+    assert find_problems(changed(field, value, outer__critic="off")) == []
 
 
 @pytest.mark.parametrize("window", [None, 0, 6])

@@ -21,7 +21,15 @@ import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from gradweave.agents.experience import Apply, Experience, Outputs, evaluate_network, head_returns, policy_terms
+from gradweave.agents.experience import (
+    Apply,
+    Experience,
+    Outputs,
+    evaluate_network,
+    head_returns,
+    policy_terms,
+    split_environments,
+)
 from gradweave.agents.objectives import OuterObjective, outer_actor_critic_loss
 from gradweave.core import GradientLearner, LearnerState
 from gradweave.envs import ONE_DEVICE, DeviceAxis, Observation
@@ -63,6 +71,8 @@ def actor_critic(
     *,
     targets: str = "differentiated",
     learning_rate_groups: PyTree = None,
+    critic_apart: bool = False,
+    num_microbatches: int = 1,
     axis: DeviceAxis = ONE_DEVICE,
 ) -> GradientLearner:
     """Advantage actor-critic as a meta-problem over `ActorCriticEta` and batches of `Experience`.
@@ -78,6 +88,12 @@ def actor_critic(
             docs/stopped-targets.md for how far off it is.
         learning_rate_groups: a pytree like the parameters, or a prefix of them, whose leaves are names;
             `eta.learning_rate` is then a dict with one rate for each name. See `parameter_groups`. None: one rate.
+        critic_apart: promise that the outer critic moves no parameter that the policy or the value depend on, and that
+            the optimiser treats parameters one by one (no clipping of a global norm). Its values are then numbers to
+            the outer loss, and the meta-gradient need not be taken through its training. Only with
+            `outer.value_cost` 0.
+        num_microbatches: parts into which the environments are split for gradients and outer losses, which are
+            averaged; must divide their number (on each device). Changes only the rounding, memory and speed.
         axis: the devices over which the batches' environments are split; the losses are then means over all of them,
             and the problem is to be used inside a `jax.shard_map` over this axis.
 
@@ -85,7 +101,7 @@ def actor_critic(
         A `GradientLearner`; its state is `learner.init(params)`, its aux a dict of scalars for logging.
 
     Raises:
-        ValueError: `targets` is neither of the two.
+        ValueError: `targets` is neither of the two, or the outer loss would differentiate a critic apart.
     """
     if targets not in ("differentiated", "stopped"):
         raise ValueError(
@@ -93,6 +109,11 @@ def actor_critic(
             "comparison with published code."
         )
     outer = OuterObjective() if outer is None else outer
+    if critic_apart and outer.value_cost != 0:
+        raise ValueError(
+            f"actor_critic(critic_apart=True) leaves the outer critic out of the meta-gradient, but the outer loss "
+            f"differentiates it with value_cost={outer.value_cost}: set that to 0, or critic_apart to False."
+        )
 
     def forward(params: PyTree, batch: Experience) -> Outputs:
         return evaluate_network(apply, axis.varying(params), batch)
@@ -107,7 +128,14 @@ def actor_critic(
     def loss(
         outputs: Outputs, targets: _Targets, eta: ActorCriticEta, batch: Experience
     ) -> tuple[Array, dict[str, Array]]:
-        return _inner_loss(outputs, targets, eta, batch.trajectory, outer, axis)
+        total, aux = _inner_loss(outputs, targets, eta, batch.trajectory, axis)
+        if targets.outer_returns is not None:
+            aux["outer_critic_loss"] = _critic_loss(outputs, targets, axis)
+            total = total if critic_apart else total + outer.critic_cost * aux["outer_critic_loss"]
+        return total, aux
+
+    def companion_loss(outputs: Outputs, targets: _Targets, batch: Experience) -> Array:
+        return outer.critic_cost * _critic_loss(outputs, targets, axis)
 
     def learning_rate(eta: ActorCriticEta) -> PyTree:
         if learning_rate_groups is None:
@@ -117,7 +145,16 @@ def actor_critic(
     def outer_loss(state: LearnerState, batch: Experience) -> tuple[Array, dict[str, Array]]:
         return outer_actor_critic_loss(state.params, batch, outer, axis)
 
-    return GradientLearner(targets_of, loss, optimizer, learning_rate, outer_loss, forward=forward)
+    return GradientLearner(
+        targets_of,
+        loss,
+        optimizer,
+        learning_rate,
+        outer_loss,
+        forward=forward,
+        companion_loss=companion_loss if critic_apart else None,
+        microbatches=None if num_microbatches == 1 else lambda batch: split_environments(batch, num_microbatches),
+    )
 
 
 def parameter_groups(params: PyTree, groups: Mapping[str, str], *, default: str) -> PyTree:
@@ -162,19 +199,13 @@ def _inner_targets(outputs: Outputs, eta: ActorCriticEta, trajectory: Trajectory
 
 
 def _inner_loss(
-    outputs: Outputs,
-    targets: _Targets,
-    eta: ActorCriticEta,
-    trajectory: Trajectory,
-    outer: OuterObjective,
-    axis: DeviceAxis,
+    outputs: Outputs, targets: _Targets, eta: ActorCriticEta, trajectory: Trajectory, axis: DeviceAxis
 ) -> tuple[Array, dict[str, Array]]:
     policy, entropy = policy_terms(outputs, targets.advantages, trajectory, axis)
     value = axis.mean(value_loss(outputs.steps.value, targets.returns))
     total = policy + eta.value_cost * value - eta.entropy_cost * entropy
-    aux = {"policy_loss": policy, "value_loss": value, "entropy": entropy}
-    if outputs.steps.outer_value is not None and targets.outer_returns is not None:
-        critic = axis.mean(value_loss(outputs.steps.outer_value, targets.outer_returns))
-        total = total + outer.critic_cost * critic
-        aux["outer_critic_loss"] = critic
-    return total, aux
+    return total, {"policy_loss": policy, "value_loss": value, "entropy": entropy}
+
+
+def _critic_loss(outputs: Outputs, targets: _Targets, axis: DeviceAxis) -> Array:
+    return axis.mean(value_loss(cast(Array, outputs.steps.outer_value), cast(Array, targets.outer_returns)))

@@ -30,6 +30,7 @@ __all__ = [
     "head_returns",
     "policy_logits",
     "policy_terms",
+    "split_environments",
 ]
 
 Apply = Callable[[PyTree, Observation, Array | None], NetworkOutput]
@@ -89,6 +90,30 @@ def evaluate_network(apply: Apply, params: PyTree, batch: Experience) -> Outputs
     if trajectory.final_observations is not None:
         final = _evaluate(apply, params, trajectory.final_observations, batch.conditioning)
     return Outputs(steps, last, final)
+
+
+def split_environments(batch: Experience, num_parts: int) -> Experience:
+    """The batch in parts: a new leading axis of `num_parts`, and so many times fewer environments in each.
+
+    Raises:
+        ValueError: the environments cannot be split evenly.
+    """
+    num_envs = batch.trajectory.rewards.shape[1]
+    if num_envs % num_parts:
+        raise ValueError(f"{num_envs} environments cannot be split into {num_parts} equal parts")
+
+    def split(leaf: Array) -> Array:
+        return jnp.moveaxis(leaf.reshape(leaf.shape[0], num_parts, num_envs // num_parts, *leaf.shape[2:]), 1, 0)
+
+    def repeat(leaf: Array) -> Array:
+        return jnp.broadcast_to(leaf, (num_parts, *leaf.shape))
+
+    return Experience(
+        trajectory=jax.tree.map(split, batch.trajectory),
+        conditioning=jax.tree.map(repeat, batch.conditioning),
+        anchor_logits=jax.tree.map(split, batch.anchor_logits),
+        advantage_moments=jax.tree.map(repeat, batch.advantage_moments),
+    )
 
 
 def policy_logits(apply: Apply, params: PyTree, batch: Experience) -> Float[Array, "time batch num_actions"]:

@@ -69,6 +69,8 @@ def contextual(problem: MetaProblemLike, mapping: Mapping) -> MetaProblemLike:
         lambda raw: problem.learning_rate(mapping(*raw)),
         problem.outer_loss_of,
         forward=problem.forward,
+        companion_loss=problem.companion_loss,
+        microbatches=problem.microbatches,
     )
 
 

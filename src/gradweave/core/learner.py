@@ -13,13 +13,15 @@ so that no `stop_gradient` is needed. The parts are also what `MixedMode` needs 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
+
+Result = TypeVar("Result", bound=PyTree)
 
 
 class LearnerState(NamedTuple):
@@ -47,6 +49,13 @@ class GradientLearner(eqx.Module):
         forward: optional `(params, batch) -> outputs`. When given, `targets` and `loss` receive these outputs in the
             place of `params`, and `outer_loss` receives `LearnerState(outputs, optimizer_state)`: the network is then
             evaluated once where `MixedMode` needs all three, and their derivatives travel back through it in one pass.
+        companion_loss: optional `(outputs, targets, batch) -> scalar`, trained along: its gradient is added to the
+            loss's, and the meta-gradient takes it for a number, in every mode, which costs nothing. That is exact if
+            and only if the parameters that it moves do not reach the losses through anything that is differentiated: an
+            outer critic that supplies baselines, say. (A clipping of the global norm is such a way.)
+        microbatches: optional `(batch) -> pytree with a leading axis`, for a loss that is a mean over parts of the
+            batch: gradients and outer losses are then computed part by part and averaged. Changes nothing but the
+            rounding, and the memory: what fits into a processor's cache is several times faster there.
     """
 
     targets_of: Callable[..., PyTree]
@@ -55,6 +64,8 @@ class GradientLearner(eqx.Module):
     learning_rate: Callable[[PyTree], PyTree]
     outer_loss_of: Callable[..., tuple[Array, PyTree]]
     forward: Callable[[PyTree, PyTree], PyTree]
+    companion_loss: Callable[..., Array] | None
+    microbatches: Callable[[PyTree], PyTree] | None
 
     def __init__(
         self,
@@ -65,6 +76,8 @@ class GradientLearner(eqx.Module):
         outer_loss: Callable[..., tuple[Array, PyTree]],
         *,
         forward: Callable[[PyTree, PyTree], PyTree] | None = None,
+        companion_loss: Callable[..., Array] | None = None,
+        microbatches: Callable[[PyTree], PyTree] | None = None,
     ) -> None:
         for name, part in (
             ("targets", targets),
@@ -80,6 +93,8 @@ class GradientLearner(eqx.Module):
         self.learning_rate = learning_rate
         self.outer_loss_of = outer_loss
         self.forward = _forward_is_identity if forward is None else forward
+        self.companion_loss = companion_loss
+        self.microbatches = microbatches
 
     def init(self, params: PyTree) -> LearnerState:
         """The state before the first update."""
@@ -92,17 +107,45 @@ class GradientLearner(eqx.Module):
 
     def outer_loss(self, state: LearnerState, batch: PyTree) -> tuple[Array, PyTree]:
         """The outer loss at `state` on `batch`."""
-        return self.outer_loss_of(state._replace(params=self.forward(state.params, batch)), batch)
+
+        def judged(part: PyTree) -> tuple[Array, PyTree]:
+            return self.outer_loss_of(state._replace(params=self.forward(state.params, part)), part)
+
+        return self.batch_mean(judged, batch)
 
     def inner_gradient(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
         """(G_k, aux): the learner's own gradient, with the targets held constant by position, not by
         `stop_gradient`.
         """
-        outputs, pullback = jax.vjp(lambda params: self.forward(params, batch), state.params)
-        targets = self.targets_of(outputs, eta, batch)
-        output_gradient, aux = jax.grad(self.loss_of, has_aux=True)(outputs, targets, eta, batch)
-        (gradient,) = pullback(output_gradient)
-        return gradient, aux
+
+        def part_gradient(part: PyTree) -> tuple[PyTree, PyTree]:
+            outputs, pullback = jax.vjp(lambda params: self.forward(params, part), state.params)
+            targets = self.targets_of(outputs, eta, part)
+            output_gradient, aux = jax.grad(self.loss_of, has_aux=True)(outputs, targets, eta, part)
+            (gradient,) = pullback(output_gradient)
+            if self.companion_loss is not None:
+                gradient = jax.tree.map(jnp.add, gradient, self._companion_gradient(state.params, targets, part))
+            return gradient, aux
+
+        return self.batch_mean(part_gradient, batch)
+
+    def batch_mean(self, function: Callable[..., Result], *batches: PyTree) -> Result:
+        """The mean of `function(*parts)` over the parts of batches; `function(*batches)` where they are not split."""
+        split = self.microbatches
+        if split is None:
+            return function(*batches)
+        parts = tuple(None if batch is None else split(batch) for batch in batches)
+        results = jax.lax.map(lambda part: function(*part), parts)
+        means: Result = jax.tree.map(lambda leaf: leaf.mean(0), results)
+        return means
+
+    def _companion_gradient(self, params: PyTree, targets: PyTree, batch: PyTree) -> PyTree:
+        """A number to the meta-gradient, by contract: this, and no inner loss, is where a derivative is stopped."""
+        companion_loss = self.companion_loss
+        assert companion_loss is not None
+        params, targets = jax.lax.stop_gradient((params, targets))
+        # The same forward pass as the loss's: the compiler makes it once.
+        return jax.grad(lambda params: companion_loss(self.forward(params, batch), targets, batch))(params)
 
     def apply_gradient(self, gradient: PyTree, state: LearnerState, eta: PyTree) -> LearnerState:
         """theta - learning_rate(eta) * direction, elementwise in the parameters for the usual optimisers."""

@@ -178,6 +178,7 @@ def _corrected(problem: MetaProblemLike, log_prob: Callable[[PyTree, PyTree], Ar
             lambda state, eta, judged: problem.update(state, eta, judged.batch),
             lambda state, judged: add(problem.outer_loss(state, judged.batch), state, judged),
         )
+    companion_loss = problem.companion_loss
     return GradientLearner(
         lambda outputs, eta, judged: problem.targets_of(outputs, eta, judged.batch),
         lambda outputs, targets, eta, judged: problem.loss_of(outputs, targets, eta, judged.batch),
@@ -185,4 +186,7 @@ def _corrected(problem: MetaProblemLike, log_prob: Callable[[PyTree, PyTree], Ar
         problem.learning_rate,
         lambda state, judged: add(problem.outer_loss_of(state, judged.batch), state, judged),
         forward=lambda params, judged: problem.forward(params, judged.batch),
+        companion_loss=None
+        if companion_loss is None
+        else lambda outputs, targets, judged: companion_loss(outputs, targets, judged.batch),
     )

@@ -55,6 +55,8 @@ class ActorCriticNetwork(eqx.Module):
     outer_head: tuple[Dense, ...] | None
     """None: no outer critic."""
     conditioning_size: int = eqx.field(static=True)
+    detached_outer_critic: bool = eqx.field(static=True, default=False)
+    """Whether the outer critic reads what the value reads without moving it: no derivative goes back through there."""
 
     def __call__(
         self, observation: Observation, conditioning: Float[Array, " conditioning_size"] | None = None
@@ -86,6 +88,8 @@ class ActorCriticNetwork(eqx.Module):
         outer_value = None
         if self.outer_head is not None:
             outer_inputs = value_inputs if self.outer_torso is None else _embed(self.outer_torso, view, extras)
+            if self.detached_outer_critic:
+                outer_inputs = jax.lax.stop_gradient(outer_inputs)
             outer_value = _apply_head(self.outer_head, outer_inputs)[0]
         return NetworkOutput(
             logits=_apply_head(self.policy_head, policy_inputs),
@@ -105,6 +109,7 @@ def actor_critic_network(
     value_layers: tuple[int, ...] = (64, 64),
     shared_torso: bool = True,
     outer_critic: bool = False,
+    outer_torso: str = "shared",
     conditioning_size: int = 0,
     dtype: DTypeLike | None = None,
     key: Key[Array, ""],
@@ -127,12 +132,17 @@ def actor_critic_network(
         shared_torso: True: all heads sit on one torso. False: each has its own, as in Jumanji. The heads are separate
             either way, so that for a vector, which has no torso, nothing is shared.
         outer_critic: add a second value, for the outer loss.
+        outer_torso: of the outer critic. "shared": the value's, which it moves. "own": a torso apart, at its cost.
+            "detached": it reads the value's and moves only its own head, so that its errors, which are large, leave
+            alone what the policy sees; right only for outer losses that take its values for numbers
+            (`OuterObjective.value_cost` 0), because others would lose a derivative.
         conditioning_size: length of the conditioning vector that the network then takes as its second argument.
         dtype: of the parameters and of all that is computed; None: that of `observation.view`.
         key: for the weights.
 
     Raises:
-        ValueError: for sizes below 1, a view that is neither a board nor a vector, or a dtype that is not floating.
+        ValueError: for sizes below 1, an unknown `outer_torso`, a view that is neither a board nor a vector, or a dtype
+            that is not floating.
     """
     dtype = jnp.dtype(observation.view.dtype if dtype is None else dtype)
     _check_input(observation, channels, strides, conditioning_size, dtype)
@@ -141,18 +151,22 @@ def actor_critic_network(
 
     *torso_keys, policy_key, value_key, outer_key = jax.random.split(key, 6)
     layout = _layout(observation.view.shape, channels, strides)
-    num_torsos = 1 if shared_torso else (3 if outer_critic else 2)
+    if outer_torso not in ("detached", "own", "shared"):
+        raise ValueError(f'outer_torso = {outer_torso!r} is not known: give "detached", "own" or "shared"')
+    own_outer_torso = outer_critic and outer_torso == "own"
+    num_torsos = (1 if shared_torso else 2) + own_outer_torso
     torsos = [_draw_torso(layout, kernel_size, dtype, key=k) for k in torso_keys[:num_torsos]]
     embedding_size = _embedded_size(observation.view.shape, layout) + observation.scalars.shape[0] + conditioning_size
     value_sizes = (embedding_size, *value_layers, 1)
     return ActorCriticNetwork(
         policy_torso=torsos[0],
         value_torso=None if shared_torso else torsos[1],
-        outer_torso=None if shared_torso or not outer_critic else torsos[2],
+        outer_torso=torsos[-1] if own_outer_torso else None,
         policy_head=_draw_head((embedding_size, *policy_layers, num_actions), _POLICY_SCALE, dtype, key=policy_key),
         value_head=_draw_head(value_sizes, 1.0, dtype, key=value_key),
         outer_head=_draw_head(value_sizes, 1.0, dtype, key=outer_key) if outer_critic else None,
         conditioning_size=conditioning_size,
+        detached_outer_critic=outer_critic and outer_torso == "detached",
     )
 
 

@@ -49,6 +49,8 @@ from gradweave.training.config import FORWARD_ONLY, LEARNABLE, PARTS, Config, Me
 
 __all__ = ["build_agent", "build_estimator", "build_mode", "init_state"]
 
+_CACHED_STEPS = 512  # of a part of a batch, with networks of the usual sizes (benchmarks/)
+
 _RANGES: dict[str, AbstractBijector] = {
     "discount": Interval(0.0, 1.0),
     "lambda_": Interval(0.0, 1.0),
@@ -98,7 +100,14 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
     meta = config.meta
     return SelfTuning(
         problem=actor_critic(
-            bundled_apply, optimizer, objective, targets=inner.targets, learning_rate_groups=groups, axis=axis
+            bundled_apply,
+            optimizer,
+            objective,
+            targets=inner.targets,
+            learning_rate_groups=groups,
+            critic_apart=config.critic_apart,
+            num_microbatches=_num_microbatches(config, axis),
+            axis=axis,
         ),
         apply=bundled_apply,
         environment=environment,
@@ -113,6 +122,19 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         objective=objective,
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
         schedule=ScheduleNetwork(meta.schedule_layers) if meta.schedule == "network" else None,
+    )
+
+
+def _num_microbatches(config: Config, axis: DeviceAxis) -> int:
+    """As configured, or on a CPU as many as leave the processor's cache room for a part's activations."""
+    num_envs = config.inner.num_envs // axis.size
+    if config.inner.microbatches:
+        return config.inner.microbatches if num_envs % config.inner.microbatches == 0 else 1
+    if jax.default_backend() != "cpu":
+        return 1
+    counts = (count for count in range(1, num_envs + 1) if num_envs % count == 0)
+    return next(
+        count for count in counts if num_envs // count * config.inner.num_steps <= _CACHED_STEPS or count == num_envs
     )
 
 
@@ -139,6 +161,7 @@ def _network(
         value_layers=network.value_layers,
         shared_torso=network.shared_torso,
         outer_critic=config.outer_critic,
+        outer_torso=network.outer_torso,
         conditioning_size=len(config.learned_names) if network.condition_on_eta else 0,
         key=key,
     )

@@ -38,6 +38,7 @@ Estimator: TypeAlias = Literal[
 ]
 Mode: TypeAlias = Literal["auto", "mixed", "reverse", "forward"]
 Critic: TypeAlias = Literal["auto", "on", "off"]
+OuterTorso: TypeAlias = Literal["detached", "own", "shared"]
 Targets: TypeAlias = Literal["differentiated", "stopped"]
 RateGroups: TypeAlias = Literal["all", "parts"]
 Schedule: TypeAlias = Literal["none", "network"]
@@ -93,6 +94,8 @@ class NetworkConfig:
     """Units of each hidden layer of the value head, and of the outer critic's."""
     shared_torso: bool = True
     """One torso for policy and value, or one each."""
+    outer_torso: OuterTorso = "detached"
+    """The outer critic's: the value's, which it reads and does not move; one of its own; or shared with the value."""
     condition_on_eta: bool = False  # [X18], section 2.3
     """Feed the current meta-parameters to the network."""
 
@@ -127,6 +130,8 @@ class InnerConfig:
     """Clip the inner gradient's global norm; None does not clip."""
     learning_rate_groups: RateGroups = "all"
     """One learning rate for all parameters, or one for each part (torso, policy head, value heads); all start alike."""
+    microbatches: int = 0
+    """Parts into which a batch is split for gradients, which are averaged; 0: as suits the processor's cache."""
     targets: Targets = "differentiated"
     """Stopped: the usual code, whose meta-gradients are wrong from two inner updates on; for comparison only."""
 
@@ -179,7 +184,7 @@ class OuterConfig:
     """Discount of the outer returns, in (0, 1]."""
     lambda_: float = 0.95  # [J]
     """Mixing of the outer lambda-return, in [0, 1]."""
-    value_cost: float = 0.5
+    value_cost: float = 0.0  # [B22]
     """Weight of the value loss in the outer loss; 0 leaves the policy term only."""
     entropy_cost: float = 0.0
     """Weight of the entropy bonus in the outer loss."""
@@ -255,6 +260,12 @@ class Config:
             parts = name == "learning_rate" and self.inner.learning_rate_groups == "parts"
             names += [f"{name}/{part}" for part in PARTS] if parts else [name]
         return tuple(names)
+
+    @property
+    def critic_apart(self) -> bool:
+        """Whether the outer critic only supplies numbers, so that the meta-gradient need not be taken through it."""
+        attached = self.network.outer_torso == "shared" or self.outer.value_cost > 0
+        return self.outer_critic and not attached and self.inner.max_grad_norm is None
 
     @property
     def outer_critic(self) -> bool:

@@ -155,6 +155,14 @@ def _inner(config: Config) -> Iterator[ConfigError]:
         yield from _at_least("inner", {"eps_root": inner.eps_root}, 0)
     else:  # the root's second derivative at zero is infinite without it
         yield from _positive("inner", {"eps_root": inner.eps_root})
+    yield from _at_least("inner", {"microbatches": inner.microbatches}, 0)
+    if inner.microbatches > 1 and inner.num_envs % inner.microbatches:
+        yield ConfigError(
+            "inner.microbatches",
+            inner.microbatches,
+            f"a divisor of inner.num_envs ({inner.num_envs})",
+            "leave --inner.microbatches out",
+        )
     yield from _choice("inner.targets", inner.targets, ("differentiated", "stopped"))
     yield from _choice("inner.learning_rate_groups", inner.learning_rate_groups, ("all", "parts"))
     if inner.learning_rate_groups == "parts" and "learning_rate" not in config.meta.learned:
@@ -279,6 +287,12 @@ def _outer(config: Config) -> Iterator[ConfigError]:
     yield from _at_least("outer", _fields(outer, "value_cost", "entropy_cost", "kl_cost"), 0)
     yield from _positive("outer", {"critic_cost": outer.critic_cost})
     yield from _choice("outer.critic", outer.critic, ("auto", "on", "off"))
+    yield from _choice("network.outer_torso", config.network.outer_torso, ("detached", "own", "shared"))
+    differentiated = {"outer.value_cost": outer.value_cost, "inner.max_grad_norm": config.inner.max_grad_norm or 0.0}
+    reasons = [name for name, value in differentiated.items() if value > 0]
+    if config.outer_critic and config.network.outer_torso == "detached" and reasons:
+        accepted = f"own or shared, because with {reasons[0]} the outer critic is more than a supplier of numbers"
+        yield ConfigError("network.outer_torso", "detached", accepted, "--network.outer-torso own")
 
 
 def _run(config: Config) -> Iterator[ConfigError]:

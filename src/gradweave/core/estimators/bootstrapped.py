@@ -169,7 +169,13 @@ def _judged_by(distance: Distance, problem: MetaProblemLike) -> MetaProblemLike:
         return params if isinstance(batch, _Judgement) else problem.forward(params, batch)
 
     return GradientLearner(
-        problem.targets_of, problem.loss_of, problem.optimizer, problem.learning_rate, outer_loss, forward=forward
+        problem.targets_of,
+        problem.loss_of,
+        problem.optimizer,
+        problem.learning_rate,
+        outer_loss,
+        forward=forward,
+        companion_loss=problem.companion_loss,
     )
 
 

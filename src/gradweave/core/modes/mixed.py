@@ -111,16 +111,22 @@ def record(problem: GradientLearner, eta: PyTree, state: LearnerState, batches: 
 def judge(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
     """((J, aux), gradient by the inexact leaves of the state)."""
     moving, still = eqx.partition(state, eqx.is_inexact_array)
-    return jax.value_and_grad(lambda leaves: problem.outer_loss(eqx.combine(leaves, still), batch), has_aux=True)(
-        moving
-    )
+
+    def part(batch: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
+        def outer_loss(moving: PyTree) -> tuple[Array, PyTree]:
+            state = eqx.combine(moving, still)
+            return problem.outer_loss_of(state._replace(params=problem.forward(state.params, batch)), batch)
+
+        return jax.value_and_grad(outer_loss, has_aux=True)(moving)
+
+    return problem.batch_mean(part, batch)
 
 
 def pull_back(
     problem: GradientLearner, to_eta: Callable[[PyTree], PyTree], learned: PyTree, cotangent: PyTree, step: BackwardStep
 ) -> tuple[PyTree, Any]:
     """One step back: (cotangent of x_k, (contribution of this step's eta, judgement of x_k or None))."""
-    state, batch, weight = step.state, step.batch, step.weight
+    state, weight = step.state, step.weight
     moving, still = eqx.partition(state.optimizer_state, eqx.is_inexact_array)
 
     # Through the optimiser and the learning rate: elementwise work, no network.
@@ -132,19 +138,24 @@ def pull_back(
     direction, params_direct, moving_bar, learned_direct = pullback(cotangent)
 
     # Through the network, once, for the second derivative, the targets and the outer loss together.
-    def contracted(params: PyTree, moving: PyTree, learned: PyTree) -> tuple[Array, Any]:
+    def contracted(
+        params: PyTree, moving: PyTree, learned: PyTree, batch: PyTree, judge_batch: PyTree
+    ) -> tuple[Array, Any]:
         eta = to_eta(learned)
         outputs, tangent = jax.jvp(lambda leaves: problem.forward(leaves, batch), (params,), (direction,))
         targets = problem.targets_of(outputs, eta, batch)
         _, total = jax.jvp(lambda leaves: problem.loss_of(leaves, targets, eta, batch)[0], (outputs,), (tangent,))
         if weight is None:
             return total, None
-        judge_batch = batch if step.judge_batch is None else step.judge_batch
-        judged_outputs = outputs if step.judge_batch is None else problem.forward(params, judge_batch)
+        judged_outputs = outputs if judge_batch is None else problem.forward(params, judge_batch)
+        judge_batch = batch if judge_batch is None else judge_batch
         judged = problem.outer_loss_of(LearnerState(judged_outputs, eqx.combine(moving, still)), judge_batch)
         return total + weight.astype(total.dtype) * judged[0], judged
 
-    slopes, judged = jax.grad(contracted, argnums=(0, 1, 2), has_aux=True)(state.params, moving, learned)
+    def part(*batches: PyTree) -> tuple[PyTree, Any]:
+        return jax.grad(contracted, argnums=(0, 1, 2), has_aux=True)(state.params, moving, learned, *batches)
+
+    slopes, judged = problem.batch_mean(part, step.batch, step.judge_batch)
     params_second, moving_second, learned_second = slopes
     params_bar = jax.tree.map(jnp.add, params_direct, params_second)
     moving_bar = jax.tree.map(jnp.add, moving_bar, moving_second)
