@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradweave.training.config import Config
-from gradweave.training.errors import ConfigError, OutOfMemory
+from gradweave.training.errors import ConfigError
 from gradweave.training.progress import Progress
 from gradweave.training.run_folder import RunFolder
 from gradweave.training.validation import validate
@@ -38,7 +38,6 @@ def launch(folder: RunFolder, *, resume: bool) -> "Summary":
     """Imports JAX and the loop, and trains in `folder` with a table on standard error.
 
     Raises:
-        OutOfMemory: the device ran out of it.
         GradweaveError: as `gradweave.training.loop.train`.
     """
     config = folder.config
@@ -50,14 +49,7 @@ def launch(folder: RunFolder, *, resume: bool) -> "Summary":
             from gradweave.training.runtime import describe_devices
 
             folder.add_provenance(describe_devices(devices.total))
-        import jax
-
-        try:
-            return train(config, folder, progress, resume=resume, devices=devices)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise OutOfMemory("lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps") from error
+        return train(config, folder, progress, resume=resume, devices=devices)
 
 
 def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Summary]":

@@ -22,6 +22,7 @@ from gradweave.training.config import Config
 from gradweave.training.devices import DEFAULT_DEVICE, Devices
 from gradweave.training.errors import NonFiniteError, Stopped
 from gradweave.training.evaluation import Evaluation, evaluate
+from gradweave.training.memory import Known, explaining, forecast_memory
 from gradweave.training.progress import Progress
 from gradweave.training.run_folder import RunFolder
 from gradweave.training.trackers import Tracker, make_tracker
@@ -67,13 +68,15 @@ def train(
         Stopped: SIGTERM arrived; a checkpoint was written.
         KeyboardInterrupt: SIGINT arrived; a checkpoint was written.
         CheckpointError: nothing to resume from.
+        OutOfMemory: training needs more than there is; said before it starts where that can be known.
     """
     agent = build_agent(config, devices.axis)
     tracker = make_tracker(folder.path, config)
-    with contextlib.closing(tracker), _noted_signals() as received:
+    with contextlib.closing(tracker), _noted_signals() as received, explaining() as memory:
         with progress.compiling("compiling"):
+            programs = _compile(agent, config, devices, memory)
+            _tell(memory, folder, progress)
             state = _start(agent, config, folder, progress, devices, resume=resume)
-            programs = _compile(agent, config, state, devices)
         log = _Log(agent, config, folder, progress, tracker, done=int(state.num_meta_steps))
         state = _run(agent, config, programs, state, log, received)
     state = devices.gather(state)
@@ -95,11 +98,11 @@ def _start(
 ) -> SelfTuningState:
     if resume:
         return devices.place(load_agent(folder, progress.message)[1])
-    init = devices.starting(lambda key: init_state(agent, config, key=key))
-    return jax.jit(init)(jax.random.key(config.run.seed))
+    return devices.start(lambda key: init_state(agent, config, key=key), jax.random.key(config.run.seed))
 
 
-def _compile(agent: SelfTuning, config: Config, state: SelfTuningState, devices: Devices) -> _Programs:
+def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known) -> _Programs:
+    """Compiles from shapes alone, so that what does not fit is found before it is allocated."""
     run = config.run
     judged = build_agent(config)  # evaluation is one device's work
 
@@ -118,8 +121,22 @@ def _compile(agent: SelfTuning, config: Config, state: SelfTuningState, devices:
             uniform=uniform,
         )
 
-    compiled = jax.jit(devices.stepping(chunk), donate_argnums=0).lower(state).compile()
+    shapes = devices.shapes(lambda key: init_state(agent, config, key=key))
+    compiled = jax.jit(devices.stepping(chunk), donate_argnums=0).lower(shapes).compile()
+    memory.forecast = forecast_memory(compiled, agent, shapes, devices.num_local)
     return _Programs(compiled, jax.jit(judge), devices)
+
+
+def _tell(memory: Known, folder: RunFolder, progress: Progress) -> None:
+    """Says what training will need, and refuses what cannot be had."""
+    forecast = memory.forecast
+    if forecast is None:
+        return
+    folder.add_provenance({"memory_forecast": forecast.for_provenance()})
+    progress.message(forecast.describe())
+    memory.check()
+    if forecast.near:
+        progress.message(f"that is close to all there is; should it run out: {forecast.advice()}")
 
 
 def _run(
