@@ -159,7 +159,7 @@ def share_tree(produce: Callable[[], Any], like: Any) -> Any:
 
     Args:
         produce: makes it, in process 0 only.
-        like: its structure, shapes and dtypes.
+        like: its structure, shapes and dtypes; typed keys are of JAX's default kind.
     """
     import jax
     import jax.numpy as jnp
@@ -167,18 +167,17 @@ def share_tree(produce: Callable[[], Any], like: Any) -> Any:
 
     if jax.process_count() == 1:
         return produce()
-    impls = [jax.random.key_impl(leaf) if _is_key(leaf) else None for leaf in jax.tree.leaves(like)]
 
     def numbers(tree: Any) -> list[Any]:
         return [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
 
     packed = share(lambda: b"".join(np.asarray(leaf).tobytes() for leaf in numbers(produce())))
     leaves, start = [], 0
-    for shape, impl in zip(jax.eval_shape(numbers, like), impls, strict=True):
+    for shape, target in zip(jax.eval_shape(numbers, like), jax.tree.leaves(like), strict=True):
         flat = np.frombuffer(packed, shape.dtype, shape.size, start)
         start += flat.nbytes
         leaf = jnp.array(flat.reshape(shape.shape))
-        leaves.append(leaf if impl is None else jax.random.wrap_key_data(leaf, impl=impl))
+        leaves.append(jax.random.wrap_key_data(leaf) if _is_key(target) else leaf)
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
