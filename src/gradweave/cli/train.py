@@ -93,8 +93,10 @@ def run_loop(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts) -> Non
     if isinstance(folder, NoFolder):
         return
     from gradweave.cli.finish import finish
+    from gradweave.training.memory import explaining
 
-    finish(folder, summary)
+    with explaining():
+        finish(folder, summary)
 
 
 def _parse(argv: Sequence[str], base: Config) -> _Flags:

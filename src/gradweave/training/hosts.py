@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -34,6 +35,7 @@ __all__ = [
 
 _JOIN_SECONDS = 300  # hosts of a job do not start at the same moment
 _HEARTBEAT_SECONDS = 30  # after which a silent process counts as dead, where no collective has said so before
+_GOODBYE_SECONDS = 5
 _CHUNK_BYTES = 2**26
 
 
@@ -251,13 +253,17 @@ def _lost(error: Exception) -> HostLost | None:
 
 
 def end(code: int) -> int:
-    """The exit code; but where others are still joined the process ends here, without waiting for them to say goodbye,
-    which those that are gone never will.
+    """The exit code; but where others are still joined the process ends here, and waits for them only a moment: they
+    may have failed alike, or not know of it, or be gone.
     """
     jax: Any = sys.modules.get("jax")
-    if jax is not None and jax.distributed.is_initialized():
-        _end_now(code)
-    return code
+    if jax is None or not jax.distributed.is_initialized():
+        return code
+    if code != HostLost.exit_code:
+        goodbye = threading.Thread(target=_leave, daemon=True)
+        goodbye.start()
+        goodbye.join(_GOODBYE_SECONDS)
+    _end_now(code)
 
 
 def _end_now(code: int) -> NoReturn:

@@ -83,10 +83,11 @@ def launch(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts = ALONE) 
             start_jax(config.run.devices, hosts)
             devices = choose_devices(config)
             from gradweave.training.loop import train
+            from gradweave.training.memory import explaining
             from gradweave.training.runtime import describe_devices
 
             folder.add_provenance(describe_devices(devices.total))
-        with together() if hosts.several else contextlib.nullcontext():
+        with together() if hosts.several else contextlib.nullcontext(), explaining():
             return train(config, folder, progress, resume=resume, devices=devices)
 
 
