@@ -124,7 +124,7 @@ def fake_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Stands in for the loop: notes its calls, writes a row and raises what is appended as an exception."""
     calls: list[Any] = []
 
-    def train(config: Config, folder: RunFolder, progress: Any, *, resume: bool = False) -> Any:
+    def train(config: Config, folder: RunFolder, progress: Any, *, resume: bool, devices: Any) -> Any:
         errors = [call for call in calls if isinstance(call, Exception)]
         calls.append((config, resume))
         if not resume:

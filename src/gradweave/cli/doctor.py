@@ -68,8 +68,21 @@ def _packages(runs_dir: Path) -> str:
 def _devices(runs_dir: Path) -> str:
     import jax
 
+    from gradweave.training.runtime import usable_cores
+
     kinds = [device.device_kind for device in jax.devices()]
-    return f"{jax.default_backend()}: {len(kinds)} x {kinds[0]}"
+    most = usable_cores() if jax.default_backend() == "cpu" else len(kinds)
+    return f"{jax.default_backend()}: {len(kinds)} x {kinds[0]}, at most --devices {most}"
+
+
+def _memory(runs_dir: Path) -> str:
+    from gradweave.training.host_memory import host_memory
+
+    memory = host_memory()
+    found = f"{memory.available / 2**30:.1f} GiB free of {memory.limit / 2**30:.1f} ({memory.what})"
+    if memory.available < 2**30:
+        raise _Problem(f"only {found}: close something, or ask for more")
+    return found
 
 
 def _compilation_cache(runs_dir: Path) -> str:
@@ -152,6 +165,7 @@ CHECKS: dict[str, Callable[[Path], str]] = {
     "packages": _packages,
     "disk": _disk,
     "devices": _devices,
+    "memory": _memory,
     "compilation cache": _compilation_cache,
     "environment": _environment,
     "meta-gradient": _meta_gradient,

@@ -1,7 +1,8 @@
 """The command `gradweave`: finds the sub-command, runs it, and turns what goes wrong into an exit code.
 
 0 done, 2 bad configuration or command line, 3 no usable checkpoint, 4 a non-finite value, 5 out of memory, 6 the run
-folder is in use, 130 interrupted, 143 stopped by SIGTERM after a checkpoint. JAX is not imported here.
+folder is in use, 7 another process of the run is gone, 130 interrupted, 143 stopped by SIGTERM after a checkpoint. JAX
+is not imported here.
 """
 
 import importlib
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gradweave.training.errors import ConfigError, GradweaveError, OutOfMemory, nearest_name
+from gradweave.training.hosts import end
 
 __all__ = ["COMMANDS", "main"]
 
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _dispatch(arguments)
     except GradweaveError as error:
         print(f"gradweave: {error}", file=sys.stderr)
-        return error.exit_code
+        return end(error.exit_code)
     except MemoryError:
         print("gradweave: this machine is out of memory; lower --inner.num-envs or close something", file=sys.stderr)
         return OutOfMemory.exit_code

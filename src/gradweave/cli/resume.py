@@ -11,6 +11,8 @@ import tyro
 from gradweave.cli.train import run_loop
 from gradweave.training.config import NumDevices
 from gradweave.training.errors import CheckpointError
+from gradweave.training.hosts import ALONE, Hosts, check_hosts
+from gradweave.training.launch import open_together, start_jax
 from gradweave.training.run_folder import RunFolder
 from gradweave.training.validation import validate
 
@@ -27,6 +29,7 @@ class _Flags:
     """Environment steps of the whole run, to go on for longer than was planned."""
     devices: NumDevices | None = None
     """Devices of each process to go on with, if not as many as before; all: as many as there are."""
+    hosts: Annotated[Hosts, tyro.conf.arg(name="")] = ALONE
 
 
 def run(argv: Sequence[str]) -> int:
@@ -37,15 +40,35 @@ def run(argv: Sequence[str]) -> int:
         description="Go on with a run from its newest checkpoint, as if it had never stopped.",
         args=list(argv),
     )
-    with RunFolder.open(flags.run) as folder:
-        config = folder.config
-        changes: dict[str, Any] = {"total_steps": flags.total_steps, "devices": flags.devices}
+    check_hosts(flags.hosts)
+    several = flags.hosts.several
+    # Only process 0 can look into the folder, so that with several processes the flag decides for all.
+    num_devices = 1 if several and flags.devices is None else flags.devices
+    if several:
+        start_jax(num_devices or 1, flags.hosts)
+    with open_together(lambda: _open(flags, num_devices), flags.hosts) as folder:
+        run_loop(folder, resume=True, hosts=flags.hosts)
+    return 0
+
+
+def _open(flags: _Flags, num_devices: NumDevices | None) -> RunFolder:
+    """The run's folder, with the configuration to go on with.
+
+    Raises:
+        ConfigError: there is no run, or it cannot go on like this.
+        CheckpointError: it has no checkpoint.
+    """
+    folder = RunFolder.open(flags.run)
+    try:
+        changes: dict[str, Any] = {"total_steps": flags.total_steps, "devices": num_devices}
         changes = {name: value for name, value in changes.items() if value is not None}
-        config = dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
-        validate(config)
+        config = dataclasses.replace(folder.config, run=dataclasses.replace(folder.config.run, **changes))
+        validate(config, num_processes=flags.hosts.num_processes or 1)
         if not any(folder.checkpoints.glob("*.safetensors")):
             raise CheckpointError(f"there is no checkpoint in {folder.checkpoints}; start again with `gradweave train`")
         if config != folder.config:
             folder.set_config(config)
-        run_loop(folder, resume=True)
-    return 0
+    except BaseException:
+        folder.close()
+        raise
+    return folder

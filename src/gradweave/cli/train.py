@@ -21,8 +21,10 @@ from gradweave.training.config import (
     OuterConfig,
     RunConfig,
 )
-from gradweave.training.config_file import read_config
-from gradweave.training.launch import launch, start_jax
+from gradweave.training.config_file import format_config, read_config
+from gradweave.training.follower import NoFolder
+from gradweave.training.hosts import ALONE, Hosts, check_hosts, check_same
+from gradweave.training.launch import choose_devices, launch, open_together, start_jax
 from gradweave.training.presets import PRESETS, preset
 from gradweave.training.run_folder import RunFolder
 from gradweave.training.trackers import check_tracker
@@ -47,17 +49,22 @@ class _Flags:
     """quick, snake, snake-6x6 or discounting-chain."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """A TOML file to read before the flags; what it leaves out comes from the preset."""
+    hosts: Annotated[Hosts, tyro.conf.arg(name="")] = ALONE
 
 
 def run(argv: Sequence[str]) -> int:
     """Train; returns the exit code."""
-    config = parse_config(argv)
-    validate(config)
+    config, hosts = _parse_all(argv)
+    check_hosts(hosts)
+    validate(config, num_processes=hosts.num_processes or 1)
     check_tracker(config.run.track)
-    if config.run.devices != 1:
-        start_jax(config)  # whether there are so many is known only then, and better before there is a folder
-    with RunFolder.create(config, ["train", *argv]) as folder:
-        run_loop(folder, resume=False)
+    if hosts.several or config.run.devices != 1:
+        start_jax(config.run.devices, hosts)
+        choose_devices(config)  # whether there are so many is known only now, and better before there is a folder
+    if hosts.several:
+        check_same(format_config(config))
+    with open_together(lambda: RunFolder.create(config, ["train", *argv]), hosts) as folder:
+        run_loop(folder, resume=False, hosts=hosts)
     return 0
 
 
@@ -68,19 +75,28 @@ def parse_config(argv: Sequence[str]) -> Config:
         ConfigError: an unknown preset, or a file that cannot be read.
         SystemExit: the command line is wrong (2) or asks for help (0).
     """
+    return _parse_all(argv)[0]
+
+
+def _parse_all(argv: Sequence[str]) -> tuple[Config, Hosts]:
+    """The configuration, and how the run's processes find each other."""
     first = next((word for word in argv if word in PRESETS), "quick")  # --help shows this one's values
     flags = _parse(argv, preset(first))
     base = preset(flags.preset or "quick") if flags.config is None else read_config(flags.config, flags.preset)
     config = _to_config(_parse(argv, base), base.preset)
-    return _drop_foreign_options(config, base)
+    return _drop_foreign_options(config, base), flags.hosts
 
 
-def run_loop(folder: RunFolder, *, resume: bool) -> None:
-    """Train in `folder`, then draw, measure and report what came of it."""
-    summary = launch(folder, resume=resume)
+def run_loop(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts) -> None:
+    """Train in `folder`, then draw, measure and report what came of it; of several processes only the first reports."""
+    summary = launch(folder, resume=resume, hosts=hosts)
+    if isinstance(folder, NoFolder):
+        return
     from gradweave.cli.finish import finish
+    from gradweave.training.memory import explaining
 
-    finish(folder, summary)
+    with explaining():
+        finish(folder, summary)
 
 
 def _parse(argv: Sequence[str], base: Config) -> _Flags:

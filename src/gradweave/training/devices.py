@@ -44,13 +44,34 @@ class Devices(NamedTuple):
         return 1 if self.mesh is None else self.mesh.size
 
     @property
+    def num_local(self) -> int:
+        """Devices of this process."""
+        return 1 if self.mesh is None else len(self.mesh.local_devices)
+
+    @property
     def axis(self) -> DeviceAxis:
         """What the agent has to know."""
         return DeviceAxis() if self.mesh is None else DeviceAxis(_AXIS, self.mesh.size)
 
-    def starting(self, init: Callable[[Any], SelfTuningState]) -> Callable[[Any], SelfTuningState]:
-        """`init(key)`, for all devices."""
-        return self.mapped(init, (PartitionSpec(),), _state_specs())
+    def start(self, init: Callable[[Any], SelfTuningState], key: Any) -> SelfTuningState:
+        """The state `init(key)`, made where it is to be."""
+        mapped = self.mapped(init, (PartitionSpec(),), _state_specs())
+        started: SelfTuningState = jax.jit(mapped)(key)
+        return started
+
+    def shapes(self, init: Callable[[Any], SelfTuningState]) -> SelfTuningState:
+        """The shapes of the state that `start` returns, and how they are split; nothing is computed."""
+        mapped = self.mapped(init, (PartitionSpec(),), _state_specs())
+        like: SelfTuningState = jax.eval_shape(mapped, jax.random.key(0))
+        if self.mesh is None:
+            return like
+
+        shaped: SelfTuningState = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            like,
+            self._layout(like),
+        )
+        return shaped
 
     def stepping(self, step: Callable[[SelfTuningState], Any]) -> Callable[[SelfTuningState], Any]:
         """`step(state) -> (state, metrics)`, for all devices."""
@@ -60,14 +81,14 @@ class Devices(NamedTuple):
         """A whole state, the same in every process, laid out as the programs expect it."""
         if self.mesh is None:
             return state
-        placed: SelfTuningState = jax.jit(lambda state: state, out_shardings=self._shardings(_state_specs()))(state)
+        placed: SelfTuningState = jax.jit(lambda state: state, out_shardings=self._layout(state))(state)
         return placed
 
     def gather(self, state: SelfTuningState) -> SelfTuningState:
         """The whole state on one device of each process. A collective: all processes have to call it."""
         if self.mesh is None:
             return state
-        whole = jax.jit(lambda state: state, out_shardings=self._shardings(PartitionSpec()))(state)
+        whole = jax.jit(lambda state: state, out_shardings=self._sharding(PartitionSpec()))(state)
         gathered: SelfTuningState = self.local(whole)
         return gathered
 
@@ -82,12 +103,18 @@ class Devices(NamedTuple):
         mapped: Callable[..., Any] = jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
         return mapped
 
-    def _shardings(self, specs: Any) -> Any:
+    def _layout(self, state: PyTree) -> PyTree:
+        """The sharding of every leaf of a state."""
+
+        def split(spec: PartitionSpec, part: PyTree) -> PyTree:
+            # XLA leaves what has no elements undivided.
+            return jax.tree.map(lambda leaf: self._sharding(spec if leaf.size else PartitionSpec()), part)
+
+        return jax.tree.map(split, _state_specs(), state, is_leaf=lambda node: isinstance(node, PartitionSpec))
+
+    def _sharding(self, spec: PartitionSpec) -> NamedSharding:
         assert self.mesh is not None
-        mesh = self.mesh
-        return jax.tree.map(
-            lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda node: isinstance(node, PartitionSpec)
-        )
+        return NamedSharding(self.mesh, spec)
 
 
 DEFAULT_DEVICE: Final = Devices()

@@ -1,7 +1,8 @@
 """The exceptions that end a run, each with the exit code the command line answers with.
 
 The codes are part of the public interface: 2 bad configuration, 3 no usable checkpoint, 4 a non-finite value, 5 out of
-memory, 6 the run folder is in use, 143 stopped by SIGTERM after a checkpoint. Nothing here imports JAX.
+memory, 6 the run folder is in use, 7 another process of the run is gone, 143 stopped by SIGTERM after a checkpoint.
+Nothing here imports JAX.
 """
 
 import difflib
@@ -11,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "GradweaveError",
+    "HostLost",
     "NonFiniteError",
     "OutOfMemory",
     "RunInUse",
@@ -81,6 +83,12 @@ class RunInUse(GradweaveError):
     """Another process holds the run folder."""
 
     exit_code = 6
+
+
+class HostLost(GradweaveError):
+    """Another process of this run is gone, or was never there."""
+
+    exit_code = 7
 
 
 class Stopped(GradweaveError):

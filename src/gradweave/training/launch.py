@@ -1,12 +1,18 @@
 """Starting and continuing runs: JAX is imported here, after everything that can be refused has been refused."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import functools
+import tomllib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradweave.training.config import Config
-from gradweave.training.errors import ConfigError, OutOfMemory
+from gradweave.training.config import Config, NumDevices
+from gradweave.training.config_file import config_from_dict, format_config
+from gradweave.training.errors import ConfigError
+from gradweave.training.follower import NoFolder
+from gradweave.training.hosts import ALONE, Hosts, join, share, together
 from gradweave.training.progress import Progress
 from gradweave.training.run_folder import RunFolder
 from gradweave.training.validation import validate
@@ -15,49 +21,74 @@ if TYPE_CHECKING:  # imports JAX
     from gradweave.training.devices import Devices
     from gradweave.training.loop import Summary
 
-__all__ = ["launch", "run_or_continue", "start_jax"]
+__all__ = ["choose_devices", "launch", "open_together", "run_or_continue", "start_jax"]
 
 
-def start_jax(config: Config) -> "Devices":
-    """Imports JAX and finds the devices to compute on; what it does once for a process is not done again.
-
-    Raises:
-        ConfigError: there are fewer devices than `config.run.devices` asks for.
-    """
-    from gradweave.training.devices import check_splittable, find_devices, offer_cpu_devices
+def start_jax(num_devices: NumDevices, hosts: Hosts = ALONE) -> None:
+    """Imports JAX, joins the run's other processes, and settles what has to be settled before JAX looks for devices."""
+    join(hosts)
+    from gradweave.training.devices import offer_cpu_devices
     from gradweave.training.runtime import enable_compilation_cache
 
-    offer_cpu_devices(config.run.devices)
+    offer_cpu_devices(num_devices)
     enable_compilation_cache()
+
+
+@functools.lru_cache(maxsize=1)
+def choose_devices(config: Config) -> "Devices":
+    """The devices to compute on; JAX has been started.
+
+    Raises:
+        ConfigError: there are fewer than `config.run.devices`, or the environments cannot be split over them.
+    """
+    from gradweave.training.devices import check_splittable, find_devices
+
     devices = find_devices(config)
     check_splittable(config, devices)
     return devices
 
 
-def launch(folder: RunFolder, *, resume: bool) -> "Summary":
+def open_together(open_folder: Callable[[], RunFolder], hosts: Hosts) -> RunFolder | NoFolder:
+    """The run's folder, opened by process 0; the other processes are told what configuration it has.
+
+    Raises:
+        GradweaveError: it cannot be opened; in every process.
+    """
+    if not hosts.several:
+        return open_folder()
+    opened: list[RunFolder] = []
+
+    def produce() -> bytes:
+        opened.append(open_folder())
+        return format_config(opened[0].config).encode()
+
+    text = share(produce).decode()
+    return opened[0] if opened else NoFolder(config_from_dict(tomllib.loads(text)))
+
+
+def launch(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts = ALONE) -> "Summary":
     """Imports JAX and the loop, and trains in `folder` with a table on standard error.
 
     Raises:
-        OutOfMemory: the device ran out of it.
         GradweaveError: as `gradweave.training.loop.train`.
+        HostLost: another process of the run is gone.
     """
     config = folder.config
-    with Progress(config.learned_names, config.run.total_steps) as progress:
+    with contextlib.ExitStack() as stack:
+        progress = Progress(config.learned_names, config.run.total_steps)
+        if isinstance(folder, RunFolder):  # only process 0 shows anything
+            stack.enter_context(progress)
         progress.message(f"run folder: {folder.path}")
         with progress.compiling("starting JAX"):
-            devices = start_jax(config)
+            start_jax(config.run.devices, hosts)
+            devices = choose_devices(config)
             from gradweave.training.loop import train
+            from gradweave.training.memory import explaining
             from gradweave.training.runtime import describe_devices
 
             folder.add_provenance(describe_devices(devices.total))
-        import jax
-
-        try:
+        with together() if hosts.several else contextlib.nullcontext(), explaining():
             return train(config, folder, progress, resume=resume, devices=devices)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise OutOfMemory("lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps") from error
 
 
 def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Summary]":

@@ -22,6 +22,9 @@ from gradweave.training.config import Config
 from gradweave.training.devices import DEFAULT_DEVICE, Devices
 from gradweave.training.errors import NonFiniteError, Stopped
 from gradweave.training.evaluation import Evaluation, evaluate
+from gradweave.training.follower import NoFolder
+from gradweave.training.hosts import agreed_signal, share_tree
+from gradweave.training.memory import Known, explaining, forecast_memory
 from gradweave.training.progress import Progress
 from gradweave.training.run_folder import RunFolder
 from gradweave.training.trackers import Tracker, make_tracker
@@ -51,13 +54,19 @@ class _Programs(NamedTuple):
 
 
 def train(
-    config: Config, folder: RunFolder, progress: Progress, *, resume: bool = False, devices: Devices = DEFAULT_DEVICE
+    config: Config,
+    folder: RunFolder | NoFolder,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    devices: Devices = DEFAULT_DEVICE,
 ) -> Summary:
     """Trains the configured agent, or goes on with it, until `config.run.total_steps`.
 
     Args:
         config: checked by `validate`.
-        folder: where metrics and checkpoints go; locked by the caller.
+        folder: where metrics and checkpoints go; locked by the caller. In a run of several processes all but the first
+            have none.
         progress: what is shown meanwhile.
         resume: go on from the newest checkpoint that verifies, whatever devices wrote it.
         devices: where to compute.
@@ -67,13 +76,15 @@ def train(
         Stopped: SIGTERM arrived; a checkpoint was written.
         KeyboardInterrupt: SIGINT arrived; a checkpoint was written.
         CheckpointError: nothing to resume from.
+        OutOfMemory: training needs more than there is; said before it starts where that can be known.
     """
     agent = build_agent(config, devices.axis)
     tracker = make_tracker(folder.path, config)
-    with contextlib.closing(tracker), _noted_signals() as received:
+    with contextlib.closing(tracker), _noted_signals() as received, explaining() as memory:
         with progress.compiling("compiling"):
+            programs = _compile(agent, config, devices, memory)
+            _tell(memory, folder, progress)
             state = _start(agent, config, folder, progress, devices, resume=resume)
-            programs = _compile(agent, config, state, devices)
         log = _Log(agent, config, folder, progress, tracker, done=int(state.num_meta_steps))
         state = _run(agent, config, programs, state, log, received)
     state = devices.gather(state)
@@ -86,20 +97,36 @@ def train(
 def load_agent(folder: RunFolder, warn: Callable[[str], None]) -> tuple[SelfTuning, SelfTuningState]:
     """The agent of a run at its newest checkpoint that verifies."""
     agent = build_agent(folder.config)
-    like = jax.eval_shape(lambda: init_state(agent, folder.config, key=jax.random.key(folder.config.run.seed)))
-    return agent, folder.load_checkpoint(like, warn).tree
+    return agent, folder.load_checkpoint(_shapes(agent, folder.config), warn).tree
+
+
+def _shapes(agent: SelfTuning, config: Config) -> SelfTuningState:
+    shapes: SelfTuningState = jax.eval_shape(lambda: init_state(agent, config, key=jax.random.key(config.run.seed)))
+    return shapes
 
 
 def _start(
-    agent: SelfTuning, config: Config, folder: RunFolder, progress: Progress, devices: Devices, *, resume: bool
+    agent: SelfTuning,
+    config: Config,
+    folder: RunFolder | NoFolder,
+    progress: Progress,
+    devices: Devices,
+    *,
+    resume: bool,
 ) -> SelfTuningState:
-    if resume:
-        return devices.place(load_agent(folder, progress.message)[1])
-    init = devices.starting(lambda key: init_state(agent, config, key=key))
-    return jax.jit(init)(jax.random.key(config.run.seed))
+    """The state to begin or to go on with."""
+    if not resume:
+        return devices.start(lambda key: init_state(agent, config, key=key), jax.random.key(config.run.seed))
+
+    def newest() -> SelfTuningState:
+        assert isinstance(folder, RunFolder)  # only process 0 is asked
+        return load_agent(folder, progress.message)[1]
+
+    return devices.place(share_tree(newest, _shapes(build_agent(config), config)))
 
 
-def _compile(agent: SelfTuning, config: Config, state: SelfTuningState, devices: Devices) -> _Programs:
+def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known) -> _Programs:
+    """Compiles from shapes alone, so that what does not fit is found before it is allocated."""
     run = config.run
     judged = build_agent(config)  # evaluation is one device's work
 
@@ -118,8 +145,22 @@ def _compile(agent: SelfTuning, config: Config, state: SelfTuningState, devices:
             uniform=uniform,
         )
 
-    compiled = jax.jit(devices.stepping(chunk), donate_argnums=0).lower(state).compile()
+    shapes = devices.shapes(lambda key: init_state(agent, config, key=key))
+    compiled = jax.jit(devices.stepping(chunk), donate_argnums=0).lower(shapes).compile()
+    memory.forecast = forecast_memory(compiled, agent, shapes, devices.num_local)
     return _Programs(compiled, jax.jit(judge), devices)
+
+
+def _tell(memory: Known, folder: RunFolder | NoFolder, progress: Progress) -> None:
+    """Says what training will need, and refuses what cannot be had."""
+    forecast = memory.forecast
+    if forecast is None:
+        return
+    folder.add_provenance({"memory_forecast": forecast.for_provenance()})
+    progress.message(forecast.describe())
+    memory.check()
+    if forecast.near:
+        progress.message(f"that is close to all there is; should it run out: {forecast.advice()}")
 
 
 def _run(
@@ -131,6 +172,8 @@ def _run(
     received: list[int],
 ) -> SelfTuningState:
     done = int(state.num_meta_steps)
+    if jax.process_count() > 1 and done == 0:  # any of them may be lost at any time: leave something to go on from
+        log.folder.save_checkpoint(programs.devices.gather(state), agent.environment_steps(done))
     while done < config.num_meta_steps:
         before = agent.environment_steps(done)
         state, metrics = programs.chunk(state)
@@ -143,10 +186,11 @@ def _run(
         if last or _crossed(config.run.evaluate_every, before, step):
             evaluation = _evaluation_row(config, programs, state)
         log.chunk(metrics, evaluation)
-        if last or received or _crossed(config.run.checkpoint_every, before, step):
+        stopping = agreed_signal(received)
+        if last or stopping or _crossed(config.run.checkpoint_every, before, step):
             log.folder.save_checkpoint(programs.devices.gather(state), step)
-        if received:
-            _stop(received[0], step)
+        if stopping:
+            _stop(stopping, step)
     return state
 
 
@@ -154,7 +198,14 @@ class _Log:
     """Turns a chunk's metrics into rows of metrics.jsonl, the tracker and, now and then, the table."""
 
     def __init__(
-        self, agent: SelfTuning, config: Config, folder: RunFolder, progress: Progress, tracker: Tracker, *, done: int
+        self,
+        agent: SelfTuning,
+        config: Config,
+        folder: RunFolder | NoFolder,
+        progress: Progress,
+        tracker: Tracker,
+        *,
+        done: int,
     ) -> None:
         self._agent = agent
         self._config = config

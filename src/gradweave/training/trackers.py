@@ -44,11 +44,11 @@ def check_tracker(name: str) -> None:
         )
 
 
-def make_tracker(folder: Path, config: Config) -> Tracker:
-    """The tracker that `config.run.track` names, for the run in `folder`."""
-    name = config.run.track
+def make_tracker(folder: Path | None, config: Config) -> Tracker:
+    """The tracker that `config.run.track` names, for the run in `folder`; without a folder one that does nothing."""
+    name = "none" if folder is None else config.run.track
     check_tracker(name)
-    if name == "none":
+    if folder is None or name == "none":
         return _NoTracker()
     module = importlib.import_module(_MODULES[name])
     if name == "tensorboard":

@@ -1,0 +1,38 @@
+"""What the processes of a run that do not lead have in the place of its folder: nothing is read, nothing is written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gradweave.training.config import Config
+
+__all__ = ["NoFolder"]
+
+
+class _NoMetrics:
+    """Forgets every row."""
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+
+class NoFolder:
+    """Takes what a `RunFolder` takes and keeps none of it; process 0 does."""
+
+    path = None
+
+    def __init__(self, config: Config) -> None:
+        """Have a configuration, which is all that a folder is asked for."""
+        self.config = config
+        self.metrics = _NoMetrics()
+
+    def add_provenance(self, entries: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def save_checkpoint(self, tree: Any, step: int) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> "NoFolder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Do nothing."""

@@ -1,0 +1,222 @@
+"""How much memory training will take, said before it starts, and what to do when that is too much.
+
+The forecast is the compiler's own account of the compiled chunk: arguments, outputs, temporaries and code, less what
+outputs share with arguments. Training holds little else: an evaluation needs less, and logging next to nothing.
+
+What a smaller setting would take is worked out from the same account. The learner's states and gradients that a window
+records do not grow with the batch, and their sizes are known; whatever else there is (batches, activations) grows with
+the environments and steps. tests/training/test_memory.py compares these predictions with what is compiled then.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from gradweave.agents import SelfTuning, SelfTuningState
+from gradweave.core import MixedMode, ReverseMode
+from gradweave.training.errors import OutOfMemory
+from gradweave.training.host_memory import HostMemory, host_memory
+
+__all__ = ["Forecast", "Sizes", "explaining", "forecast_memory", "num_bytes"]
+
+_NEAR = 0.8  # of what is free; allocators and other programs need some, too
+
+
+class Sizes(NamedTuple):
+    """Bytes of the parts of an agent that a forecast is taken apart by, on one device.
+
+    Attributes:
+        learner: parameters and inner optimiser.
+        gradient: an inner gradient.
+        batch: one rollout's experience.
+        num_inner_steps: L.
+        records_states: whether the learner's states and gradients are kept for every update (mixed mode).
+        keeps_activations: whether the activations of all updates are (reverse mode that recomputes nothing).
+    """
+
+    learner: int
+    gradient: int
+    batch: int
+    num_inner_steps: int
+    records_states: bool
+    keeps_activations: bool
+
+    @staticmethod
+    def of(agent: SelfTuning, state: SelfTuningState) -> "Sizes":
+        """The sizes of an agent's state, or of its shapes."""
+        mode = agent.mode
+        return Sizes(
+            learner=num_bytes(state.learner),
+            gradient=num_bytes(state.learner.params),
+            batch=num_bytes(state.batch) // agent.environment.axis.size,
+            num_inner_steps=agent.num_inner_steps,
+            records_states=agent.learns and isinstance(mode, MixedMode | ReverseMode),
+            keeps_activations=agent.learns and isinstance(mode, ReverseMode) and mode.remat == "none",
+        )
+
+
+class Forecast(NamedTuple):
+    """What the compiled program will hold, in bytes, on each device of this process.
+
+    Attributes:
+        arguments: the training state.
+        outputs: the next one, and metrics.
+        temporaries: everything in between.
+        code: the program itself.
+        aliased: outputs that take the place of arguments.
+        num_devices: devices of this process that share `memory`.
+        memory: what there is.
+        sizes: of the agent's parts.
+    """
+
+    arguments: int
+    outputs: int
+    temporaries: int
+    code: int
+    aliased: int
+    num_devices: int
+    memory: HostMemory
+    sizes: Sizes
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        per_device = self.arguments + self.outputs + self.temporaries - self.aliased
+        return per_device * self.num_devices + self.code
+
+    def halved(self, field: str) -> int:
+        """About what `total` would be with half of `num_envs`, `num_steps` or `num_inner_steps`."""
+        sizes = self.sizes
+        updates = sizes.num_inner_steps
+        recorded = updates * (sizes.learner + sizes.gradient) if sizes.records_states else 0
+        fixed = recorded + 2 * sizes.learner  # the states before and after an update
+        growing = max(0, self.total // self.num_devices - fixed)  # with environments and steps
+        if field == "num_inner_steps":
+            saved = updates - max(1, updates // 2)
+            each = growing // updates if sizes.keeps_activations else sizes.batch
+            return self.total - self.num_devices * saved * (each + recorded // updates)
+        return self.total - self.num_devices * growing // 2
+
+    def describe(self) -> str:
+        """One line."""
+        memory = self.memory
+        return (
+            f"memory forecast: {_size(self.total)} (state {_size(self.arguments)}, temporaries "
+            f"{_size(self.temporaries)}{f', on each of {self.num_devices} devices' if self.num_devices > 1 else ''}) "
+            f"of {_size(memory.available)} free and {_size(memory.limit)} in all ({memory.what})"
+        )
+
+    def advice(self) -> str:
+        """What would help most, and how much: the settings in the order of what halving each would save."""
+        flags = {"num_envs": "--inner.num-envs", "num_steps": "--inner.num-steps"}
+        if self.sizes.num_inner_steps > 1:
+            flags["num_inner_steps"] = "--meta.num-inner-steps"
+        needs = sorted((self.halved(field), flag) for field, flag in flags.items())
+        worth = [(need, flag) for need, flag in needs if need < 0.95 * self.total]
+        return "; ".join(f"half of {flag} would need about {_size(need)}" for need, flag in worth or needs[:1])
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can work at all."""
+        return self.total <= self.memory.limit
+
+    @property
+    def near(self) -> bool:
+        """Whether it takes most of what is free."""
+        return self.total > _NEAR * self.memory.available
+
+    def for_provenance(self) -> dict[str, Any]:
+        """For provenance.json."""
+        parts = ("arguments", "outputs", "temporaries", "code", "aliased", "num_devices")
+        memory = {"available": self.memory.available, "limit": self.memory.limit, "of": self.memory.what}
+        return {"total": self.total, **{part: getattr(self, part) for part in parts}, "memory": memory}
+
+
+def forecast_memory(compiled: Any, agent: SelfTuning, state: PyTree, num_devices: int = 1) -> Forecast | None:
+    """The forecast of a compiled chunk; None where the compiler gives no account.
+
+    Args:
+        compiled: what `jax.jit(...).lower(...).compile()` returned.
+        agent: whose chunk it is.
+        state: its state, or the shapes of it.
+        num_devices: devices of this process that it runs on.
+    """
+    account = compiled.memory_analysis()
+    if account is None:
+        return None
+    device = jax.local_devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:  # an accelerator with memory of its own: each device is alike
+        limit = int(stats["bytes_limit"])
+        memory, sharing = HostMemory(limit, limit - int(stats.get("bytes_in_use", 0)), device.device_kind), 1
+    else:
+        memory, sharing = host_memory(), num_devices
+    return Forecast(
+        arguments=account.argument_size_in_bytes,
+        outputs=account.output_size_in_bytes,
+        temporaries=account.temp_size_in_bytes,
+        code=account.generated_code_size_in_bytes,
+        aliased=account.alias_size_in_bytes,
+        num_devices=sharing,
+        memory=memory,
+        sizes=Sizes.of(agent, state),
+    )
+
+
+class Known:
+    """What is known of a run's need for memory, as soon as it is."""
+
+    def __init__(self) -> None:
+        self.forecast: Forecast | None = None
+
+    def check(self) -> None:
+        """Raises when training cannot fit, which is better than being killed by the system half-way.
+
+        Raises:
+            OutOfMemory: the forecast exceeds what there is.
+        """
+        if self.forecast is not None and not self.forecast.fits:
+            raise self.error(f"only {_size(self.forecast.memory.limit)} can be had ({self.forecast.memory.what})")
+
+    def error(self, reason: str) -> OutOfMemory:
+        """The error that says what is known."""
+        if self.forecast is None:
+            return OutOfMemory(f"{reason}; lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps")
+        return OutOfMemory(f"{reason}; {self.forecast.advice()}", self.forecast.total)
+
+
+@contextlib.contextmanager
+def explaining() -> Iterator[Known]:
+    """Turns what JAX raises when memory runs out into an `OutOfMemory` that says what was predicted and what helps."""
+    known = Known()
+    try:
+        yield known
+    except OutOfMemory:
+        raise
+    except MemoryError as error:
+        raise known.error("the system gave no more memory") from error
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise known.error("the device gave no more memory") from error
+
+
+def num_bytes(tree: PyTree) -> int:
+    """Bytes of all arrays, or shapes, of a tree."""
+    return sum(_leaf_bytes(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _leaf_bytes(leaf: Any) -> int:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return int(leaf.size) * 8
+    return int(leaf.size) * int(leaf.dtype.itemsize)
+
+
+def _size(count: int) -> str:
+    if count < 2**30:
+        return f"{count / 2**20:.1f} MiB" if count < 100 * 2**20 else f"{count / 2**20:.0f} MiB"
+    return f"{count / 2**30:.1f} GiB"
