@@ -1,29 +1,19 @@
 """Draws horizons.png and mixes.png from moments.csv alone: the closed form as lines or rings, samples with bars."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradweave.analysis.figures import COLOURS, style_axis
-from gradweave.analysis.study import Flags, Size, folders
+from gradweave.analysis.study import Flags, folders
+from gradweave.analysis.study_figures import PlotFlags
 from gradweave.analysis.study_tables import save_figure
 from gradweave.analysis.tables import read_rows
 
 STATISTICS = {"mean": "mean", "variance": "variance of one sample", "snr": "signal-to-noise of one sample"}
 PARAMETERS = {"rate": "learning rate", "shift": "shift of the targets"}
 FAMILIES = {"horizon": "judged after k updates ($g_k$)", "window": "through the last m updates ($h_m$)"}
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to read, and where to write the figures."""
-
-    size: Size = "full"
-    results: Path | None = None
 
 
 def picked(rows: list[dict[str, str]], parameter: str, statistic: str) -> list[dict[str, str]]:
@@ -75,13 +65,13 @@ def draw_mixes(rows: list[dict[str, str]]) -> Figure:
             [float(row["closed_form"]) for row in chosen], places, "o", markersize=9, fillstyle="none", color=COLOURS[1]
         )
         style_axis(axes[column], PARAMETERS[parameter], {"variance": "variance", "snr": "signal-to-noise"}[statistic])
-        axes[column].set_xscale("log" if statistic == "variance" else "linear")
+        axes[column].set_xlim(left=0)
     axes[0].set_yticks(places, names)
     return figure
 
 
-def main(options: Options) -> None:
-    _, results = folders("noisy-quadratic", Flags(size=options.size, results=options.results))
+def main(flags: PlotFlags) -> None:
+    _, results = folders("noisy-quadratic", Flags(size=flags.size, results=flags.results))
     rows = read_rows(results / "moments.csv")
     save_figure(
         draw_horizons(rows), results / "horizons.png", rows, "closed form (lines), measured with 95 % intervals"
@@ -90,4 +80,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(tyro.cli(PlotFlags, description=__doc__))

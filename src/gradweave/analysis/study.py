@@ -19,7 +19,21 @@ from gradweave.training.errors import ConfigError, nearest_name
 from gradweave.training.launch import run_or_continue
 from gradweave.training.metrics import read_metrics
 
-__all__ = ["MARKS", "Collected", "Flags", "Job", "collect", "folders", "jobs", "train", "with_changes"]
+__all__ = [
+    "MARKS",
+    "TINY_SNAKE",
+    "Collected",
+    "Flags",
+    "Job",
+    "Size",
+    "chosen",
+    "collect",
+    "finished_run",
+    "folders",
+    "jobs",
+    "train",
+    "with_changes",
+]
 
 Size: TypeAlias = Literal["tiny", "quick", "full", "long"]
 
@@ -30,6 +44,23 @@ MARKS: Final[Mapping[str, str]] = {
     "long": "",
 }
 """What is written on figures and tables of each size."""
+
+TINY_SNAKE: Final[Mapping[str, Any]] = {
+    "environment.num_rows": 6,
+    "environment.num_cols": 6,
+    "environment.time_limit": 20,
+    "network.channels": (2, 2),
+    "network.policy_layers": (4,),
+    "network.value_layers": (4,),
+    "inner.num_envs": 4,
+    "inner.num_steps": 2,
+    "meta.num_inner_steps": 2,
+    "run.chunk_size": 2,
+    "run.log_every": 1,
+    "run.evaluation_episodes": 2,
+    "run.max_episode_steps": 20,
+}
+"""What makes a study on Snake tiny, as changes of its base."""
 
 
 @dataclass(frozen=True)
