@@ -112,7 +112,8 @@ def main(flags: PlotFlags) -> None:
     save_figure(
         draw_directions(directions), results / "directions.png", directions, "directions by moment; 95 % intervals"
     )
-    title = f"variance over that of the unmixed gradient (1), dotted: a third; windows of {max(int(row['length']) for row in mixes)} updates"
+    longest = max(int(row["length"]) for row in mixes)
+    title = f"variance over that of the unmixed gradient (1), dotted: a third; windows of {longest} updates"
     save_figure(draw_mixes(mixes), results / "mixes.png", mixes, title)
 
 

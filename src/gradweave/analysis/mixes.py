@@ -32,19 +32,20 @@ class CrossFitted(NamedTuple):
 
 
 def cross_fitted_mix(
-    samples: GradientSamples, criterion: AbstractMixCriterion | None = None, *, num_folds: int = 5
+    samples: GradientSamples, criterion: AbstractMixCriterion | None = None, *, num_folds: int | None = None
 ) -> CrossFitted:
     """The adaptive mix of each sample's horizons, weighed by the moments of the other folds.
 
     Args:
         samples: of an agent or a problem; independent, so that neighbours may lie in different folds.
         criterion: as for `AdaptiveMix`; `SignalToNoise()` by default.
-        num_folds: from 2 to half the number of samples.
+        num_folds: from 2 to half the number of samples; by default 5, or as many as there may be.
 
     Raises:
         ValueError: `num_folds` is out of range.
     """
     count = samples.num_samples
+    num_folds = min(5, count // 2) if num_folds is None else num_folds
     if not 2 <= num_folds <= count // 2:
         raise ValueError(f"num_folds={num_folds} must lie between 2 and {count // 2}, half the {count} samples.")
     criterion = SignalToNoise() if criterion is None else criterion
