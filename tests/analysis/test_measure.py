@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradweave.analysis.measure import GradientSamples, default_estimators, estimator_samples, measure_agent
+from gradweave.analysis.measure import (
+    GradientSamples,
+    default_estimators,
+    estimator_samples,
+    measure_agent,
+    with_num_envs,
+)
 from gradweave.core import HorizonMix, ReverseMode, Truncated, Unrolled, WindowMix, meta_gradient, uniform_weights
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.config import Config, EnvironmentConfig, InnerConfig, MetaConfig, NetworkConfig
@@ -94,6 +100,35 @@ def test_samples_are_meta_gradients_of_their_windows(subject, samples):
         row = [getattr(expected, parameter) for parameter in LEARNED]
         np.testing.assert_allclose(found[name][3], row, rtol=1e-8, atol=1e-14)
         assert np.abs(found[name]).max() > 0
+
+
+def test_an_interrupted_measurement_goes_on_and_more_samples_begin_with_fewer(subject, samples):
+    kept = []
+    options = {**OPTIONS, "num_samples": 3}
+    shorter = measure_agent(*subject, key=jax.random.key(7), keep=kept.append, **options)
+    np.testing.assert_array_equal(shorter.contributions, samples.contributions[:3])
+    assert [len(one) for one in kept] == [2, 3]
+    seen = []
+    rest = measure_agent(
+        *subject, key=jax.random.key(7), known=kept[-1], progress=lambda done, _: seen.append(done), **OPTIONS
+    )
+    np.testing.assert_array_equal(rest.contributions, samples.contributions)
+    assert seen == [5]
+    with pytest.raises(ValueError, match="known samples have shape"):
+        measure_agent(*subject, key=jax.random.key(7), known=kept[-1][:, :2], **OPTIONS)
+
+
+def test_batches_of_another_size(subject, samples):
+    small, state = with_num_envs(*subject, 1)
+    noisy = measure_agent(small, state, key=jax.random.key(7), num_samples=40, burn_in_rollouts=2)
+    large, state = with_num_envs(*subject, 12)
+    calm = measure_agent(large, state, key=jax.random.key(7), num_samples=40, burn_in_rollouts=2)
+    assert calm.contributions.shape == noisy.contributions.shape == (40, *samples.contributions.shape[1:])
+    entropy = LEARNED.index("entropy_cost")
+    ratio = calm.horizons[:, 0, entropy].var() / noisy.horizons[:, 0, entropy].var()
+    assert ratio < 0.5
+    with pytest.raises(ValueError, match="at least 1"):
+        with_num_envs(*subject, 0)
 
 
 def test_samples_are_named_independent_and_shaped(samples):

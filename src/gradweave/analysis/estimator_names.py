@@ -19,7 +19,7 @@ class EstimatorName(NamedTuple):
 
     text: str
     family: str
-    number: float | None
+    number: int | float | None
     """M, K or lambda; None where there is none, for uniform weights too."""
 
 
@@ -72,7 +72,7 @@ def parse_reference(text: str, num_inner_steps: int) -> int:
     raise ConfigError("--reference", text, accepted, remedy)
 
 
-def _number(text: str, kind: Callable[[str], float]) -> float | None:
+def _number(text: str, kind: Callable[[str], int | float]) -> int | float | None:
     try:
         return kind(text)
     except ValueError:

@@ -111,7 +111,10 @@ def sample_estimator(
 
     def sample(key: Key[Array, ""]) -> Array:
         memory = estimator.init(raw, spec, state, key=jax.random.fold_in(key, 1))
-        windows = jax.tree.map(lambda leaf: _cut(leaf, num_windows), draw(key))
+        batches, outer_batches = draw(key)
+        if outer_batches is None and num_windows > 1:
+            raise ValueError("several windows need outer batches of their own: let draw return them.")
+        windows = jax.tree.map(lambda leaf: _cut(leaf, num_windows), (batches, outer_batches))
 
         def window(carry: tuple[PyTree, PyTree], data: Any) -> tuple[Any, PyTree]:
             result = meta_gradient(
@@ -151,7 +154,7 @@ def _cut(leaf: Array, num_windows: int) -> Array:
     if leaf.shape[0] % num_windows:
         raise ValueError(
             f"draw returned {leaf.shape[0]} steps, which are not {num_windows} windows of equal length; let it draw a "
-            f"multiple of {num_windows}, outer batches apart from inner ones."
+            f"multiple of {num_windows}."
         )
     return leaf.reshape(num_windows, -1, *leaf.shape[1:])
 
