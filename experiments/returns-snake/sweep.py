@@ -20,7 +20,7 @@ COST = {
 }
 
 STARTS: dict[str, dict[str, Any]] = {
-    # Plain learning does not get off the ground with these in 600,000 steps (tried on seed 0).
+    # Plain learning hardly gets off the ground with these in 600,000 steps (tried on seed 0).
     "poor": {"inner.discount": 0.8, "inner.lambda_": 0.8, "inner.entropy_cost": 0.1, "inner.learning_rate": 3e-4},
     # Jumanji's for Snake, but for batches that are eight times smaller: there it has 0.997 and 3e-4.
     "good": {"inner.discount": 0.97, "inner.lambda_": 0.95, "inner.entropy_cost": 0.01, "inner.learning_rate": 1e-3},

