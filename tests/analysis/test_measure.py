@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradweave.analysis.measure import GradientSamples, default_estimators, estimator_samples, measure_agent
+from gradweave.analysis.measure import (
+    GradientSamples,
+    default_estimators,
+    estimator_samples,
+    measure_agent,
+    with_num_envs,
+)
 from gradweave.core import HorizonMix, ReverseMode, Truncated, Unrolled, WindowMix, meta_gradient, uniform_weights
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.config import Config, EnvironmentConfig, InnerConfig, MetaConfig, NetworkConfig
@@ -94,6 +100,38 @@ def test_samples_are_meta_gradients_of_their_windows(subject, samples):
         row = [getattr(expected, parameter) for parameter in LEARNED]
         np.testing.assert_allclose(found[name][3], row, rtol=1e-8, atol=1e-14)
         assert np.abs(found[name]).max() > 0
+
+
+def test_an_interrupted_measurement_goes_on_and_more_samples_begin_with_fewer(subject, samples):
+    kept = []
+    options = {**OPTIONS, "num_samples": 3}
+    shorter = measure_agent(*subject, key=jax.random.key(7), keep=kept.append, **options)
+    np.testing.assert_array_equal(shorter.contributions, samples.contributions[:3])
+    assert [len(one) for one in kept] == [2, 3]
+    seen = []
+    rest = measure_agent(
+        *subject, key=jax.random.key(7), known=kept[-1], progress=lambda done, _: seen.append(done), **OPTIONS
+    )
+    np.testing.assert_array_equal(rest.contributions, samples.contributions)
+    assert seen == [5]
+    with pytest.raises(ValueError, match="known samples have shape"):
+        measure_agent(*subject, key=jax.random.key(7), known=kept[-1][:, :2], **OPTIONS)
+
+
+def test_batches_of_another_size(subject, samples):
+    agent, state = subject
+    same = measure_agent(*with_num_envs(agent, state, 3), key=jax.random.key(7), **OPTIONS)
+    np.testing.assert_array_equal(same.contributions, samples.contributions)
+    large, large_state = with_num_envs(agent, state, 5)
+    assert large.environment.num_envs == 5
+    before, after = jax.tree.leaves(state.rollout), jax.tree.leaves(large_state.rollout)
+    for old, new in zip(before, after, strict=True):
+        assert (new[3:] == old[:2]).all(), "the surplus begin as copies"
+    found = measure_agent(large, large_state, key=jax.random.key(7), **OPTIONS)
+    assert found.contributions.shape == samples.contributions.shape
+    assert not np.allclose(found.contributions, samples.contributions)
+    with pytest.raises(ValueError, match="at least 1"):
+        with_num_envs(agent, state, 0)
 
 
 def test_samples_are_named_independent_and_shaped(samples):

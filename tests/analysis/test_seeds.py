@@ -47,6 +47,28 @@ def test_stratified_interval_covers_the_truth():
     assert abs(hits / 400 - 0.9) < 0.05
 
 
+@pytest.mark.parametrize(("num_seeds", "expected"), [(3, 0.75), (5, 0.90), (10, 0.92), (20, 0.94)])
+def test_interval_of_an_interquartile_mean_over_few_seeds(num_seeds, expected):
+    # Resampling knows no spread beyond that of the seeds there are: a handful of them promises 95 % and holds less.
+    scores = np.random.default_rng(num_seeds).standard_normal((num_seeds, REPETITIONS))
+    _, low, high = bootstrap_interval(interquartile_mean, scores, num_resamples=400)
+    assert abs(((low <= 0) & (high >= 0)).mean() - expected) < 0.04
+    # on one task the stratified interval is this one
+    one = stratified_interval(interquartile_mean, scores[:, 0], num_resamples=400)
+    np.testing.assert_allclose(one, (one.value, low[0], high[0]), atol=0.35)
+
+
+def test_interval_of_a_probability_of_improvement_covers_the_truth():
+    rng = np.random.default_rng(8)
+    truth = scipy.stats.norm.cdf(1 / np.sqrt(2))  # P(a > b) of two unit normals, one apart
+    hits = 0
+    for seed in range(150):
+        scores = rng.standard_normal((2, 12)) + np.array([[1.0], [0.0]])
+        _, low, high = stratified_interval(probability_of_improvement, *scores, num_resamples=100, seed=seed)
+        hits += bool(low <= truth <= high)
+    assert abs(hits / 150 - 0.93) < 0.05
+
+
 @pytest.mark.parametrize(("method", "name"), [("percentile", "percentile"), ("bca", "BCa")])
 def test_intervals_are_those_of_scipy(method, name):
     rng = np.random.default_rng(3)

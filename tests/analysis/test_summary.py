@@ -6,6 +6,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from gradweave.analysis.bootstrap import Estimate
 from gradweave.analysis.measure import GradientSamples, single_estimates
@@ -56,6 +57,41 @@ def test_intervals_cover_the_truth():
     for field, value in truth.items():
         _, low, high = getattr(found, field)
         assert abs(((low <= value) & (value <= high)).mean() - 0.9) < 0.045, field
+
+
+def test_intervals_against_the_reference_cover_the_truth():
+    rng = np.random.default_rng(6)
+    long = rng.standard_normal((100, 500)) + 0.3
+    short = 0.5 * long + 0.1 * rng.standard_normal((100, 500))
+    found = summarize({"long": long, "short": short}, confidence=0.9, num_resamples=400)["short"]
+    ratio = 0.15 / 0.26**0.5
+    # the square of an estimated bias is biased up, hence a little less for the error
+    truth = {"snr": (ratio, 0.9), "mse": (0.26 + 0.15**2, 0.87), "sign_agreement": (norm.cdf(ratio), 0.89)}
+    for field, (value, expected) in truth.items():
+        _, low, high = getattr(found, field)
+        assert abs(((low <= value) & (value <= high)).mean() - expected) < 0.045, field
+
+
+def test_interval_of_a_cosine_covers_the_truth():
+    rng = np.random.default_rng(7)
+    direction = np.array([1.0, -0.5, 0.5])
+    many = rng.standard_normal((200_000, 3)) + direction
+    truth = (many / np.linalg.norm(many, axis=1, keepdims=True) @ direction).mean() / np.linalg.norm(direction)
+    hits = []
+    for seed in range(200):
+        estimates = {"a": rng.standard_normal((80, 3)) + direction}
+        _, low, high = summarize(estimates, confidence=0.9, num_resamples=200, seed=seed)["a"].cosine
+        hits.append(low <= truth <= high)
+    assert abs(np.mean(hits) - 0.88) < 0.06
+
+
+def test_variances_may_be_compared_with_another_one_than_the_reference():
+    estimates = draws()
+    found = summarize(estimates, reference="long", baseline="short", num_resamples=20)
+    assert found["short"].variance_ratio.total.value == 1
+    assert found["long"].bias.value == pytest.approx(0)
+    expected = estimates["long"].var(0, ddof=1).sum() / estimates["short"].var(0, ddof=1).sum()
+    assert found["long"].variance_ratio.total.value == pytest.approx(expected)
 
 
 def test_an_uncertain_sign_reaches_down_to_zero():

@@ -1,5 +1,6 @@
 """`measure` and `play` on a run that was never trained: what they write, that they only read, and their exit codes."""
 
+import csv
 import dataclasses
 import json
 import subprocess
@@ -78,6 +79,53 @@ def test_measure(run, tmp_path, capsys):
     assert [row["step"] for row in read_metrics(run / "metrics.jsonl")] == [4, 12, 20]
 
 
+@pytest.mark.slow
+def test_measure_asks_for_estimators_reference_and_batch_sizes(run, tmp_path, capsys):
+    names = ["unrolled", "truncated:1", "horizon:2", "horizon-mix:0.8", "window-mix:uniform", "adaptive-mix"]
+    output = tmp_path / "found"
+    arguments = ["measure", str(run), "--burn-in", "1", "--output", str(output), "--estimators", *names]
+    assert main([*arguments, "--reference", "unroll:3", "--batch-sizes", "1"]) == 0
+    assert "reference: horizon 3" in capsys.readouterr().out
+    summary = json.loads((output / "summary.json").read_text())
+    assert (summary["num_inner_steps"], summary["reference"], summary["num_envs"]) == (2, "horizon 3", 2)
+    singles = {f"{family} {k}" for family in ("horizon", "window") for k in (1, 2)}
+    assert set(summary["estimators"]) == {*names, *singles}
+    with np.load(output / "samples.npz") as saved:
+        contributions = saved["contributions"]
+    horizons = contributions.sum(2)
+    bias = summary["estimators"]["unrolled"]["discount"]["bias"]["value"]
+    assert bias == pytest.approx(horizons[:, 1, 0].mean() - horizons[:, 2, 0].mean())
+    ratio = summary["estimators"]["horizon:2"]["all"]["variance_ratio"]["value"]
+    assert ratio == pytest.approx(1)
+    with (output / "batch_sizes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["num_envs"] for row in rows} == {"1"}
+    assert {row["estimator"] for row in rows} == set(names)
+    assert (output / "batch_sizes.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(output.glob("unfinished*"))
+
+
+@pytest.mark.slow
+def test_an_interrupted_measurement_is_gone_on_with(run, tmp_path, capsys, monkeypatch):
+    output = tmp_path / "found"
+    arguments = ["measure", str(run), "--burn-in", "1", "--output", str(output), "--samples", "12"]
+
+    def interrupt(self, done, total):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gradweave.cli.measure._Progress.__call__", interrupt)
+        assert main(arguments) == 130
+    assert "8 samples are kept" in capsys.readouterr().err
+    assert main([*arguments, "--seed", "1"]) == 2
+    assert "seed = 0" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert "going on with 8 samples" in capsys.readouterr().err
+    with np.load(output / "samples.npz") as saved:
+        assert len(saved["contributions"]) == 12
+    assert not list(output.glob("unfinished*"))
+
+
 def test_play(run, tmp_path, capsys):
     before = content_of(run)
     output = tmp_path / "agent.gif"
@@ -130,6 +178,12 @@ def test_what_check_run_refuses(run, tmp_path):
     [
         (("measure", "RUN", "--samples", "1"), 2, "--samples = 1"),
         (("measure", "RUN", "--burn-in", "-1"), 2, "--burn-in = -1"),
+        (("measure", "RUN", "--estimators", "unroled"), 2, "adaptive-mix"),
+        (("measure", "RUN", "--estimators", "truncated:3"), 2, "from 1 to 2"),
+        (("measure", "RUN", "--estimators", "horizon-mix:1.5"), 2, "0 to 1"),
+        (("measure", "RUN", "--reference", "unroll:1"), 2, "at least 2"),
+        (("measure", "RUN", "--reference", "pes"), 2, "MetaProblem"),
+        (("measure", "RUN", "--batch-sizes", "0"), 2, "--batch-sizes = 0"),
         (("measure", "RUNx"), 2, "did you mean"),
         (("measure", "RUN", "--step", "5"), 3, "there are 4, 12"),
         (("play", "RUN", "--max-steps", "0"), 2, "--max-steps = 0"),
@@ -150,7 +204,9 @@ def test_nothing_to_measure_without_meta_parameters(tmp_path, capsys):
     assert "--meta.learned" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [("measure", "--samples", "1"), ("play", "--step", "5")])
+@pytest.mark.parametrize(
+    "arguments", [("measure", "--samples", "1"), ("measure", "--estimators", "x"), ("play", "--step", "5")]
+)
 def test_jax_waits_until_the_arguments_are_good(run, arguments):
     command, *flags = arguments
     done = subprocess.run(

@@ -30,9 +30,17 @@ from gradweave.core import (
 )
 from gradweave.core.bijectors import split_learned
 from gradweave.core.contributions import step_contributions
+from gradweave.envs import VectorEnvironment
 from gradweave.training.errors import NonFiniteError
 
-__all__ = ["GradientSamples", "default_estimators", "estimator_samples", "measure_agent", "single_estimates"]
+__all__ = [
+    "GradientSamples",
+    "default_estimators",
+    "estimator_samples",
+    "measure_agent",
+    "single_estimates",
+    "with_num_envs",
+]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
@@ -81,6 +89,8 @@ def measure_agent(
     horizons: int | None = None,
     chunk_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
+    known: FloatArray | None = None,
+    keep: Callable[[FloatArray], None] | None = None,
 ) -> GradientSamples:
     """Independent samples of the meta-gradient at one state of an agent.
 
@@ -95,6 +105,9 @@ def measure_agent(
         horizons: L; by default that of the agent. May be longer.
         chunk_size: samples computed between two returns to the host, one after another.
         progress: told (samples done, samples in all) after each chunk.
+        known: contributions of the first samples, from an interrupted call with the same arguments (`num_samples`
+            apart: sample i depends on the key and on i only). They are not computed again.
+        keep: given all contributions so far after each chunk, to be handed in as `known` some other time.
 
     Returns:
         The samples.
@@ -114,16 +127,38 @@ def measure_agent(
         return gradient_samples(lambda key: _sample(agent, state, key, burn_in_rollouts, names), keys)
 
     keys = jax.random.split(key, num_samples)
-    parts: list[FloatArray] = []
-    for start in range(0, num_samples, chunk_size):
+    shape = (length, length, len(names))
+    parts = [np.zeros((0, *shape)) if known is None else known[:num_samples]]
+    if parts[0].shape[1:] != shape:
+        raise ValueError(f"known samples have shape {parts[0].shape}; (samples, {shape}) are expected: leave them out.")
+    for start in range(len(parts[0]), num_samples, chunk_size):
         # The last chunk is filled up with samples that are thrown away, so that one program serves all.
         places = np.arange(start, start + min(chunk_size, num_samples)).clip(max=num_samples - 1)
         found = np.asarray(chunk(state, keys[places]), np.float64)[: num_samples - start]
         parts.append(found)
         _check_finite(found, names, agent, state)
+        if keep is not None:
+            keep(np.concatenate(parts))
         if progress is not None:
             progress(min(start + chunk_size, num_samples), num_samples)
     return GradientSamples(names, np.concatenate(parts))
+
+
+def with_num_envs(agent: SelfTuning, state: SelfTuningState, num_envs: int) -> tuple[SelfTuning, SelfTuningState]:
+    """The same agent in the same state, with batches of another number of environments, to measure what they change.
+
+    Inner and outer batches change both: a smaller batch is a noisier learner with a noisier judge, not an average over
+    fewer samples. Environments beyond those there are begin as copies; the burn-in has to take them apart.
+
+    Raises:
+        ValueError: `num_envs` is below 1.
+    """
+    if num_envs < 1:
+        raise ValueError(f"num_envs={num_envs} must be at least 1.")
+    places = np.arange(num_envs) % agent.environment.num_envs
+    rollout = jax.tree.map(lambda leaf: leaf[places], state.rollout)
+    environment: VectorEnvironment[Any] = VectorEnvironment(agent.environment.environment, num_envs)
+    return dataclasses.replace(agent, environment=environment), state._replace(rollout=rollout)
 
 
 def estimator_samples(

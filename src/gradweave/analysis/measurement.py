@@ -43,6 +43,8 @@ def write_measurement(
     summaries: Mapping[str, EstimatorSummary],
     single: Mapping[str, EstimatorSummary],
     details: Mapping[str, Any],
+    *,
+    length: int | None = None,
 ) -> list[Path]:
     """Write a measurement.
 
@@ -52,6 +54,7 @@ def write_measurement(
         summaries: of the estimators that are compared.
         single: of every horizon and window by itself, under the names of `single_estimates`.
         details: what was measured and how, for summary.json; anything JSON can hold.
+        length: updates in the windows of the estimators, where the samples' windows are longer.
 
     Returns:
         the files, the table first.
@@ -63,13 +66,13 @@ def write_measurement(
     writer.writerow(Row._fields)
     writer.writerows(rows)
     write_atomically(folder / "estimators.csv", table.getvalue())
-    about = {"num_samples": samples.num_samples, "num_inner_steps": samples.num_inner_steps, **details}
+    about = {"num_samples": samples.num_samples, "num_inner_steps": length or samples.num_inner_steps, **details}
     text = json.dumps({**about, "estimators": _nested(rows)}, indent=2, allow_nan=False)
     write_atomically(folder / "summary.json", text + "\n")
     np.savez_compressed(
         folder / "samples.npz", contributions=samples.contributions, names=np.array(samples.names, dtype=np.str_)
     )
-    draw_horizons(samples.names, samples.num_inner_steps, single).savefig(folder / "horizons.png", dpi=120)
+    draw_horizons(samples.names, length or samples.num_inner_steps, single).savefig(folder / "horizons.png", dpi=120)
     draw_estimators(samples.names, summaries).savefig(folder / "estimators.png", dpi=120)
     names = ("estimators.csv", "summary.json", "samples.npz", "horizons.png", "estimators.png")
     return [folder / name for name in names]
@@ -107,7 +110,7 @@ def format_table(names: Sequence[str], summaries: Mapping[str, EstimatorSummary]
             ],
         ),
         (
-            f"mean, and cosine of one sample with the mean of {reference}",
+            "mean, and cosine of one sample with the reference",
             [*names, "cosine"],
             lambda summary: [*_each(summary.mean), summary.cosine],
         ),

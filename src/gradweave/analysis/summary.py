@@ -32,7 +32,7 @@ class EstimatorSummary(NamedTuple):
         mse: variance + bias ** 2. The squared bias is itself biased up by the sampling variance of the means.
         cosine: mean cosine between one sample and the reference, over all meta-parameters together.
         sign_agreement: fraction of samples with the reference's sign.
-        variance_ratio: variance relative to the reference's, as it is and free of scale.
+        variance_ratio: variance relative to the baseline's, as it is and free of scale.
     """
 
     mean: Estimate
@@ -50,6 +50,7 @@ def summarize(
     estimates: Mapping[str, FloatArray],
     *,
     reference: str | None = None,
+    baseline: str | None = None,
     confidence: float = 0.95,
     num_resamples: int = 1000,
     seed: int = 0,
@@ -59,6 +60,7 @@ def summarize(
     Args:
         estimates: (samples, meta-parameters) by name, row i of all from the same window; from `estimator_samples`.
         reference: the name of the estimator that is taken for true; by default the first.
+        baseline: the name of the estimator that variances are compared with; by default the reference.
         confidence: of the intervals, in (0, 1).
         num_resamples: at least 1.
         seed: of the resampling.
@@ -66,9 +68,11 @@ def summarize(
     Raises:
         ValueError: nothing to summarise, arrays of different shapes, fewer than two samples, or an unknown reference.
     """
-    _check(estimates, reference)
+    for name in (reference, baseline):
+        _check(estimates, name)
     names = list(estimates)
     place = 0 if reference is None else names.index(reference)
+    base = place if baseline is None else names.index(baseline)
     stacked = np.stack([estimates[name] for name in names], axis=1)
     count = len(stacked)
     values = _statistics(stacked, place, np.ones((1, count)))
@@ -82,7 +86,7 @@ def summarize(
     summaries = {}
     for index, name in enumerate(names):
         own = {field: Estimate(*(np.asarray(end[index]) for end in estimate)) for field, estimate in found.items()}
-        ratio = variance_ratio(stacked[:, index], stacked[:, place], **options)  # type: ignore[arg-type]
+        ratio = variance_ratio(stacked[:, index], stacked[:, base], **options)  # type: ignore[arg-type]
         summaries[name] = EstimatorSummary(**own, variance_ratio=ratio)
     return summaries
 

@@ -12,24 +12,39 @@ import numpy as np
 
 from gradweave.training.metrics import read_metrics
 
-__all__ = ["learning_curve", "read_rows", "write_rows"]
+__all__ = ["learning_curve", "metrics_until", "read_rows", "write_rows"]
 
 
-def learning_curve(run: Path, num_rows: int = 250) -> list[dict[str, Any]]:
+def learning_curve(run: Path, num_rows: int = 250, until: int | None = None) -> list[dict[str, Any]]:
     """A run's metrics over equal stretches of meta-steps.
 
     Args:
         run: the run's folder.
         num_rows: stretches, at least 1; fewer rows come back when fewer meta-steps were logged.
+        until: environment steps to end at, for runs that went on further: with the first row that has reached them
+            and was evaluated.
 
     Returns:
         One row for each stretch: `step` is its last environment step, `num_episodes` the episodes that ended in it,
         `return` the mean over these, and every other number its mean over the lines that have it (None: none has).
     """
-    lines = list(read_metrics(run / "metrics.jsonl"))
+    lines = metrics_until(run, until)
     names = sorted({name for line in lines for name in line} - {"step", "return", "num_episodes"})
     stretches = [lines[i * len(lines) // num_rows : (i + 1) * len(lines) // num_rows] for i in range(num_rows)]
     return [_mean_row(stretch, names) for stretch in stretches if stretch]
+
+
+def metrics_until(run: Path, until: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a run's metrics, to the first that has reached `until` environment steps and was evaluated.
+
+    Runs are evaluated when they end, so that this is what a run of so many steps would have logged.
+    """
+    lines = []
+    for line in read_metrics(run / "metrics.jsonl"):
+        lines.append(line)
+        if until is not None and line["step"] >= until and line.get("evaluation/return") is not None:
+            break
+    return lines
 
 
 def _mean_row(lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "resume": "go on with a run from its newest checkpoint",
     "measure": "measure how good the meta-gradient of a trained agent is, by estimator",
     "play": "let a trained agent play an episode and write it as a GIF",
+    "reproduce": "run a study of experiments/ from beginning to end",
     "report": "draw the figures of one or more runs and write report.html",
     "doctor": "check that everything a run needs works on this machine",
 }

@@ -211,7 +211,11 @@ def build_mode(meta: MetaConfig) -> AbstractMode:
 
 
 def _meta_optimizer(meta: MetaConfig) -> optax.GradientTransformation:
-    optimizers = {"adam": optax.adam, "rmsprop": optax.rmsprop, "sgd": optax.sgd}
+    optimizers = {
+        "adam": lambda rate: optax.adam(rate, eps_root=meta.eps_root),
+        "rmsprop": optax.rmsprop,
+        "sgd": optax.sgd,
+    }
     optimizer: optax.GradientTransformation = optimizers[meta.optimizer](meta.learning_rate)
     if meta.max_grad_norm is None:
         return optimizer

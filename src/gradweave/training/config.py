@@ -166,6 +166,8 @@ class MetaConfig:
     """Meta-optimiser."""
     learning_rate: float = 1e-2
     """Step size of the meta-optimiser, on the unconstrained meta-parameters."""
+    eps_root: float = 0.0  # [B22] 1e-8
+    """Added inside the root of the meta-optimiser's second moment; not needed, but some published code has it."""
     max_grad_norm: float | None = None  # [B22] clips at .1
     """Clip the meta-gradient's global norm; None does not clip."""
     sampling_correction: float = 0.0

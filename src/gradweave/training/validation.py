@@ -202,6 +202,10 @@ def _meta(config: Config) -> Iterator[ConfigError]:
         yield from _in_range("meta.target_steps", meta.target_steps, steps, 1 <= meta.target_steps <= num_inner_steps)
     yield from _choice("meta.optimizer", meta.optimizer, ("adam", "rmsprop", "sgd"))
     yield from _positive("meta", {"learning_rate": meta.learning_rate, "max_grad_norm": meta.max_grad_norm})
+    yield from _at_least("meta", {"eps_root": meta.eps_root}, 0)
+    if meta.eps_root > 0 and meta.optimizer != "adam":
+        remedy = "--meta.optimizer adam, or leave --meta.eps-root out"
+        yield ConfigError("meta.eps_root", meta.eps_root, f"0 for the meta-optimiser {meta.optimizer}", remedy)
     limits = f"a whole number from 1 to num_inner_steps ({num_inner_steps})"
     if meta.estimator == "truncated" and meta.window is None:
         yield ConfigError("meta.window", None, limits, f"--meta.window {max(1, num_inner_steps // 2)}")

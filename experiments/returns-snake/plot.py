@@ -1,0 +1,76 @@
+"""Draws curves.png, meta_parameters.png and final.png from curves.csv and table.csv alone."""
+
+import tyro
+from matplotlib.figure import Figure
+
+from gradweave.analysis.figures import style_axis
+from gradweave.analysis.study import Flags, folders
+from gradweave.analysis.study_figures import PlotFlags, Row, draw_curves, draw_intervals
+from gradweave.analysis.study_tables import save_figure
+from gradweave.analysis.tables import read_rows
+
+STARTS = {"poor": "from poor hyper-parameters", "good": "from good hyper-parameters"}
+META = {"discount": "discount", "lambda_": "lambda", "entropy_cost": "entropy cost", "learning_rate": "learning rate"}
+SCORES = {
+    "final_return": "fruits, 128 episodes at the end",
+    "mean_return": "fruits, mean over the run",
+    "steps_to_20": "steps to 20 fruits",
+}
+
+
+def arms_of(rows: list[Row], start: str) -> list[str]:
+    """The arms from these starting values; the swept one stands beside both."""
+    names = list(dict.fromkeys(row["arm"] for row in rows))
+    return [name for name in names if name.endswith(start)] + [name for name in names if name == "plain-swept"]
+
+
+def draw_returns(rows: list[Row]) -> Figure:
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    for index, (start, title) in enumerate(STARTS.items()):
+        axis = figure.add_subplot(1, 2, index + 1)
+        draw_curves(axis, rows, "return", arms_of(rows, start))
+        style_axis(axis, title)
+        axis.set_ylabel("fruits per training episode")
+        if axis.get_legend_handles_labels()[1]:
+            axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def draw_meta_parameters(rows: list[Row]) -> Figure:
+    figure = Figure(figsize=(14, 6), layout="constrained")
+    axes = figure.subplots(len(STARTS), len(META), sharex=True)
+    for line, (start, described) in enumerate(STARTS.items()):
+        arms = [arm for arm in arms_of(rows, start) if not arm.startswith("plain")]
+        for column, (name, title) in enumerate(META.items()):
+            draw_curves(axes[line, column], rows, f"eta/{name}", arms)
+            style_axis(axes[line, column], title if line == 0 else None)
+            axes[line, column].set_yscale("linear" if name in ("discount", "lambda_") else "log")
+        axes[line, 0].set_ylabel(described)
+        if axes[line, 0].get_legend_handles_labels()[1]:
+            axes[line, 0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def draw_final(rows: list[Row]) -> Figure:
+    count = len({row["arm"] for row in rows})
+    figure = Figure(figsize=(12, 1.2 + 0.28 * count), layout="constrained")
+    axes = figure.subplots(1, len(SCORES), sharey=True)
+    for axis, (score, title) in zip(axes, SCORES.items(), strict=True):
+        draw_intervals(axis, [row for row in rows if row["score"] == score], "", title)
+    return figure
+
+
+def main(flags: PlotFlags) -> None:
+    _, results = folders("returns-snake", Flags(size=flags.size, results=flags.results))
+    curves, table = (read_rows(results / f"{name}.csv") for name in ("curves", "table"))
+    missing = sorted({f"{row['arm']} {row['missing_seeds']}" for row in table if row["missing_seeds"]})
+    title = "interquartile means over seeds with 95 % intervals" + (
+        f"; MISSING: {'; '.join(missing)}" if missing else ""
+    )
+    save_figure(draw_returns(curves), results / "curves.png", curves, title)
+    save_figure(draw_meta_parameters(curves), results / "meta_parameters.png", curves, title)
+    save_figure(draw_final(table), results / "final.png", table, title)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(PlotFlags, description=__doc__))

@@ -1,0 +1,163 @@
+"""Trains every arm and seed of sweep.py, or continues them, and writes what came of it.
+
+curves.csv       returns and meta-parameters of every run over its steps
+final.csv        every run: final return of sampled and greedy play, mean return over the run, steps to a return of 20
+table.csv        every arm: interquartile means over seeds with 95 % stratified bootstrap intervals
+improvement.csv  probability that a run of one arm beats one of another
+sweep.csv        what the sweep of the plain learner tried, and what it cost
+
+Runs are independent: start several processes with `--stage runs` and different `--arms` and `--seeds`, and one with
+`--stage tables` in the end. The long size goes on with the runs of the full one.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from sweep import ARMS, GOAL, MIXES, REFERENCES, SIZES, SWEEP, SWEPT, Size, base
+
+from gradweave.analysis.study import Collected, Flags, Job, collect, finished_run, folders, jobs, train
+from gradweave.analysis.study_tables import aggregate, configurations, improvements, provenance, write_study
+from gradweave.analysis.tables import learning_curve, metrics_until
+from gradweave.training.errors import ConfigError
+
+COLUMNS = ("step", "return", "episode_length", "evaluation/return", "evaluation/greedy_return", "entropy")
+SCORES = ("final_return", "final_greedy_return", "mean_return", f"steps_to_{GOAL:g}")
+
+
+def sweep_jobs(size: Size, name: str, runs: Path) -> list[Job]:
+    return jobs(
+        base(name), {key: SWEEP[key] for key in size.settings}, size.sweep_seeds, size.sweep_steps, runs / "sweep"
+    )
+
+
+def sweep_score(path: Path, until: int) -> float:
+    """Mean training return over the last quarter of the steps."""
+    rows = [row for row in metrics_until(path, until) if row["step"] > 0.75 * until and row["num_episodes"]]
+    return (
+        float(np.average([row["return"] for row in rows], weights=[row["num_episodes"] for row in rows]))
+        if rows
+        else -np.inf
+    )
+
+
+def sweep_rows(collected: Collected) -> list[dict[str, Any]]:
+    rows = []
+    for job, path in collected.finished:
+        score = sweep_score(path, job.config.run.total_steps)
+        steps = metrics_until(path, job.config.run.total_steps)[-1]["step"]
+        rows.append({"setting": job.arm, "seed": job.seed, "score": score, "environment_steps": steps})
+    return rows
+
+
+def best_setting(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The setting of the highest mean score over the sweep's seeds."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        scores.setdefault(row["setting"], []).append(row["score"])
+    return max(scores, key=lambda setting: float(np.mean(scores[setting])))
+
+
+def best_mix(runs: Path) -> str:
+    """The mix with the highest interquartile mean of final returns among the full size's finished runs.
+
+    Raises:
+        ConfigError: none has been run.
+    """
+    full = SIZES["full"]
+    found: dict[str, list[float]] = {}
+    for job in jobs(base("full"), {arm: ARMS[arm] for arm in MIXES}, full.seeds, full.total_steps, runs):
+        path = finished_run(job)
+        if path is not None:
+            found.setdefault(job.arm, []).append(final_row(job, path)["final_return"])
+    if not found:
+        raise ConfigError("--size", "long", "full, before long", "run the full size first: long goes on with its runs")
+    return max(found, key=lambda arm: aggregate(found[arm])["iqm"] or -np.inf)
+
+
+def final_row(job: Job, path: Path) -> dict[str, Any]:
+    """The scores of one run."""
+    until = job.config.run.total_steps
+    rows = metrics_until(path, until)
+    curve = [row for row in learning_curve(path, 100, until) if row["return"] is not None]
+    reached = [row["step"] for row in curve if row["return"] >= GOAL]
+    return {
+        "arm": job.arm,
+        "seed": job.seed,
+        "environment_steps": rows[-1]["step"],
+        "final_return": rows[-1]["evaluation/return"],
+        "final_greedy_return": rows[-1]["evaluation/greedy_return"],
+        "mean_return": float(np.mean([row["return"] for row in curve])) if curve else None,
+        f"steps_to_{GOAL:g}": reached[0] if reached else None,
+    }
+
+
+def curve_rows(job: Job, path: Path) -> list[dict[str, Any]]:
+    rows = learning_curve(path, 60, job.config.run.total_steps)
+    names = [name for name in rows[0] if name in COLUMNS or name.startswith("eta/")]
+    return [{"arm": job.arm, "seed": job.seed, **{name: row[name] for name in names}} for row in rows]
+
+
+def table_rows(final: Sequence[Mapping[str, Any]], planned: Sequence[Job]) -> list[dict[str, Any]]:
+    rows = []
+    for arm in dict.fromkeys(job.arm for job in planned):
+        own = {row["seed"]: row for row in final if row["arm"] == arm}
+        missing = " ".join(str(job.seed) for job in planned if job.arm == arm and job.seed not in own)
+        for score in SCORES:
+            values = [row[score] for row in own.values() if row[score] is not None]
+            rows.append({"arm": arm, "score": score, **aggregate(values), "missing_seeds": missing})
+    return rows
+
+
+def improvement_rows(final: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for score in ("final_return", "mean_return"):
+        scores: dict[str, list[float]] = {}
+        for row in final:
+            if row[score] is not None:
+                scores.setdefault(row["arm"], []).append(row[score])
+        rows += [{"score": score, **row} for row in improvements(scores, [arm for arm in REFERENCES if arm in scores])]
+    return rows
+
+
+def main(flags: Flags) -> None:
+    size = SIZES[flags.size]
+    runs, results = folders("returns-snake", flags)
+    names = list(size.arms)
+    if flags.size == "long":
+        names += [arm for arm in flags.arms if arm in ARMS and arm not in names] if flags.arms else [best_mix(runs)]
+    arms = {arm: ARMS[arm] for arm in names if arm in ARMS}
+    tried = sweep_jobs(size, flags.size, runs) if SWEPT in names else []
+    if not flags.arms or SWEPT in flags.arms:
+        train(Flags(stage=flags.stage), tried)
+    swept = collect(tried)
+    settings = sweep_rows(swept)
+    if tried and not swept.missing:
+        arms[SWEPT] = SWEEP[best_setting(settings)]
+    planned = jobs(base(flags.size), arms, size.seeds, size.total_steps, runs)
+    train(flags, planned)
+    if flags.stage == "runs":
+        return
+    found = collect(planned)
+    if tried and swept.missing:
+        found.missing.append(f"{SWEPT}: its sweep is not finished")
+    final = [final_row(job, path) for job, path in found.finished]
+    chosen = {row["setting"]: row["setting"] == best_setting(settings) for row in settings}
+    tables = {
+        "curves": [row for job, path in found.finished for row in curve_rows(job, path)],
+        "final": final,
+        "table": table_rows(final, planned),
+        "improvement": improvement_rows(final),
+        "sweep": [{**row, "chosen": chosen[row["setting"]]} for row in settings],
+    }
+    sweep_cost = {
+        "sweep": {"environment_steps": sum(row["environment_steps"] for row in settings), "runs": len(settings)}
+    }
+    about = {"configurations": configurations(planned), **provenance(found), **sweep_cost}
+    write_study(results, flags.size, tables, about)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags, description=__doc__))

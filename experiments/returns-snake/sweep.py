@@ -1,0 +1,96 @@
+"""Snake 12x12: does tuning its own hyper-parameters make an actor-critic learn better, and does mixing pay?
+
+Every way of learning starts from the same poor hyper-parameters and again from good ones. Plain actor-critic with the
+best of a small sweep stands beside them; the sweep has seeds of its own and its steps are counted.
+"""
+
+import itertools
+from typing import Any, NamedTuple
+
+from gradweave.analysis.study import TINY_SNAKE, with_changes
+from gradweave.training.config import Config
+from gradweave.training.presets import preset
+
+ABOUT = "Snake 12x12 learning curves: plain, swept, one step, L steps and the mixes, from poor and from good values"
+COST = {
+    "tiny": "half a minute",
+    "quick": "10 to 20 minutes",
+    "full": "about 8 hours; runs of 6 million steps, see --arms and --seeds",
+    "long": "about 6 hours after the full one; three seeds of some arms go on to 30 million steps",
+}
+
+STARTS: dict[str, dict[str, Any]] = {
+    # Plain learning hardly gets off the ground with these in 600,000 steps (tried on seed 0).
+    "poor": {"inner.discount": 0.8, "inner.lambda_": 0.8, "inner.entropy_cost": 0.1, "inner.learning_rate": 3e-4},
+    # Jumanji's for Snake, but for batches that are eight times smaller: there it has 0.997 and 3e-4.
+    "good": {"inner.discount": 0.97, "inner.lambda_": 0.95, "inner.entropy_cost": 0.01, "inner.learning_rate": 1e-3},
+}
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {"meta.learned": ()},
+    # Five times as many meta-steps to a chunk and between rows, so that all arms report after as many steps.
+    "one-step": {
+        "meta.num_inner_steps": 1,
+        "meta.estimator": "unrolled",
+        "run.chunk_size": 100,
+        "run.log_every": 5,
+    },
+    "unrolled": {"meta.estimator": "unrolled"},
+    "window-mix": {"meta.estimator": "window-mix"},
+    "horizon-mix": {"meta.estimator": "horizon-mix"},
+    "adaptive-mix": {"meta.estimator": "adaptive-mix"},
+}
+ARMS = {f"{way}-{start}": {**STARTS[start], **WAYS[way]} for start in STARTS for way in WAYS}
+MIXES = tuple(f"{way}-poor" for way in WAYS if way.endswith("-mix"))
+SWEPT = "plain-swept"
+"""The arm that has the best of `SWEEP`."""
+
+SWEEP = {
+    f"lr{rate:g}-discount{discount:g}-entropy{cost:g}": {
+        "meta.learned": (),
+        "inner.lambda_": 0.95,
+        "inner.learning_rate": rate,
+        "inner.discount": discount,
+        "inner.entropy_cost": cost,
+    }
+    for rate, discount, cost in itertools.product((3e-4, 1e-3, 3e-3), (0.9, 0.97, 0.997), (0.01, 0.03))
+}
+"""What the sweep tries: 18 settings, judged by the training return over the last quarter of their runs."""
+
+REFERENCES = ("plain-poor", "plain-good", SWEPT, "one-step-poor", "unrolled-poor")
+"""What all arms are compared with."""
+LONG_ARMS = ("plain-good", "plain-poor", "one-step-poor", "unrolled-poor")
+"""Of the long size, with the best mix of the full one."""
+GOAL = 20.0
+"""A return to count the steps to."""
+
+
+class Size(NamedTuple):
+    """How much of it."""
+
+    seeds: tuple[int, ...]
+    total_steps: int
+    sweep_seeds: tuple[int, ...]
+    """Other seeds than those that are reported."""
+    sweep_steps: int
+    arms: tuple[str, ...] = (*ARMS, SWEPT)
+    settings: tuple[str, ...] = tuple(SWEEP)
+
+
+_FEW = ("lr0.0003-discount0.997-entropy0.01", "lr0.001-discount0.997-entropy0.01")
+SIZES = {
+    "tiny": Size((0,), 64, (100,), 64, ("horizon-mix-poor", SWEPT), _FEW),
+    "quick": Size((0, 1), 200_000, (100,), 100_000, settings=_FEW),
+    "full": Size((0, 1, 2, 3, 4), 6_000_000, (100, 101), 2_000_000),
+    "long": Size((0, 1, 2), 30_000_000, (100, 101), 2_000_000, LONG_ARMS),
+}
+
+
+def base(size: str) -> Config:
+    """What all arms share: the `quick` preset, evaluated on 128 episodes every million steps."""
+    changes = {
+        "run.evaluation_episodes": 128,
+        "run.evaluate_every": 1_000_000,
+        "run.checkpoint_every": 1_000_000,
+        "run.keep_checkpoints": 2,
+    }
+    return with_changes(preset("quick"), {**changes, **(TINY_SNAKE if size == "tiny" else {})})

@@ -1,0 +1,68 @@
+"""Snake 6x6 as in Bonnet et al. 2022 (arXiv 2211.10550): the discount learned from 0.8, an outer critic or not.
+
+Every setting is theirs as far as it is known here: the board alone is seen, 512 environments x 5 steps, RMSProp 5e-4
+with decay 0.9, lambda 0.95, value cost 0.5, entropy cost 0.01, separate networks, outer discount and lambda 1 with the
+policy term only, one inner update, meta-Adam 3e-3 with 1e-8 inside the root, meta-gradients clipped at 0.1.
+"""
+
+from typing import Any, NamedTuple
+
+from gradweave.analysis.study import TINY_SNAKE, with_changes
+from gradweave.training.config import Config
+from gradweave.training.presets import preset
+
+ABOUT = "Snake 6x6 as in arXiv 2211.10550: the learned discount with and without an outer critic, and L = 5 with mixing"
+COST = {
+    "tiny": "half a minute",
+    "quick": "15 minutes",
+    "full": "runs of 40 million inner steps, an hour or more each; see --arms and --seeds",
+    "long": "goes on to 75 million inner steps, as in the paper",
+}
+
+ARMS: dict[str, dict[str, Any]] = {
+    "plain": {"meta.learned": ()},
+    "meta-gradient": {"outer.critic": "off"},
+    "outer-critic": {"outer.critic": "on"},
+    "outer-critic-L5-mix": {
+        "outer.critic": "on",
+        "meta.num_inner_steps": 5,
+        "meta.estimator": "horizon-mix",
+        # As many inner steps to a chunk and between rows as the arms with one update in a window.
+        "run.chunk_size": 4,
+        "run.log_every": 4,
+    },
+}
+MILLION = 1_000_000
+REPORTS = (1, 2, 5, 10, 20, 40, 75)
+"""Million inner steps after which everything is reported, as far as a run goes."""
+
+
+class Size(NamedTuple):
+    """How much of it."""
+
+    seeds: tuple[int, ...]
+    inner_steps: int
+    reports: tuple[int, ...]
+    """Inner steps."""
+    arms: tuple[str, ...] = tuple(ARMS)
+
+
+SIZES = {
+    "tiny": Size((0,), 64, (32, 64), ("plain", "outer-critic")),
+    "quick": Size((0, 1), 600_000, (200_000, 400_000, 600_000)),
+    "full": Size((0, 1, 2), 40 * MILLION, tuple(count * MILLION for count in REPORTS if count <= 40)),
+    "long": Size((0, 1, 2), 75 * MILLION, tuple(count * MILLION for count in REPORTS)),
+}
+
+
+def base(size: str) -> Config:
+    """What all arms share: the `snake-6x6` preset with the paper's constant in the meta-optimiser."""
+    changes: dict[str, Any] = {
+        "meta.eps_root": 1e-8,
+        "run.evaluation_episodes": 128,
+        "run.evaluate_every": 200_000 if size == "quick" else MILLION,
+        "run.checkpoint_every": MILLION,
+        "run.keep_checkpoints": 2,
+    }
+    tiny = {**TINY_SNAKE, "meta.num_inner_steps": 1, "run.evaluate_every": 32}
+    return with_changes(preset("snake-6x6"), {**changes, **(tiny if size == "tiny" else {})})

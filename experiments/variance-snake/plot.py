@@ -1,0 +1,121 @@
+"""Draws horizons.png, directions.png and mixes.png from horizons.csv, directions.csv and mixes.csv alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tyro
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradweave.analysis.figures import COLOURS, style_axis
+from gradweave.analysis.study import Flags, folders
+from gradweave.analysis.study_figures import PlotFlags, Row, draw_intervals
+from gradweave.analysis.study_tables import save_figure
+from gradweave.analysis.tables import read_rows
+
+STATISTICS = {"mean": "mean", "variance": "variance", "snr": "signal-to-noise", "sign_agreement": "sign as the longest"}
+
+
+def unique(rows: Sequence[Row], column: str) -> list[str]:
+    return list(dict.fromkeys(row[column] for row in rows))
+
+
+def lines(axis: Axes, rows: Sequence[Row], label: str, colour: str, x: str, y: str = "value") -> None:
+    """Seeds as thin lines with their intervals, one colour."""
+    for index, seed in enumerate(unique(rows, "seed")):
+        own = sorted((row for row in rows if row["seed"] == seed), key=lambda row: float(row[x]))
+        places, values, low, high = (np.array([float(row[name]) for row in own]) for name in (x, y, "low", "high"))
+        axis.plot(places, values, "-", color=colour, linewidth=1, label=label if index == 0 else None)
+        axis.fill_between(places, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def draw_horizons(rows: Sequence[Row]) -> Figure:
+    """Rows: statistics; columns: meta-parameters; colours: moments."""
+    parameters, all_moments = unique(rows, "meta_parameter"), unique(rows, "moment")
+    figure = Figure(figsize=(1 + 3.2 * len(parameters), 2.6 * len(STATISTICS)), layout="constrained")
+    axes = figure.subplots(len(STATISTICS), len(parameters), squeeze=False, sharex=True)
+    for line, (statistic, label) in enumerate(STATISTICS.items()):
+        for column, parameter in enumerate(parameters):
+            for index, moment in enumerate(all_moments):
+                wanted = ("horizon", statistic, parameter, moment)
+                own = [
+                    row
+                    for row in rows
+                    if (row["family"], row["statistic"], row["meta_parameter"], row["moment"]) == wanted
+                ]
+                lines(axes[line, column], own, f"step {int(moment):,}", COLOURS[index % len(COLOURS)], "steps")
+            style_axis(axes[line, column], parameter.strip("_") if line == 0 else None, "")
+            if statistic == "variance":
+                axes[line, column].set_yscale("log")
+        axes[line, 0].set_ylabel(label)
+    for axis in axes[-1]:
+        axis.set_xlabel("k")
+    axes[0, 0].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def draw_directions(rows: Sequence[Row]) -> Figure:
+    panels = [(scale, of) for scale in unique(rows, "scale") for of in unique(rows, "of")]
+    figure = Figure(figsize=(3.6 * len(panels), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for axis, (scale, of) in zip(axes, panels, strict=True):
+        for index, moment in enumerate(unique(rows, "moment")):
+            own = [row for row in rows if (row["scale"], row["of"], row["moment"]) == (scale, of, moment)]
+            lines(axis, own, f"step {int(moment):,}", COLOURS[index % len(COLOURS)], "steps")
+        style_axis(axis, f"{of}, {scale}", "k")
+    axes[0].set_ylabel("cosine with the mean of the longest horizon")
+    axes[0].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def draw_mixes(rows: Sequence[Row]) -> Figure:
+    """Rows: raw and free of scale; columns: moments; all meta-parameters together, the longest window."""
+    longest = max(int(row["length"]) for row in rows)
+    rows = [row for row in rows if int(row["length"]) == longest and row["meta_parameter"] == "all"]
+    scales, all_moments, names = (unique(rows, name) for name in ("scale", "moment", "estimator"))
+    figure = Figure(figsize=(2.2 + 2.8 * len(all_moments), 6), layout="constrained")
+    axes = figure.subplots(len(scales), len(all_moments), squeeze=False, sharey=True)
+    for line, scale in enumerate(scales):
+        for column, moment in enumerate(all_moments):
+            axis = axes[line, column]
+            for index, seed in enumerate(unique(rows, "seed")):
+                own = {
+                    row["estimator"]: row
+                    for row in rows
+                    if (row["scale"], row["moment"], row["seed"]) == (scale, moment, seed)
+                }
+                empty = dict.fromkeys(("ratio", "low", "high"), "")
+                filled = [own.get(name, {"estimator": name, **empty}) for name in names]
+                title, label = f"step {int(moment):,}" if line == 0 else "", f"variance ratio, {scale}"
+                draw_intervals(
+                    axis,
+                    filled,
+                    title,
+                    label,
+                    label="estimator",
+                    value="ratio",
+                    colour=COLOURS[index],
+                    offset=0.2 * index,
+                )
+            axis.axvline(1, color="grey", linewidth=0.8)
+            axis.axvline(1 / 3, color="grey", linewidth=0.8, linestyle=":")
+            axis.set_xscale("log")
+    return figure
+
+
+def main(flags: PlotFlags) -> None:
+    _, results = folders("variance-snake", Flags(size=flags.size, results=flags.results))
+    horizons, directions, mixes = (read_rows(results / f"{name}.csv") for name in ("horizons", "directions", "mixes"))
+    save_figure(
+        draw_horizons(horizons), results / "horizons.png", horizons, "judged after k updates, by moment; 95 % intervals"
+    )
+    save_figure(
+        draw_directions(directions), results / "directions.png", directions, "directions by moment; 95 % intervals"
+    )
+    longest = max(int(row["length"]) for row in mixes)
+    title = f"variance over that of the unmixed gradient (1), dotted: a third; windows of {longest} updates"
+    save_figure(draw_mixes(mixes), results / "mixes.png", mixes, title)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(PlotFlags, description=__doc__))

@@ -1,0 +1,193 @@
+"""Trains the agent with every seed, or continues it, measures it at every moment, and writes what came of it.
+
+horizons.csv    g_k and h_m by themselves: mean, bias against the longest, variance, signal-to-noise, sign, mse
+directions.csv  cosines of the mean of every horizon, and of one sample of it, with the mean of the longest
+mixes.csv       variance of every mix over that of the unmixed gradient of the same window, raw and free of scale
+curves.csv      returns and meta-parameters while the agents were trained
+
+Samples are kept beside each run while they are drawn: the same command goes on with them. The seeds can be spread over
+processes with `--seeds` and `--stage runs`, which trains and measures.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from sweep import ESTIMATORS, SIZES, Size, base
+
+from gradweave.analysis.bootstrap import bootstrap_interval
+from gradweave.analysis.partial import SampleStore
+from gradweave.analysis.study import Flags, Job, chosen, collect, folders, jobs, train
+from gradweave.analysis.study_tables import configurations, provenance, write_study
+from gradweave.analysis.tables import learning_curve
+from gradweave.training.errors import ConfigError
+
+STATISTICS = ("mean", "bias", "variance", "snr", "mse", "sign_agreement")
+
+
+def moments(path: Path, size: Size) -> list[tuple[int, int]]:
+    """(moment, step of the checkpoint to measure for it).
+
+    Raises:
+        ConfigError: a checkpoint is missing.
+    """
+    steps = sorted(int(file.stem) for file in (path / "checkpoints").glob("*.safetensors"))
+    found = []
+    for moment in size.moments:
+        later = [step for step in steps if step >= moment]
+        if not later:
+            raise ConfigError("--runs", path, f"a run with a checkpoint after step {moment}", "train it again")
+        found.append((moment, later[0]))
+    return found
+
+
+def store_of(path: Path, step: int, size: Size) -> SampleStore:
+    settings = {"run": path.name, "step": step, "horizons": size.horizons, "burn_in": size.burn_in}
+    return SampleStore(path / "samples" / f"{step:012d}.npz", settings)
+
+
+def measure(job: Job, path: Path, size: Size) -> None:
+    """Draws what is missing of the samples of one run."""
+    import jax
+
+    from gradweave.analysis.measure import measure_agent
+    from gradweave.training.loading import read_agent
+
+    for _, step in moments(path, size):
+        store = store_of(path, step, size)
+        known = store.known()
+        if known is not None and len(known) >= size.num_samples:
+            continue
+        loaded = read_agent(path, step)
+        print(f"{job.name}: measuring at step {step:,}", file=sys.stderr, flush=True)
+        samples = measure_agent(
+            loaded.agent,
+            loaded.state,
+            key=jax.random.key(10_000 + job.seed),
+            num_samples=size.num_samples,
+            burn_in_rollouts=size.burn_in,
+            horizons=size.horizons,
+            known=known,
+            keep=store.keep,
+        )
+        store.keep(samples.contributions, now=True)
+
+
+def measured(found: Sequence[tuple[Job, Path]], size: Size) -> Iterator[tuple[dict[str, Any], Any]]:
+    """(seed, moment, step; samples) of what has been measured; says what has not."""
+    from gradweave.analysis.measure import GradientSamples
+
+    for job, path in found:
+        for moment, step in moments(path, size):
+            known = store_of(path, step, size).known()
+            if known is None or len(known) < size.num_samples:
+                print(f"{job.name}: step {step:,} is not measured yet", file=sys.stderr, flush=True)
+                continue
+            names = job.config.learned_names
+            yield {"seed": job.seed, "moment": moment, "step": step}, GradientSamples(names, known[: size.num_samples])
+
+
+def horizon_rows(place: Mapping[str, Any], samples: Any) -> list[dict[str, Any]]:
+    from gradweave.analysis.measure import single_estimates
+    from gradweave.analysis.summary import summarize
+
+    last = f"horizon {samples.num_inner_steps}"
+    rows = []
+    for name, summary in summarize(single_estimates(samples), reference=last, num_resamples=500).items():
+        family, _, number = name.partition(" ")
+        for statistic in STATISTICS:
+            for index, parameter in enumerate(samples.names):
+                value, low, high = (float(end[index]) for end in getattr(summary, statistic))
+                known = {**place, "family": family, "steps": int(number), "meta_parameter": parameter}
+                rows.append({**known, "statistic": statistic, "value": value, "low": low, "high": high})
+    return rows
+
+
+def direction_rows(place: Mapping[str, Any], samples: Any) -> list[dict[str, Any]]:
+    """Cosines, raw and with each meta-parameter in units of the longest horizon's standard deviation."""
+    horizons = samples.horizons
+    spread = horizons[:, -1].std(0, ddof=1)
+    rows = []
+    for scale, scaled in (("raw", horizons), ("standardised", horizons / np.where(spread > 0, spread, 1.0))):
+        # Two halves: the mean that directions are compared with is not that of the same samples.
+        halves = scaled[: len(scaled) // 2 * 2].reshape(-1, 2, *scaled.shape[1:])
+        for index in range(samples.num_inner_steps):
+            for what, statistic in (("mean", _cosine_of_means), ("one sample", _cosine_of_samples)):
+                ends = bootstrap_interval(statistic, halves[:, 0, index], halves[:, 1, -1], num_resamples=500)
+                value, low, high = (float(end) for end in ends)
+                known = {**place, "steps": index + 1, "scale": scale, "of": what}
+                rows.append({**known, "value": value, "low": low, "high": high})
+    return rows
+
+
+def _cosine_of_means(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+    return _cosine(a.mean(axis), b.mean(axis))
+
+
+def _cosine_of_samples(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+    return _cosine(a, np.expand_dims(b.mean(axis), axis)).mean(axis)
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.where(norms > 0, (a * b).sum(-1) / np.where(norms > 0, norms, 1.0), 0.0)
+
+
+def mix_rows(place: Mapping[str, Any], samples: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
+    """Variance ratios to the unmixed gradient of the same window; below 1 the mix is the less noisy."""
+    from gradweave.analysis.estimates import first_steps, named_estimates
+    from gradweave.analysis.seeds import variance_ratio
+
+    rows = []
+    for length in lengths:
+        estimates = named_estimates(first_steps(samples, length), ESTIMATORS)
+        for name in ESTIMATORS[1:]:
+            ratio = variance_ratio(estimates[name], estimates["unrolled"], num_resamples=1000)
+            for scale, total, leaves in (
+                ("raw", ratio.total, ratio.leaves),
+                ("free of scale", ratio.total_scale_free, ratio.leaves_scale_free),
+            ):
+                columns = [("all", total), *zip(samples.names, zip(*leaves, strict=True), strict=True)]
+                for parameter, ends in columns:
+                    value, low, high = (float(end) for end in ends)
+                    known = {**place, "length": length, "estimator": name, "meta_parameter": parameter, "scale": scale}
+                    rows.append({**known, "ratio": value, "low": low, "high": high})
+    return rows
+
+
+def main(flags: Flags) -> None:
+    size = SIZES[flags.size]
+    runs, results = folders("variance-snake", flags)
+    planned = jobs(base(flags.size), {"agent": {}}, size.seeds, size.moments[-1], runs)
+    train(flags, planned)
+    found = collect(planned)
+    if flags.stage != "tables":
+        wanted = {job.name for job in chosen(flags, planned)}
+        for job, path in found.finished:
+            if job.name in wanted:
+                measure(job, path, size)
+    if flags.stage == "runs":
+        return
+    horizons, directions, mixes = [], [], []
+    for place, samples in measured(found.finished, size):
+        horizons += horizon_rows(place, samples)
+        directions += direction_rows(place, samples)
+        mixes += mix_rows(place, samples, size.lengths)
+    curves = [
+        {"seed": job.seed, **{name: row[name] for name in row if name in ("step", "return") or name.startswith("eta/")}}
+        for job, path in found.finished
+        for row in learning_curve(path, 60, size.moments[-1])
+    ]
+    done = sorted({(row["seed"], row["moment"]) for row in horizons})
+    everything = [(job.seed, moment) for job in planned for moment in size.moments]
+    found.missing.extend(f"seed {seed} at step {moment}" for seed, moment in everything if (seed, moment) not in done)
+    tables = {"horizons": horizons, "directions": directions, "mixes": mixes, "curves": curves}
+    about = {"measurement": size._asdict(), "configurations": configurations(planned), **provenance(found)}
+    write_study(results, flags.size, tables, about)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags, description=__doc__))

@@ -1,0 +1,79 @@
+"""Samples of an unfinished measurement on the disk, so that the same command goes on where it was stopped."""
+
+import io
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradweave.training.errors import ConfigError
+
+__all__ = ["SampleStore"]
+
+
+class SampleStore:
+    """One file of samples with what they were drawn with.
+
+    Sample i depends on the settings and on i alone, so that a measurement of more samples goes on with one of fewer.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], *, seconds_between: float = 10.0) -> None:
+        """A store at `path`; nothing is read or written yet.
+
+        Args:
+            path: of the file; its folder is made when something is kept.
+            settings: what decides the samples, their number apart; anything JSON can hold.
+            seconds_between: how long to wait between two writings at least.
+        """
+        self._path = path
+        self._settings = json.loads(json.dumps(dict(settings)))
+        self._seconds_between = seconds_between
+        self._kept_at = time.monotonic()
+
+    def known(self) -> npt.NDArray[np.float64] | None:
+        """The samples that an earlier, interrupted call left; None when there are none.
+
+        Raises:
+            ConfigError: they were drawn with other settings, or the file is none of this class.
+        """
+        if not self._path.exists():
+            return None
+        try:
+            with np.load(self._path, allow_pickle=False) as saved:
+                settings = json.loads(str(saved["settings"]))
+                samples = np.asarray(saved["samples"], np.float64)
+        except (OSError, ValueError, KeyError):
+            raise self._refusal("unreadable", "a file of samples") from None
+        changed = [name for name in {**settings, **self._settings} if settings.get(name) != self._settings.get(name)]
+        if changed:
+            name = changed[0]
+            raise self._refusal(f"{name} = {self._settings.get(name)}", f"{name} = {settings.get(name)}")
+        return samples
+
+    def keep(self, samples: npt.NDArray[np.float64], *, now: bool = False) -> None:
+        """Write all samples so far, unless the last writing was a moment ago and `now` is false."""
+        if not now and time.monotonic() - self._kept_at < self._seconds_between:
+            return
+        content = io.BytesIO()
+        np.savez(content, samples=samples, settings=np.array(json.dumps(self._settings)))
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_name(f".{self._path.name}.tmp")
+        with temporary.open("wb") as file:
+            file.write(content.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self._path)
+        self._kept_at = time.monotonic()
+
+    def remove(self) -> None:
+        """Delete the file: the measurement is finished."""
+        self._path.unlink(missing_ok=True)
+
+    def _refusal(self, given: str, accepted: str) -> ConfigError:
+        remedy = f"repeat the command it was begun with, choose another folder, or delete {self._path} to begin again"
+        return ConfigError("an unfinished measurement", given, accepted, remedy)

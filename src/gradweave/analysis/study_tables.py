@@ -1,0 +1,150 @@
+"""Tables of a study: aggregates over seeds with intervals, what was run and where, and the mark of its size.
+
+Every CSV has a column `size`, so that a figure drawn from it alone knows what it shows.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from gradweave.analysis.seeds import interquartile_mean, probability_of_improvement, stratified_interval
+from gradweave.analysis.study import MARKS, Collected, Job
+from gradweave.analysis.tables import write_rows
+from gradweave.training.config import Config
+from gradweave.training.config_file import config_to_dict
+from gradweave.training.metrics import write_atomically
+from gradweave.training.provenance import collect_provenance
+
+__all__ = ["aggregate", "configurations", "improvements", "machine", "provenance", "save_figure", "write_study"]
+
+_OWN = ("seed", "runs_dir", "total_steps")  # of RunConfig: what differs between the runs of one arm
+
+
+def aggregate(scores: Sequence[float]) -> dict[str, float | int | None]:
+    """Interquartile mean over seeds with its 95 % bootstrap interval; no interval of a single seed, nothing of none."""
+    found: dict[str, float | int | None] = {"num_seeds": len(scores), "iqm": None, "low": None, "high": None}
+    if len(scores) > 1:
+        found |= zip(("iqm", "low", "high"), map(float, stratified_interval(interquartile_mean, scores)), strict=True)
+    elif scores:
+        found["iqm"] = float(scores[0])
+    return found
+
+
+def improvements(scores: Mapping[str, Sequence[float]], references: Sequence[str]) -> list[dict[str, Any]]:
+    """Probability that a run of each arm beats one of each reference, with its 95 % bootstrap interval.
+
+    Args:
+        scores: final scores by arm, one for each seed; arms with fewer than two are left out.
+        references: arms to compare with.
+    """
+    rows = []
+    for reference in references:
+        for arm, own in scores.items():
+            if arm != reference and min(len(own), len(scores.get(reference, ()))) > 1:
+                ends = stratified_interval(probability_of_improvement, own, scores[reference])
+                named = zip(("probability", "low", "high"), map(float, ends), strict=True)
+                rows.append({"arm": arm, "reference": reference, **dict(named)})
+    return rows
+
+
+def machine(argv: Sequence[str] = ()) -> dict[str, Any]:
+    """Commit, versions and device of this very process; imports JAX."""
+    from gradweave.training.runtime import describe_devices
+
+    return _compact({**collect_provenance(Config(), argv), **describe_devices()})
+
+
+def provenance(collected: Collected) -> dict[str, Any]:
+    """Where the runs came from: commit and start of each, versions and devices once, and what is missing."""
+    environments: list[dict[str, Any]] = []
+    runs = {}
+    for job, path in collected.finished:
+        found = _compact(json.loads((path / "provenance.json").read_text(encoding="utf-8")))
+        own = {name: found.pop(name) for name in ("started", "commit", "modified")}
+        if found not in environments:
+            environments.append(found)
+        runs[job.name] = {"seed": job.seed, **own, "environment": environments.index(found)}
+    return {"runs": runs, "environments": environments, "missing": collected.missing}
+
+
+def configurations(all_jobs: Iterable[Job]) -> dict[str, Any]:
+    """The first arm's whole configuration, and what each other arm has instead; seeds and steps apart."""
+    plain: dict[str, dict[str, Any]] = {}
+    steps: dict[str, int] = {}
+    for job in all_jobs:
+        sections = config_to_dict(job.config)
+        flat = {
+            f"{name}.{key}": entry for name, part in sections.items() if name != "preset" for key, entry in part.items()
+        }
+        plain.setdefault(job.arm, {key: entry for key, entry in flat.items() if key.removeprefix("run.") not in _OWN})
+        steps[job.arm] = job.config.run.total_steps
+    base = next(iter(plain.values()))
+    arms = {
+        arm: {name: own.get(name) for name in {**base, **own} if own.get(name) != base.get(name)}
+        for arm, own in plain.items()
+    }
+    return {"base": base, "arms": arms, "total_steps": steps}
+
+
+def write_study(
+    results: Path,
+    size: str,
+    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    about: Mapping[str, Any],
+) -> None:
+    """Writes NAME.csv for each table that has rows, each row with its size, and provenance.json.
+
+    Args:
+        results: where to; made if needed.
+        size: of the study.
+        tables: rows by name.
+        about: what was run and where; anything JSON can hold.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    for name, rows in tables.items():
+        if rows:
+            write_rows(results / f"{name}.csv", [{"size": size, **row} for row in rows])
+    described = {"size": size, **({"mark": MARKS[size]} if MARKS[size] else {}), **about}
+    write_atomically(results / "provenance.json", json.dumps(described, indent=1, default=_listed) + "\n")
+    print(f"tables: {results}")
+
+
+def save_figure(figure: Figure, path: Path, rows: Sequence[Mapping[str, str]], title: str = "") -> None:
+    """Saves a figure; what is not the full study is marked as such in its title.
+
+    Args:
+        figure: with a constrained layout.
+        path: of the PNG file.
+        rows: of the CSV it was drawn from, for its size.
+        title: above everything.
+    """
+    mark = MARKS.get(rows[0]["size"], rows[0]["size"])
+    text = "\n".join(part for part in (title, f"[{mark}]" if mark else "") if part)
+    if text:
+        figure.suptitle(text, fontsize=10, color="#b00000" if mark else "black")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png")
+    path.write_bytes(buffer.getvalue())
+    print(f"figure: {path}")
+
+
+def _compact(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's provenance without its command line, seed and the text of uncommitted changes."""
+    kept = {name: entry for name, entry in found.items() if name not in ("argv", "seed", "source")}
+    # A cache or a path of the machine at hand says nothing about what was computed.
+    kept["flags"] = {name: value for name, value in kept.get("flags", {}).items() if "CACHE" not in name}
+    source = found.get("source") or {}
+    return {**kept, "commit": source.get("commit"), "modified": bool(source.get("diff"))}
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

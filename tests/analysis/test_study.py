@@ -1,0 +1,169 @@
+"""What studies share: their runs are found or missed, aggregated by hand, marked by size; nothing is trained here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from gradweave.analysis.study import MARKS, Flags, chosen, collect, finished_run, folders, jobs, train, with_changes
+from gradweave.analysis.study_figures import draw_curves, draw_intervals
+from gradweave.analysis.study_tables import (
+    aggregate,
+    configurations,
+    improvements,
+    provenance,
+    save_figure,
+    write_study,
+)
+from gradweave.analysis.tables import learning_curve, read_rows
+from gradweave.training.config import Config
+from gradweave.training.errors import ConfigError
+from gradweave.training.run_folder import RunFolder
+
+ARMS = {"plain": {"meta.learned": ()}, "mix": {"meta.estimator": "window-mix"}}
+
+
+def planned(runs: Path, total_steps: int = 100):
+    return jobs(Config(), ARMS, (0, 7), total_steps, runs)
+
+
+def leave_run(job, *steps, evaluated=()):
+    """A run's folder as training would have left it."""
+    with RunFolder.create(job.config) as folder:
+        for step in steps:
+            row = {"step": step, "num_episodes": 1, "return": 1.0 * step}
+            folder.metrics.write(row | ({"evaluation/return": 2.0 * step} if step in evaluated else {}))
+    return folder.path
+
+
+def test_jobs_are_every_arm_with_every_seed(tmp_path):
+    found = planned(tmp_path)
+    assert [job.name for job in found] == ["plain-0", "mix-0", "plain-7", "mix-7"]
+    config = found[3].config
+    assert (config.run.seed, config.run.total_steps, config.meta.estimator) == (7, 100, "window-mix")
+    assert config.run.runs_dir == str(tmp_path / "mix-7")
+    assert with_changes(Config(), {"inner.discount": 0.5, "run.seed": 3}).inner.discount == 0.5
+
+
+def test_flags_choose_and_wrong_ones_are_refused(tmp_path):
+    assert [job.name for job in chosen(Flags(arms=("mix",), seeds=(7,)), planned(tmp_path))] == ["mix-7"]
+    with pytest.raises(ConfigError, match="did you mean 'plain'"):
+        chosen(Flags(arms=("plan",)), planned(tmp_path))
+    with pytest.raises(ConfigError, match="0, 7"):
+        chosen(Flags(seeds=(1,)), planned(tmp_path))
+
+
+def test_only_finished_runs_of_this_configuration_count(tmp_path, capsys):
+    plain, mix, again, other = planned(tmp_path)
+    leave_run(plain, 50, 100)
+    leave_run(mix, 50)
+    long = with_changes(again.config, {"run.total_steps": 500})
+    leave_run(again._replace(config=long), 100, 500)
+    leave_run(other._replace(config=with_changes(other.config, {"inner.discount": 0.5})), 100)
+    found = collect(planned(tmp_path))
+    assert [job.name for job, _ in found.finished] == ["plain-0", "plain-7"]
+    assert found.missing == ["mix-0", "mix-7"]
+    assert "mix-0, mix-7" in capsys.readouterr().err
+    assert finished_run(again._replace(config=long)) is not None
+
+
+def test_train_leaves_finished_runs_alone(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr("gradweave.analysis.study.run_or_continue", lambda config: started.append(config.run.runs_dir))
+    leave_run(planned(tmp_path)[0], 100)
+    train(Flags(), planned(tmp_path))
+    assert [Path(place).name for place in started] == ["mix-0", "plain-7", "mix-7"]
+    train(Flags(stage="tables"), planned(tmp_path))
+    assert len(started) == 3
+
+
+def test_a_longer_run_is_read_as_the_shorter_one(tmp_path):
+    path = leave_run(planned(tmp_path)[0], 60, 100, 120, 140, 200, evaluated=(60, 120, 200))
+    assert [row["step"] for row in learning_curve(path)] == [60, 100, 120, 140, 200]
+    assert [row["step"] for row in learning_curve(path, until=100)] == [60, 100, 120]
+
+
+def test_only_whole_studies_go_where_results_are_published():
+    assert folders("it", Flags()) == (Path("runs/it"), Path("results/it"))
+    assert folders("it", Flags(size="long")) == (Path("runs/it"), Path("results/it-long"))
+    for size in ("tiny", "quick"):
+        runs, results = folders("it", Flags(size=size))
+        assert runs.parts[:3] == results.parts[:3] == ("runs", "reproduce", f"it-{size}")
+    assert folders("it", Flags(results=Path("there")))[1] == Path("there")
+
+
+def test_aggregates_by_hand():
+    assert aggregate([]) == {"num_seeds": 0, "iqm": None, "low": None, "high": None}
+    assert aggregate([2.0]) == {"num_seeds": 1, "iqm": 2.0, "low": None, "high": None}
+    found = aggregate([0.0, 1.0, 2.0, 100.0])
+    assert (found["num_seeds"], found["iqm"]) == (4, 1.5)
+    assert found["low"] < 1.5 < found["high"]
+    rows = improvements({"a": [3.0, 2.0], "b": [1.0, 2.0], "one": [5.0]}, ["b", "none"])
+    assert [(row["arm"], row["reference"], row["probability"]) for row in rows] == [("a", "b", 0.875)]
+
+
+def test_tables_say_their_size_and_where_runs_came_from(tmp_path, capsys):
+    leave_run(planned(tmp_path / "runs")[0], 100)
+    found = collect(planned(tmp_path / "runs"))
+    about = {"configurations": configurations(planned(tmp_path / "runs")), **provenance(found)}
+    results = tmp_path / "results"
+    write_study(results, "quick", {"table": [{"arm": "plain", "value": np.float64(1.5)}], "empty": []}, about)
+    assert str(results) in capsys.readouterr().out
+    assert read_rows(results / "table.csv") == [{"size": "quick", "arm": "plain", "value": "1.5"}]
+    assert not (results / "empty.csv").exists()
+    written = json.loads((results / "provenance.json").read_text())
+    assert written["mark"] == MARKS["quick"]
+    assert written["missing"] == ["mix-0", "plain-7", "mix-7"]
+    assert set(written["runs"]) == {"plain-0"}
+    assert {"seed", "commit", "modified", "started", "environment"} == set(written["runs"]["plain-0"])
+    assert written["environments"][0]["versions"]["jax"]
+    assert written["configurations"]["arms"] == {
+        "plain": {},
+        "mix": {
+            "meta.learned": ["discount", "lambda_", "entropy_cost", "learning_rate"],
+            "meta.estimator": "window-mix",
+        },
+    }
+
+
+@pytest.mark.parametrize(("size", "marked"), [("full", False), ("quick", True), ("tiny", True)])
+def test_figures_of_less_than_the_study_are_marked(tmp_path, size, marked):
+    figure = Figure()
+    save_figure(figure, tmp_path / "figure.png", [{"size": size}], "a title")
+    text = figure.get_suptitle()
+    assert text.startswith("a title")
+    assert (size in text) == marked
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_curves_are_interquartile_means_with_gaps():
+    rows = [
+        {
+            "arm": "a",
+            "seed": str(seed),
+            "step": str(step),
+            "return": "" if step == 2 and seed == 1 else str(seed + step),
+        }
+        for seed in range(4)
+        for step in (1, 2, 3)
+    ]
+    axis = Figure().add_subplot()
+    draw_curves(axis, rows, "return", ["a", "absent"])
+    (line,) = axis.get_lines()
+    assert line.get_xdata().tolist() == [1, 3]
+    assert line.get_ydata().tolist() == [2.5, 4.5]
+    assert len(axis.collections) == 1
+
+
+def test_intervals_leave_a_place_for_what_is_missing():
+    rows = [
+        {"arm": "a", "iqm": "1", "low": "0.5", "high": "2"},
+        {"arm": "b", "iqm": "", "low": "", "high": ""},
+        {"arm": "c", "iqm": "3", "low": "", "high": ""},
+    ]
+    axis = Figure().add_subplot()
+    draw_intervals(axis, rows, "", "fruits")
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
+    assert [tuple(line.get_ydata()) for line in axis.get_lines()] == [(0,), (0, 0), (-2,)]
