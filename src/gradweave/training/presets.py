@@ -39,7 +39,12 @@ def _snake_6x6() -> Config:
     return Config(
         environment=EnvironmentConfig(num_rows=6, num_cols=6, time_limit=500, grid_only=True),
         network=NetworkConfig(
-            channels=(32, 32), strides=(2, 1), policy_layers=(64, 64), value_layers=(128, 128), shared_torso=False
+            channels=(32, 32),
+            strides=(2, 1),
+            policy_layers=(64, 64),
+            value_layers=(128, 128),
+            shared_torso=False,
+            outer_torso="own",
         ),
         inner=InnerConfig(
             num_envs=512,
