@@ -1,0 +1,267 @@
+"""Measures what multi-step meta-gradients cost, as ratios, and writes results/benchmarks/.
+
+    python benchmarks/run.py                 # everything, about half an hour on one core
+    python benchmarks/run.py --groups peers  # one table
+
+Everything that is compared takes turns in this one process. A row's ratio is the median over rounds of (its time) /
+(the group's base's time), per inner update, with quartiles. Groups: `windows` (modes by length of the window),
+`parameters` (modes by number of meta-parameters), `board` (Snake 12x12), `peers`, `seeds`, `floor`.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from peers import JUMANJI_SIZES, jumanji_a2c, torchopt_toy, weave_toy
+from timing import Program, alternate, spread
+from variants import MODES, agent_for, configured, forward_passes, meta_step, naive_meta_step, seeds_in_one_program
+
+from gradweave.analysis.study import TINY_SNAKE
+from gradweave.analysis.tables import write_rows
+from gradweave.training.build import init_state
+from gradweave.training.presets import preset
+from gradweave.training.provenance import collect_provenance
+from gradweave.training.runtime import describe_devices, enable_compilation_cache, usable_cores
+
+SMALL: Final = {
+    "environment.num_rows": 6,
+    "environment.num_cols": 6,
+    "inner.num_envs": 256,
+    "inner.num_steps": 5,
+}
+"""Snake 6x6, 256 environments x 5 steps, with the network of the presets."""
+WINDOWS, PARAMETERS = (1, 2, 5, 10, 20, 50), (1, 2, 4, 8)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    groups: tuple[str, ...] = ("windows", "parameters", "board", "peers", "seeds", "floor")
+    rounds: int = 11
+    results: Path = Path("results/benchmarks")
+    smallest: bool = False
+    """Tiny sizes, which show that everything runs and nothing else."""
+
+
+def ratios(programs: dict[str, Program], base: str, rounds: int) -> Iterator[Row]:
+    """One row for each program: its ratio to the base, and its temporary memory."""
+    seconds = alternate(programs, rounds)
+    unit = {name: seconds[name] / program.calls_per_unit for name, program in programs.items()}
+    for name, program in programs.items():
+        ratio = spread(unit[name] / unit[base])
+        yield {
+            "program": name,
+            "base": base,
+            "ratio": ratio.median,
+            "low": ratio.low,
+            "high": ratio.high,
+            "temporary_megabytes": program.peak_bytes / 1e6,
+            "rounds": rounds,
+        }
+
+
+def windows(options: Options) -> list[Row]:
+    """Modes by the length of the window, four meta-parameters; one window length is timed after another."""
+    rows = []
+    sizes = _shrunk(SMALL, options)
+    plain = meta_step(sizes, 0, 10)
+    for length in (1, 2) if options.smallest else WINDOWS:
+        programs = {"plain": plain, **{mode: meta_step(sizes, 4, length, mode) for mode in MODES}}
+        programs["jax.grad of the loop"] = naive_meta_step(sizes, 4, length)
+        rows += [{"num_inner_steps": length, **row} for row in ratios(programs, "plain", options.rounds)]
+    return rows
+
+
+def parameters(options: Options) -> list[Row]:
+    """Modes by the number of meta-parameters, ten inner steps."""
+    rows = []
+    sizes = _shrunk(SMALL, options)
+    length = 2 if options.smallest else 10
+    plain = meta_step(sizes, 0, length)
+    for count in (1, 8) if options.smallest else PARAMETERS:
+        programs = {"plain": plain, **{mode: meta_step(sizes, count, length, mode) for mode in MODES}}
+        rows += [{"meta_parameters": count, **row} for row in ratios(programs, "plain", options.rounds)]
+    return rows
+
+
+def board(options: Options) -> list[Row]:
+    """Modes on Snake 12x12 as in the presets: 64 environments x 5 steps, five inner steps, four meta-parameters."""
+    sizes = _shrunk({}, options)
+    programs = {"plain": meta_step(sizes, 0, 5), **{mode: meta_step(sizes, 4, 5, mode) for mode in MODES}}
+    programs["jax.grad of the loop"] = naive_meta_step(sizes, 4, 5)
+    return list(ratios(programs, "plain", options.rounds))
+
+
+def peers(options: Options) -> list[Row]:
+    """Environment steps a second over those of Jumanji's trainer; meta-gradients a second over TorchOpt's."""
+    rows: list[Row] = []
+    try:
+        theirs, steps = jumanji_a2c()
+    except ImportError as error:
+        rows.append({"program": "jumanji", "left_out": str(error)})
+    else:
+        sizes = _shrunk(JUMANJI_SIZES, options) if options.smallest else JUMANJI_SIZES
+        ours = {
+            "plain": meta_step(sizes, 0, 5),
+            "self-tuning, L = 5, four meta-parameters": meta_step(sizes, 4, 5),
+        }
+        seconds = alternate({"jumanji": theirs, **ours}, max(2, options.rounds // 2))
+        batch = configured(sizes).inner
+        per_step = {"jumanji": seconds["jumanji"] / steps}
+        for name, program in ours.items():
+            per_step[name] = seconds[name] / program.calls_per_unit / (batch.num_envs * batch.num_steps)
+        for name, values in per_step.items():
+            faster = spread(per_step["jumanji"] / values)
+            rows.append(
+                {
+                    "program": name,
+                    "base": "Jumanji's A2C trainer",
+                    "times_faster": faster.median,
+                    "low": faster.low,
+                    "high": faster.high,
+                    "rounds": len(values),
+                }
+            )
+    for length in (1, 10):
+        rows += _toy_rows(length, options)
+    return rows
+
+
+def _toy_rows(length: int, options: Options) -> list[Row]:
+    try:
+        theirs, ours = torchopt_toy(length), weave_toy(length)
+    except ImportError as error:
+        return [{"program": "torchopt", "left_out": str(error)}]
+    np.testing.assert_allclose(ours(), theirs(), rtol=1e-4, atol=1e-7)  # the same number, or nothing is compared
+    seconds = alternate({"torchopt": _silent(theirs), "gradweave": _silent(ours)}, 5 * options.rounds)
+    faster = spread(seconds["torchopt"] / seconds["gradweave"])
+    return [
+        {
+            "program": f"discount toy, {length} updates",
+            "base": "TorchOpt",
+            "times_faster": faster.median,
+            "low": faster.low,
+            "high": faster.high,
+            "rounds": 5 * options.rounds,
+        }
+    ]
+
+
+def _silent(function: Callable[[], Any]) -> Callable[[], None]:
+    def call() -> None:
+        function()
+
+    return call
+
+
+def seeds(options: Options) -> list[Row]:
+    """Four seeds in one program, mapped one after another or vectorised, over one seed, per environment step."""
+    sizes = _shrunk({}, options)
+    programs = {"one seed": meta_step(sizes, 4, 5)}
+    for how in ("map", "vmap"):
+        programs[f"4 seeds, {how}"] = seeds_in_one_program(sizes, 4, 5, 4, how)
+    return list(ratios(programs, "one seed", options.rounds))
+
+
+def floor(options: Options) -> list[Row]:
+    """Acting alone over plain learning, and arithmetic achieved against a large product of matrices."""
+    rows = []
+    for name, sizes in (("6x6", _shrunk(SMALL, options)), ("12x12", _shrunk({}, options))):
+        programs = {
+            "plain": meta_step(sizes, 0, 5),
+            "acting only": forward_passes(sizes, 5),
+            "mixed": meta_step(sizes, 4, 5),
+        }
+        seconds = alternate({**programs, "matrix product": _product()}, options.rounds)
+        peak = 2 * 1024**3 / seconds["matrix product"]
+        acting, forward = _forward_flops(sizes)
+        steps = agent_for(sizes, 0, 5)[0].steps_per_rollout
+        # By counting: acting, then 3 passes for a gradient, and 8 more for its derivative in one direction and back.
+        for program, passes in (("acting only", 0), ("plain", 3), ("mixed", 11)):
+            unit = seconds[program] / 5
+            achieved = (acting + passes * forward) * steps / unit
+            ratio, share = spread(unit / (seconds["plain"] / 5)), spread(achieved / peak)
+            rows.append(
+                {
+                    "board": name,
+                    "program": program,
+                    "base": "plain",
+                    "ratio": ratio.median,
+                    "low": ratio.low,
+                    "high": ratio.high,
+                    "passes_beside_acting": passes,
+                    "share_of_peak": share.median,
+                    "rounds": options.rounds,
+                }
+            )
+    return rows
+
+
+def _product() -> Callable[[], None]:
+    matrix = jnp.ones((1024, 1024), jnp.float32)
+    product = jax.jit(lambda matrix: matrix @ matrix)
+    return lambda: product(matrix).block_until_ready()  # type: ignore[no-any-return]
+
+
+def _forward_flops(sizes: dict[str, Any]) -> tuple[float, float]:
+    """Floating-point operations of one pass on one observation, by the compiler's count: (policy, policy and value)."""
+    agent, config = agent_for(sizes, 0, 1)
+    state = jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(0))
+
+    def outputs(params: Any, observations: Any) -> Any:
+        return jax.vmap(lambda observation: agent.apply(params, observation, None))(observations)
+
+    def count(function: Callable[..., Any]) -> float:
+        compiled = jax.jit(function).lower(state.learner.params, state.rollout.observation).compile()
+        return float(compiled.cost_analysis()["flops"]) / config.inner.num_envs
+
+    return count(lambda *args: outputs(*args).logits), count(lambda *args: outputs(*args)[:2])
+
+
+def _shrunk(sizes: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    tiny = {**TINY_SNAKE, "inner.microbatches": 1} if options.smallest else {}
+    return {**sizes, **{name: value for name, value in tiny.items() if not name.startswith(("run.", "meta."))}}
+
+
+GROUPS: Final = {group.__name__: group for group in (windows, parameters, board, peers, seeds, floor)}
+
+
+def main(options: Options) -> None:
+    """Runs the groups one after another; a group's table is written as soon as it is there."""
+    enable_compilation_cache()
+    unknown = [group for group in options.groups if group not in GROUPS]
+    if unknown:
+        raise SystemExit(f"unknown groups {unknown}; there are {', '.join(GROUPS)}")
+    options.results.mkdir(parents=True, exist_ok=True)
+    for group in options.groups:
+        rows = GROUPS[group](options)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        write_rows(options.results / f"{group}.csv", [{name: row.get(name) for name in columns} for row in rows])
+        about = {"options": dataclasses.asdict(options) | {"results": None}, **_origin()}
+        (options.results / f"{group}.json").write_text(json.dumps(about, indent=1) + "\n")
+        print(f"\n{group}: {GROUPS[group].__doc__}")
+        for row in rows:
+            print("  " + "  ".join(f"{name} {_short(value)}" for name, value in row.items() if value is not None))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _origin() -> dict[str, Any]:
+    collected = collect_provenance(preset("quick"))
+    kept = ("started", "source", "python", "platform", "versions", "flags")
+    return {**{name: collected[name] for name in kept}, "cores": usable_cores(), **describe_devices()}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

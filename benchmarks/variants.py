@@ -1,0 +1,155 @@
+"""The programs that are compared: whole meta-steps of the public agent, and the loop as it is usually written."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from timing import Program
+
+from gradweave.agents import SelfTuning, actor_critic, bundled_apply, inner_optimizer, parameter_groups
+from gradweave.core import ForwardMode, MixedMode, Positive, ReverseMode, constrain, unconstrain
+from gradweave.core.bijectors import split_learned
+from gradweave.training.build import build_agent, init_state
+from gradweave.training.config import Config
+from gradweave.training.presets import preset
+
+__all__ = [
+    "LEARNED",
+    "MODES",
+    "agent_for",
+    "configured",
+    "forward_passes",
+    "meta_step",
+    "naive_meta_step",
+    "seeds_in_one_program",
+]
+
+MODES = {
+    "mixed": MixedMode(),
+    "reverse": ReverseMode(),
+    "reverse-remat": ReverseMode("step"),
+    "forward": ForwardMode(),
+}
+LEARNED: Mapping[int, tuple[str, ...]] = {
+    0: (),
+    1: ("discount",),
+    2: ("discount", "lambda_"),
+    4: ("discount", "lambda_", "entropy_cost", "learning_rate"),
+    8: ("discount", "lambda_", "entropy_cost", "value_cost", "learning_rate"),  # with four rates: see _with_four_rates
+}
+
+
+def configured(changes: Mapping[str, Any]) -> Config:
+    """The `quick` preset with changes, as section.field -> value."""
+    config = preset("quick")
+    for name, value in changes.items():
+        section, field = name.split(".")
+        part = dataclasses.replace(getattr(config, section), **{field: value})
+        config = dataclasses.replace(config, **{section: part})
+    return config
+
+
+def agent_for(changes: Mapping[str, Any], num_learned: int, num_updates: int) -> tuple[SelfTuning, Config]:
+    """The agent that learns so many meta-parameters (0, 1, 2, 4 or 8) over windows of so many updates."""
+    given = {"meta.learned": LEARNED[num_learned], "meta.num_inner_steps": num_updates, **changes}
+    config = configured(given)
+    agent = build_agent(config)
+    return (_with_four_rates(agent, config) if num_learned == 8 else agent), config
+
+
+def meta_step(changes: Mapping[str, Any], num_learned: int, num_updates: int, mode: str = "mixed") -> Program:
+    """One whole meta-step (rollouts, updates, meta-gradient, move); plain learning when nothing is learned."""
+    agent, config = agent_for(changes, num_learned, num_updates)
+    agent = dataclasses.replace(agent, mode=MODES[mode])
+    return Program(lambda state: agent.step(state), _start(agent, config), num_updates)
+
+
+def forward_passes(changes: Mapping[str, Any], num_updates: int) -> Program:
+    """Acting alone: rollouts without any update, the one forward pass on every observation that cannot be avoided."""
+    agent, config = agent_for(changes, 0, num_updates)
+    state = _start(agent, config)
+
+    def act(running: Any, key: Any) -> tuple[Any, Any]:
+        running, batch, _ = agent.collect(state.learner.params, state.raw, running, key=key)
+        return running, batch.trajectory.rewards.sum()
+
+    def run(carry: Any) -> tuple[Any, Any]:
+        running, key = carry
+        key, used = jax.random.split(key)
+        running, rewards = jax.lax.scan(act, running, jax.random.split(used, num_updates))
+        return (running, key), rewards
+
+    return Program(run, (state.rollout, state.key), num_updates)
+
+
+def naive_meta_step(changes: Mapping[str, Any], num_learned: int, num_updates: int) -> Program:
+    """The same meta-step as everyone writes it: `jax.grad` of a loop that acts, updates and judges.
+
+    The gradient is that of the agent with a uniform mix of horizons; tests/test_benchmarks.py compares the two.
+    """
+    agent, config = agent_for(changes, num_learned, num_updates)
+    problem, weight = agent.problem, 1.0 / num_updates
+
+    def loss(learned: Any, fixed: Any, state: Any) -> tuple[Any, Any]:
+        eta = constrain(eqx.combine(learned, fixed), agent.spec)
+
+        def update(carry: Any, key: Any) -> tuple[Any, Any]:
+            learner, running, batch, total = carry
+            learner, _ = problem.update(learner, eta, batch)
+            running, batch, _ = agent.collect(learner.params, state.raw, running, key=key)
+            judged, _ = problem.outer_loss(learner, batch)
+            return (learner, running, batch, total + weight * judged), None
+
+        key, used = jax.random.split(state.key)
+        start = (state.learner, state.rollout, state.batch, jnp.zeros(()))
+        (learner, running, batch, total), _ = jax.lax.scan(update, start, jax.random.split(used, num_updates))
+        return total, state._replace(learner=learner, rollout=running, batch=batch, key=key)
+
+    def step(state: Any) -> tuple[Any, Any]:
+        learned, fixed = split_learned(state.raw, agent.spec)
+        grad, state = jax.grad(loss, has_aux=True)(learned, fixed, state)
+        changes, meta_state = agent.meta_optimizer.update(grad, state.meta_optimizer_state)
+        return state._replace(raw=eqx.apply_updates(state.raw, changes), meta_optimizer_state=meta_state), grad
+
+    return Program(step, _start(agent, config), num_updates)
+
+
+def seeds_in_one_program(
+    changes: Mapping[str, Any], num_learned: int, num_updates: int, num_seeds: int, how: str
+) -> Program:
+    """Meta-steps of several seeds along a leading axis: one after another ("map") or vectorised ("vmap")."""
+    agent, config = agent_for(changes, num_learned, num_updates)
+    keys = jax.random.split(jax.random.key(config.run.seed), num_seeds)
+    state = jax.jit(jax.vmap(lambda key: init_state(agent, config, key=key)))(keys)
+
+    def step(state: Any) -> Any:
+        one = lambda state: agent.step(state)  # noqa: E731 - a bound method of a module with arrays cannot be hashed
+        return jax.lax.map(one, state) if how == "map" else jax.vmap(one)(state)
+
+    return Program(step, state, num_updates * num_seeds)
+
+
+def _start(agent: SelfTuning, config: Config) -> Any:
+    return jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(config.run.seed))
+
+
+def _with_four_rates(agent: SelfTuning, config: Config) -> SelfTuning:
+    """Eight meta-parameters: four learning rates beside discount, lambda, entropy cost and value cost."""
+    params = jax.eval_shape(lambda key: init_state(agent, config, key=key), jax.random.key(0)).learner.params
+    heads = {"policy_head": "policy", "value_head": "value", "outer_head": "outer"}
+    inner = config.inner
+    objective = agent.objective
+    problem = actor_critic(
+        bundled_apply,
+        inner_optimizer(inner.optimizer, eps=inner.eps, eps_root=inner.eps_root),
+        objective,
+        learning_rate_groups=parameter_groups(params, heads, default="torso"),
+        critic_apart=config.critic_apart,
+    )
+    rates = dict.fromkeys((*heads.values(), "torso"), jnp.asarray(inner.learning_rate))
+    spec = agent.spec._replace(learning_rate=dict.fromkeys(rates, Positive()))
+    eta = constrain(agent.initial_raw, agent.spec)._replace(learning_rate=rates)
+    return dataclasses.replace(agent, problem=problem, spec=spec, initial_raw=unconstrain(eta, spec))

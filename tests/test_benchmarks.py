@@ -1,0 +1,70 @@
+"""What the benchmarks compare is the same work: the naive loop's gradient, seeds along an axis, the toy's closed form."""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import peers
+import variants
+from timing import alternate, spread
+
+from gradweave.analysis.study import TINY_SNAKE
+
+SIZES = {name: value for name, value in TINY_SNAKE.items() if not name.startswith(("run.", "meta."))}
+
+
+def test_ratios_are_of_calls_in_the_same_round() -> None:
+    calls: list[str] = []
+    programs = {name: lambda name=name: calls.append(name) for name in ("one", "two")}
+    seconds = alternate(programs, 3, least_seconds=0.0)
+    assert {name: len(values) for name, values in seconds.items()} == {"one": 3, "two": 3}
+    rounds = np.array(calls[4:]).reshape(3, 2)
+    assert all(set(pair) == {"one", "two"} for pair in rounds)
+    assert spread([4.0, 1.0, 2.0, 3.0, 5.0]) == (3.0, 2.0, 4.0)
+
+
+@pytest.mark.slow
+def test_the_naive_loop_takes_the_same_meta_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {}
+
+    class Once:
+        """Runs the function once instead of compiling a donated program."""
+
+        def __init__(self, function, state, calls_per_unit):
+            taken["result"] = jax.jit(function)(state)
+
+    monkeypatch.setattr(variants, "Program", Once)
+    variants.naive_meta_step(SIZES, 4, 2)
+    naive = taken["result"][1]
+    agent, config = variants.agent_for(SIZES, 4, 2)
+    state = variants._start(agent, config)
+    # The agent draws its window's keys as the loop does: both split the state's key once.
+    metrics = jax.jit(lambda state: agent.step(state))(state)[1]
+    for name in variants.LEARNED[4]:
+        np.testing.assert_allclose(getattr(naive, name), getattr(metrics.grad, name), rtol=1e-8)
+        assert getattr(naive, name) != 0
+
+
+def test_the_toy_is_a_discount_learned_through_one_update() -> None:
+    gradient = peers.weave_toy(1)()
+    # One step of SGD from 0 moves the values to G/10; the outer error is then a quadratic in the discounts.
+    rewards = peers._toy_rewards(1)
+
+    def backup(rewards, discounts):
+        returns = [rewards[-1]]
+        for reward, discount in zip(rewards[-2::-1], discounts[::-1], strict=True):
+            returns.append(reward + discount * returns[-1])
+        return np.array(returns[::-1], np.float64)
+
+    def outer(raw):
+        values = 0.1 * backup(rewards[0], 1 / (1 + np.exp(-raw)))
+        return np.mean((values - backup(rewards[1], np.ones(9))) ** 2)
+
+    step = 1e-5
+    slopes = [(outer(step * unit) - outer(-step * unit)) / (2 * step) for unit in np.eye(9)]
+    np.testing.assert_allclose(gradient, slopes, rtol=1e-4)
