@@ -59,9 +59,15 @@ def table_rows(found: Sequence[tuple[Job, Path]], planned: Sequence[Job]) -> lis
         own = by_arm.get(arm, {})
         way, delay = parts(arm)
         missing = " ".join(str(job.seed) for job in planned if job.arm == arm and job.seed not in own)
-        for score in dict.fromkeys(name for one in own.values() for name in one):
+        for score in dict.fromkeys(name for one in own.values() for name in one) or ("final_discount",):
             values = [one[score] for one in own.values()]
-            known = {"arm": arm, "way": way, "delay": delay, "score": score, "mean": float(np.mean(values))}
+            known = {
+                "arm": arm,
+                "way": way,
+                "delay": delay,
+                "score": score,
+                "mean": float(np.mean(values)) if values else None,
+            }
             rows.append({**known, **aggregate(values), "threshold": threshold(delay), "missing_seeds": missing})
     return rows
 

@@ -102,6 +102,7 @@ def test_samples_are_meta_gradients_of_their_windows(subject, samples):
         assert np.abs(found[name]).max() > 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_measurement_goes_on_and_more_samples_begin_with_fewer(subject, samples):
     kept = []
     options = {**OPTIONS, "num_samples": 3}
@@ -118,6 +119,7 @@ def test_an_interrupted_measurement_goes_on_and_more_samples_begin_with_fewer(su
         measure_agent(*subject, key=jax.random.key(7), known=kept[-1][:, :2], **OPTIONS)
 
 
+@pytest.mark.slow
 def test_batches_of_another_size(subject, samples):
     agent, state = subject
     same = measure_agent(*with_num_envs(agent, state, 3), key=jax.random.key(7), **OPTIONS)

@@ -97,6 +97,7 @@ def test_what_cannot_be_measured_is_refused(spec, num_samples):
         measure_problem(PROBLEM, start, spec, STATE, draw, key=jax.random.key(0), num_samples=num_samples)
 
 
+@pytest.mark.slow
 def test_the_closed_form_of_the_noisy_quadratic(monkeypatch):
     """Against 20,000 samples: means within four standard errors, covariances within a few per cent."""
     monkeypatch.syspath_prepend(STUDY)

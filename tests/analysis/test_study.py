@@ -128,6 +128,12 @@ def test_tables_say_their_size_and_where_runs_came_from(tmp_path, capsys):
     }
 
 
+def test_nothing_finished_is_no_study(tmp_path):
+    with pytest.raises(ConfigError, match="--stage all"):
+        write_study(tmp_path / "results", "full", {"curves": [], "table": [{"arm": "plain"}]}, {})
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize(("size", "marked"), [("full", False), ("quick", True), ("tiny", True)])
 def test_figures_of_less_than_the_study_are_marked(tmp_path, size, marked):
     figure = Figure()

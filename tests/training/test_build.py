@@ -48,6 +48,18 @@ def test_estimators_by_name(estimator: str, kind: type, mode: type) -> None:
     assert len(np.unique(metrics.eta.discount)) == 3
 
 
+def test_a_constant_inside_the_root_floors_the_meta_optimisers_steps() -> None:
+    gradient = build_agent(config_with()).initial_raw._replace(discount=jax.numpy.asarray(1e-6))
+    moves = []
+    for eps_root in (0.0, 1e-8):
+        optimizer = build_agent(config_with(eps_root=eps_root, learning_rate=0.1)).meta_optimizer
+        with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
+            updates, _ = optimizer.update(gradient, optimizer.init(gradient))
+        moves.append(float(updates.discount))
+    assert moves[0] == pytest.approx(-0.1, rel=0.02)  # Adam's first step is the learning rate whatever the gradient
+    assert moves[1] == pytest.approx(-0.1 * 1e-6 / 1.0005e-4, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("meta", "field"),
     [
@@ -56,6 +68,8 @@ def test_estimators_by_name(estimator: str, kind: type, mode: type) -> None:
         ({"estimator": "trace", "trace_decay": 1.5}, "meta.trace_decay"),
         ({"estimator": "bootstrapped", "target_steps": 4}, "meta.target_steps"),
         ({"estimator": "random-truncation", "follow_probability": 0.0}, "meta.follow_probability"),
+        ({"eps_root": -1e-8}, "meta.eps_root"),
+        ({"eps_root": 1e-8, "optimizer": "sgd"}, "meta.eps_root"),
     ],
 )
 def test_what_does_not_fit_is_named(meta: dict[str, Any], field: str) -> None:

@@ -17,6 +17,7 @@ from gradweave.analysis.study import MARKS, Collected, Job
 from gradweave.analysis.tables import write_rows
 from gradweave.training.config import Config
 from gradweave.training.config_file import config_to_dict
+from gradweave.training.errors import ConfigError
 from gradweave.training.metrics import write_atomically
 from gradweave.training.provenance import collect_provenance
 
@@ -99,12 +100,19 @@ def write_study(
 ) -> None:
     """Writes NAME.csv for each table that has rows, each row with its size, and provenance.json.
 
+    The first table is what figures are drawn from: without it there is nothing to write.
+
     Args:
         results: where to; made if needed.
         size: of the study.
         tables: rows by name.
         about: what was run and where; anything JSON can hold.
+
+    Raises:
+        ConfigError: the first table is empty, because nothing has been finished yet.
     """
+    if not next(iter(tables.values()), ()):
+        raise ConfigError("--stage", "tables", "runs of which at least one is finished", "start it with --stage all")
     results.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
         if rows:

@@ -85,7 +85,6 @@ class _Asked(NamedTuple):
 
 
 def _measure(flags: _Flags, asked: _Asked) -> None:
-    import jax
 
     from gradweave.agents import named_leaves
     from gradweave.analysis.batch_sizes import batch_size_rows, write_batch_sizes
@@ -96,7 +95,6 @@ def _measure(flags: _Flags, asked: _Asked) -> None:
     from gradweave.training.runtime import describe_devices, enable_compilation_cache
 
     enable_compilation_cache()
-    jax.config.update("jax_threefry_partitionable", True)  # sample i does not depend on how many are drawn
     loaded = read_agent(flags.run, flags.step, _say)
     start = time.monotonic()
     samples = _sampled(flags, asked, loaded.agent, loaded.state, loaded.step)
