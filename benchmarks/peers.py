@@ -107,7 +107,7 @@ def weave_toy(num_updates: int) -> Callable[[], np.ndarray]:
     learner = gw.GradientLearner(
         lambda values, eta, rewards: backup(rewards, eta), loss, optax.identity(), lambda eta: 0.5, outer_loss
     )
-    rewards = jnp.asarray(_toy_rewards(num_updates))
+    rewards = jnp.asarray(_toy_rewards(num_updates), float)
     raw = jnp.zeros(TOY_STATES - 1)
 
     @jax.jit

@@ -101,7 +101,7 @@ def naive_meta_step(changes: Mapping[str, Any], num_learned: int, num_updates: i
             learner, _ = problem.update(learner, eta, batch)
             running, batch, _ = agent.collect(learner.params, state.raw, running, key=key)
             judged, _ = problem.outer_loss(learner, batch)
-            return (learner, running, batch, total + weight * judged), None
+            return (learner, running, batch, total + weight * judged.astype(total.dtype)), None
 
         key, used = jax.random.split(state.key)
         start = (state.learner, state.rollout, state.batch, jnp.zeros(()))
@@ -111,7 +111,8 @@ def naive_meta_step(changes: Mapping[str, Any], num_learned: int, num_updates: i
     def step(state: Any) -> tuple[Any, Any]:
         learned, fixed = split_learned(state.raw, agent.spec)
         grad, state = jax.grad(loss, has_aux=True)(learned, fixed, state)
-        changes, meta_state = agent.meta_optimizer.update(grad, state.meta_optimizer_state)
+        with jax.numpy_dtype_promotion("standard"):  # optax multiplies integer counts with floats
+            changes, meta_state = agent.meta_optimizer.update(grad, state.meta_optimizer_state)
         return state._replace(raw=eqx.apply_updates(state.raw, changes), meta_optimizer_state=meta_state), grad
 
     return Program(step, _start(agent, config), num_updates)

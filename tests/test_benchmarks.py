@@ -1,4 +1,4 @@
-"""What the benchmarks compare is the same work: the naive loop's gradient, seeds along an axis, the toy's closed form."""
+"""What the benchmarks compare is the same work: the naive loop takes the agent's gradient, the toy is what it says."""
 
 import sys
 from pathlib import Path
