@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
         "outer": {"kl_cost": 0.5, "standardize_advantages": True},
     },
     "trace": {"meta": {"estimator": "trace"}, "network": {"condition_on_eta": True}},
+    "parts": {"meta": {"weights": "geometric"}, "inner": {"microbatches": 2}},
     "adaptive": {"meta": {"estimator": "adaptive-mix"}, "inner": {"optimizer": "rmsprop"}},
     "bootstrapped": {"meta": {"estimator": "bootstrapped", "target_steps": 2}, "inner": {"max_grad_norm": 0.5}},
     "random": {

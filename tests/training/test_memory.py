@@ -20,7 +20,17 @@ from gradweave.training.run_folder import RunFolder
 from .material import run, small
 
 MIB = 2**20
-SIZES = Sizes(10 * MIB, 5 * MIB, 20 * MIB, num_inner_steps=4, records_states=True, keeps_activations=False)
+SIZES = Sizes(
+    learner=10 * MIB,
+    gradient=5 * MIB,
+    batch=20 * MIB,
+    num_steps=MIB // 64,
+    num_inner_steps=4,
+    keeps_batches=True,
+    records_states=True,
+    keeps_activations=False,
+    in_parts=False,
+)
 
 
 def forecast(*, limit: int = 1000, available: int = 900, **changes: Any) -> Forecast:
@@ -51,6 +61,12 @@ def test_advice_is_worked_out() -> None:
     assert found.advice().startswith("half of --inner.num-envs would need about 245 MiB")
     kept = forecast(sizes=SIZES._replace(keeps_activations=True))
     assert kept.halved("num_inner_steps") < found.halved("num_inner_steps")
+    parts = forecast(sizes=SIZES._replace(in_parts=True))
+    # The batches of four updates, four more at hand, and 256 bytes a step.
+    assert parts.halved("num_envs") == (410 - (8 * 20 + 4) // 2) * MIB
+    assert forecast(sizes=SIZES._replace(in_parts=True, keeps_activations=True)).halved("num_envs") == (410 - 165) * MIB
+    plain = forecast(sizes=SIZES._replace(keeps_batches=False, records_states=False))
+    assert plain.halved("num_inner_steps") == plain.total
     single = forecast(sizes=SIZES._replace(num_inner_steps=1))
     assert "num-inner-steps" not in single.advice()
 

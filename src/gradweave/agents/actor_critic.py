@@ -31,7 +31,7 @@ from gradweave.agents.experience import (
     split_environments,
 )
 from gradweave.agents.objectives import OuterObjective, outer_actor_critic_loss
-from gradweave.core import GradientLearner, LearnerState
+from gradweave.core import GradientLearner
 from gradweave.envs import ONE_DEVICE, DeviceAxis, Observation
 from gradweave.rl import ActorCriticNetwork, NetworkOutput, Trajectory, value_loss
 
@@ -103,17 +103,8 @@ def actor_critic(
     Raises:
         ValueError: `targets` is neither of the two, or the outer loss would differentiate a critic apart.
     """
-    if targets not in ("differentiated", "stopped"):
-        raise ValueError(
-            f'actor_critic(targets={targets!r}): accepted are "differentiated", which is right, and "stopped", for '
-            "comparison with published code."
-        )
     outer = OuterObjective() if outer is None else outer
-    if critic_apart and outer.value_cost != 0:
-        raise ValueError(
-            f"actor_critic(critic_apart=True) leaves the outer critic out of the meta-gradient, but the outer loss "
-            f"differentiates it with value_cost={outer.value_cost}: set that to 0, or critic_apart to False."
-        )
+    _check_options(targets, outer, critic_apart=critic_apart)
 
     def forward(params: PyTree, batch: Experience) -> Outputs:
         return evaluate_network(apply, axis.varying(params), batch)
@@ -142,19 +133,29 @@ def actor_critic(
             return eta.learning_rate
         return jax.tree.map(lambda name: eta.learning_rate[name], learning_rate_groups)
 
-    def outer_loss(state: LearnerState, batch: Experience) -> tuple[Array, dict[str, Array]]:
-        return outer_actor_critic_loss(state.params, batch, outer, axis)
-
     return GradientLearner(
         targets_of,
         loss,
         optimizer,
         learning_rate,
-        outer_loss,
+        lambda state, batch: outer_actor_critic_loss(state.params, batch, outer, axis),
         forward=forward,
         companion_loss=companion_loss if critic_apart else None,
         microbatches=None if num_microbatches == 1 else lambda batch: split_environments(batch, num_microbatches),
     )
+
+
+def _check_options(targets: str, outer: OuterObjective, *, critic_apart: bool) -> None:
+    if targets not in ("differentiated", "stopped"):
+        raise ValueError(
+            f'actor_critic(targets={targets!r}): accepted are "differentiated", which is right, and "stopped", for '
+            "comparison with published code."
+        )
+    if critic_apart and outer.value_cost != 0:
+        raise ValueError(
+            f"actor_critic(critic_apart=True) leaves the outer critic out of the meta-gradient, but the outer loss "
+            f"differentiates it with value_cost={outer.value_cost}: set that to 0, or critic_apart to False."
+        )
 
 
 def parameter_groups(params: PyTree, groups: Mapping[str, str], *, default: str) -> PyTree:

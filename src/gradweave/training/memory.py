@@ -5,7 +5,8 @@ outputs share with arguments. Training holds little else: an evaluation needs le
 
 What a smaller setting would take is worked out from the same account. The learner's states and gradients that a window
 records do not grow with the batch, and their sizes are known; whatever else there is (batches, activations) grows with
-the environments and steps. tests/training/test_memory.py compares these predictions with what is compiled then.
+the environments and steps. Where a batch is worked on in parts, the activations are those of one part, and only what is
+kept of whole batches grows. tests/training/test_memory.py compares these predictions with what is compiled then.
 """
 
 import contextlib
@@ -23,6 +24,8 @@ from gradweave.training.host_memory import HostMemory, host_memory
 
 __all__ = ["Forecast", "Sizes", "explaining", "forecast_memory", "num_bytes"]
 
+_STEP_BYTES = 256  # noise, values, targets and the like of one environment's step, beside its experience
+_BATCHES = 4  # at hand beside those of the window: the newest, the one being collected, both in parts
 _NEAR = 0.8  # of what is free; allocators and other programs need some, too
 
 
@@ -33,17 +36,23 @@ class Sizes(NamedTuple):
         learner: parameters and inner optimiser.
         gradient: an inner gradient.
         batch: one rollout's experience.
+        num_steps: steps of all environments in it; a count, not bytes.
         num_inner_steps: L.
+        keeps_batches: whether a window's batches are all kept, for the meta-gradient.
         records_states: whether the learner's states and gradients are kept for every update (mixed mode).
         keeps_activations: whether the activations of all updates are (reverse mode that recomputes nothing).
+        in_parts: whether a batch is worked on in parts of a given size.
     """
 
     learner: int
     gradient: int
     batch: int
+    num_steps: int
     num_inner_steps: int
+    keeps_batches: bool
     records_states: bool
     keeps_activations: bool
+    in_parts: bool
 
     @staticmethod
     def of(agent: SelfTuning, state: SelfTuningState) -> "Sizes":
@@ -53,10 +62,26 @@ class Sizes(NamedTuple):
             learner=num_bytes(state.learner),
             gradient=num_bytes(state.learner.params),
             batch=num_bytes(state.batch) // agent.environment.axis.size,
+            num_steps=state.batch.trajectory.rewards.size // agent.environment.axis.size,
             num_inner_steps=agent.num_inner_steps,
+            keeps_batches=agent.learns,
             records_states=agent.learns and isinstance(mode, MixedMode | ReverseMode),
             keeps_activations=agent.learns and isinstance(mode, ReverseMode) and mode.remat == "none",
+            in_parts=agent.problem.microbatches is not None,
         )
+
+    @property
+    def recorded(self) -> int:
+        """What a window records of the learner."""
+        return self.num_inner_steps * (self.learner + self.gradient) if self.records_states else 0
+
+    def growing(self, total: int) -> int:
+        """What of `total` grows with environments and steps."""
+        growing = max(0, total - self.recorded - 2 * self.learner)  # the states before and after an update
+        if not self.in_parts or self.keeps_activations:
+            return growing
+        batches = _BATCHES + (self.num_inner_steps if self.keeps_batches else 0)
+        return min(growing, batches * self.batch + _STEP_BYTES * self.num_steps)
 
 
 class Forecast(NamedTuple):
@@ -92,13 +117,11 @@ class Forecast(NamedTuple):
         """About what `total` would be with half of `num_envs`, `num_steps` or `num_inner_steps`."""
         sizes = self.sizes
         updates = sizes.num_inner_steps
-        recorded = updates * (sizes.learner + sizes.gradient) if sizes.records_states else 0
-        fixed = recorded + 2 * sizes.learner  # the states before and after an update
-        growing = max(0, self.total // self.num_devices - fixed)  # with environments and steps
+        growing = sizes.growing(self.total // self.num_devices)
         if field == "num_inner_steps":
             saved = updates - max(1, updates // 2)
-            each = growing // updates if sizes.keeps_activations else sizes.batch
-            return self.total - self.num_devices * saved * (each + recorded // updates)
+            each = growing // updates if sizes.keeps_activations else sizes.batch * sizes.keeps_batches
+            return self.total - self.num_devices * saved * (each + sizes.recorded // updates)
         return self.total - self.num_devices * growing // 2
 
     def describe(self) -> str:
