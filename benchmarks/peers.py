@@ -105,7 +105,11 @@ def weave_toy(num_updates: int) -> Callable[[], np.ndarray]:
         return jnp.mean((state.params - backup(rewards, jnp.ones(TOY_STATES - 1))) ** 2), None
 
     learner = gw.GradientLearner(
-        lambda values, eta, rewards: backup(rewards, eta), loss, optax.identity(), lambda eta: 0.5, outer_loss
+        lambda values, eta, rewards: backup(rewards, eta),
+        loss,
+        optax.identity(),
+        lambda eta: jnp.asarray(0.5, eta.dtype),
+        outer_loss,
     )
     rewards = jnp.asarray(_toy_rewards(num_updates), float)
     raw = jnp.zeros(TOY_STATES - 1)
