@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3 python python3.13 python3.12 python3.11 pytho
 WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 UV := $(shell command -v uv 2>/dev/null)
 
 BIN := .venv/bin
@@ -19,7 +20,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format docs check pins clean
+.PHONY: help demo bench test test-fast lint format docs check pins clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,9 @@ docs: .venv/dev.stamp  ## build the documentation into site/
 
 check: .venv/dev.stamp  ## everything a change has to pass
 	.ci/run
+
+bench: .venv/runtime.stamp  ## measure what meta-gradients cost (half an hour on one core; BENCH_ARGS=--help)
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 pins:  ## renew constraints/*.txt from pyproject.toml (needs uv)
 	@test -n "$(UV)" || { echo "make pins needs uv; install it with 'pip install uv'" >&2; exit 1; }

@@ -5,11 +5,16 @@
 
 Everything that is compared takes turns in this one process. A row's ratio is the median over rounds of (its time) /
 (the group's base's time), per inner update, with quartiles. Groups: `windows` (modes by length of the window),
-`parameters` (modes by number of meta-parameters), `board` (Snake 12x12), `peers`, `seeds`, `floor`.
+`parameters` (modes by number of meta-parameters), `board` (Snake 12x12), `peers`, `seeds`, `floor`, `startup`.
 """
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +50,7 @@ Row = dict[str, Any]
 class Options:
     """What to measure."""
 
-    groups: tuple[str, ...] = ("windows", "parameters", "board", "peers", "seeds", "floor")
+    groups: tuple[str, ...] = ("windows", "parameters", "board", "peers", "seeds", "floor", "startup")
     rounds: int = 11
     results: Path = Path("results/benchmarks")
     smallest: bool = False
@@ -206,6 +211,35 @@ def floor(options: Options) -> list[Row]:
     return rows
 
 
+def startup(options: Options) -> list[Row]:
+    """From the command to the first logged meta-step: the second start over the first, by the compilation cache."""
+    rows = []
+    for number in range(2 if options.smallest else 3):
+        with tempfile.TemporaryDirectory() as folder:
+            first, second = (_seconds_to_first_row(Path(folder), start) for start in ("first", "second"))
+        rows.append({"repetition": number, "program": "second start", "base": "first start", "ratio": second / first})
+    return rows
+
+
+def _seconds_to_first_row(folder: Path, name: str) -> float:
+    """Starts `gradweave train quick`, waits for the first line of its metrics, and stops it."""
+    command = [sys.executable, "-m", "gradweave", "train", "quick", "--runs-dir", str(folder / name)]
+    flags = ["--chunk-size", "1", "--evaluate-every", "0"]
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+    start = time.perf_counter()
+    with (folder / f"{name}.log").open("w") as log:
+        process = subprocess.Popen([*command, *flags], env=environment, stdout=log, stderr=log)
+        try:
+            while not any(path.stat().st_size for path in (folder / name).glob("*/metrics.jsonl")):
+                if process.poll() is not None:
+                    raise RuntimeError((folder / f"{name}.log").read_text())
+                time.sleep(0.02)
+            return time.perf_counter() - start
+        finally:
+            process.kill()
+            process.wait()
+
+
 def _product() -> Callable[[], None]:
     matrix = jnp.ones((1024, 1024), jnp.float32)
     product = jax.jit(lambda matrix: matrix @ matrix)
@@ -232,7 +266,7 @@ def _shrunk(sizes: Mapping[str, Any], options: Options) -> dict[str, Any]:
     return {**sizes, **{name: value for name, value in tiny.items() if not name.startswith(("run.", "meta."))}}
 
 
-GROUPS: Final = {group.__name__: group for group in (windows, parameters, board, peers, seeds, floor)}
+GROUPS: Final = {group.__name__: group for group in (windows, parameters, board, peers, seeds, floor, startup)}
 
 
 def main(options: Options) -> None:

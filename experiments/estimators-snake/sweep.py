@@ -1,4 +1,4 @@
-"""The demo's agent on Snake 12×12 with other estimators, and without tuning itself; three seeds each."""
+"""The demo's agent as it was (outer critic on the policy's torso), with other estimators and without tuning itself."""
 
 import dataclasses
 from typing import Any
@@ -7,6 +7,8 @@ from gradweave.training.config import Config
 from gradweave.training.presets import preset
 
 SEEDS = (0, 1, 2)
+BEFORE: dict[str, Any] = {"network.outer_torso": "shared", "outer.value_cost": 0.5}
+"""Defaults of that time: this study is why they were changed."""
 TOTAL_STEPS = 1_200_000
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {"meta.learned": ()},
@@ -27,7 +29,7 @@ def configuration(arm: str, seed: int, runs_dir: str, total_steps: int = TOTAL_S
         base.run, seed=seed, runs_dir=runs_dir, total_steps=total_steps, evaluation_episodes=128, evaluate_every=0
     )
     config = dataclasses.replace(base, run=run)
-    for name, value in ARMS[arm].items():
+    for name, value in {**BEFORE, **ARMS[arm]}.items():
         section, field = name.split(".")
         config = dataclasses.replace(
             config, **{section: dataclasses.replace(getattr(config, section), **{field: value})}
