@@ -62,16 +62,26 @@ def test_convolution_is_xlas_with_same_padding(size, stride, height, width):
     np.testing.assert_allclose(ours, xlas, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize(("size", "stride"), [(2, 2), (2, 1), (3, 2)])
-def test_its_derivatives_are_xlas(size, stride):
-    convolution = draw_convolution(size, stride, 2, 3)
-    board = jax.random.normal(jax.random.key(0), (5, 6, 2))
+@pytest.mark.parametrize(("size", "stride", "num_in"), [(2, 2, 2), (2, 1, 2), (3, 2, 2), (2, 1, 8)])
+def test_its_derivatives_are_xlas(size, stride, num_in):
+    convolution = draw_convolution(size, stride, num_in, 3)
+    board = jax.random.normal(jax.random.key(0), (5, 6, num_in))
 
     def curved(convolve, convolution, board):
         return jnp.sum(jnp.sin(convolve(convolution, board)))
 
-    ours = jax.jit(jax.grad(functools.partial(curved, lambda c, b: c(b)), (0, 1)))(convolution, board)
-    xlas = jax.jit(jax.grad(functools.partial(curved, xla_convolution), (0, 1)))(convolution, board)
+    @functools.partial(jax.jit, static_argnums=0)
+    def derivatives(convolve, *at):
+        """The gradient, its own derivative in one direction forwards, and the same backwards."""
+        gradient = jax.grad(functools.partial(curved, convolve), (0, 1))
+        direction = jax.tree.map(lambda leaf: jnp.cos(7 * leaf), at)
+
+        def slope(*at):
+            return sum(jnp.vdot(a, b) for a, b in zip(*map(jax.tree.leaves, (gradient(*at), direction)), strict=True))
+
+        return gradient(*at), jax.jvp(gradient, at, direction)[1], jax.grad(slope, (0, 1))(*at)
+
+    ours, xlas = derivatives(lambda c, b: c(b), convolution, board), derivatives(xla_convolution, convolution, board)
     for got, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(xlas), strict=True):
         assert jnp.any(got != 0)
         np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
