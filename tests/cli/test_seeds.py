@@ -183,7 +183,7 @@ def test_a_signal_stops_all(
     assert main(["train", "--seeds", "2", "--runs-dir", str(tmp_path)]) == code
     stopped = [path.read_text() for path in only_folder(tmp_path).glob("seed-*/stopped")]
     assert stopped
-    assert set(stopped) == {str(int(number))}
+    assert set(stopped) == {str(int(signal.SIGTERM))}
     assert not (only_folder(tmp_path) / "summary.json").exists()
     assert "failed" not in capsys.readouterr().err
 

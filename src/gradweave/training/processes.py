@@ -1,7 +1,7 @@
 """Several programs at once, each on its share of the cores: started, watched, stopped together, waited for.
 
-For the seeds of a run. A program is told to stop by the signal that this process received; it may take its time to
-write a checkpoint. Should this process die, the programs see the end of their standard input: see `end_with_parent`.
+For the seeds of a run. When this process is told to stop, the programs get SIGTERM and may take their time to write a
+checkpoint. Should this process die, the programs see the end of their standard input: see `end_with_parent`.
 """
 
 import contextlib
@@ -99,8 +99,8 @@ def run_jobs(
     Args:
         jobs: what to run; names differ.
         shares: the cores for each of those that run at the same time.
-        received: signals that this process has noted, growing while this goes on. The first is handed on to the jobs
-            that run, and no further ones are started.
+        received: signals that this process has noted, growing while this goes on. At the first the jobs that run get
+            SIGTERM, and no further ones are started.
         started: called when a job has been started.
         ended: called with its exit code when it has ended.
         looked: called several times a second with the jobs that run.
@@ -121,7 +121,7 @@ def run_jobs(
             if received and not told:
                 told = True
                 for _, process, _ in running:
-                    process.send_signal(received[0])
+                    process.terminate()  # SIGINT too becomes this: background programs begin with SIGINT ignored
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for entry in [entry for entry in running if entry[1].poll() is not None]:
                 job, process, cores = entry
@@ -139,7 +139,7 @@ def run_jobs(
 
 def _start(job: Job, cores: tuple[int, ...]) -> "subprocess.Popen[bytes]":
     with job.log.open("ab") as log:
-        # A session of its own: Ctrl-C in a terminal reaches this process only, which hands it on once.
+        # A session of its own: Ctrl-C in a terminal reaches this process only, which passes on one SIGTERM.
         return subprocess.Popen(
             job.command(cores), stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
