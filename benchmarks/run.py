@@ -27,6 +27,7 @@ import tyro
 from peers import JUMANJI_SIZES, jumanji_a2c, torchopt_toy, weave_toy
 from timing import Program, alternate, spread
 from variants import MODES, agent_for, configured, forward_passes, meta_step, naive_meta_step, seeds_in_one_program
+from workers import SeedsInProcesses
 
 from gradweave.analysis.study import TINY_SNAKE
 from gradweave.analysis.tables import write_rows
@@ -169,12 +170,14 @@ def _silent(function: Callable[[], Any]) -> Callable[[], None]:
 
 
 def seeds(options: Options) -> list[Row]:
-    """Four seeds in one program, mapped one after another or vectorised, over one seed, per environment step."""
+    """Several seeds over one seed, per environment step: four in one program, or one a core in a process of its own."""
     sizes = _shrunk({}, options)
-    programs = {"one seed": meta_step(sizes, 4, 5)}
+    programs: dict[str, Any] = {"one seed": meta_step(sizes, 4, 5)}
     for how in ("map", "vmap"):
         programs[f"4 seeds, {how}"] = seeds_in_one_program(sizes, 4, 5, 4, how)
-    return list(ratios(programs, "one seed", options.rounds))
+    with SeedsInProcesses(sizes, 4, 5, usable_cores()) as processes:
+        programs["one seed a core, in processes"] = processes
+        return list(ratios(programs, "one seed", options.rounds))
 
 
 def floor(options: Options) -> list[Row]:

@@ -12,6 +12,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import peers
 import variants
 from timing import alternate, spread
+from workers import SeedsInProcesses
 
 from gradweave.analysis.study import TINY_SNAKE
 
@@ -48,6 +49,16 @@ def test_the_naive_loop_takes_the_same_meta_gradient(monkeypatch: pytest.MonkeyP
     for name in variants.LEARNED[4]:
         np.testing.assert_allclose(getattr(naive, name), getattr(metrics.grad, name), rtol=1e-8)
         assert getattr(naive, name) != 0
+
+
+@pytest.mark.slow
+def test_processes_step_when_called_and_end() -> None:
+    with SeedsInProcesses(SIZES, 1, 2, 1) as processes:
+        processes()
+        processes()
+        assert processes.calls_per_unit == 2 * 2
+        (worker,) = processes._workers
+    assert worker.returncode == 0
 
 
 def test_the_toy_is_a_discount_learned_through_one_update() -> None:

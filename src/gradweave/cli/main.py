@@ -8,13 +8,13 @@ is not imported here.
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gradweave.training.errors import ConfigError, GradweaveError, OutOfMemory, nearest_name
 from gradweave.training.hosts import end
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "answering", "main"]
 
 COMMANDS: Final = {
     "train": "train an agent that tunes its own hyper-parameters",
@@ -38,8 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit code.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return answering(lambda: _dispatch(arguments))
+
+
+def answering(command: Callable[[], int]) -> int:
+    """Run a command; the exit code, also of what went wrong, which is said on standard error."""
     try:
-        return _dispatch(arguments)
+        return command()
     except GradweaveError as error:
         print(f"gradweave: {error}", file=sys.stderr)
         return end(error.exit_code)

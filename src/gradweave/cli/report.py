@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from gradweave.training.run_folder import find_run
+from gradweave.training.seeds import find_runs
 
 __all__ = ["run"]
 
@@ -17,9 +17,9 @@ class _Flags:
     """The flags of `gradweave report`."""
 
     runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]")]
-    """The folders of the runs; several are drawn into the same figures."""
+    """The folders of the runs; several, and the seeds of one folder, are drawn into the same figures."""
     output: Path | None = None
-    """Folder to write to; by default the run's own, or `report` beside the first of several."""
+    """Folder to write to; by default the one given, or `report` beside the first of several."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -30,9 +30,9 @@ def run(argv: Sequence[str]) -> int:
         description="Draw the figures of one or more runs from their metrics.jsonl and write report.html.",
         args=list(argv) or ["--help"],
     )
-    paths = [find_run(path) for path in flags.runs]
+    paths = [run for path in flags.runs for run in find_runs(path)]
     from gradweave.analysis.report import write_report  # matplotlib takes a second
 
-    output = flags.output or (paths[0] if len(paths) == 1 else paths[0].parent / "report")
+    output = flags.output or (flags.runs[0] if len(flags.runs) == 1 else flags.runs[0].parent / "report")
     print(write_report(paths, output))
     return 0

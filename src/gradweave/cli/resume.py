@@ -1,4 +1,6 @@
-"""`gradweave resume RUN`: go on with a run from its newest checkpoint that verifies."""
+"""`gradweave resume RUN`: go on with a run from its newest checkpoint that verifies; with all unfinished ones where
+RUN holds several seeds.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from gradweave.training.errors import CheckpointError
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
 from gradweave.training.launch import open_together, start_jax
 from gradweave.training.run_folder import RunFolder
+from gradweave.training.seeds import is_seeds_folder, refuse_hosts
 from gradweave.training.validation import validate
 
 __all__ = ["run"]
@@ -24,7 +27,7 @@ class _Flags:
     """The flags of `gradweave resume`."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run's folder."""
+    """The run's folder, or that of several seeds."""
     total_steps: int | None = None
     """Environment steps of the whole run, to go on for longer than was planned."""
     devices: NumDevices | None = None
@@ -41,6 +44,11 @@ def run(argv: Sequence[str]) -> int:
         args=list(argv),
     )
     check_hosts(flags.hosts)
+    if is_seeds_folder(flags.run):
+        from gradweave.cli.seeds import resume_seeds
+
+        refuse_hosts(flags.hosts)
+        return resume_seeds(flags.run, {"total_steps": flags.total_steps, "devices": flags.devices})
     several = flags.hosts.several
     # Only process 0 can look into the folder, so that with several processes the flag decides for all.
     num_devices = 1 if several and flags.devices is None else flags.devices

@@ -27,6 +27,7 @@ from gradweave.training.hosts import ALONE, Hosts, check_hosts, check_same
 from gradweave.training.launch import choose_devices, launch, open_together, start_jax
 from gradweave.training.presets import PRESETS, preset
 from gradweave.training.run_folder import RunFolder
+from gradweave.training.seeds import check_seeds
 from gradweave.training.trackers import check_tracker
 from gradweave.training.validation import validate
 
@@ -50,14 +51,23 @@ class _Flags:
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """A TOML file to read before the flags; what it leaves out comes from the preset."""
     hosts: Annotated[Hosts, tyro.conf.arg(name="")] = ALONE
+    seeds: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    """Train N seeds, from --seed on, each in a folder of its own, and summarise them."""
 
 
 def run(argv: Sequence[str]) -> int:
     """Train; returns the exit code."""
-    config, hosts = _parse_all(argv)
+    config, flags = _parse_all(argv)
+    hosts = flags.hosts
     check_hosts(hosts)
+    if flags.seeds is not None:
+        check_seeds(config, flags.seeds, hosts)
     validate(config, num_processes=hosts.num_processes or 1)
     check_tracker(config.run.track)
+    if flags.seeds is not None:
+        from gradweave.cli.seeds import train_seeds
+
+        return train_seeds(config, flags.seeds, ["train", *argv])
     if hosts.several or config.run.devices != 1:
         start_jax(config.run.devices, hosts)
         choose_devices(config)  # whether there are so many is known only now, and better before there is a folder
@@ -78,13 +88,13 @@ def parse_config(argv: Sequence[str]) -> Config:
     return _parse_all(argv)[0]
 
 
-def _parse_all(argv: Sequence[str]) -> tuple[Config, Hosts]:
-    """The configuration, and how the run's processes find each other."""
+def _parse_all(argv: Sequence[str]) -> tuple[Config, _Flags]:
+    """The configuration, and the flags that are no part of it."""
     first = next((word for word in argv if word in PRESETS), "quick")  # --help shows this one's values
     flags = _parse(argv, preset(first))
     base = preset(flags.preset or "quick") if flags.config is None else read_config(flags.config, flags.preset)
     config = _to_config(_parse(argv, base), base.preset)
-    return _drop_foreign_options(config, base), flags.hosts
+    return _drop_foreign_options(config, base), flags
 
 
 def run_loop(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "NonFiniteError",
     "OutOfMemory",
     "RunInUse",
+    "SeedFailed",
     "Stopped",
     "nearest_name",
 ]
@@ -89,6 +90,15 @@ class HostLost(GradweaveError):
     """Another process of this run is gone, or was never there."""
 
     exit_code = 7
+
+
+class SeedFailed(GradweaveError):
+    """A seed of a run of several ended with an error, whose exit code this has; the other seeds are as they ended."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        """Say which seed it was and what to do."""
+        self.exit_code = exit_code
+        super().__init__(message)
 
 
 class Stopped(GradweaveError):

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from gradweave.training.config import Config
 from gradweave.training.config_file import format_config, read_config
@@ -28,7 +28,10 @@ from gradweave.training.provenance import collect_provenance
 if TYPE_CHECKING:  # imports JAX, which bad configurations must not wait for
     import gradweave.training.checkpoints
 
-__all__ = ["RunFolder", "find_run"]
+__all__ = ["SEEDS_FILE", "RunFolder", "find_run", "lock_folder", "new_name"]
+
+SEEDS_FILE: Final = "seeds.json"
+"""What marks a folder of several seeds' runs: see `gradweave.training.seeds`."""
 
 
 class RunFolder:
@@ -42,16 +45,19 @@ class RunFolder:
         self._metrics = None if lock is None else MetricsWriter(path / "metrics.jsonl")
 
     @classmethod
-    def create(cls, config: Config, argv: Sequence[str] = ()) -> "RunFolder":
+    def create(cls, config: Config, argv: Sequence[str] = (), name: str | None = None) -> "RunFolder":
         """Make a new folder in `config.run.runs_dir`, with config.toml and provenance.json in it.
+
+        Args:
+            config: of the run.
+            argv: what to note in provenance.json as the command line.
+            name: the folder's; by default made of preset, time and letters.
 
         Raises:
             ConfigError: the folder cannot be made there.
         """
         runs_dir = Path(config.run.runs_dir)
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))  # two runs may start in one second
-        path = runs_dir / f"{config.preset}-{stamp}-{letters}"
+        path = runs_dir / (name or new_name(config))
         try:
             runs_dir.mkdir(parents=True, exist_ok=True)
             path.mkdir()
@@ -64,7 +70,7 @@ class RunFolder:
                 f"a folder to write in ({error.strerror})",
                 "choose another --runs-dir",
             ) from None
-        lock = _lock(path)
+        lock = lock_folder(path)
         write_atomically(path / "config.toml", format_config(config))
         folder = cls(path, config, lock)
         folder.add_provenance(collect_provenance(config, argv))
@@ -79,7 +85,7 @@ class RunFolder:
             RunInUse: another process has it.
         """
         path = find_run(path)
-        return cls(path, read_config(path / "config.toml"), _lock(path))
+        return cls(path, read_config(path / "config.toml"), lock_folder(path))
 
     @classmethod
     def view(cls, path: Path) -> "RunFolder":
@@ -173,6 +179,13 @@ class RunFolder:
         self.close()
 
 
+def new_name(config: Config) -> str:
+    """A name for a new folder: preset, time and four random letters, as two runs may start in one second."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))
+    return f"{config.preset}-{stamp}-{letters}"
+
+
 def find_run(path: Path) -> Path:
     """`path`, when it is the folder of a run.
 
@@ -181,14 +194,23 @@ def find_run(path: Path) -> Path:
     """
     if (path / "config.toml").is_file():
         return path
+    if (path / SEEDS_FILE).is_file():
+        seeds = sorted(entry.parent for entry in path.glob("*/config.toml"))
+        remedy = f"name one of its seeds, such as {seeds[0]}" if seeds else "start a run with `gradweave train`"
+        raise ConfigError("RUN", str(path), "the folder of one run; this one has a run for each seed", remedy)
     beside = path.parent if path.parent.is_dir() else Path("runs")
-    names = sorted(entry.parent.name for entry in beside.glob("*/config.toml"))
+    names = sorted(entry.parent.name for name in ("config.toml", SEEDS_FILE) for entry in beside.glob(f"*/{name}"))
     near = nearest_name(path.name, names)
     remedy = f"did you mean {beside / near}?" if near else "start a run with `gradweave train`"
     raise ConfigError("RUN", str(path), "the folder of a run, with a config.toml", remedy)
 
 
-def _lock(path: Path) -> TextIO:
+def lock_folder(path: Path) -> TextIO:
+    """An open file that keeps other processes out of a folder until it is closed.
+
+    Raises:
+        RunInUse: another process has it.
+    """
     file = (path / "lock").open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

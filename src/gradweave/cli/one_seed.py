@@ -1,0 +1,37 @@
+"""One seed of several, as a process of its own: `python -m gradweave.cli.one_seed RUN [CORE ...]`.
+
+Starts the run, or goes on with it. Ends as `gradweave resume` does, with the same exit codes.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gradweave.cli.main import answering
+from gradweave.cli.train import run_loop
+from gradweave.training.hosts import ALONE
+from gradweave.training.processes import end_with_parent, use_cores
+from gradweave.training.run_folder import RunFolder
+
+__all__ = ["command", "run"]
+
+
+def command(path: Path, cores: Sequence[int]) -> list[str]:
+    """The command line that trains in `path` on these cores."""
+    return [sys.executable, "-m", "gradweave.cli.one_seed", str(path), *map(str, cores)]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Train; returns the exit code."""
+    end_with_parent()
+    use_cores([int(core) for core in argv[1:]])
+    with RunFolder.open(Path(argv[0])) as folder:
+        resume = any(folder.checkpoints.glob("*.safetensors"))
+        if not resume:
+            folder.metrics.truncate_after(-1)  # rows from before the first checkpoint will be written again
+        run_loop(folder, resume=resume, hosts=ALONE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(answering(lambda: run(sys.argv[1:])))

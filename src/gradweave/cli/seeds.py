@@ -1,0 +1,153 @@
+"""Several seeds of one configuration, each an ordinary run in a process of its own, and their summary.
+
+On CPUs one seed trains on each core, elsewhere one after another: docs/decisions.md says why.
+"""
+
+import functools
+import json
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradweave.cli.one_seed import command
+from gradweave.training.config import Config
+from gradweave.training.config_file import read_config
+from gradweave.training.errors import SeedFailed, Stopped
+from gradweave.training.metrics import write_atomically
+from gradweave.training.processes import Job, noted_signals, run_jobs
+from gradweave.training.seeds import SeedsFolder, is_finished, plan_shares
+
+__all__ = ["resume_seeds", "train_seeds"]
+
+_SECONDS_BETWEEN_ROWS = 10.0
+_TAIL_BYTES = 2**16
+
+
+def train_seeds(config: Config, num_seeds: int, argv: Sequence[str]) -> int:
+    """Train `config.run.seed` and the seeds after it; returns the exit code.
+
+    Args:
+        config: checked.
+        num_seeds: how many; checked.
+        argv: what to note in every provenance.json as the command line.
+    """
+    shares = plan_shares(config, num_seeds)
+    with SeedsFolder.create(config, num_seeds, argv) as folder:
+        return _go_on(folder, shares)
+
+
+def resume_seeds(path: Path, changes: Mapping[str, Any]) -> int:
+    """Go on with all seeds that are not finished; returns the exit code.
+
+    Args:
+        path: their folder.
+        changes: of the section `run` of every seed's configuration; None: as it was.
+    """
+    with SeedsFolder.open(path) as folder:
+        folder.change({name: value for name, value in changes.items() if value is not None})
+        config = read_config(next(iter(folder.runs.values())) / "config.toml")
+        return _go_on(folder, plan_shares(config, len(folder.seeds)))
+
+
+def _go_on(folder: SeedsFolder, shares: Sequence[tuple[int, ...]]) -> int:
+    """Train every seed to its end, then summarise.
+
+    Raises:
+        SeedFailed: one of them failed; the others went on to their ends.
+        Stopped: SIGTERM arrived; the runs have written their checkpoints.
+        KeyboardInterrupt: SIGINT arrived, likewise.
+    """
+    _say(f"folder: {folder.path}; up to {len(shares)} at a time")
+    jobs = [
+        Job(f"seed {seed}", functools.partial(command, path), path / "output.log")
+        for seed, path in folder.runs.items()
+        if not is_finished(path)
+    ]
+    view = _View(jobs)
+    with noted_signals() as received:
+        codes = run_jobs(jobs, shares, received, started=view.started, ended=view.ended, looked=view.looked)
+    finished = {seed: path for seed, path in folder.runs.items() if is_finished(path)}
+    if received and len(finished) < len(folder.seeds):
+        if received[0] == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Stopped(f"stopped by SIGTERM after checkpoints; `gradweave resume {folder.path}` goes on")
+    if finished:
+        _summarize(folder, finished)
+    failed = {name: code for name, code in codes.items() if code}
+    if failed:
+        names = ", ".join(f"{name} ({code})" for name, code in failed.items())
+        message = f"failed, with exit code: {names}; `gradweave resume {folder.path}` tries again"
+        raise SeedFailed(message, next(iter(failed.values())))
+    return 0
+
+
+def _summarize(folder: SeedsFolder, finished: Mapping[int, Path]) -> None:
+    from gradweave.analysis.report import write_report
+    from gradweave.analysis.seed_summary import format_summary, summarize_seeds
+
+    summary = summarize_seeds(finished)
+    summary["unfinished"] = [seed for seed in folder.seeds if seed not in finished]
+    write_atomically(folder.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+    report = write_report(list(finished.values()), folder.path)
+    print(format_summary(summary))
+    for seed in summary["unfinished"]:
+        print(f"seed {seed} is missing: it has not finished")
+    more = (
+        max(summary["environment_steps"]) + read_config(next(iter(finished.values())) / "config.toml").run.total_steps
+    )
+    print(f"\nsummary:     {folder.path / 'summary.json'}\nreport:      {report}")
+    print(f"go on with:  gradweave resume {folder.path} --total-steps {more}")
+
+
+class _View:
+    """What is shown while seeds train: their beginnings and ends, and now and then how far each has come."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._shown_at = time.monotonic()
+        self._written = {job.name: job.log.stat().st_size if job.log.exists() else 0 for job in jobs}
+
+    def started(self, job: Job) -> None:
+        _say(f"{job.name}: started, its output is in {job.log}")
+
+    def ended(self, job: Job, code: int) -> None:
+        if code == 0:
+            _say(f"{job.name}: done")
+        else:
+            _say(f"{job.name}: ended with exit code {code}\n{self._last_words(job)}")
+
+    def looked(self, running: Sequence[Job]) -> None:
+        if time.monotonic() - self._shown_at < _SECONDS_BETWEEN_ROWS:
+            return
+        self._shown_at = time.monotonic()
+        for job in running:
+            _say(f"{job.name}: {_how_far(job.log.with_name('metrics.jsonl'))}")
+
+    def _last_words(self, job: Job) -> str:
+        """The message that the run ended with, or else its last lines, of what it wrote since it was started here."""
+        with job.log.open("rb") as file:
+            file.seek(self._written[job.name])
+            lines = file.read().decode(errors="replace").splitlines()
+        said = [index for index, line in enumerate(lines) if line.startswith("gradweave: ")]
+        return "\n".join(f"  {line}" for line in lines[said[-1] if said else -12 :])
+
+
+def _how_far(metrics: Path) -> str:
+    """Steps and return from the end of a file of metrics that is being written."""
+    try:
+        with metrics.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").split("\n")[:-1]
+        rows = [json.loads(line) for line in lines[-50:] if line.startswith("{")]
+    except (OSError, json.JSONDecodeError):  # not there yet, or just being replaced
+        rows = []
+    if not rows:
+        return "starting"
+    returns = [row["return"] for row in rows if row.get("return") is not None]
+    return f"{rows[-1]['step']:,} steps, return {f'{returns[-1]:.2f}' if returns else '-'}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

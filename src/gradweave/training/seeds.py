@@ -1,0 +1,165 @@
+"""The folder of several seeds: an ordinary run's folder for each of them, and what they came to together.
+
+    runs/<preset>-<utc time>-<4 random letters>/
+      seeds.json  lock  summary.json  report.html
+      seed-0/  seed-1/  ...      each as in `gradweave.training.run_folder`, with output.log beside
+
+JAX is not imported here.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from gradweave.training.config import Config
+from gradweave.training.config_file import read_config
+from gradweave.training.errors import ConfigError
+from gradweave.training.hosts import Hosts
+from gradweave.training.metrics import write_atomically
+from gradweave.training.processes import default_backend, share_cores
+from gradweave.training.run_folder import SEEDS_FILE, RunFolder, find_run, lock_folder, new_name
+from gradweave.training.runtime import usable_cores
+from gradweave.training.validation import validate
+
+__all__ = ["SeedsFolder", "check_seeds", "find_runs", "is_finished", "is_seeds_folder", "plan_shares", "refuse_hosts"]
+
+
+class SeedsFolder:
+    """The folder of several seeds, locked. Use as a context manager."""
+
+    def __init__(self, path: Path, seeds: Sequence[int], lock: TextIO) -> None:
+        """Use `SeedsFolder.create` or `SeedsFolder.open`."""
+        self.path = path
+        self.seeds = tuple(seeds)
+        self._lock = lock
+
+    @classmethod
+    def create(cls, config: Config, num_seeds: int, argv: Sequence[str] = ()) -> "SeedsFolder":
+        """Make a new folder in `config.run.runs_dir`, and in it those of the runs of `config.run.seed` and those after.
+
+        Raises:
+            ConfigError: the folders cannot be made there.
+        """
+        path = Path(config.run.runs_dir) / new_name(config)
+        seeds = range(config.run.seed, config.run.seed + num_seeds)
+        for seed in seeds:
+            run = dataclasses.replace(config.run, seed=seed, runs_dir=str(path))
+            RunFolder.create(dataclasses.replace(config, run=run), argv, name=f"seed-{seed}").close()
+        write_atomically(path / SEEDS_FILE, json.dumps({"seeds": list(seeds)}) + "\n")
+        return cls(path, seeds, lock_folder(path))
+
+    @classmethod
+    def open(cls, path: Path) -> "SeedsFolder":
+        """Open an earlier one, to go on with it.
+
+        Raises:
+            RunInUse: another process has it.
+        """
+        return cls(path, _read_seeds(path), lock_folder(path))
+
+    @property
+    def runs(self) -> dict[int, Path]:
+        """The folder of each seed's run."""
+        return {seed: self.path / f"seed-{seed}" for seed in self.seeds}
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Replace fields of the section `run` in every seed's configuration.
+
+        Raises:
+            ConfigError: the runs cannot go on like this; none has been changed.
+            RunInUse: another process has one of the runs.
+        """
+        configs = {path: read_config(path / "config.toml") for path in self.runs.values()}
+        changed = {
+            path: dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
+            for path, config in configs.items()
+        }
+        for config in changed.values():
+            validate(config)
+        for path, config in changed.items():
+            if config != configs[path]:
+                with RunFolder.open(path) as run:
+                    run.set_config(config)
+
+    def __enter__(self) -> "SeedsFolder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+
+def is_seeds_folder(path: Path) -> bool:
+    """Whether a folder is that of several seeds."""
+    return (path / SEEDS_FILE).is_file()
+
+
+def find_runs(path: Path) -> list[Path]:
+    """The runs in a folder: of several seeds those that have logged something, otherwise the folder itself.
+
+    Raises:
+        ConfigError: there is no run.
+    """
+    if not is_seeds_folder(path):
+        return [find_run(path)]
+    runs = [path / f"seed-{seed}" for seed in _read_seeds(path)]
+    logged = [run for run in runs if (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").stat().st_size]
+    return logged or runs[:1]
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run has nothing left to do: its last checkpoint and its report are there."""
+    config = read_config(path / "config.toml")
+    steps = [int(file.stem) for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdecimal()]
+    reached = max(steps, default=0) >= config.num_meta_steps * config.window_steps
+    return reached and (path / "report.html").is_file()
+
+
+def check_seeds(config: Config, num_seeds: int, hosts: Hosts) -> None:
+    """Raise when so many seeds of a configuration cannot be trained.
+
+    Raises:
+        ConfigError: with the flag, what is accepted and a remedy.
+    """
+    if num_seeds < 1:
+        raise ConfigError("--seeds", num_seeds, "at least 1", "--seeds 5, say")
+    if config.run.seed + num_seeds > 2**32:
+        accepted = f"few enough for the last seed, {config.run.seed + num_seeds - 1}, to be at most 2**32 - 1"
+        raise ConfigError("--seeds", num_seeds, accepted, "lower --seed")
+    refuse_hosts(hosts)
+
+
+def refuse_hosts(hosts: Hosts) -> None:
+    """Raise when several processes are to share runs of several seeds.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if hosts.several:
+        accepted = "one run, not several seeds, each of which is a run of its own"
+        raise ConfigError("--coordinator", hosts.coordinator, accepted, "leave it out, or start the seeds one by one")
+
+
+def plan_shares(config: Config, num_seeds: int) -> list[tuple[int, ...]]:
+    """The cores of each of the runs that go on at the same time: one run a core on CPUs, one run at a time elsewhere.
+
+    A run with several devices takes as many cores.
+
+    Raises:
+        ConfigError: a run is to have more devices than there are cores.
+    """
+    if default_backend() != "cpu":
+        return [()]
+    devices, cores = config.run.devices, usable_cores()
+    if devices != "all" and devices > cores:
+        raise ConfigError("run.devices", devices, f"at most {cores} here, the usable cores", f"--devices {cores}")
+    return share_cores(num_seeds, cores if devices == "all" else devices)
+
+
+def _read_seeds(path: Path) -> list[int]:
+    found: list[int] = json.loads((path / SEEDS_FILE).read_text(encoding="utf-8"))["seeds"]
+    return found

@@ -1,0 +1,105 @@
+"""The folder of several seeds: an ordinary run in it for each, found, changed together, refused when it cannot be."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradweave.training import seeds
+from gradweave.training.config import Config
+from gradweave.training.errors import ConfigError, RunInUse
+from gradweave.training.hosts import ALONE, Hosts
+from gradweave.training.presets import preset
+from gradweave.training.run_folder import RunFolder, find_run
+from gradweave.training.seeds import SeedsFolder, check_seeds, find_runs, is_finished, is_seeds_folder, plan_shares
+
+
+def config_in(runs_dir: Path, **changes: Any) -> Config:
+    config = preset("quick")
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, runs_dir=str(runs_dir), **changes))
+
+
+def test_every_seed_has_an_ordinary_run(tmp_path: Path) -> None:
+    config = config_in(tmp_path, seed=7)
+    with SeedsFolder.create(config, 2, ["train", "--seeds", "2"]) as folder:
+        assert is_seeds_folder(folder.path)
+        assert folder.seeds == (7, 8)
+        assert [path.name for path in folder.runs.values()] == ["seed-7", "seed-8"]
+        with pytest.raises(RunInUse):
+            SeedsFolder.open(folder.path)
+    for seed, path in folder.runs.items():
+        with RunFolder.open(path) as run:
+            own = dataclasses.replace(config.run, seed=seed, runs_dir=str(folder.path))
+            assert run.config == dataclasses.replace(config, run=own)
+    with SeedsFolder.open(folder.path) as again:
+        assert again.runs == folder.runs
+
+
+def test_all_or_none_are_changed(tmp_path: Path) -> None:
+    with SeedsFolder.create(config_in(tmp_path), 2) as folder:
+        folder.change({"total_steps": 9_999_999})
+        with pytest.raises(ConfigError, match="at least one window"):
+            folder.change({"total_steps": 1})
+        for path in folder.runs.values():
+            assert RunFolder.view(path).config.run.total_steps == 9_999_999
+
+
+def test_runs_are_found_in_it_and_it_is_no_run(tmp_path: Path) -> None:
+    with SeedsFolder.create(config_in(tmp_path), 3) as folder:
+        first, second, _ = folder.runs.values()
+        assert find_runs(folder.path) == [first]  # so that what is refused names a run
+        with RunFolder.open(second) as run:
+            run.metrics.write({"step": 1})
+        assert find_runs(folder.path) == [second]
+        assert find_runs(second) == [second]
+        with pytest.raises(ConfigError, match="seed-0"):
+            find_run(folder.path)
+        with pytest.raises(ConfigError, match=f"did you mean {folder.path}"):
+            find_run(folder.path.with_name(folder.path.name[:-1]))
+
+
+def test_finished_is_the_last_checkpoint_and_a_report(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    with SeedsFolder.create(config, 1) as folder:
+        (path,) = folder.runs.values()
+        total = config.num_meta_steps * config.window_steps
+        (path / "checkpoints" / f"{total - 1:012d}.safetensors").touch()
+        (path / "report.html").touch()
+        assert not is_finished(path)
+        (path / "checkpoints" / f"{total:012d}.safetensors").touch()
+        assert is_finished(path)
+        (path / "report.html").unlink()
+        assert not is_finished(path)
+
+
+@pytest.mark.parametrize(
+    ("seed", "count", "hosts", "field"),
+    [
+        (0, 0, ALONE, "--seeds = 0"),
+        (0, -3, ALONE, "--seeds = -3"),
+        (2**32 - 2, 3, ALONE, "--seeds = 3"),
+        (0, 2, Hosts("here:1", 2, 0), "--coordinator"),
+    ],
+)
+def test_what_cannot_be_is_refused(seed: int, count: int, hosts: Hosts, field: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=field):
+        check_seeds(config_in(tmp_path, seed=seed), count, hosts)
+
+
+def test_the_last_seed_there_is_may_be_taken(tmp_path: Path) -> None:
+    check_seeds(config_in(tmp_path, seed=2**32 - 2), 2, ALONE)
+
+
+def test_cores_are_shared_on_cpus_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(seeds, "usable_cores", lambda: 4)
+    monkeypatch.setattr(seeds, "share_cores", lambda count, least: asked.append((count, least)) or [(0,)])
+    monkeypatch.setattr(seeds, "default_backend", lambda: "cpu")
+    for devices in (1, 2, "all"):
+        plan_shares(config_in(tmp_path, devices=devices), 3)
+    assert asked == [(3, 1), (3, 2), (3, 4)]
+    with pytest.raises(ConfigError, match="at most 4 here"):
+        plan_shares(config_in(tmp_path, devices=5), 3)
+    monkeypatch.setattr(seeds, "default_backend", lambda: "gpu")
+    assert plan_shares(config_in(tmp_path, devices=8), 3) == [()]
