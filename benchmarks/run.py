@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -285,12 +285,20 @@ def main(options: Options) -> None:
         write_rows(options.results / f"{group}.csv", [{name: row.get(name) for name in columns} for row in rows])
         about = {"options": dataclasses.asdict(options) | {"results": None}, **_origin()}
         (options.results / f"{group}.json").write_text(json.dumps(about, indent=1) + "\n")
-        print(f"\n{group}: {GROUPS[group].__doc__}")
-        for row in rows:
-            print("  " + "  ".join(f"{name} {_short(value)}" for name, value in row.items() if value is not None))
+        text = f"## {group}\n\n{GROUPS[group].__doc__}\n\n{_markdown(columns, rows)}"
+        (options.results / f"{group}.md").write_text(text)
+        print(f"\n{text}")
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    """The rows as a table."""
+    lines = [columns, ["---"] * len(columns), *([_short(row.get(name)) for name in columns] for row in rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return ""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

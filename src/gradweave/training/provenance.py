@@ -30,8 +30,13 @@ def collect_provenance(config: Config, argv: Sequence[str] = ()) -> dict[str, An
         "platform": platform.platform(),
         "num_cpus": os.cpu_count(),
         "versions": _versions(),
-        "flags": {name: value for name, value in sorted(os.environ.items()) if name.startswith(("JAX_", "XLA_FLAGS"))},
+        "flags": {name: value for name, value in sorted(os.environ.items()) if _is_flag(name)},
     }
+
+
+def _is_flag(name: str) -> bool:
+    """Whether an environment variable may change what is computed; where compiled programs lie does not."""
+    return name.startswith(("JAX_", "XLA_FLAGS")) and name != "JAX_COMPILATION_CACHE_DIR"
 
 
 def source_state() -> dict[str, Any] | None:
