@@ -83,7 +83,7 @@ def test_options_are_built() -> None:
     agent = build_agent(changed(**ALL))
     assert agent.sampling_correction == SamplingCorrection(0.1)
     assert agent.schedule == ScheduleNetwork((3,))
-    assert agent.objective == OuterObjective(1.0, 1.0, 0.5, 0.0, 0.5, 0.5, True)
+    assert agent.objective == OuterObjective(1.0, 1.0, 0.0, 0.0, 0.5, 0.5, True)
     assert set(agent.initial_raw.learning_rate) == set(PARTS)
     config = changed(**ALL)
     assert len(config.learned_names) == 4
@@ -105,8 +105,8 @@ def test_without_options_there_is_no_trace_of_them() -> None:
 
 
 def test_without_options_the_numbers_are_those_of_before_there_were_any() -> None:
-    """The fifth meta-step of a small run, recorded when the agent had no options."""
-    config = changed()
+    """The fifth meta-step of a small run, recorded when the agent had no options and these defaults."""
+    config = changed(outer__value_cost=0.5, network__outer_torso="shared")
     agent = build_agent(config)
     state = jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(0))
     _, metrics = jax.jit(lambda state: jax.lax.scan(lambda carry, _: agent.step(carry), state, length=5))(state)
