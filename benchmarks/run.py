@@ -52,6 +52,8 @@ class Options:
     """What to measure."""
 
     groups: tuple[str, ...] = ("windows", "parameters", "board", "peers", "seeds", "floor", "startup")
+    lengths: tuple[int, ...] = WINDOWS
+    """Inner steps of the windows of the group `windows`."""
     rounds: int = 11
     results: Path = Path("results/benchmarks")
     smallest: bool = False
@@ -80,7 +82,7 @@ def windows(options: Options) -> list[Row]:
     rows = []
     sizes = _shrunk(SMALL, options)
     plain = meta_step(sizes, 0, 10)
-    for length in (1, 2) if options.smallest else WINDOWS:
+    for length in (1, 2) if options.smallest else options.lengths:
         programs = {"plain": plain, **{mode: meta_step(sizes, 4, length, mode) for mode in MODES}}
         programs["jax.grad of the loop"] = naive_meta_step(sizes, 4, length)
         rows += [{"num_inner_steps": length, **row} for row in ratios(programs, "plain", options.rounds)]

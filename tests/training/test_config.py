@@ -129,7 +129,6 @@ def test_formatting_is_deterministic_and_valid_toml() -> None:
         ("outer.lambda_", -0.1, "--outer.lambda_"),
         ("outer.value_cost", -0.1, "--outer.value-cost"),
         ("inner.microbatches", 3, "leave --inner.microbatches out"),
-        ("network.outer_torso", "detatched", "detached"),
         ("run.seed", -1, "--seed"),
         ("run.total_steps", 1599, "--total-steps 1600"),
         ("run.log_every", 0, "--log-every"),
