@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from timing import Program
 
-from gradweave.agents import SelfTuning, actor_critic, bundled_apply, inner_optimizer, parameter_groups
+from gradweave.agents import SelfTuning, parameter_groups
 from gradweave.core import ForwardMode, MixedMode, Positive, ReverseMode, constrain, unconstrain
 from gradweave.core.bijectors import split_learned
 from gradweave.training.build import build_agent, init_state
@@ -141,16 +141,13 @@ def _with_four_rates(agent: SelfTuning, config: Config) -> SelfTuning:
     """Eight meta-parameters: four learning rates beside discount, lambda, entropy cost and value cost."""
     params = jax.eval_shape(lambda key: init_state(agent, config, key=key), jax.random.key(0)).learner.params
     heads = {"policy_head": "policy", "value_head": "value", "outer_head": "outer"}
-    inner = config.inner
-    objective = agent.objective
-    problem = actor_critic(
-        bundled_apply,
-        inner_optimizer(inner.optimizer, eps=inner.eps, eps_root=inner.eps_root),
-        objective,
-        learning_rate_groups=parameter_groups(params, heads, default="torso"),
-        critic_apart=config.critic_apart,
+    groups = parameter_groups(params, heads, default="torso")
+    problem = eqx.tree_at(
+        lambda problem: problem.learning_rate,
+        agent.problem,
+        lambda eta: jax.tree.map(lambda name: eta.learning_rate[name], groups),
     )
-    rates = dict.fromkeys((*heads.values(), "torso"), jnp.asarray(inner.learning_rate))
+    rates = dict.fromkeys((*heads.values(), "torso"), jnp.asarray(config.inner.learning_rate))
     spec = agent.spec._replace(learning_rate=dict.fromkeys(rates, Positive()))
     eta = constrain(agent.initial_raw, agent.spec)._replace(learning_rate=rates)
     return dataclasses.replace(agent, problem=problem, spec=spec, initial_raw=unconstrain(eta, spec))
