@@ -1,11 +1,11 @@
 """Measures what multi-step meta-gradients cost, as ratios, and writes results/benchmarks/.
 
-    python benchmarks/run.py                 # everything, about half an hour on one core
+    python benchmarks/run.py                 # everything, about an hour on one core
     python benchmarks/run.py --groups peers  # one table
 
 Everything that is compared takes turns in this one process. A row's ratio is the median over rounds of (its time) /
 (the group's base's time), per inner update, with quartiles. Groups: `windows` (modes by length of the window),
-`parameters` (modes by number of meta-parameters), `board` (Snake 12x12), `peers`, `seeds`, `floor`, `startup`.
+`length` (mixed mode's lengths against each other), `parameters` (modes by number of meta-parameters), `board` (Snake 12x12), `peers`, `seeds`, `floor`, `startup`.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ Row = dict[str, Any]
 class Options:
     """What to measure."""
 
-    groups: tuple[str, ...] = ("windows", "parameters", "board", "peers", "seeds", "floor", "startup")
+    groups: tuple[str, ...] = ("windows", "length", "parameters", "board", "peers", "seeds", "floor", "startup")
     lengths: tuple[int, ...] = WINDOWS
     """Inner steps of the windows of the group `windows`."""
     rounds: int = 11
@@ -87,6 +87,14 @@ def windows(options: Options) -> list[Row]:
         programs["jax.grad of the loop"] = naive_meta_step(sizes, 4, length)
         rows += [{"num_inner_steps": length, **row} for row in ratios(programs, "plain", options.rounds)]
     return rows
+
+
+def length(options: Options) -> list[Row]:
+    """Mixed mode at several lengths of the window against each other, four meta-parameters."""
+    sizes = _shrunk(SMALL, options)
+    lengths = (1, 2) if options.smallest else tuple(length for length in options.lengths if length >= 5)
+    programs = {f"mixed, {length} inner steps": meta_step(sizes, 4, length) for length in lengths}
+    return list(ratios(programs, next(iter(programs)), options.rounds))
 
 
 def parameters(options: Options) -> list[Row]:
@@ -271,7 +279,7 @@ def _shrunk(sizes: Mapping[str, Any], options: Options) -> dict[str, Any]:
     return {**sizes, **{name: value for name, value in tiny.items() if not name.startswith(("run.", "meta."))}}
 
 
-GROUPS: Final = {group.__name__: group for group in (windows, parameters, board, peers, seeds, floor, startup)}
+GROUPS: Final = {group.__name__: group for group in (windows, length, parameters, board, peers, seeds, floor, startup)}
 
 
 def main(options: Options) -> None:
