@@ -4,8 +4,9 @@
     python benchmarks/run.py --groups peers  # one table
 
 Everything that is compared takes turns in this one process. A row's ratio is the median over rounds of (its time) /
-(the group's base's time), per inner update, with quartiles. Groups: `windows` (modes by length of the window),
-`length` (mixed mode's lengths against each other), `parameters` (modes by number of meta-parameters), `board` (Snake 12x12), `peers`, `seeds`, `floor`, `startup`.
+(the group's base's time), per inner update, with quartiles. Groups: `windows` (modes by length of the window), `length`
+(mixed mode's lengths against each other), `parameters` (modes by number of meta-parameters), `board` (Snake 12x12),
+`peers`, `seeds`, `floor`, `startup`.
 """
 
 import dataclasses
