@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from gradweave.analysis.figures import style_axis
 from gradweave.analysis.study import Flags, folders
-from gradweave.analysis.study_figures import PlotFlags, Row, draw_curves, draw_intervals
+from gradweave.analysis.study_figures import PlotFlags, Row, draw_curves, draw_intervals, intervals_title
 from gradweave.analysis.study_tables import save_figure
 from gradweave.analysis.tables import read_rows
 
@@ -63,10 +63,7 @@ def draw_final(rows: list[Row]) -> Figure:
 def main(flags: PlotFlags) -> None:
     _, results = folders("returns-snake", Flags(size=flags.size, results=flags.results))
     curves, table = (read_rows(results / f"{name}.csv") for name in ("curves", "table"))
-    missing = sorted({f"{row['arm']} {row['missing_seeds']}" for row in table if row["missing_seeds"]})
-    title = "interquartile means over seeds with 95 % intervals" + (
-        f"; MISSING: {'; '.join(missing)}" if missing else ""
-    )
+    title = intervals_title(table)
     save_figure(draw_returns(curves), results / "curves.png", curves, title)
     save_figure(draw_meta_parameters(curves), results / "meta_parameters.png", curves, title)
     save_figure(draw_final(table), results / "final.png", table, title)

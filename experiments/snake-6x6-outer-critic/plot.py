@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from gradweave.analysis.figures import style_axis
 from gradweave.analysis.study import Flags, folders
-from gradweave.analysis.study_figures import PlotFlags, Row, draw_curves
+from gradweave.analysis.study_figures import PlotFlags, Row, draw_curves, intervals_title
 from gradweave.analysis.study_tables import save_figure
 from gradweave.analysis.tables import read_rows
 
@@ -33,10 +33,7 @@ def draw(rows: list[Row]) -> Figure:
 def main(flags: PlotFlags) -> None:
     _, results = folders("snake-6x6-outer-critic", Flags(size=flags.size, results=flags.results))
     curves, table = (read_rows(results / f"{name}.csv") for name in ("curves", "table"))
-    missing = sorted({f"{row['arm']} {row['missing_seeds']}" for row in table if row["missing_seeds"]})
-    title = "interquartile means over seeds with 95 % intervals" + (
-        f"; MISSING: {'; '.join(missing)}" if missing else ""
-    )
+    title = intervals_title(table)
     save_figure(draw(curves), results / "curves.png", curves, title)
 
 

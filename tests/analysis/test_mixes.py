@@ -112,9 +112,11 @@ def test_a_store_keeps_refuses_and_goes_on(tmp_path):
     eager.keep(samples[:2])
     assert len(eager.known()) == 2
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["samples.npz"]
-    (tmp_path / "new" / "samples.npz").write_bytes(b"PK, but not really")
-    with pytest.raises(ConfigError, match="unreadable"):
-        store.known()
+    whole = (tmp_path / "new" / "samples.npz").read_bytes()
+    for broken in (b"PK, but not really", b"", whole[:-30]):
+        (tmp_path / "new" / "samples.npz").write_bytes(broken)
+        with pytest.raises(ConfigError, match="unreadable"):
+            store.known()
     store.remove()
     store.remove()
     assert store.known() is None

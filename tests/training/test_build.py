@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gradweave import AdaptiveMix, Bootstrapped, ForwardMode, MixedMode, RandomTruncation, Trace
-from gradweave.training.build import build_agent, init_state
+from gradweave.envs import ONE_DEVICE
+from gradweave.training.build import _num_microbatches, build_agent, init_state
 from gradweave.training.config import Config
 from gradweave.training.errors import ConfigError
 from gradweave.training.presets import preset
@@ -46,6 +47,21 @@ def test_estimators_by_name(estimator: str, kind: type, mode: type) -> None:
     assert np.all(np.asarray(metrics.grad.discount) != 0)
     assert not np.any(metrics.grad.entropy_cost)
     assert len(np.unique(metrics.eta.discount)) == 3
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "num_steps", "parts"), [(64, 5, 1), (128, 20, 8), (257, 5, 1), (4, 600, 4), (100, 20, 4)]
+)
+def test_large_batches_come_in_parts_that_are_neither_large_nor_splinters(
+    num_envs: int, num_steps: int, parts: int
+) -> None:
+    config = config_with()
+    config = dataclasses.replace(
+        config, inner=dataclasses.replace(config.inner, num_envs=num_envs, num_steps=num_steps)
+    )
+    split = build_agent(config).problem.microbatches
+    assert _num_microbatches(config, ONE_DEVICE) == parts
+    assert (split is None) == (parts == 1)
 
 
 def test_a_constant_inside_the_root_floors_the_meta_optimisers_steps() -> None:

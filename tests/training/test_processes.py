@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gradweave.training import processes
-from gradweave.training.processes import Job, default_backend, noted_signals, run_jobs, share_cores
+from gradweave.training.processes import Job, default_backend, run_jobs, share_cores
+from gradweave.training.signals import noted_signals
 
 
 def job(tmp_path: Path, name: str, program: str) -> Job:

@@ -17,7 +17,7 @@ from gradweave.analysis.bootstrap import Estimate
 from gradweave.analysis.figures import COLOURS, style_axis
 from gradweave.analysis.measurement import measurement_rows
 from gradweave.analysis.summary import EstimatorSummary
-from gradweave.training.metrics import write_atomically
+from gradweave.training.files import write_atomically
 
 __all__ = ["BatchSizeRow", "batch_size_rows", "write_batch_sizes"]
 

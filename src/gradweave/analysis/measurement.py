@@ -20,7 +20,7 @@ from gradweave.analysis.bootstrap import Estimate
 from gradweave.analysis.measure import GradientSamples
 from gradweave.analysis.measure_figures import draw_estimators, draw_horizons
 from gradweave.analysis.summary import EstimatorSummary
-from gradweave.training.metrics import write_atomically
+from gradweave.training.files import write_atomically
 
 __all__ = ["Row", "format_table", "measurement_rows", "write_measurement"]
 

@@ -2,8 +2,8 @@
 
 import io
 import json
-import os
 import time
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradweave.training.errors import ConfigError
+from gradweave.training.files import write_atomically
 
 __all__ = ["SampleStore"]
 
@@ -44,10 +45,10 @@ class SampleStore:
         if not self._path.exists():
             return None
         try:
-            with np.load(self._path, allow_pickle=False) as saved:
+            with np.load(io.BytesIO(self._path.read_bytes()), allow_pickle=False) as saved:
                 settings = json.loads(str(saved["settings"]))
                 samples = np.asarray(saved["samples"], np.float64)
-        except (OSError, ValueError, KeyError):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             raise self._refusal("unreadable", "a file of samples") from None
         changed = [name for name in {**settings, **self._settings} if settings.get(name) != self._settings.get(name)]
         if changed:
@@ -62,12 +63,7 @@ class SampleStore:
         content = io.BytesIO()
         np.savez(content, samples=samples, settings=np.array(json.dumps(self._settings)))
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        with temporary.open("wb") as file:
-            file.write(content.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._path)
+        write_atomically(self._path, content.getvalue())
         self._kept_at = time.monotonic()
 
     def remove(self) -> None:

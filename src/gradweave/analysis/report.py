@@ -12,7 +12,8 @@ from typing import Any
 
 from gradweave.analysis.figures import RunMetrics, draw_figures
 from gradweave.training.errors import ConfigError
-from gradweave.training.metrics import read_metrics, write_atomically
+from gradweave.training.files import write_atomically
+from gradweave.training.metrics import read_metrics
 
 __all__ = ["write_report"]
 

@@ -13,7 +13,7 @@ from gradweave.analysis.figures import COLOURS, style_axis
 from gradweave.analysis.seeds import interquartile_mean
 from gradweave.analysis.study import Size
 
-__all__ = ["PlotFlags", "draw_curves", "draw_intervals"]
+__all__ = ["PlotFlags", "draw_curves", "draw_intervals", "intervals_title"]
 
 Row = Mapping[str, str]
 
@@ -26,6 +26,14 @@ class PlotFlags:
     """Which size's results to draw."""
     results: Path | None = None
     """Where they lie, and figures go; by default where run.py puts them."""
+
+
+def intervals_title(table: Sequence[Row]) -> str:
+    """The title of figures of a table that names each arm's missing seeds."""
+    missing = sorted({f"{row['arm']} {row['missing_seeds']}" for row in table if row["missing_seeds"]})
+    return "interquartile means over seeds with 95 % intervals" + (
+        f"; MISSING: {'; '.join(missing)}" if missing else ""
+    )
 
 
 def draw_curves(

@@ -18,7 +18,7 @@ from gradweave.analysis.tables import write_rows
 from gradweave.training.config import Config
 from gradweave.training.config_file import config_to_dict
 from gradweave.training.errors import ConfigError
-from gradweave.training.metrics import write_atomically
+from gradweave.training.files import write_atomically
 from gradweave.training.provenance import collect_provenance
 
 __all__ = ["aggregate", "configurations", "improvements", "machine", "provenance", "save_figure", "write_study"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from gradweave.training.metrics import write_atomically
+from gradweave.training.files import write_atomically
 
 __all__ = ["CHECKS", "run"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradweave.training.config import Config
-from gradweave.training.metrics import write_atomically
+from gradweave.training.files import write_atomically
 from gradweave.training.run_folder import RunFolder
 
 if TYPE_CHECKING:  # imports JAX

@@ -16,9 +16,10 @@ from gradweave.cli.one_seed import command
 from gradweave.training.config import Config
 from gradweave.training.config_file import read_config
 from gradweave.training.errors import SeedFailed, Stopped
-from gradweave.training.metrics import write_atomically
-from gradweave.training.processes import Job, noted_signals, run_jobs
+from gradweave.training.files import write_atomically
+from gradweave.training.processes import Job, run_jobs
 from gradweave.training.seeds import SeedsFolder, is_finished, plan_shares
+from gradweave.training.signals import noted_signals
 
 __all__ = ["resume_seeds", "train_seeds"]
 

@@ -126,16 +126,21 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
 
 
 def _num_microbatches(config: Config, axis: DeviceAxis) -> int:
-    """As configured, or on a CPU as many as leave the processor's cache room for a part's activations."""
+    """As configured, where that divides a device's environments; or on a CPU as many as leave the processor's cache
+    room for a part's activations.
+    """
     num_envs = config.inner.num_envs // axis.size
     if config.inner.microbatches:
         return config.inner.microbatches if num_envs % config.inner.microbatches == 0 else 1
     if jax.default_backend() != "cpu":
         return 1
-    counts = (count for count in range(1, num_envs + 1) if num_envs % count == 0)
-    return next(
-        count for count in counts if num_envs // count * config.inner.num_steps <= _CACHED_STEPS or count == num_envs
-    )
+    for count in (count for count in range(1, num_envs + 1) if num_envs % count == 0):
+        steps = num_envs // count * config.inner.num_steps
+        if steps <= _CACHED_STEPS:
+            return (
+                count if steps >= _CACHED_STEPS // 8 else 1
+            )  # splinters, of a prime number, say, cost more than they save
+    return num_envs
 
 
 def init_state(agent: SelfTuning, config: Config, *, key: Key[Array, ""]) -> SelfTuningState:

@@ -8,10 +8,8 @@ thus covered too: a change of any bit is found, unlike with a checksum of the pa
 temporary name, fsynced and renamed.
 """
 
-import contextlib
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy.typing as npt
 from jaxtyping import PyTree
 
 from gradweave.training.errors import CheckpointError
+from gradweave.training.files import write_atomically
 
 __all__ = ["Checkpoint", "checkpoint_path", "latest", "list_checkpoints", "load", "prune", "save"]
 
@@ -96,7 +95,7 @@ def save(path: Path, tree: PyTree, step: int, metadata: Mapping[str, Any] | None
     header = {"sha256": _BLANK, "format": FORMAT_VERSION, "step": step, "leaves": leaves, "metadata": metadata or {}}
     blank = _serialize(arrays, {"gradweave": json.dumps(header)})
     digest = hashlib.sha256(blank).hexdigest()
-    _write_atomically(path, blank.replace(_BLANK.encode(), digest.encode(), 1))
+    write_atomically(path, blank.replace(_BLANK.encode(), digest.encode(), 1))
 
 
 def load(path: Path, like: PyTree) -> Checkpoint:
@@ -233,22 +232,3 @@ def _deserialize(content: bytes) -> dict[str, npt.NDArray[Any]]:
             dtype = jnp.dtype(names[entry["dtype"]])
             arrays[name] = np.frombuffer(content[start + begin : start + end], dtype).reshape(entry["shape"])
     return arrays
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")  # begins with a dot: list_checkpoints does not see it
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -8,7 +8,7 @@ stopped.
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +27,7 @@ from gradweave.training.hosts import agreed_signal, share_tree
 from gradweave.training.memory import Known, explaining, forecast_memory
 from gradweave.training.progress import Progress
 from gradweave.training.run_folder import RunFolder
+from gradweave.training.signals import noted_signals
 from gradweave.training.trackers import Tracker, make_tracker
 
 __all__ = ["Summary", "load_agent", "train"]
@@ -80,7 +81,7 @@ def train(
     """
     agent = build_agent(config, devices.axis)
     tracker = make_tracker(folder.path, config)
-    with contextlib.closing(tracker), _noted_signals() as received, explaining() as memory:
+    with contextlib.closing(tracker), noted_signals() as received, explaining() as memory:
         with progress.compiling("compiling"):
             programs = _compile(agent, config, devices, memory)
             _tell(memory, folder, progress)
@@ -311,25 +312,6 @@ def _check_finite(agent: SelfTuning, metrics: MetaStepMetrics, done: int, state:
         if not np.isfinite(np.asarray(leaf)).all():
             raise NonFiniteError(jax.tree_util.keystr(path), step)
     raise NonFiniteError("a learner's parameter", step)
-
-
-@contextlib.contextmanager
-def _noted_signals() -> Iterator[list[int]]:
-    """Notes SIGTERM and SIGINT instead of dying, so that a chunk can be finished and a checkpoint written."""
-    received: list[int] = []
-    try:
-        previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in _SIGNALS}
-    except ValueError:  # not in the main thread: the caller has the signals
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _stop(number: int, step: int) -> None:

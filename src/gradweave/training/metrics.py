@@ -22,7 +22,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MetricsWriter", "format_row", "read_metrics", "write_atomically"]
+from gradweave.training.files import write_atomically
+
+__all__ = ["MetricsWriter", "format_row", "read_metrics"]
 
 
 class MetricsWriter:
@@ -83,16 +85,6 @@ def format_row(row: Mapping[str, Any]) -> str:
     if nonfinite:
         plain["nonfinite"] = nonfinite
     return json.dumps(plain, allow_nan=False, ensure_ascii=False)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file: readers see the old or the new content, also after a crash."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _plain(value: Any, name: str, nonfinite: dict[str, str]) -> Any:

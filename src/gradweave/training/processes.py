@@ -4,24 +4,22 @@ For the seeds of a run. When this process is told to stop, the programs get SIGT
 checkpoint. Should this process die, the programs see the end of their standard input: see `end_with_parent`.
 """
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from gradweave.training.errors import GradweaveError
 from gradweave.training.runtime import usable_cores
 
-__all__ = ["Job", "default_backend", "end_with_parent", "noted_signals", "run_jobs", "share_cores", "use_cores"]
+__all__ = ["Job", "default_backend", "end_with_parent", "run_jobs", "share_cores", "use_cores"]
 
 _SECONDS_BETWEEN_LOOKS: Final = 0.1
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Job(NamedTuple):
@@ -71,18 +69,6 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def noted_signals() -> Iterator[list[int]]:
-    """Notes SIGTERM and SIGINT in the list that it yields, instead of dying of them."""
-    received: list[int] = []
-    previous = {number: signal.signal(number, lambda number, _: received.append(number)) for number in _SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def run_jobs(

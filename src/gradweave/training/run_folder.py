@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from gradweave.training.config import Config
 from gradweave.training.config_file import format_config, read_config
 from gradweave.training.errors import CheckpointError, ConfigError, RunInUse, nearest_name
-from gradweave.training.metrics import MetricsWriter, write_atomically
+from gradweave.training.files import write_atomically
+from gradweave.training.metrics import MetricsWriter
 from gradweave.training.provenance import collect_provenance
 
 if TYPE_CHECKING:  # imports JAX, which bad configurations must not wait for

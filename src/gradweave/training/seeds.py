@@ -17,8 +17,8 @@ from typing import Any, TextIO
 from gradweave.training.config import Config
 from gradweave.training.config_file import read_config
 from gradweave.training.errors import ConfigError
+from gradweave.training.files import write_atomically
 from gradweave.training.hosts import Hosts
-from gradweave.training.metrics import write_atomically
 from gradweave.training.processes import default_backend, share_cores
 from gradweave.training.run_folder import SEEDS_FILE, RunFolder, find_run, lock_folder, new_name
 from gradweave.training.runtime import usable_cores
