@@ -1,7 +1,7 @@
 """What every test runs under: float64, strict dtype promotion, checks on key reuse and on the arguments of every call.
 
 JAX is configured here and not through environment variables, so that a command started by a test as a process of its
-own runs as a user would run it; only the platform and the compilation cache are handed on.
+own runs as a user would run it; only the platform, the compilation cache and how it compiles are handed on.
 """
 
 import os
@@ -13,6 +13,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2 * 1024**3))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# Programs are small here and run once, and most of the time of compiling goes into making them fast.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
