@@ -139,6 +139,13 @@ def test_a_bias_within_its_error_counts_as_none():
     assert biased[0] < 0.1
 
 
+def test_horizons_alike_up_to_rounding_share_their_weight():
+    # The variance of their difference comes out as -2e-12, below that of a bias of exactly 0.
+    covariance = jnp.array([[1.0, 1 + 1e-12], [1 + 1e-12, 1.0]])
+    weights = gw.LeastError()(HorizonMoments(jnp.ones(2), covariance, jnp.asarray(4.0)))
+    np.testing.assert_allclose(weights, [0.5, 0.5], rtol=1e-6)
+
+
 @pytest.mark.parametrize("criterion", [gw.SignalToNoise(), gw.LeastError()])
 def test_without_noise_or_signal_the_longest_horizon_has_all_weight(criterion):
     for mean, covariance in (

@@ -89,7 +89,8 @@ class LeastError(AbstractMixCriterion):
     def __call__(self, moments: HorizonMoments) -> Float[Array, " L"]:
         covariance, bias = moments.covariance, moments.mean - moments.mean[-1]
         variance = jnp.diagonal(covariance)
-        sampling = (variance + variance[-1] - 2 * covariance[:, -1]) / moments.num_samples
+        # Rounding may leave a little less than nothing, against which even no bias would count as certain.
+        sampling = jnp.maximum(variance + variance[-1] - 2 * covariance[:, -1], 0) / moments.num_samples
         certain = bias**2 > sampling
         bias = bias * jnp.sqrt(jnp.where(certain, 1 - sampling / jnp.where(certain, bias**2, 1), 0))
         error = _shrunk(covariance, self.shrinkage) / self.num_averaged + bias[:, None] * bias
