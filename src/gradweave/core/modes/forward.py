@@ -94,10 +94,9 @@ def propagate(
             new_moving, new_still = eqx.partition(new_state, eqx.is_inexact_array)
             return new_moving, (new_still, aux)
 
-        new_moving, push, (new_still, inner_aux) = jax.linearize(update, moving, flat, has_aux=True)
         if decay is not None:
             tangents = jax.tree.map(lambda leaf: decay * leaf, tangents)
-        tangents = jax.vmap(push)(tangents, weight * basis)
+        new_moving, tangents, (new_still, inner_aux) = _push_all(update, (moving, flat), (tangents, weight * basis))
         state = eqx.combine(new_moving, new_still)
         judged = None if weights.horizons is None else outer_derivative(problem, state, tangents, outer_batch)
         return (state, tangents), (inner_aux, judged)
@@ -106,6 +105,22 @@ def propagate(
     inputs = (window.inner, None if weights.horizons is None else window.outer, steps)
     (state, tangents), scanned = jax.lax.scan(step, (window.state, start), inputs)
     return state, tangents, scanned
+
+
+def _push_all(
+    function: Callable[..., tuple[PyTree, Any]], primals: tuple[PyTree, Array], tangents: tuple[PyTree, Array]
+) -> tuple[PyTree, PyTree, Any]:
+    """(outputs, tangents of the outputs with leading axis P, aux) for tangents with that axis."""
+    if tangents[1].shape[0] == 1:
+        single = jax.tree.map(lambda leaf: leaf[0], tangents)
+        outputs, pushed, aux = jax.jvp(function, primals, single, has_aux=True)
+        return outputs, leading(pushed), aux
+    outputs, push, aux = jax.linearize(function, *primals, has_aux=True)
+    # Products of matrices with one more axis are slow on CPUs: there tangents are better pushed one after another.
+    pushed = jax.lax.platform_dependent(
+        *tangents, cpu=lambda *given: jax.lax.map(lambda single: push(*single), given), default=jax.vmap(push)
+    )
+    return outputs, pushed, aux
 
 
 def zero_tangents(state: PyTree, num_learned: int) -> PyTree:
