@@ -99,13 +99,16 @@ def length(options: Options) -> list[Row]:
 
 
 def parameters(options: Options) -> list[Row]:
-    """Modes by the number of meta-parameters, ten inner steps."""
+    """Modes by the number of meta-parameters, ten inner steps; a single one also without an outer critic."""
     rows = []
     sizes = _shrunk(SMALL, options)
     length = 2 if options.smallest else 10
     plain = meta_step(sizes, 0, length)
     for count in (1, 8) if options.smallest else PARAMETERS:
         programs = {"plain": plain, **{mode: meta_step(sizes, count, length, mode) for mode in MODES}}
+        if count == 1:
+            alone = {**sizes, "outer.critic": "off"}
+            programs |= {f"{mode}, no outer critic": meta_step(alone, 1, length, mode) for mode in ("mixed", "forward")}
         rows += [{"meta_parameters": count, **row} for row in ratios(programs, "plain", options.rounds)]
     return rows
 

@@ -30,6 +30,7 @@ _CORE = (
     "ForwardMode",
     "GradientLearner",
     "HorizonMix",
+    "HorizonRecording",
     "Interval",
     "KernelWeights",
     "LearnerState",

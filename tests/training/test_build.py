@@ -22,7 +22,7 @@ def config_with(**meta: Any) -> Config:
         config,
         inner=dataclasses.replace(config.inner, num_envs=2, num_steps=4),
         network=dataclasses.replace(config.network, policy_layers=(4,), value_layers=(4,)),
-        meta=dataclasses.replace(config.meta, num_inner_steps=3, **meta),
+        meta=dataclasses.replace(config.meta, **{"num_inner_steps": 3, **meta}),
     )
 
 
@@ -47,6 +47,40 @@ def test_estimators_by_name(estimator: str, kind: type, mode: type) -> None:
     assert np.all(np.asarray(metrics.grad.discount) != 0)
     assert not np.any(metrics.grad.entropy_cost)
     assert len(np.unique(metrics.eta.discount)) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "mode"),
+    [
+        ({}, ForwardMode),
+        ({"estimator": "unrolled"}, ForwardMode),
+        ({"estimator": "window-mix"}, MixedMode),
+        ({"num_inner_steps": 1}, MixedMode),
+        ({"learned": ("discount", "lambda_")}, MixedMode),
+        ({"learned": ()}, MixedMode),
+        ({"sampling_correction": 1.0}, MixedMode),
+        ({"schedule": "network"}, MixedMode),
+        ({"mode": "mixed"}, MixedMode),
+    ],
+)
+def test_one_number_over_several_updates_is_learned_in_forward_mode(changes: dict[str, Any], mode: type) -> None:
+    assert isinstance(build_agent(config_with(**{"learned": ("discount",), **changes})).mode, mode)
+
+
+def test_the_mode_changes_the_cost_and_not_the_gradient() -> None:
+    found = {}
+    for mode in ("auto", "mixed"):
+        config = config_with(learned=("discount",), mode=mode)
+        agent = build_agent(config)
+        assert agent.tracks_tangents == (mode == "auto")
+        state = init_state(agent, config, key=jax.random.key(0))
+        run = jax.jit(lambda state, agent=agent: jax.lax.scan(lambda s, _: agent.step(s), state, length=2))
+        _, found[mode] = run(state)
+    for name in ("grad", "outer_loss", "outer", "inner", "eta"):
+        tracked, replayed = (jax.tree.leaves(getattr(found[mode], name)) for mode in ("auto", "mixed"))
+        for one, other in zip(tracked, replayed, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12, err_msg=name)
+    assert np.all(np.asarray(found["auto"].grad.discount) != 0)
 
 
 @pytest.mark.parametrize(

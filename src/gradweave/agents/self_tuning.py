@@ -8,7 +8,7 @@ while learning, and the meta-gradient is taken of the recording.
 """
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -32,6 +32,7 @@ from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningS
 from gradweave.core import (
     AbstractEstimator,
     AbstractMode,
+    ForwardMode,
     GradientLearner,
     LearnerState,
     MetaGradient,
@@ -45,6 +46,7 @@ from gradweave.core import (
     meta_gradient,
 )
 from gradweave.core.bijectors import split_learned
+from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
 from gradweave.core.sampling_correction import check_correctable
 from gradweave.envs import Observation, VectorEnvironment
 from gradweave.rl import EpisodeTotals, RolloutState, init_rollout, mode, rollout, sample
@@ -156,7 +158,7 @@ class SelfTuning(eqx.Module):
         `jax.jit(lambda state: agent.step(state))`.
         """
         key, window_key = jax.random.split(state.key)
-        window = self.collect_window(state, key=window_key)
+        window = self.collect_window(state, key=window_key, track=self.tracks_tangents)
         learner = window.recording.final_state
         raw, meta_state = state.raw, state.meta_optimizer_state
         memory, statistics = state.estimator_state, state.statistics
@@ -221,7 +223,7 @@ class SelfTuning(eqx.Module):
                 estimator=self.estimator,
                 mode=self.mode,
                 estimator_state=state.estimator_state,
-                recording=recording,
+                recording=recording if window.horizons is None else window.horizons,
             )
         return corrected_meta_gradient(
             self.meta_problem,
@@ -238,26 +240,57 @@ class SelfTuning(eqx.Module):
             recording=recording,
         )
 
-    def collect_window(self, state: SelfTuningState, *, key: Key[Array, ""]) -> CollectedWindow:
+    @property
+    def tracks_tangents(self) -> bool:
+        """Whether tangents are carried through the updates while they are made, so that forward mode replays nothing.
+
+        Not where the estimate needs other weights than the horizons', or something that is known after the window.
+        """
+        objective = self.objective
+        annotates = objective is not None and (objective.kl_cost != 0 or objective.standardize_advantages)
+        return (
+            self.learns
+            and isinstance(self.mode, ForwardMode)
+            and self.estimator.reads_horizons(self.num_inner_steps)
+            and self.sampling_correction is None
+            and not annotates
+        )
+
+    def collect_window(self, state: SelfTuningState, *, key: Key[Array, ""], track: bool = False) -> CollectedWindow:
         """L updates at fixed meta-parameters, each on the newest rollout, and a rollout after each. Moves no
         meta-parameter.
+
+        Args:
+            state: where to begin.
+            key: for acting.
+            track: carry tangents along and return every horizon's gradient too.
         """
         eta = self.eta(state.raw)
+        problem = cast(GradientLearner, self.meta_problem)
+        learned, fixed = split_learned(state.raw, self.meta_spec)
+        tangents = zero_tangents(state.learner, ravel_pytree(learned)[0].size) if track else None
 
-        def inner_step(carry: tuple[LearnerState, RolloutState, Experience], key: Key[Array, ""]) -> tuple[Any, Any]:
-            learner, running, batch = carry
-            gradient, aux = self.problem.inner_gradient(learner, eta, batch)
-            after = self.problem.apply_gradient(gradient, learner, eta)
+        def update(learner: LearnerState, tangents: PyTree, batch: Experience) -> tuple[Any, ...]:
+            if not track:
+                gradient, aux = self.problem.inner_gradient(learner, eta, batch)
+                return self.problem.apply_gradient(gradient, learner, eta), None, (gradient, aux), None
+            to_eta = lambda leaves: constrain(eqx.combine(leaves, fixed), self.meta_spec)  # noqa: E731
+            return tracked_update(problem, to_eta, learned, learner, tangents, batch)
+
+        def inner_step(carry: tuple[Any, ...], key: Key[Array, ""]) -> tuple[Any, Any]:
+            learner, tangents, running, batch = carry
+            after, tangents, (gradient, aux), judged = update(learner, tangents, batch)
             running, next_batch, episodes = self.collect(after.params, state.raw, running, key=key)
             aux = aux | {"gradient_norm": optax.tree.norm(gradient)}
-            return (after, running, next_batch), (learner, gradient, batch, aux, episodes)
+            return (after, tangents, running, next_batch), (learner, gradient, batch, aux, episodes, judged)
 
-        start = (state.learner, state.rollout, state.batch)
+        start = (state.learner, tangents, state.rollout, state.batch)
         end, kept = jax.lax.scan(inner_step, start, jax.random.split(key, self.num_inner_steps))
-        (learner, running, batch), (states, gradients, batches, aux, episodes) = end, kept
+        (learner, tangents, running, batch), (states, gradients, batches, aux, episodes, judged) = end, kept
+        horizons = tracked_horizons(problem, learner, tangents, judged, batch) if track else None
         batches = jax.tree.map(lambda early, last: jnp.concatenate([early, last[None]]), batches, batch)
         batches = self._annotated(batches, state)
-        return CollectedWindow(Recording(states, gradients, learner), batches, running, batch, aux, episodes)
+        return CollectedWindow(Recording(states, gradients, learner), batches, running, batch, aux, episodes, horizons)
 
     def collect(
         self, params: PyTree, raw: PyTree, running: RolloutState, *, key: Key[Array, ""]

@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from gradweave.agents.actor_critic import ActorCriticEta
 from gradweave.agents.experience import Experience
 from gradweave.agents.running import WindowStatistics
-from gradweave.core import LearnerState, Recording
+from gradweave.core import HorizonRecording, LearnerState, Recording
 from gradweave.rl import EpisodeTotals, RolloutState
 
 __all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuningState", "named_leaves"]
@@ -74,6 +74,7 @@ class CollectedWindow(NamedTuple):
         batch: the last of `batches`.
         aux: auxiliary scalars of the updates, and "gradient_norm"; leading axis L.
         episodes: totals of each rollout, leading axis L.
+        horizons: every horizon's gradient, if tangents were carried along.
     """
 
     recording: Recording
@@ -82,6 +83,7 @@ class CollectedWindow(NamedTuple):
     batch: Experience
     aux: dict[str, Array]
     episodes: EpisodeTotals
+    horizons: HorizonRecording | None = None
 
 
 def named_leaves(tree: PyTree) -> dict[str, Any]:

@@ -29,7 +29,15 @@ from gradweave.core.estimators import (
 from gradweave.core.learner import GradientLearner, LearnerState
 from gradweave.core.meta_gradient import MetaGradient, horizon_gradients, meta_gradient, truncated_gradients
 from gradweave.core.modes import AbstractMode, Differentiated, ForwardMode, KernelWeights, MixedMode, ReverseMode
-from gradweave.core.problem import MetaProblem, MetaProblemLike, Recording, Window, WindowAux, unroll
+from gradweave.core.problem import (
+    HorizonRecording,
+    MetaProblem,
+    MetaProblemLike,
+    Recording,
+    Window,
+    WindowAux,
+    unroll,
+)
 from gradweave.core.sampling_correction import SamplingCorrection, corrected_meta_gradient
 from gradweave.core.statistics import EstimatorStatistics, estimator_statistics, gradient_samples
 
@@ -52,6 +60,7 @@ __all__ = [
     "ForwardMode",
     "GradientLearner",
     "HorizonMix",
+    "HorizonRecording",
     "Interval",
     "KernelWeights",
     "LearnerState",

@@ -117,17 +117,28 @@ class GradientLearner(eqx.Module):
         """(G_k, aux): the learner's own gradient, with the targets held constant by position, not by
         `stop_gradient`.
         """
+        return self.batch_mean(lambda part: self._part_gradient(state, eta, part)[:2], batch)
 
-        def part_gradient(part: PyTree) -> tuple[PyTree, PyTree]:
-            outputs, pullback = jax.vjp(lambda params: self.forward(params, part), state.params)
-            targets = self.targets_of(outputs, eta, part)
-            output_gradient, aux = jax.grad(self.loss_of, has_aux=True)(outputs, targets, eta, part)
-            (gradient,) = pullback(output_gradient)
-            if self.companion_loss is not None:
-                gradient = jax.tree.map(jnp.add, gradient, self._companion_gradient(state.params, targets, part))
-            return gradient, aux
+    def judged_gradient(
+        self, state: LearnerState, eta: PyTree, batch: PyTree
+    ) -> tuple[PyTree, PyTree, tuple[Array, PyTree]]:
+        """(G_k, aux, (outer loss at x_k, its aux)) on one batch, for one forward pass."""
+
+        def part_gradient(part: PyTree) -> tuple[PyTree, PyTree, tuple[Array, PyTree]]:
+            gradient, aux, outputs = self._part_gradient(state, eta, part)
+            return gradient, aux, self.outer_loss_of(state._replace(params=outputs), part)
 
         return self.batch_mean(part_gradient, batch)
+
+    def _part_gradient(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+        """(gradient, aux, outputs) of one part of a batch."""
+        outputs, pullback = jax.vjp(lambda params: self.forward(params, batch), state.params)
+        targets = self.targets_of(outputs, eta, batch)
+        output_gradient, aux = jax.grad(self.loss_of, has_aux=True)(outputs, targets, eta, batch)
+        (gradient,) = pullback(output_gradient)
+        if self.companion_loss is not None:
+            gradient = jax.tree.map(jnp.add, gradient, self._companion_gradient(state.params, targets, batch))
+        return gradient, aux, outputs
 
     def batch_mean(self, function: Callable[..., Result], *batches: PyTree) -> Result:
         """The mean of `function(*parts)` over the parts of batches; `function(*batches)` where they are not split."""

@@ -13,9 +13,9 @@ from gradweave.core.bijectors import constrain, split_learned
 from gradweave.core.estimators.base import AbstractEstimator, Differentiand, chosen_mode
 from gradweave.core.estimators.linear import Unrolled
 from gradweave.core.modes.base import AbstractMode, KernelWeights, ravel_learned
-from gradweave.core.modes.forward import propagate
+from gradweave.core.modes.forward import every_horizon
 from gradweave.core.modes.reverse import ReverseMode
-from gradweave.core.problem import MetaProblemLike, Recording, Window, WindowAux
+from gradweave.core.problem import HorizonRecording, MetaProblemLike, Recording, Window, WindowAux
 
 
 class MetaGradient(NamedTuple):
@@ -47,7 +47,7 @@ def meta_gradient(
     estimator: AbstractEstimator | None = None,
     mode: AbstractMode | None = None,
     estimator_state: PyTree = None,
-    recording: Recording | None = None,
+    recording: Recording | HorizonRecording | None = None,
 ) -> MetaGradient:
     """The meta-gradient of one recorded window of inner updates.
 
@@ -62,7 +62,8 @@ def meta_gradient(
         estimator: what is estimated; `Unrolled()` by default.
         mode: how it is differentiated; `ReverseMode()` by default, where the estimator leaves the choice.
         estimator_state: the memory of an estimator that has one, from `estimator.init` or the last `MetaGradient`.
-        recording: states and inner gradients noted while the updates were made; a mode that can use it replays nothing.
+        recording: what was noted while the updates were made; a mode that can use it replays nothing. States and inner
+            gradients serve `MixedMode`, a `HorizonRecording` (needs `outer_batches` None) serves `ForwardMode`.
 
     Returns:
         A `MetaGradient`.
@@ -119,11 +120,9 @@ def horizon_gradients(
     """
     window = checked_window(state, batches, outer_batches, None)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
-    num_steps = window.num_inner_steps
-    flat, unravel = ravel_learned(differentiand.learned)
-    weights = KernelWeights(horizons=jnp.ones((num_steps,), flat.dtype))
-    _, _, (_, (gradients, _, _)) = propagate(problem, differentiand.to_eta, differentiand.learned, window, weights)
-    return eqx.combine(jax.vmap(unravel)(gradients), _zeros_with_axis(fixed, num_steps))
+    _, unravel = ravel_learned(differentiand.learned)
+    _, found = every_horizon(problem, differentiand.to_eta, differentiand.learned, window)
+    return eqx.combine(jax.vmap(unravel)(found.gradients), _zeros_with_axis(fixed, window.num_inner_steps))
 
 
 def truncated_gradients(
@@ -164,7 +163,9 @@ def differentiate_learned(
     return Differentiand(problem, lambda leaves: constrain(eqx.combine(leaves, fixed), spec), learned, window), fixed
 
 
-def checked_window(state: PyTree, batches: PyTree, outer_batches: PyTree | None, recording: Recording | None) -> Window:
+def checked_window(
+    state: PyTree, batches: PyTree, outer_batches: PyTree | None, recording: Recording | HorizonRecording | None
+) -> Window:
     """A `Window` of agreeing leading axes, or a ValueError that says which disagree."""
     length = _leading_length(batches, "batches")
     num_steps = length - 1 if outer_batches is None else length
@@ -185,7 +186,11 @@ def checked_window(state: PyTree, batches: PyTree, outer_batches: PyTree | None,
         )
     # Python numbers would be weakly typed and change type in the first update.
     state = jax.tree.map(jnp.asarray, state)
-    return Window(state, batches, outer_batches, recording)
+    if not isinstance(recording, HorizonRecording):
+        return Window(state, batches, outer_batches, recording)
+    if outer_batches is not None:
+        raise ValueError("a HorizonRecording was judged by the batches of the updates: leave outer_batches out.")
+    return Window(state, batches, None, horizons=recording)
 
 
 def _leading_length(tree: PyTree, name: str) -> int:

@@ -53,6 +53,23 @@ class Recording(NamedTuple):
     final_state: PyTree
 
 
+class HorizonRecording(NamedTuple):
+    """Every horizon's gradient, found while the inner updates of a window were made, each batch judging before it drove
+    an update (online cross-validation).
+
+    Attributes:
+        gradients: g_1 .. g_L by the P learned numbers, in the order of `jax.tree.leaves`.
+        outer_losses: J(x_1) .. J(x_L).
+        outer_aux: the outer loss's auxiliary outputs, leading axis L.
+        final_state: x_L.
+    """
+
+    gradients: Float[Array, "L P"]
+    outer_losses: Float[Array, " L"]
+    outer_aux: PyTree
+    final_state: PyTree
+
+
 class Window(NamedTuple):
     """The recorded data of L inner updates.
 
@@ -63,12 +80,14 @@ class Window(NamedTuple):
             was collected with).
         outer_batches: leading axis L; entry k - 1 judges x_k. Or None.
         recording: what was noted during the updates, or None.
+        horizons: what was differentiated during the updates, or None.
     """
 
     state: PyTree
     batches: PyTree
     outer_batches: PyTree | None = None
     recording: Recording | None = None
+    horizons: HorizonRecording | None = None
 
     @property
     def num_inner_steps(self) -> int:

@@ -1,5 +1,6 @@
 """From a configuration to an agent: the one place where names in a configuration become objects."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -42,6 +43,7 @@ from gradweave.core import (
     unconstrain,
     uniform_weights,
 )
+from gradweave.core.bijectors import split_learned
 from gradweave.envs import ONE_DEVICE, DeviceAxis, VectorEnvironment
 from gradweave.envs.registry import make_environment
 from gradweave.rl import ActorCriticNetwork, actor_critic_network
@@ -98,7 +100,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         eta = eta._replace(learning_rate=dict.fromkeys(PARTS, eta.learning_rate))
         groups = _network_parts(environment, config)
     meta = config.meta
-    return SelfTuning(
+    agent = SelfTuning(
         problem=actor_critic(
             bundled_apply,
             optimizer,
@@ -123,6 +125,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
         schedule=ScheduleNetwork(meta.schedule_layers) if meta.schedule == "network" else None,
     )
+    return _in_cheapest_mode(agent) if meta.mode == "auto" else agent
 
 
 def _num_microbatches(config: Config, axis: DeviceAxis) -> int:
@@ -213,6 +216,16 @@ def build_mode(meta: MetaConfig) -> AbstractMode:
     if meta.mode == "forward" or (meta.mode == "auto" and only_forward):
         return ForwardMode()
     return ReverseMode(meta.remat) if meta.mode == "reverse" else MixedMode()
+
+
+def _in_cheapest_mode(agent: SelfTuning) -> SelfTuning:
+    """Forward mode for a single learned number over several updates, where tangents can be carried through them; see
+    docs/benchmarks.md.
+    """
+    forward = dataclasses.replace(agent, mode=ForwardMode())
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(split_learned(agent.initial_raw, agent.spec)[0]))
+    cheaper = numbers == 1 and agent.num_inner_steps > 1 and agent.schedule is None and forward.tracks_tangents
+    return forward if cheaper else agent
 
 
 def _meta_optimizer(meta: MetaConfig) -> optax.GradientTransformation:

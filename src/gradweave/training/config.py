@@ -159,7 +159,8 @@ class MetaConfig:
     follow_probability: float = 0.5
     """Random truncation: the chance of following one update further back, in (0, 1]."""
     mode: Mode = "auto"
-    """How to differentiate; every mode gives the same gradient, at another cost. Auto: mixed, where that serves."""
+    """How to differentiate; every mode gives the same gradient, at another cost. Auto: forward for a single number
+    over several updates, otherwise mixed, where they serve."""
     remat: Literal["none", "step"] | int = "none"
     """Reverse mode: what to compute again instead of keeping; an integer is the updates per segment."""
     optimizer: Optimizer = "adam"

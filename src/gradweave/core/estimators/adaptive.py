@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gradweave.core.bijectors import split_learned
 from gradweave.core.estimators.base import AbstractEstimator, Differentiand, checked_memory
-from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, ravel_learned
-from gradweave.core.modes.forward import ForwardMode, propagate
+from gradweave.core.modes.base import AbstractMode, Differentiated, ravel_learned
+from gradweave.core.modes.forward import ForwardMode, every_horizon
 
 
 class HorizonMoments(NamedTuple):
@@ -172,13 +172,16 @@ class AdaptiveMix(AbstractEstimator):
                 f"keeps a weight for each, so make that {num_inner_steps} and begin with its init."
             )
 
+    def reads_horizons(self, num_inner_steps: int) -> bool:
+        """All of them."""
+        return True
+
     def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
         """Mixes with the weights in memory, then measures."""
         memory: AdaptiveMixState = checked_memory(self, state)
         problem, to_eta, learned, window = differentiand
         flat, unravel = ravel_learned(learned)
-        every = KernelWeights(horizons=jnp.ones((self.num_inner_steps,), flat.dtype))
-        final, _, (inner_aux, (gradients, losses, outer_aux)) = propagate(problem, to_eta, learned, window, every)
+        inner_aux, (gradients, losses, outer_aux, final) = every_horizon(problem, to_eta, learned, window)
         gradients = gradients.T.astype(flat.dtype)
         grad = jnp.sum(memory.weights * gradients, axis=1)
         outer_loss = jnp.dot(memory.weights.mean(0).astype(losses.dtype), losses)

@@ -60,6 +60,12 @@ class AbstractEstimator(eqx.Module):
     def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
         """(the estimate, the estimator's new memory)."""
 
+    def reads_horizons(self, num_inner_steps: int) -> bool:
+        """Whether the estimate needs nothing but a window's horizon gradients, so that, in `ForwardMode`, a
+        `HorizonRecording` replaces its replay.
+        """
+        return False
+
 
 class AbstractLinearEstimator(AbstractEstimator):
     """An estimator that is a weighting of the one kernel in `modes.base`: subclasses say which weights."""
@@ -70,6 +76,10 @@ class AbstractLinearEstimator(AbstractEstimator):
     @abc.abstractmethod
     def kernel_weights(self, num_inner_steps: int) -> KernelWeights:
         """The weights for a window of L inner steps."""
+
+    def reads_horizons(self, num_inner_steps: int) -> bool:
+        """Where every step counts fully."""
+        return self.kernel_weights(num_inner_steps).steps is None
 
     def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
         """Weights the kernel; every mode serves."""

@@ -1,0 +1,110 @@
+"""Tangents carried through the learner's own updates, against reverse mode over a replay."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gradweave.core import (
+    AdaptiveMix,
+    Fixed,
+    ForwardMode,
+    HorizonMix,
+    HorizonRecording,
+    Interval,
+    Positive,
+    ReverseMode,
+    Unrolled,
+    WindowMix,
+    constrain,
+    geometric_weights,
+    horizon_gradients,
+    meta_gradient,
+)
+from gradweave.core.bijectors import split_learned
+from gradweave.core.modes.base import ravel_learned
+from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
+
+from .test_contributions import LENGTH, case, learner
+
+SPECS = {
+    "two numbers": {"discount": Interval(), "rate": Positive(), "scale": Fixed()},
+    "one number": {"discount": Interval(), "rate": Fixed(), "scale": Fixed()},
+}
+WEIGHTS = geometric_weights(LENGTH, 0.6)
+at = lambda tree, k: jax.tree.map(lambda leaf: leaf[k], tree)  # noqa: E731
+
+
+def tracked(spec):
+    """(what `meta_gradient` is given, its recording), update by update in a Python loop."""
+    raw, state, batches, _ = case(True)
+    problem = learner()
+    learned, fixed = split_learned(raw, spec)
+    to_eta = lambda leaves: constrain({name: leaves[name] or fixed[name] for name in leaves}, spec)  # noqa: E731
+    start, tangents = state, zero_tangents(state, ravel_learned(learned)[0].size)
+    judged = []
+    for k in range(LENGTH):
+        eta = constrain(raw, spec)
+        after, _ = problem.update(state, eta, at(batches, k))
+        gradient, _ = problem.inner_gradient(state, eta, at(batches, k))
+        expected_loss, _ = problem.outer_loss(state, at(batches, k))
+        state, tangents, (made, _), seen = tracked_update(problem, to_eta, learned, state, tangents, at(batches, k))
+        for one, other in zip(jax.tree.leaves((state, made)), jax.tree.leaves((after, gradient)), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-12)
+        np.testing.assert_allclose(seen[1], expected_loss, rtol=1e-12)
+        judged.append(seen)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *judged)
+    return (problem, raw, spec, start, batches), tracked_horizons(problem, state, tangents, stacked, at(batches, -1))
+
+
+@pytest.mark.parametrize("numbers", SPECS)
+def test_what_was_tracked_is_reverse_modes_gradient(numbers):
+    given, recording = tracked(SPECS[numbers])
+    for estimator in (Unrolled(), HorizonMix(WEIGHTS), WindowMix(WEIGHTS)):
+        truth = meta_gradient(*given, None, estimator=estimator, mode=ReverseMode())
+        for found in (
+            meta_gradient(*given, None, estimator=estimator, mode=ForwardMode(), recording=recording),
+            meta_gradient(*given, None, estimator=estimator, mode=ForwardMode()),
+        ):
+            for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(truth._replace(aux=found.aux)), strict=True):
+                np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-14)
+            np.testing.assert_allclose(found.aux.outer_losses, truth.aux.outer_losses, rtol=1e-9)
+    assert float(abs(truth.grad["discount"])) > 1e-4
+
+
+def test_the_recording_is_read_where_the_horizons_are_enough_and_only_there():
+    given, recording = tracked(SPECS["two numbers"])
+    doubled = recording._replace(gradients=2 * recording.gradients)
+
+    def twice(estimator, mode):
+        memory = estimator.init(given[1], given[2], given[3])
+        options = {"estimator": estimator, "mode": mode, "estimator_state": memory}
+        truth = meta_gradient(*given, None, **options).grad
+        found = meta_gradient(*given, None, **options, recording=doubled).grad
+        return float(found["rate"] / truth["rate"])
+
+    for estimator in (Unrolled(), HorizonMix(WEIGHTS), AdaptiveMix(LENGTH)):
+        assert estimator.reads_horizons(LENGTH)
+        np.testing.assert_allclose(twice(estimator, ForwardMode()), 2, rtol=1e-9)
+    for estimator, mode in ((WindowMix(WEIGHTS), ForwardMode()), (HorizonMix(WEIGHTS), ReverseMode())):
+        np.testing.assert_allclose(twice(estimator, mode), 1, rtol=1e-9)
+    assert not WindowMix(WEIGHTS).reads_horizons(LENGTH)
+
+
+def test_the_horizons_are_those_of_a_problem_that_shares_nothing():
+    """The general path, which judges every state by an evaluation of its own."""
+    problem, raw, spec, state, batches = tracked(SPECS["two numbers"])[0]
+    inner, judges = jax.tree.map(lambda leaf: leaf[:-1], batches), jax.tree.map(lambda leaf: leaf[1:], batches)
+    shared, apart = (
+        horizon_gradients(problem, raw, spec, state, *given) for given in ((batches, None), (inner, judges))
+    )
+    for name in ("discount", "rate"):
+        np.testing.assert_allclose(shared[name], apart[name], rtol=1e-9)
+
+
+def test_judges_of_their_own_are_an_error():
+    given, recording = tracked(SPECS["one number"])
+    inner = jax.tree.map(lambda leaf: leaf[1:], given[-1])
+    assert isinstance(recording, HorizonRecording)
+    with pytest.raises(ValueError, match="leave outer_batches out"):
+        meta_gradient(*given[:-1], inner, inner, mode=ForwardMode(), recording=recording)
