@@ -46,6 +46,7 @@ from gradweave.core import (
     meta_gradient,
 )
 from gradweave.core.bijectors import split_learned
+from gradweave.core.modes.base import ravel_learned
 from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
 from gradweave.core.sampling_correction import check_correctable
 from gradweave.envs import Observation, VectorEnvironment
@@ -268,7 +269,7 @@ class SelfTuning(eqx.Module):
         eta = self.eta(state.raw)
         problem = cast(GradientLearner, self.meta_problem)
         learned, fixed = split_learned(state.raw, self.meta_spec)
-        tangents = zero_tangents(state.learner, ravel_pytree(learned)[0].size) if track else None
+        tangents = zero_tangents(state.learner, ravel_learned(learned)[0].size) if track else None
 
         def update(learner: LearnerState, tangents: PyTree, batch: Experience) -> tuple[Any, ...]:
             if not track:
