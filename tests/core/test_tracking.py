@@ -14,9 +14,11 @@ from gradweave.core import (
     Interval,
     Positive,
     ReverseMode,
+    SamplingCorrection,
     Unrolled,
     WindowMix,
     constrain,
+    corrected_meta_gradient,
     geometric_weights,
     horizon_gradients,
     meta_gradient,
@@ -102,9 +104,22 @@ def test_the_horizons_are_those_of_a_problem_that_shares_nothing():
         np.testing.assert_allclose(shared[name], apart[name], rtol=1e-9)
 
 
-def test_judges_of_their_own_are_an_error():
+def test_a_recording_that_does_not_belong_is_an_error():
     given, recording = tracked(SPECS["one number"])
     inner = jax.tree.map(lambda leaf: leaf[1:], given[-1])
     assert isinstance(recording, HorizonRecording)
     with pytest.raises(ValueError, match="leave outer_batches out"):
         meta_gradient(*given[:-1], inner, inner, mode=ForwardMode(), recording=recording)
+    problem, raw, _, state, batches = given
+    two = (problem, raw, SPECS["two numbers"], state, batches)
+    with pytest.raises(ValueError, match=r"shape \(4, 1\), but 4 inner steps and 2 learned numbers need \(4, 2\)"):
+        meta_gradient(*two, None, mode=ForwardMode(), recording=recording)
+    with pytest.raises(TypeError, match="Recording"):
+        corrected_meta_gradient(
+            *given,
+            correction=SamplingCorrection(1.0),
+            log_prob=lambda state, batch: state.params.sum(),
+            reward=lambda batch: batch["reward"].mean(),
+            estimator=Unrolled(),
+            recording=recording,
+        )

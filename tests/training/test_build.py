@@ -16,11 +16,12 @@ from gradweave.training.presets import preset
 from gradweave.training.validation import validate
 
 
-def config_with(**meta: Any) -> Config:
+def config_with(*, inner: dict[str, Any] = {}, outer: dict[str, Any] = {}, **meta: Any) -> Config:  # noqa: B006
     config = preset("discounting-chain")
     return dataclasses.replace(
         config,
-        inner=dataclasses.replace(config.inner, num_envs=2, num_steps=4),
+        inner=dataclasses.replace(config.inner, num_envs=2, num_steps=4, **inner),
+        outer=dataclasses.replace(config.outer, **outer),
         network=dataclasses.replace(config.network, policy_layers=(4,), value_layers=(4,)),
         meta=dataclasses.replace(config.meta, **{"num_inner_steps": 3, **meta}),
     )
@@ -61,26 +62,39 @@ def test_estimators_by_name(estimator: str, kind: type, mode: type) -> None:
         ({"sampling_correction": 1.0}, MixedMode),
         ({"schedule": "network"}, MixedMode),
         ({"mode": "mixed"}, MixedMode),
+        ({"outer": {"kl_cost": 0.1}}, MixedMode),
+        ({"outer": {"standardize_advantages": True}}, MixedMode),
     ],
 )
 def test_one_number_over_several_updates_is_learned_in_forward_mode(changes: dict[str, Any], mode: type) -> None:
     assert isinstance(build_agent(config_with(**{"learned": ("discount",), **changes})).mode, mode)
 
 
-def test_the_mode_changes_the_cost_and_not_the_gradient() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"learned": ("discount",)},
+        {"learned": ("discount",), "num_inner_steps": 1},
+        {"learned": ("discount", "learning_rate"), "inner": {"microbatches": 2, "learning_rate_groups": "parts"}},
+        {"learned": ("discount", "lambda_"), "schedule": "network", "schedule_layers": (3,)},
+        {"learned": ("learning_rate",), "estimator": "unrolled", "outer": {"critic": "off"}},
+    ],
+)
+def test_the_mode_changes_the_cost_and_not_the_gradient(changes: dict[str, Any]) -> None:
     found = {}
-    for mode in ("auto", "mixed"):
-        config = config_with(learned=("discount",), mode=mode)
+    for mode in ("forward", "mixed"):
+        config = config_with(**changes, mode=mode)
         agent = build_agent(config)
-        assert agent.tracks_tangents == (mode == "auto")
+        assert agent.tracks_tangents == (mode == "forward")
         state = init_state(agent, config, key=jax.random.key(0))
         run = jax.jit(lambda state, agent=agent: jax.lax.scan(lambda s, _: agent.step(s), state, length=2))
         _, found[mode] = run(state)
     for name in ("grad", "outer_loss", "outer", "inner", "eta"):
-        tracked, replayed = (jax.tree.leaves(getattr(found[mode], name)) for mode in ("auto", "mixed"))
+        tracked, replayed = (jax.tree.leaves(getattr(found[mode], name)) for mode in ("forward", "mixed"))
         for one, other in zip(tracked, replayed, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12, err_msg=name)
-    assert np.all(np.asarray(found["auto"].grad.discount) != 0)
+    for name in changes["learned"]:
+        assert any(np.all(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(getattr(found["forward"].grad, name)))
 
 
 @pytest.mark.parametrize(

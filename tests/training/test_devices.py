@@ -40,6 +40,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "parts": {"meta": {"weights": "geometric"}, "inner": {"microbatches": 2}},
     "adaptive": {"meta": {"estimator": "adaptive-mix"}, "inner": {"optimizer": "rmsprop"}},
     "bootstrapped": {"meta": {"estimator": "bootstrapped", "target_steps": 2}, "inner": {"max_grad_norm": 0.5}},
+    "one number": {"meta": {"learned": ("discount",)}, "inner": {"microbatches": 2}},
     "random": {
         "meta": {"estimator": "random-truncation", "mode": "reverse", "remat": "step"},
         "inner": {"targets": "stopped"},

@@ -30,6 +30,7 @@ SIZES = Sizes(
     records_states=True,
     keeps_activations=False,
     in_parts=False,
+    num_tangents=0,
 )
 
 
@@ -67,6 +68,9 @@ def test_advice_is_worked_out() -> None:
     assert forecast(sizes=SIZES._replace(in_parts=True, keeps_activations=True)).halved("num_envs") == (410 - 165) * MIB
     plain = forecast(sizes=SIZES._replace(keeps_batches=False, records_states=False))
     assert plain.halved("num_inner_steps") == plain.total
+    tracked = forecast(sizes=SIZES._replace(keeps_batches=False, records_states=False, num_tangents=3))
+    assert tracked.halved("num_envs") == (410 - (410 - 2 * 4 * 10) // 2) * MIB  # two states and twice three tangents
+    assert forecast(sizes=SIZES._replace(batch=1000 * MIB)).halved("num_inner_steps") == 0
     single = forecast(sizes=SIZES._replace(num_inner_steps=1))
     assert "num-inner-steps" not in single.advice()
 
@@ -84,15 +88,17 @@ def test_this_machine_has_memory() -> None:
 
 
 @pytest.mark.slow
-def test_predictions_agree_with_what_is_compiled_then(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["mixed", "forward"])
+def test_predictions_agree_with_what_is_compiled_then(tmp_path: Path, mode: str) -> None:
     config = small(tmp_path, learned=("discount",))
     config = dataclasses.replace(
         config,
         inner=dataclasses.replace(config.inner, num_envs=256, num_steps=8),
-        meta=dataclasses.replace(config.meta, num_inner_steps=8),
+        meta=dataclasses.replace(config.meta, num_inner_steps=8, mode=mode),
         network=dataclasses.replace(config.network, policy_layers=(64, 64), value_layers=(64, 64)),
     )
     whole = compiled_forecast(config)
+    assert whole.sizes.records_states == (mode == "mixed") and whole.sizes.num_tangents == (mode == "forward")
     fewer = dataclasses.replace(config, inner=dataclasses.replace(config.inner, num_envs=128))
     assert whole.halved("num_envs") == pytest.approx(compiled_forecast(fewer).total, rel=0.15)
     shorter = dataclasses.replace(config, meta=dataclasses.replace(config.meta, num_inner_steps=4))

@@ -8,7 +8,8 @@ while learning, and the meta-gradient is taken of the recording.
 """
 
 import functools
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -159,7 +160,8 @@ class SelfTuning(eqx.Module):
         `jax.jit(lambda state: agent.step(state))`.
         """
         key, window_key = jax.random.split(state.key)
-        window = self.collect_window(state, key=window_key, track=self.tracks_tangents)
+        collect = self.collect_tracked_window if self.tracks_tangents else self.collect_window
+        window = collect(state, key=window_key)
         learner = window.recording.final_state
         raw, meta_state = state.raw, state.meta_optimizer_state
         memory, statistics = state.estimator_state, state.statistics
@@ -245,7 +247,8 @@ class SelfTuning(eqx.Module):
     def tracks_tangents(self) -> bool:
         """Whether tangents are carried through the updates while they are made, so that forward mode replays nothing.
 
-        Not where the estimate needs other weights than the horizons', or something that is known after the window.
+        Not where the estimate needs other weights than the horizons', and not where batches are annotated for the outer
+        objective, which is done when all have been collected.
         """
         objective = self.objective
         annotates = objective is not None and (objective.kl_cost != 0 or objective.standardize_advantages)
@@ -257,26 +260,39 @@ class SelfTuning(eqx.Module):
             and not annotates
         )
 
-    def collect_window(self, state: SelfTuningState, *, key: Key[Array, ""], track: bool = False) -> CollectedWindow:
+    def collect_window(self, state: SelfTuningState, *, key: Key[Array, ""]) -> CollectedWindow:
         """L updates at fixed meta-parameters, each on the newest rollout, and a rollout after each. Moves no
         meta-parameter.
-
-        Args:
-            state: where to begin.
-            key: for acting.
-            track: carry tangents along and return every horizon's gradient too.
         """
         eta = self.eta(state.raw)
+
+        def update(learner: LearnerState, tangents: None, batch: Experience) -> _Updated:
+            gradient, aux = self.problem.inner_gradient(learner, eta, batch)
+            return _Updated(self.problem.apply_gradient(gradient, learner, eta), None, (gradient, aux), None)
+
+        window, _, _ = self._collect_with(update, None, state, key)
+        return window
+
+    def collect_tracked_window(self, state: SelfTuningState, *, key: Key[Array, ""]) -> CollectedWindow:
+        """The same with tangents carried along, and so with every horizon's gradient. Only where `tracks_tangents`."""
         problem = cast(GradientLearner, self.meta_problem)
         learned, fixed = split_learned(state.raw, self.meta_spec)
-        tangents = zero_tangents(state.learner, ravel_learned(learned)[0].size) if track else None
 
-        def update(learner: LearnerState, tangents: PyTree, batch: Experience) -> tuple[Any, ...]:
-            if not track:
-                gradient, aux = self.problem.inner_gradient(learner, eta, batch)
-                return self.problem.apply_gradient(gradient, learner, eta), None, (gradient, aux), None
-            to_eta = lambda leaves: constrain(eqx.combine(leaves, fixed), self.meta_spec)  # noqa: E731
-            return tracked_update(problem, to_eta, learned, learner, tangents, batch)
+        def to_eta(leaves: PyTree) -> PyTree:
+            return constrain(eqx.combine(leaves, fixed), self.meta_spec)
+
+        def update(learner: LearnerState, tangents: PyTree, batch: Experience) -> _Updated:
+            return _Updated(*tracked_update(problem, to_eta, learned, learner, tangents, batch))
+
+        start = zero_tangents(state.learner, ravel_learned(learned)[0].size)
+        window, tangents, judged = self._collect_with(update, start, state, key)
+        learner = window.recording.final_state
+        return window._replace(horizons=tracked_horizons(problem, learner, tangents, judged, window.batch))
+
+    def _collect_with(
+        self, update: Callable[..., "_Updated"], tangents: PyTree, state: SelfTuningState, key: Key[Array, ""]
+    ) -> tuple[CollectedWindow, PyTree, PyTree]:
+        """(the window, tangents at its end, what the updates judged)."""
 
         def inner_step(carry: tuple[Any, ...], key: Key[Array, ""]) -> tuple[Any, Any]:
             learner, tangents, running, batch = carry
@@ -288,10 +304,10 @@ class SelfTuning(eqx.Module):
         start = (state.learner, tangents, state.rollout, state.batch)
         end, kept = jax.lax.scan(inner_step, start, jax.random.split(key, self.num_inner_steps))
         (learner, tangents, running, batch), (states, gradients, batches, aux, episodes, judged) = end, kept
-        horizons = tracked_horizons(problem, learner, tangents, judged, batch) if track else None
         batches = jax.tree.map(lambda early, last: jnp.concatenate([early, last[None]]), batches, batch)
         batches = self._annotated(batches, state)
-        return CollectedWindow(Recording(states, gradients, learner), batches, running, batch, aux, episodes, horizons)
+        window = CollectedWindow(Recording(states, gradients, learner), batches, running, batch, aux, episodes)
+        return window, tangents, judged
 
     def collect(
         self, params: PyTree, raw: PyTree, running: RolloutState, *, key: Key[Array, ""]
@@ -361,6 +377,15 @@ class SelfTuning(eqx.Module):
         with jax.numpy_dtype_promotion("standard"):  # as in GradientLearner: optax mixes integer counts and floats
             updates, meta_state = self.meta_optimizer.update(slopes, meta_state, learned)
         return eqx.combine(jax.tree.map(jnp.add, learned, updates), fixed), meta_state
+
+
+class _Updated(NamedTuple):
+    """One inner update: the state and the tangents after it, (inner gradient, aux), and the judgement before it."""
+
+    state: LearnerState
+    tangents: PyTree
+    made: tuple[PyTree, dict[str, Array]]
+    judged: PyTree
 
 
 def _all_finite(tree: PyTree) -> Bool[Array, ""]:

@@ -69,8 +69,8 @@ def meta_gradient(
         A `MetaGradient`.
 
     Raises:
-        ValueError: leading axes disagree, the estimator does not fit L, its memory is missing, or the spec does not
-            fit `raw`.
+        ValueError: leading axes disagree, the estimator does not fit L, its memory is missing, the spec does not fit
+            `raw`, or the recording is of another window.
         TypeError: the mode cannot differentiate this kind of problem or estimator; the message names one that can.
 
     Example:

@@ -27,7 +27,7 @@ from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEsti
 from gradweave.core.learner import GradientLearner
 from gradweave.core.meta_gradient import MetaGradient, checked_window, meta_gradient
 from gradweave.core.modes.base import AbstractMode, KernelWeights
-from gradweave.core.problem import MetaProblem, MetaProblemLike, Recording
+from gradweave.core.problem import HorizonRecording, MetaProblem, MetaProblemLike, Recording
 
 __all__ = ["SamplingCorrection", "check_correctable", "corrected_meta_gradient", "correction_coefficients"]
 
@@ -105,7 +105,7 @@ def corrected_meta_gradient(
         estimator: a linear one.
         baseline: b, from data of other windows.
         mode: how it is differentiated.
-        recording: as for `meta_gradient`.
+        recording: of states and inner gradients, as for `meta_gradient`; one of horizons knows no correction.
 
     Returns:
         As `meta_gradient`; `outer_loss` and `aux` are those without the correction. Costs every horizon's outer loss,
@@ -113,7 +113,10 @@ def corrected_meta_gradient(
 
     Raises:
         ValueError: the estimator is not linear; and as `meta_gradient`.
+        TypeError: a `HorizonRecording` was given; and as `meta_gradient`.
     """
+    if isinstance(recording, HorizonRecording):
+        raise TypeError("corrected_meta_gradient cannot use a HorizonRecording: give it a Recording, or none.")
     linear = check_correctable(estimator)
     length = checked_window(state, batches, None, recording).num_inner_steps
     linear.check(length)

@@ -49,7 +49,7 @@ from gradweave.envs.registry import make_environment
 from gradweave.rl import ActorCriticNetwork, actor_critic_network
 from gradweave.training.config import FORWARD_ONLY, LEARNABLE, PARTS, Config, MetaConfig
 
-__all__ = ["build_agent", "build_estimator", "build_mode", "init_state"]
+__all__ = ["build_agent", "build_estimator", "init_state"]
 
 _CACHED_STEPS = 512  # of a part of a batch, with networks of the usual sizes (benchmarks/)
 
@@ -116,7 +116,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         initial_raw=unconstrain(eta, spec),
         spec=spec,
         estimator=build_estimator(config.meta, axis),
-        mode=build_mode(config.meta),
+        mode=_named_mode(config.meta),
         meta_optimizer=_meta_optimizer(config.meta),
         num_inner_steps=config.meta.num_inner_steps,
         num_steps=inner.num_steps,
@@ -210,8 +210,8 @@ def build_estimator(meta: MetaConfig, axis: DeviceAxis = ONE_DEVICE) -> Abstract
     return HorizonMix(weights) if meta.estimator == "horizon-mix" else WindowMix(weights)
 
 
-def build_mode(meta: MetaConfig) -> AbstractMode:
-    """The mode that a configuration names."""
+def _named_mode(meta: MetaConfig) -> AbstractMode:
+    """The mode that a configuration names; for "auto" what serves the estimator, whatever is learned."""
     only_forward = meta.estimator in FORWARD_ONLY
     if meta.mode == "forward" or (meta.mode == "auto" and only_forward):
         return ForwardMode()

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from gradweave.agents import SelfTuning, SelfTuningState
-from gradweave.core import MixedMode, ReverseMode
+from gradweave.core import ForwardMode, MixedMode, ReverseMode
+from gradweave.core.bijectors import split_learned
 from gradweave.training.errors import OutOfMemory
 from gradweave.training.host_memory import HostMemory, host_memory
 
@@ -42,6 +43,7 @@ class Sizes(NamedTuple):
         records_states: whether the learner's states and gradients are kept for every update (mixed mode).
         keeps_activations: whether the activations of all updates are (reverse mode that recomputes nothing).
         in_parts: whether a batch is worked on in parts of a given size.
+        num_tangents: tangents of the learner's state that are carried along (forward mode).
     """
 
     learner: int
@@ -53,21 +55,24 @@ class Sizes(NamedTuple):
     records_states: bool
     keeps_activations: bool
     in_parts: bool
+    num_tangents: int
 
     @staticmethod
     def of(agent: SelfTuning, state: SelfTuningState) -> "Sizes":
         """The sizes of an agent's state, or of its shapes."""
         mode = agent.mode
+        learned, _ = split_learned(state.raw, agent.meta_spec)
         return Sizes(
             learner=num_bytes(state.learner),
             gradient=num_bytes(state.learner.params),
             batch=num_bytes(state.batch) // agent.environment.axis.size,
             num_steps=state.batch.trajectory.rewards.size // agent.environment.axis.size,
             num_inner_steps=agent.num_inner_steps,
-            keeps_batches=agent.learns,
+            keeps_batches=agent.learns and not agent.tracks_tangents,
             records_states=agent.learns and isinstance(mode, MixedMode | ReverseMode),
             keeps_activations=agent.learns and isinstance(mode, ReverseMode) and mode.remat == "none",
             in_parts=agent.problem.microbatches is not None,
+            num_tangents=sum(leaf.size for leaf in jax.tree.leaves(learned)) if isinstance(mode, ForwardMode) else 0,
         )
 
     @property
@@ -77,7 +82,8 @@ class Sizes(NamedTuple):
 
     def growing(self, total: int) -> int:
         """What of `total` grows with environments and steps."""
-        growing = max(0, total - self.recorded - 2 * self.learner)  # the states before and after an update
+        states = 2 * (1 + self.num_tangents) * self.learner  # before and after an update
+        growing = max(0, total - self.recorded - states)
         if not self.in_parts or self.keeps_activations:
             return growing
         batches = _BATCHES + (self.num_inner_steps if self.keeps_batches else 0)
@@ -121,7 +127,7 @@ class Forecast(NamedTuple):
         if field == "num_inner_steps":
             saved = updates - max(1, updates // 2)
             each = growing // updates if sizes.keeps_activations else sizes.batch * sizes.keeps_batches
-            return self.total - self.num_devices * saved * (each + sizes.recorded // updates)
+            return max(0, self.total - self.num_devices * saved * (each + sizes.recorded // updates))
         return self.total - self.num_devices * growing // 2
 
     def describe(self) -> str:

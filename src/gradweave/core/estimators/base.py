@@ -61,8 +61,8 @@ class AbstractEstimator(eqx.Module):
         """(the estimate, the estimator's new memory)."""
 
     def reads_horizons(self, num_inner_steps: int) -> bool:
-        """Whether the estimate needs nothing but a window's horizon gradients, so that, in `ForwardMode`, a
-        `HorizonRecording` replaces its replay.
+        """Whether the estimate needs nothing but the horizon gradients of the problem it is given, so that, in
+        `ForwardMode`, a `HorizonRecording` replaces its replay.
         """
         return False
 

@@ -29,8 +29,8 @@ class Trace(AbstractEstimator):
     `Unrolled` over all of them at once. With windows of one update (L = 1) there is a meta-update at every inner step.
 
     Memory: the tangents of the learner state's inexact leaves, leading axis P (the number of learned numbers), and
-    nothing that grows with time. Cost: as `ForwardMode`, which is the only mode that can carry it: about five forward
-    passes an inner step for one meta-parameter and growing with P.
+    nothing that grows with time. Cost: as `ForwardMode`, which is the only mode that can carry it: about six forward
+    passes an inner step for each of the P numbers.
 
     Not for hundreds of meta-parameters. Not with decay 1 for an unstable learner, whose z grows without bound: neural
     networks need a decay below 1. The older part of z belongs to earlier values of the meta-parameters, so they have to

@@ -29,9 +29,9 @@ from gradweave.core.problem import HorizonRecording, MetaProblemLike, Window
 class ForwardMode(AbstractMode):
     """Carries one tangent of the learner's state for each learned number.
 
-    Works for every `MetaProblem`. Costs about six forward passes an inner step for each meta-parameter; memory is
-    independent of L. With a `HorizonRecording` the tangents were carried through the learner's own updates, and nothing
-    is replayed: the cheapest mode for a single meta-parameter. Use it for very few of them, or where every horizon's
+    Works for every `MetaProblem`. Costs about six forward passes an inner step for each meta-parameter, beside the
+    updates themselves; memory is independent of L. With a `HorizonRecording` the tangents were carried through the
+    learner's own updates, and nothing is replayed. Use it for a single meta-parameter then, or where every horizon's
     gradient is wanted. Not for hundreds of meta-parameters.
     """
 
@@ -64,9 +64,15 @@ def every_horizon(
     problem: MetaProblemLike, to_eta: Callable[[PyTree], PyTree], learned: PyTree, window: Window
 ) -> tuple[PyTree, HorizonRecording]:
     """(the updates' aux, or None if a recording made them unnecessary; g_1 .. g_L and what goes with them)."""
-    if window.horizons is not None:
-        return None, window.horizons
     flat, _ = ravel_learned(learned)
+    if window.horizons is not None:
+        expected, found = (window.num_inner_steps, flat.size), window.horizons.gradients.shape
+        if found != expected:
+            raise ValueError(
+                f"the HorizonRecording has gradients of shape {found}, but {expected[0]} inner steps and {expected[1]} "
+                f"learned numbers need {expected}: record this window."
+            )
+        return None, window.horizons
     if not isinstance(problem, GradientLearner) or window.outer_batches is not None:
         weights = KernelWeights(horizons=jnp.ones((window.num_inner_steps,), flat.dtype))
         state, _, (inner_aux, judged) = propagate(problem, to_eta, learned, window, weights)

@@ -37,8 +37,8 @@ class MixedMode(AbstractMode):
 
     Needs a `GradientLearner`, any optax optimiser, and is exact, semi-gradient targets included. Costs about six to
     eight forward passes an inner step on top of the updates, whatever the number of meta-parameters; memory is L x
-    (learner state + inner gradient + batch). The mode to prefer wherever it applies. With a recording of the updates
-    nothing is replayed.
+    (learner state + inner gradient + batch). The mode to prefer wherever it applies, unless a single number is learned
+    and a `HorizonRecording` is at hand. With a `Recording` of the updates nothing is replayed.
 
     Raises:
         TypeError: the problem is not a `GradientLearner`.
