@@ -6,6 +6,7 @@ import numpy as np
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from gradweave.analysis.figures import COLOURS, style_axis
 from gradweave.analysis.study import Flags, folders
@@ -100,6 +101,7 @@ def draw_mixes(rows: Sequence[Row]) -> Figure:
             axis.axvline(1, color="grey", linewidth=0.8)
             axis.axvline(1 / 3, color="grey", linewidth=0.8, linestyle=":")
             axis.set_xscale("log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
     return figure
 
 
