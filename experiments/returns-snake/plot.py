@@ -2,6 +2,7 @@
 
 import tyro
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from gradweave.analysis.figures import style_axis
 from gradweave.analysis.study import Flags, folders
@@ -37,17 +38,17 @@ def draw_returns(rows: list[Row]) -> Figure:
 
 
 def draw_meta_parameters(rows: list[Row]) -> Figure:
-    figure = Figure(figsize=(14, 6), layout="constrained")
-    axes = figure.subplots(len(STARTS), len(META), sharex=True)
-    for line, (start, described) in enumerate(STARTS.items()):
-        arms = [arm for arm in arms_of(rows, start) if not arm.startswith("plain")]
+    learning = {start: [arm for arm in arms_of(rows, start) if not arm.startswith("plain")] for start in STARTS}
+    learning = {start: arms for start, arms in learning.items() if arms}
+    figure = Figure(figsize=(14, 3 * len(learning)), layout="constrained")
+    axes = figure.subplots(len(learning), len(META), sharex=True, squeeze=False)
+    for line, (start, arms) in enumerate(learning.items()):
         for column, (name, title) in enumerate(META.items()):
             draw_curves(axes[line, column], rows, f"eta/{name}", arms)
             style_axis(axes[line, column], title if line == 0 else None)
             axes[line, column].set_yscale("linear" if name in ("discount", "lambda_") else "log")
-        axes[line, 0].set_ylabel(described)
-        if axes[line, 0].get_legend_handles_labels()[1]:
-            axes[line, 0].legend(fontsize=8, frameon=False)
+        axes[line, 0].set_ylabel(STARTS[start])
+        axes[line, 0].legend(fontsize=8, frameon=False)
     return figure
 
 
@@ -57,6 +58,8 @@ def draw_final(rows: list[Row]) -> Figure:
     axes = figure.subplots(1, len(SCORES), sharey=True)
     for axis, (score, title) in zip(axes, SCORES.items(), strict=True):
         draw_intervals(axis, [row for row in rows if row["score"] == score], "", title)
+    axes[-1].xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes[-1].xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
 

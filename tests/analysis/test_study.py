@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from gradweave.analysis.study import MARKS, Flags, chosen, collect, finished_run, folders, jobs, train, with_changes
-from gradweave.analysis.study_figures import draw_curves, draw_intervals
+from gradweave.analysis.study_figures import draw_curves, draw_intervals, intervals_title
 from gradweave.analysis.study_tables import (
     aggregate,
     configurations,
@@ -173,3 +173,14 @@ def test_intervals_leave_a_place_for_what_is_missing():
     draw_intervals(axis, rows, "", "fruits")
     assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
     assert [tuple(line.get_ydata()) for line in axis.get_lines()] == [(0,), (0, 0), (-2,)]
+
+
+def test_titles_say_what_is_incomplete():
+    def row(arm, num_seeds, missing):
+        return {"arm": arm, "num_seeds": str(num_seeds), "missing_seeds": missing}
+
+    assert intervals_title([row("a", 3, ""), row("b", 3, "")]).endswith("95 % intervals")
+    # A score that none of its runs reached does not make an arm one that has not been run.
+    some = [row("a", 2, "2"), row("a", 0, "2"), row("b", 1, "1 2"), row("c", 0, "0 1 2")]
+    assert intervals_title(some).endswith("INCOMPLETE: 1 to 2 of 3, 1 of 3 arms not run yet")
+    assert intervals_title(some[:1]).endswith("INCOMPLETE: 2 of 3 seeds an arm")
