@@ -293,11 +293,12 @@ def main(options: Options) -> None:
     if unknown:
         raise SystemExit(f"unknown groups {unknown}; there are {', '.join(GROUPS)}")
     options.results.mkdir(parents=True, exist_ok=True)
+    origin = _origin()  # before the first table changes the checkout
     for group in options.groups:
         rows = GROUPS[group](options)
         columns = list(dict.fromkeys(name for row in rows for name in row))
         write_rows(options.results / f"{group}.csv", [{name: row.get(name) for name in columns} for row in rows])
-        about = {"options": dataclasses.asdict(options) | {"results": None}, **_origin()}
+        about = {"options": dataclasses.asdict(options) | {"results": None}, **origin}
         (options.results / f"{group}.json").write_text(json.dumps(about, indent=1) + "\n")
         text = f"## {group}\n\n{GROUPS[group].__doc__}\n\n{_markdown(columns, rows)}"
         (options.results / f"{group}.md").write_text(text)
