@@ -5,8 +5,8 @@
 
 Everything that is compared takes turns in this one process. A row's ratio is the median over rounds of (its time) /
 (the group's base's time), per inner update, with quartiles. Groups: `windows` (modes by length of the window), `length`
-(mixed mode's lengths against each other), `parameters` (modes by number of meta-parameters), `board` (Snake 12x12),
-`peers`, `seeds`, `floor`, `startup`.
+(mixed mode's lengths against each other), `memory` (mixed mode's against counting), `parameters` (modes by number of
+meta-parameters), `board` (Snake 12x12), `peers`, `seeds`, `floor`, `startup`.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ from workers import SeedsInProcesses
 from gradweave.analysis.study import TINY_SNAKE
 from gradweave.analysis.tables import write_rows
 from gradweave.training.build import init_state
+from gradweave.training.memory import Sizes
 from gradweave.training.presets import preset
 from gradweave.training.provenance import collect_provenance
 from gradweave.training.runtime import describe_devices, enable_compilation_cache, usable_cores
@@ -52,7 +53,17 @@ Row = dict[str, Any]
 class Options:
     """What to measure."""
 
-    groups: tuple[str, ...] = ("windows", "length", "parameters", "board", "peers", "seeds", "floor", "startup")
+    groups: tuple[str, ...] = (
+        "windows",
+        "length",
+        "memory",
+        "parameters",
+        "board",
+        "peers",
+        "seeds",
+        "floor",
+        "startup",
+    )
     lengths: tuple[int, ...] = WINDOWS
     """Inner steps of the windows of the group `windows`."""
     rounds: int = 11
@@ -96,6 +107,26 @@ def length(options: Options) -> list[Row]:
     lengths = (1, 2) if options.smallest else tuple(length for length in options.lengths if length >= 5)
     programs = {f"mixed, {length} inner steps": meta_step(sizes, 4, length) for length in lengths}
     return list(ratios(programs, next(iter(programs)), options.rounds))
+
+
+def memory(options: Options) -> list[Row]:
+    """Mixed mode's temporary memory over plain learning's and what a window records: L x (learner, gradient, batch)."""
+    rows = []
+    sizes = _shrunk(SMALL, options)
+    plain = meta_step(sizes, 0, 1).peak_bytes
+    for length in (1, 2) if options.smallest else options.lengths:
+        agent, config = agent_for(sizes, 4, length)
+        shapes = jax.eval_shape(lambda key: init_state(agent, config, key=key), jax.random.key(0))  # noqa: B023
+        parts = Sizes.of(agent, shapes)
+        counted = plain + length * (parts.learner + parts.gradient + parts.batch)
+        found = meta_step(sizes, 4, length).peak_bytes
+        megabytes = {
+            "temporary_megabytes": found / 1e6,
+            "plain_megabytes": plain / 1e6,
+            "counted_megabytes": counted / 1e6,
+        }
+        rows.append({"num_inner_steps": length, "program": "mixed", **megabytes, "ratio": found / counted})
+    return rows
 
 
 def parameters(options: Options) -> list[Row]:
@@ -283,7 +314,9 @@ def _shrunk(sizes: Mapping[str, Any], options: Options) -> dict[str, Any]:
     return {**sizes, **{name: value for name, value in tiny.items() if not name.startswith(("run.", "meta."))}}
 
 
-GROUPS: Final = {group.__name__: group for group in (windows, length, parameters, board, peers, seeds, floor, startup)}
+GROUPS: Final = {
+    group.__name__: group for group in (windows, length, memory, parameters, board, peers, seeds, floor, startup)
+}
 
 
 def main(options: Options) -> None:
