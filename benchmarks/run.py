@@ -65,7 +65,7 @@ class Options:
         "startup",
     )
     lengths: tuple[int, ...] = WINDOWS
-    """Inner steps of the windows of the group `windows`."""
+    """Inner steps of the windows of the groups `windows`, `length` (from 5 on) and `memory`."""
     rounds: int = 11
     results: Path = Path("results/benchmarks")
     smallest: bool = False

@@ -45,7 +45,7 @@ class SampleStore:
         if not self._path.exists():
             return None
         try:
-            with np.load(io.BytesIO(self._path.read_bytes()), allow_pickle=False) as saved:
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 settings = json.loads(str(saved["settings"]))
                 samples = np.asarray(saved["samples"], np.float64)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
