@@ -23,7 +23,7 @@ from gradweave.core import (
     horizon_gradients,
     meta_gradient,
 )
-from gradweave.core.bijectors import split_learned
+from gradweave.core.bijectors import learned_to_eta, split_learned
 from gradweave.core.modes.base import ravel_learned
 from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
 
@@ -42,7 +42,7 @@ def tracked(spec):
     raw, state, batches, _ = case(True)
     problem = learner()
     learned, fixed = split_learned(raw, spec)
-    to_eta = lambda leaves: constrain({name: leaves[name] or fixed[name] for name in leaves}, spec)  # noqa: E731
+    to_eta = learned_to_eta(fixed, spec)
     start, tangents = state, zero_tangents(state, ravel_learned(learned)[0].size)
     judged = []
     for k in range(LENGTH):

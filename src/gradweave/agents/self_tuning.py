@@ -46,7 +46,7 @@ from gradweave.core import (
     corrected_meta_gradient,
     meta_gradient,
 )
-from gradweave.core.bijectors import split_learned
+from gradweave.core.bijectors import learned_to_eta, split_learned
 from gradweave.core.modes.base import ravel_learned
 from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
 from gradweave.core.sampling_correction import check_correctable
@@ -277,9 +277,7 @@ class SelfTuning(eqx.Module):
         """The same with tangents carried along, and so with every horizon's gradient. Only where `tracks_tangents`."""
         problem = cast(GradientLearner, self.meta_problem)
         learned, fixed = split_learned(state.raw, self.meta_spec)
-
-        def to_eta(leaves: PyTree) -> PyTree:
-            return constrain(eqx.combine(leaves, fixed), self.meta_spec)
+        to_eta = learned_to_eta(fixed, self.meta_spec)
 
         def update(learner: LearnerState, tangents: PyTree, batch: Experience) -> _Updated:
             return _Updated(*tracked_update(problem, to_eta, learned, learner, tangents, batch))

@@ -9,6 +9,7 @@ so that a step of the meta-optimiser is a relative change, which is what costs a
 
 import abc
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -123,6 +124,13 @@ def split_learned(raw: PyTree, spec: PyTree) -> tuple[PyTree, PyTree]:
     """
     mask = _map_spec(lambda bijector, leaf: not isinstance(bijector, Fixed), spec, raw)
     return eqx.partition(raw, mask)
+
+
+def learned_to_eta(fixed: PyTree, spec: PyTree) -> Callable[[PyTree], PyTree]:
+    """What maps learned leaves to the natural meta-parameters, given the fixed ones; both as `split_learned` returns
+    them.
+    """
+    return lambda learned: constrain(eqx.combine(learned, fixed), spec)
 
 
 def _is_bijector(node: Any) -> bool:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from gradweave.core.bijectors import constrain, split_learned
+from gradweave.core.bijectors import learned_to_eta, split_learned
 from gradweave.core.estimators.base import AbstractEstimator, Differentiand, chosen_mode
 from gradweave.core.estimators.linear import Unrolled
 from gradweave.core.modes.base import AbstractMode, KernelWeights, ravel_learned
@@ -160,7 +160,7 @@ def differentiate_learned(
     """What an estimator is handed, and the `Fixed` leaves of `raw` (None elsewhere)."""
     raw = jax.tree.map(jnp.asarray, raw)
     learned, fixed = split_learned(raw, spec)
-    return Differentiand(problem, lambda leaves: constrain(eqx.combine(leaves, fixed), spec), learned, window), fixed
+    return Differentiand(problem, learned_to_eta(fixed, spec), learned, window), fixed
 
 
 def checked_window(
