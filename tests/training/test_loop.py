@@ -4,7 +4,9 @@ import dataclasses
 import json
 import os
 import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,6 +82,97 @@ def test_a_resumed_run_is_the_run_that_never_stopped(finished: tuple[Config, Pat
     assert mine == theirs
     for first, second in zip(leaves(summary.state), leaves(resumed.state), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(
+    finished: tuple[Config, Path, Summary], tmp_path: Path
+) -> None:
+    config, path, _ = finished
+    again = dataclasses.replace(config, run=dataclasses.replace(config.run, runs_dir=str(tmp_path)))
+    with RunFolder.create(again) as folder:
+        folder.metrics.write({"step": 10**9, "return": 1.0})  # logged by the process that was killed
+        run(again, folder)
+        assert (folder.path / "metrics.jsonl").read_bytes() == (path / "metrics.jsonl").read_bytes()
+
+
+def evaluating(tmp_path: Path, **changes: Any) -> Config:
+    """A run of four chunks with an evaluation at the end of each, and a checkpoint at the end of all."""
+    config = small(tmp_path)
+    every = {"evaluate_every": CHUNK * WINDOW, "checkpoint_every": 100 * CHUNK * WINDOW}
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, **every | changes))
+
+
+def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation that ends only when the next chunk has been trained is one that training does not wait for."""
+    config, chunks, begun = evaluating(tmp_path, evaluate_every=2 * CHUNK * WINDOW), [], []
+    next_chunk = threading.Event()
+    rows_before: list[str] = []
+
+    def check(*_: Any) -> None:
+        chunks.append(len(begun))
+        if begun:
+            rows_before.append((folder.path / "metrics.jsonl").read_text())
+            next_chunk.set()
+
+    def judge(*_: Any) -> dict[str, float]:
+        begun.append(True)
+        assert next_chunk.wait(timeout=60), "training waits for the evaluation"
+        return {"evaluation/return": float(len(begun))}
+
+    monkeypatch.setattr("gradweave.training.loop._check_finite", check)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    with RunFolder.create(config) as folder:
+        run(config, folder)
+    rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["meta_step"] for row in rows] == list(range(1, 4 * CHUNK + 1))  # in order, none lost
+    noted = {row["meta_step"]: row["evaluation/return"] for row in rows if "evaluation/return" in row}
+    assert noted == {2 * CHUNK: 1.0, 4 * CHUNK: 2.0}
+    assert len(rows_before[0].splitlines()) == 2 * CHUNK - 1  # the row that waits for its evaluation is held back
+
+
+def test_every_evaluation_is_of_the_agent_at_its_row(tmp_path: Path) -> None:
+    """Also while training, which donates its state to the next chunk, goes on: runs that end there agree."""
+    config = evaluating(tmp_path / "long")
+    with RunFolder.create(config) as folder:
+        run(config, folder)
+    rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    for num_chunks in (1, 2, 3):
+        short = evaluating(tmp_path / str(num_chunks), total_steps=num_chunks * CHUNK * WINDOW, evaluate_every=0)
+        with RunFolder.create(short) as other:
+            run(short, other)
+        last = json.loads((other.path / "metrics.jsonl").read_text().splitlines()[-1])
+        assert rows[num_chunks * CHUNK - 1] == last
+
+
+def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, release = evaluating(tmp_path), threading.Event()
+
+    def judge(*_: Any) -> dict[str, float]:
+        assert release.wait(timeout=60)
+        return {"evaluation/return": 1.0}
+
+    def check(agent: Any, metrics: Any, done: int, state: Any) -> None:
+        if done == CHUNK:
+            release.set()
+            raise NonFiniteError("policy", 1)
+
+    monkeypatch.setattr("gradweave.training.loop._check_finite", check)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    with RunFolder.create(config) as folder, pytest.raises(NonFiniteError):
+        run(config, folder)
+    rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == CHUNK and rows[-1]["evaluation/return"] == 1.0
+
+
+def test_an_evaluation_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judge(*_: Any) -> dict[str, float]:
+        raise RuntimeError("no evaluation today")
+
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    config = evaluating(tmp_path)
+    with RunFolder.create(config) as folder, pytest.raises(RuntimeError, match="no evaluation today"):
+        run(config, folder)
+    assert len((folder.path / "metrics.jsonl").read_text().splitlines()) >= CHUNK  # the row itself is kept
 
 
 def test_sigterm_stops_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,6 @@ def run(argv: Sequence[str]) -> int:
     use_cores([int(core) for core in argv[1:]])
     with RunFolder.open(Path(argv[0])) as folder:
         resume = any(folder.checkpoints.glob("*.safetensors"))
-        if not resume:
-            folder.metrics.truncate_after(-1)  # rows from before the first checkpoint will be written again
         run_loop(folder, resume=resume, hosts=ALONE)
     return 0
 

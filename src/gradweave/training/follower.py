@@ -14,6 +14,9 @@ class _NoMetrics:
     def write(self, row: Mapping[str, Any]) -> None:
         """Do nothing."""
 
+    def truncate_after(self, step: int) -> None:
+        """Do nothing."""
+
 
 class NoFolder:
     """Takes what a `RunFolder` takes and keeps none of it; process 0 does."""

@@ -1,10 +1,12 @@
-"""The training loop: compiled chunks of meta-steps, and between them metrics, evaluations, checkpoints and signals.
+"""The training loop: compiled chunks of meta-steps; between them metrics, checkpoints, signals; beside them evaluation.
 
 A chunk is one jitted scan over `chunk_size` meta-steps whose state is donated; the host hears of it once, when it is
 done. Runs end on whole chunks, so that a resumed run passes through exactly the same programs as one that was never
 stopped.
 """
 
+import collections
+import concurrent.futures
 import contextlib
 import signal
 import time
@@ -117,6 +119,7 @@ def _start(
 ) -> SelfTuningState:
     """The state to begin or to go on with."""
     if not resume:
+        folder.metrics.truncate_after(-1)  # rows of a process that was killed before its first checkpoint
         return devices.start(lambda key: init_state(agent, config, key=key), jax.random.key(config.run.seed))
 
     def newest() -> SelfTuningState:
@@ -175,28 +178,67 @@ def _run(
     done = int(state.num_meta_steps)
     if jax.process_count() > 1 and done == 0:  # any of them may be lost at any time: leave something to go on from
         log.folder.save_checkpoint(programs.devices.gather(state), agent.environment_steps(done))
-    while done < config.num_meta_steps:
-        before = agent.environment_steps(done)
-        state, metrics = programs.chunk(state)
-        metrics = jax.device_get(metrics)  # waits for the chunk
-        _check_finite(agent, metrics, done, state)
-        done += config.run.chunk_size
-        step = agent.environment_steps(done)
-        last = done >= config.num_meta_steps
-        evaluation = {}
-        if last or _crossed(config.run.evaluate_every, before, step):
-            evaluation = _evaluation_row(config, programs, state)
-        log.chunk(metrics, evaluation)
-        stopping = agreed_signal(received)
-        if last or stopping or _crossed(config.run.checkpoint_every, before, step):
-            log.folder.save_checkpoint(programs.devices.gather(state), step)
-        if stopping:
-            _stop(stopping, step)
+    with log, _Evaluator(config, programs) as evaluator:
+        while done < config.num_meta_steps:
+            before = agent.environment_steps(done)
+            state, metrics = programs.chunk(state)
+            metrics = jax.device_get(metrics)  # waits for the chunk
+            _check_finite(agent, metrics, done, state)
+            done += config.run.chunk_size
+            step = agent.environment_steps(done)
+            last = done >= config.num_meta_steps
+            evaluate_now = last or _crossed(config.run.evaluate_every, before, step)
+            log.chunk(metrics, evaluator.begin(state) if evaluate_now else None)
+            stopping = agreed_signal(received)
+            if last or stopping or _crossed(config.run.checkpoint_every, before, step):
+                log.complete()
+                log.folder.save_checkpoint(programs.devices.gather(state), step)
+            if stopping:
+                _stop(stopping, step)
     return state
 
 
+_EvaluationRow = concurrent.futures.Future[dict[str, float]]
+
+
+class _Evaluator:
+    """Evaluates while training goes on, in a thread and on copies of its own, one evaluation at a time.
+
+    Not on several devices: training's collectives would wait for the one that plays.
+    """
+
+    def __init__(self, config: Config, programs: _Programs) -> None:
+        self._config = config
+        self._programs = programs
+        self._executor = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+        self._latest: _EvaluationRow | None = None
+
+    def begin(self, state: SelfTuningState) -> _EvaluationRow:
+        """The evaluation of `state`, which may be donated meanwhile; waits for the one before."""
+        self._wait()
+        judged = jax.tree.map(jnp.copy, _Judged.of(state, self._programs.devices))
+        self._latest = self._executor.submit(_evaluation_row, self._config, self._programs, judged)
+        if self._programs.devices.mesh is not None:
+            self._wait()
+        return self._latest
+
+    def _wait(self) -> None:
+        if self._latest is not None:
+            concurrent.futures.wait([self._latest])
+
+    def __enter__(self) -> "_Evaluator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._executor.shutdown()
+
+
 class _Log:
-    """Turns a chunk's metrics into rows of metrics.jsonl, the tracker and, now and then, the table."""
+    """Turns a chunk's metrics into rows of metrics.jsonl, the tracker and, now and then, the table.
+
+    The row of a running evaluation, and those after it, are held back until it has ended. A context manager: when it is
+    left no row is held any more.
+    """
 
     def __init__(
         self,
@@ -218,8 +260,15 @@ class _Log:
         self._unshown = np.zeros(3)
         self._shown_at = time.monotonic()
         self._shown_step = agent.environment_steps(done)
+        self._held: collections.deque[tuple[dict[str, Any], _EvaluationRow | None]] = collections.deque()
 
-    def chunk(self, metrics: MetaStepMetrics, evaluation: dict[str, float]) -> None:
+    def __enter__(self) -> "_Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.complete()
+
+    def chunk(self, metrics: MetaStepMetrics, evaluation: _EvaluationRow | None) -> None:
         """Logs the meta-steps of one chunk; `evaluation` belongs to its end."""
         row: dict[str, Any] = {}
         for index in range(self._config.run.chunk_size):
@@ -234,13 +283,33 @@ class _Log:
                 "meta_step": self._done,
                 **_episode_row(self._unlogged),
                 **_quantities(one, self._config.meta.learned),
-                **(evaluation if last else {}),
             }
-            self.folder.metrics.write(row)
-            self._tracker.log(row)
+            self._held.append((row, evaluation if last else None))
             self._unshown += self._unlogged
             self._unlogged[:] = 0
+        self._write(wait=False)
         self._show(row)
+
+    def complete(self) -> None:
+        """Writes every row, waiting for evaluations; to be called before a checkpoint, from which no row is remade.
+
+        Raises:
+            Exception: what an evaluation raised; its row has been written.
+        """
+        self._write(wait=True)
+
+    def _write(self, *, wait: bool) -> None:
+        while self._held:
+            row, evaluation = self._held[0]
+            if evaluation is not None and not evaluation.done() and not wait:
+                return
+            self._held.popleft()
+            try:
+                if evaluation is not None:
+                    row.update(evaluation.result())
+            finally:
+                self.folder.metrics.write(row)
+                self._tracker.log(row)
 
     def _show(self, row: dict[str, Any]) -> None:
         elapsed = time.monotonic() - self._shown_at
@@ -272,8 +341,20 @@ def _quantities(metrics: MetaStepMetrics, learned: tuple[str, ...]) -> dict[str,
     return {**row, **metrics.inner, **metrics.outer}
 
 
-def _evaluation_row(config: Config, programs: _Programs, state: SelfTuningState) -> dict[str, float]:
-    sampled, greedy = (_play(config, programs, state, greedy=greedy, uniform=False) for greedy in (False, True))
+class _Judged(NamedTuple):
+    """What evaluation looks at."""
+
+    params: PyTree
+    raw: PyTree
+    num_meta_steps: Any
+
+    @classmethod
+    def of(cls, state: SelfTuningState, devices: Devices) -> "_Judged":
+        return cls(*devices.local((state.learner.params, state.raw, state.num_meta_steps)))
+
+
+def _evaluation_row(config: Config, programs: _Programs, judged: _Judged) -> dict[str, float]:
+    sampled, greedy = (_play(config, programs, judged, greedy=greedy, uniform=False) for greedy in (False, True))
     return {
         "evaluation/return": float(sampled.returns.mean()),
         "evaluation/greedy_return": float(greedy.returns.mean()),
@@ -284,14 +365,14 @@ def _evaluation_row(config: Config, programs: _Programs, state: SelfTuningState)
 def _final_evaluations(config: Config, programs: _Programs, state: SelfTuningState) -> tuple[Evaluation, ...]:
     """Sampled, greedy and random play of the final agent."""
     kinds = ((False, False), (True, False), (False, True))
-    return tuple(_play(config, programs, state, greedy=greedy, uniform=uniform) for greedy, uniform in kinds)
+    judged = _Judged.of(state, programs.devices)
+    return tuple(_play(config, programs, judged, greedy=greedy, uniform=uniform) for greedy, uniform in kinds)
 
 
-def _play(config: Config, programs: _Programs, state: SelfTuningState, *, greedy: bool, uniform: bool) -> Evaluation:
+def _play(config: Config, programs: _Programs, judged: _Judged, *, greedy: bool, uniform: bool) -> Evaluation:
     # A key that depends on the seed and the step only: evaluating changes nothing in training.
-    params, raw, num_meta_steps = programs.devices.local((state.learner.params, state.raw, state.num_meta_steps))
-    key = jax.random.fold_in(jax.random.key(config.run.seed ^ 0x5EED), num_meta_steps)
-    played = programs.evaluate(params, raw, key, jnp.asarray(greedy), jnp.asarray(uniform))
+    key = jax.random.fold_in(jax.random.key(config.run.seed ^ 0x5EED), judged.num_meta_steps)
+    played = programs.evaluate(judged.params, judged.raw, key, jnp.asarray(greedy), jnp.asarray(uniform))
     result: Evaluation = jax.device_get(played)
     return result
 
