@@ -37,6 +37,7 @@ _CORE = (
     "LeastError",
     "MetaGradient",
     "MetaProblem",
+    "Microbatches",
     "MixedMode",
     "PersistentEvolutionStrategies",
     "Positive",

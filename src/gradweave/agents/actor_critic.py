@@ -25,10 +25,10 @@ from gradweave.agents.experience import (
     Apply,
     Experience,
     Outputs,
+    environments_in_parts,
     evaluate_network,
     head_returns,
     policy_terms,
-    split_environments,
 )
 from gradweave.agents.objectives import OuterObjective, outer_actor_critic_loss
 from gradweave.core import GradientLearner
@@ -141,7 +141,7 @@ def actor_critic(
         lambda state, batch: outer_actor_critic_loss(state.params, batch, outer, axis),
         forward=forward,
         companion_loss=companion_loss if critic_apart else None,
-        microbatches=None if num_microbatches == 1 else lambda batch: split_environments(batch, num_microbatches),
+        microbatches=environments_in_parts(num_microbatches),
     )
 
 

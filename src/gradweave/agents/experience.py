@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
+from gradweave.core import Microbatches
 from gradweave.envs import ONE_DEVICE, DeviceAxis, Observation
 from gradweave.rl import (
     NetworkOutput,
@@ -26,11 +27,11 @@ __all__ = [
     "Experience",
     "Outputs",
     "action_log_probs",
+    "environments_in_parts",
     "evaluate_network",
     "head_returns",
     "policy_logits",
     "policy_terms",
-    "split_environments",
 ]
 
 Apply = Callable[[PyTree, Observation, Array | None], NetworkOutput]
@@ -92,28 +93,28 @@ def evaluate_network(apply: Apply, params: PyTree, batch: Experience) -> Outputs
     return Outputs(steps, last, final)
 
 
-def split_environments(batch: Experience, num_parts: int) -> Experience:
-    """The batch in parts: a new leading axis of `num_parts`, and so many times fewer environments in each.
+def environments_in_parts(num_parts: int) -> Microbatches | None:
+    """The parts of an `Experience`, each with so many times fewer environments; None for a single one.
 
-    Raises:
-        ValueError: the environments cannot be split evenly.
+    A batch whose environments cannot be split evenly raises a ValueError.
     """
-    num_envs = batch.trajectory.rewards.shape[1]
-    if num_envs % num_parts:
-        raise ValueError(f"{num_envs} environments cannot be split into {num_parts} equal parts")
+    if num_parts == 1:
+        return None
 
-    def split(leaf: Array) -> Array:
-        return jnp.moveaxis(leaf.reshape(leaf.shape[0], num_parts, num_envs // num_parts, *leaf.shape[2:]), 1, 0)
+    def part(batch: Experience, index: Int[Array, ""]) -> Experience:
+        num_envs = batch.trajectory.rewards.shape[1]
+        if num_envs % num_parts:
+            raise ValueError(f"{num_envs} environments cannot be split into {num_parts} equal parts")
+        size = num_envs // num_parts
 
-    def repeat(leaf: Array) -> Array:
-        return jnp.broadcast_to(leaf, (num_parts, *leaf.shape))
+        def some(leaf: Array) -> Array:
+            return jax.lax.dynamic_slice_in_dim(leaf, index * size, size, axis=1)
 
-    return Experience(
-        trajectory=jax.tree.map(split, batch.trajectory),
-        conditioning=jax.tree.map(repeat, batch.conditioning),
-        anchor_logits=jax.tree.map(split, batch.anchor_logits),
-        advantage_moments=jax.tree.map(repeat, batch.advantage_moments),
-    )
+        return batch._replace(
+            trajectory=jax.tree.map(some, batch.trajectory), anchor_logits=jax.tree.map(some, batch.anchor_logits)
+        )
+
+    return Microbatches(num_parts, part)
 
 
 def policy_logits(apply: Apply, params: PyTree, batch: Experience) -> Float[Array, "time batch num_actions"]:

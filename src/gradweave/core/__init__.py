@@ -26,7 +26,7 @@ from gradweave.core.estimators import (
     geometric_weights,
     uniform_weights,
 )
-from gradweave.core.learner import GradientLearner, LearnerState
+from gradweave.core.learner import GradientLearner, LearnerState, Microbatches
 from gradweave.core.meta_gradient import MetaGradient, horizon_gradients, meta_gradient, truncated_gradients
 from gradweave.core.modes import AbstractMode, Differentiated, ForwardMode, KernelWeights, MixedMode, ReverseMode
 from gradweave.core.problem import (
@@ -68,6 +68,7 @@ __all__ = [
     "MetaGradient",
     "MetaProblem",
     "MetaProblemLike",
+    "Microbatches",
     "MixedMode",
     "PersistentEvolutionStrategies",
     "Positive",

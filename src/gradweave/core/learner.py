@@ -31,6 +31,18 @@ class LearnerState(NamedTuple):
     optimizer_state: PyTree
 
 
+class Microbatches(NamedTuple):
+    """The parts of a batch, for a loss that is a mean over them.
+
+    Attributes:
+        num_parts: how many, at least 1.
+        part: `(batch, index) -> one part`, of the same shapes for every index; the index, below `num_parts`, is traced.
+    """
+
+    num_parts: int
+    part: Callable[[PyTree, Array], PyTree]
+
+
 def _forward_is_identity(params: PyTree, batch: PyTree) -> PyTree:
     return params
 
@@ -53,9 +65,9 @@ class GradientLearner(eqx.Module):
             loss's, and the meta-gradient takes it for a number, in every mode, which costs nothing. That is exact if
             and only if the parameters that it moves do not reach the losses through anything that is differentiated: an
             outer critic that supplies baselines, say. (A clipping of the global norm is such a way.)
-        microbatches: optional `(batch) -> pytree with a leading axis`, for a loss that is a mean over parts of the
-            batch: gradients and outer losses are then computed part by part and averaged. Changes nothing but the
-            rounding, and the memory: what fits into a processor's cache is several times faster there.
+        microbatches: optional parts of a batch, for a loss that is a mean over them: gradients and outer losses are
+            then computed part by part and averaged. Changes nothing but the rounding, and the memory: what fits into a
+            processor's cache is several times faster there.
     """
 
     targets_of: Callable[..., PyTree]
@@ -65,7 +77,7 @@ class GradientLearner(eqx.Module):
     outer_loss_of: Callable[..., tuple[Array, PyTree]]
     forward: Callable[[PyTree, PyTree], PyTree]
     companion_loss: Callable[..., Array] | None
-    microbatches: Callable[[PyTree], PyTree] | None
+    microbatches: Microbatches | None
 
     def __init__(
         self,
@@ -77,7 +89,7 @@ class GradientLearner(eqx.Module):
         *,
         forward: Callable[[PyTree, PyTree], PyTree] | None = None,
         companion_loss: Callable[..., Array] | None = None,
-        microbatches: Callable[[PyTree], PyTree] | None = None,
+        microbatches: Microbatches | None = None,
     ) -> None:
         for name, part in (
             ("targets", targets),
@@ -142,13 +154,21 @@ class GradientLearner(eqx.Module):
 
     def batch_mean(self, function: Callable[..., Result], *batches: PyTree) -> Result:
         """The mean of `function(*parts)` over the parts of batches; `function(*batches)` where they are not split."""
-        split = self.microbatches
-        if split is None:
+        parts = self.microbatches
+        if parts is None:
             return function(*batches)
-        parts = tuple(None if batch is None else split(batch) for batch in batches)
-        results = jax.lax.map(lambda part: function(*part), parts)
-        means: Result = jax.tree.map(lambda leaf: leaf.mean(0), results)
-        return means
+
+        def of_part(index: Array) -> Result:
+            return function(*(None if batch is None else parts.part(batch, index) for batch in batches))
+
+        def add(total: Result, index: Array) -> tuple[Result, None]:
+            return jax.tree.map(lambda leaf, more: leaf + more.astype(leaf.dtype), total, of_part(index)), None
+
+        # A running sum: all parts' results side by side would take as many times their memory.
+        nothing = jax.tree.map(_zeros_to_average, jax.eval_shape(of_part, jnp.zeros((), jnp.int32)))
+        total, _ = jax.lax.scan(add, nothing, jnp.arange(parts.num_parts, dtype=jnp.int32))
+        mean: Result = jax.tree.map(lambda leaf: leaf / jnp.asarray(parts.num_parts, leaf.dtype), total)
+        return mean
 
     def _companion_gradient(self, params: PyTree, targets: PyTree, batch: PyTree) -> PyTree:
         """A number to the meta-gradient, by contract: this, and no inner loss, is where a derivative is stopped."""
@@ -165,6 +185,11 @@ class GradientLearner(eqx.Module):
             direction, optimizer_state = self.optimizer.update(gradient, state.optimizer_state, state.params)
         params = _descend(state.params, direction, self.learning_rate(eta))
         return LearnerState(params, optimizer_state)
+
+
+def _zeros_to_average(like: jax.ShapeDtypeStruct) -> Array:
+    dtype = like.dtype if jnp.issubdtype(like.dtype, jnp.inexact) else jnp.result_type(float)
+    return jnp.zeros(like.shape, dtype)
 
 
 def _descend(params: PyTree, direction: PyTree, rate: PyTree) -> PyTree:

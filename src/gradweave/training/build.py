@@ -51,7 +51,7 @@ from gradweave.training.config import FORWARD_ONLY, LEARNABLE, PARTS, Config, Me
 
 __all__ = ["build_agent", "build_estimator", "init_state"]
 
-_CACHED_STEPS = 512  # of a part of a batch, with networks of the usual sizes (benchmarks/)
+_CACHED_STEPS = 256  # of a part of a batch, with networks of the usual sizes (benchmarks/)
 
 _RANGES: dict[str, AbstractBijector] = {
     "discount": Interval(0.0, 1.0),

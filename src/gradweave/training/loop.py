@@ -5,11 +5,9 @@ done. Runs end on whole chunks, so that a resumed run passes through exactly the
 stopped.
 """
 
-import collections
 import concurrent.futures
 import contextlib
 import signal
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,15 +24,14 @@ from gradweave.training.errors import NonFiniteError, Stopped
 from gradweave.training.evaluation import Evaluation, evaluate
 from gradweave.training.follower import NoFolder
 from gradweave.training.hosts import agreed_signal, share_tree
+from gradweave.training.log import EvaluationRow, Log
 from gradweave.training.memory import Known, explaining, forecast_memory
 from gradweave.training.progress import Progress
 from gradweave.training.run_folder import RunFolder
 from gradweave.training.signals import noted_signals
-from gradweave.training.trackers import Tracker, make_tracker
+from gradweave.training.trackers import make_tracker
 
 __all__ = ["Summary", "load_agent", "train"]
-
-_SECONDS_BETWEEN_ROWS = 4.0  # shown, not logged: every logged row is in metrics.jsonl
 
 
 class Summary(NamedTuple):
@@ -88,7 +85,7 @@ def train(
             programs = _compile(agent, config, devices, memory)
             _tell(memory, folder, progress)
             state = _start(agent, config, folder, progress, devices, resume=resume)
-        log = _Log(agent, config, folder, progress, tracker, done=int(state.num_meta_steps))
+        log = Log(agent, config, folder, progress, tracker, done=int(state.num_meta_steps))
         state = _run(agent, config, programs, state, log, received)
     state = devices.gather(state)
     # For what follows training: one device is enough, and the axis of devices is bound in training's programs only.
@@ -172,7 +169,7 @@ def _run(
     config: Config,
     programs: _Programs,
     state: SelfTuningState,
-    log: "_Log",
+    log: Log,
     received: list[int],
 ) -> SelfTuningState:
     done = int(state.num_meta_steps)
@@ -198,9 +195,6 @@ def _run(
     return state
 
 
-_EvaluationRow = concurrent.futures.Future[dict[str, float]]
-
-
 class _Evaluator:
     """Evaluates while training goes on, in a thread and on copies of its own, one evaluation at a time.
 
@@ -211,9 +205,9 @@ class _Evaluator:
         self._config = config
         self._programs = programs
         self._executor = concurrent.futures.ThreadPoolExecutor(max_workers=1)
-        self._latest: _EvaluationRow | None = None
+        self._latest: EvaluationRow | None = None
 
-    def begin(self, state: SelfTuningState) -> _EvaluationRow:
+    def begin(self, state: SelfTuningState) -> EvaluationRow:
         """The evaluation of `state`, which may be donated meanwhile; waits for the one before."""
         self._wait()
         judged = jax.tree.map(jnp.copy, _Judged.of(state, self._programs.devices))
@@ -231,114 +225,6 @@ class _Evaluator:
 
     def __exit__(self, *_: object) -> None:
         self._executor.shutdown()
-
-
-class _Log:
-    """Turns a chunk's metrics into rows of metrics.jsonl, the tracker and, now and then, the table.
-
-    The row of a running evaluation, and those after it, are held back until it has ended. A context manager: when it is
-    left no row is held any more.
-    """
-
-    def __init__(
-        self,
-        agent: SelfTuning,
-        config: Config,
-        folder: RunFolder | NoFolder,
-        progress: Progress,
-        tracker: Tracker,
-        *,
-        done: int,
-    ) -> None:
-        self._agent = agent
-        self._config = config
-        self.folder = folder
-        self._progress = progress
-        self._tracker = tracker
-        self._done = done
-        self._unlogged = np.zeros(3)  # episodes, returns, lengths since the last row
-        self._unshown = np.zeros(3)
-        self._shown_at = time.monotonic()
-        self._shown_step = agent.environment_steps(done)
-        self._held: collections.deque[tuple[dict[str, Any], _EvaluationRow | None]] = collections.deque()
-
-    def __enter__(self) -> "_Log":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.complete()
-
-    def chunk(self, metrics: MetaStepMetrics, evaluation: _EvaluationRow | None) -> None:
-        """Logs the meta-steps of one chunk; `evaluation` belongs to its end."""
-        row: dict[str, Any] = {}
-        for index in range(self._config.run.chunk_size):
-            one = jax.tree.map(lambda leaf, index=index: leaf[index], metrics)
-            self._unlogged += np.array([float(total) for total in one.episodes])
-            self._done += 1
-            last = index == self._config.run.chunk_size - 1
-            if self._done % self._config.run.log_every and not last:
-                continue
-            row = {
-                "step": self._agent.environment_steps(self._done),
-                "meta_step": self._done,
-                **_episode_row(self._unlogged),
-                **_quantities(one, self._config.meta.learned),
-            }
-            self._held.append((row, evaluation if last else None))
-            self._unshown += self._unlogged
-            self._unlogged[:] = 0
-        self._write(wait=False)
-        self._show(row)
-
-    def complete(self) -> None:
-        """Writes every row, waiting for evaluations; to be called before a checkpoint, from which no row is remade.
-
-        Raises:
-            Exception: what an evaluation raised; its row has been written.
-        """
-        self._write(wait=True)
-
-    def _write(self, *, wait: bool) -> None:
-        while self._held:
-            row, evaluation = self._held[0]
-            if evaluation is not None and not evaluation.done() and not wait:
-                return
-            self._held.popleft()
-            try:
-                if evaluation is not None:
-                    row.update(evaluation.result())
-            finally:
-                self.folder.metrics.write(row)
-                self._tracker.log(row)
-
-    def _show(self, row: dict[str, Any]) -> None:
-        elapsed = time.monotonic() - self._shown_at
-        if elapsed < _SECONDS_BETWEEN_ROWS and self._done < self._config.num_meta_steps:
-            return
-        rate = (row["step"] - self._shown_step) / elapsed
-        self._progress.update({**row, **_episode_row(self._unshown), "steps_per_second": rate})
-        self._unshown[:] = 0
-        self._shown_at, self._shown_step = time.monotonic(), row["step"]
-
-
-def _episode_row(totals: Any) -> dict[str, Any]:
-    count, returns, lengths = totals
-    return {
-        "num_episodes": int(count),
-        "return": returns / count if count else None,
-        "episode_length": lengths / count if count else None,
-    }
-
-
-def _quantities(metrics: MetaStepMetrics, learned: tuple[str, ...]) -> dict[str, Any]:
-    row: dict[str, Any] = {f"eta/{name}": value for name, value in named_leaves(metrics.eta).items()}
-    for kind, tree in (("raw", metrics.raw), ("meta_gradient", metrics.grad)):
-        row |= {
-            f"{kind}/{name}": value for name, value in named_leaves(tree).items() if name.partition("/")[0] in learned
-        }
-    if learned:
-        row["outer_loss"] = metrics.outer_loss
-    return {**row, **metrics.inner, **metrics.outer}
 
 
 class _Judged(NamedTuple):
