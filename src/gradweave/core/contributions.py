@@ -75,7 +75,7 @@ def step_contributions(
         horizon, step = place
         cotangent = jax.tree.map(lambda own, old: jnp.where(step == horizon, own[horizon], old), slopes, cotangent)
         state, gradient, batch = jax.tree.map(lambda leaf: leaf[step], (states, gradients, window.inner))
-        before = BackwardStep(state, gradient, batch, None, None)
+        before = BackwardStep(step == 0, state, gradient, batch, None, None)
         cotangent, (contribution, _) = pull_back(problem, to_eta, learned, cotangent, before)
         return cotangent, contribution
 

@@ -75,7 +75,8 @@ class MixedMode(AbstractMode):
         def step_back(cotangent: PyTree, record: BackwardStep) -> tuple[PyTree, Any]:
             return pull_back(problem, to_eta, learned, cotangent, record)
 
-        steps = BackwardStep(recording.states, recording.gradients, window.inner, judging, horizon_weights)
+        is_first = jnp.arange(window.num_inner_steps) == 0
+        steps = BackwardStep(is_first, recording.states, recording.gradients, window.inner, judging, horizon_weights)
         _, (contributions, judged) = jax.lax.scan(step_back, cotangent, steps, reverse=True)
         last = leading((last_loss, last_aux))
         outer_losses, outer_aux = last
@@ -86,10 +87,11 @@ class MixedMode(AbstractMode):
 
 
 class BackwardStep(NamedTuple):
-    """What is known of inner step k: x_k, G_k, its batch, the batch that judges x_k (None: the same) and h_k (None: not
-    judged).
+    """What is known of inner step k: whether it is the window's first, x_k, G_k, its batch, the batch that judges x_k
+    (None: the same) and h_k (None: not judged).
     """
 
+    is_first: Array
     state: LearnerState
     gradient: PyTree
     batch: PyTree
@@ -155,7 +157,16 @@ def pull_back(
     def part(*batches: PyTree) -> tuple[PyTree, Any]:
         return jax.grad(contracted, argnums=(0, 1, 2), has_aux=True)(state.params, moving, learned, *batches)
 
-    slopes, judged = problem.batch_mean(part, step.batch, step.judge_batch)
+    def whole() -> tuple[PyTree, Any]:
+        return problem.batch_mean(part, step.batch, step.judge_batch)
+
+    def by_eta_alone() -> tuple[PyTree, Any]:
+        (params_second, moving_second, learned_second), judged = whole()
+        return (*jax.tree.map(jnp.zeros_like, (params_second, moving_second)), learned_second), judged
+
+    # Nobody asks for the cotangent of x_0: there the compiler leaves out the pass back through the network. A branch,
+    # because a first step outside of the loop has every recorded batch copied.
+    slopes, judged = jax.lax.cond(step.is_first, by_eta_alone, whole)
     params_second, moving_second, learned_second = slopes
     params_bar = jax.tree.map(jnp.add, params_direct, params_second)
     moving_bar = jax.tree.map(jnp.add, moving_bar, moving_second)
