@@ -56,16 +56,22 @@ def draw_horizons(rows: Sequence[Row]) -> Figure:
 
 
 def draw_directions(rows: Sequence[Row]) -> Figure:
+    """Rows: moments; columns: of what, raw and standardised; colours: agents."""
     panels = [(scale, of) for scale in unique(rows, "scale") for of in unique(rows, "of")]
-    figure = Figure(figsize=(3.6 * len(panels), 3.2), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for axis, (scale, of) in zip(axes, panels, strict=True):
-        for index, moment in enumerate(unique(rows, "moment")):
-            own = [row for row in rows if (row["scale"], row["of"], row["moment"]) == (scale, of, moment)]
-            lines(axis, own, f"step {int(moment):,}", COLOURS[index % len(COLOURS)], "steps")
-        style_axis(axis, f"{of}, {scale}", "k")
-    axes[0].set_ylabel("cosine with the mean of the longest horizon")
-    axes[0].legend(fontsize=7, frameon=False)
+    all_moments = unique(rows, "moment")
+    figure = Figure(figsize=(3.4 * len(panels), 1 + 1.7 * len(all_moments)), layout="constrained")
+    axes = figure.subplots(len(all_moments), len(panels), squeeze=False, sharex=True, sharey=True)
+    for line, moment in enumerate(all_moments):
+        for column, (scale, of) in enumerate(panels):
+            for index, seed in enumerate(unique(rows, "seed")):
+                wanted = (scale, of, moment, seed)
+                own = [row for row in rows if (row["scale"], row["of"], row["moment"], row["seed"]) == wanted]
+                lines(axes[line, column], own, f"seed {seed}", COLOURS[index % len(COLOURS)], "steps")
+            style_axis(axes[line, column], f"{of}, {scale}" if line == 0 else None, "")
+        axes[line, 0].set_ylabel(f"step {int(moment):,}")
+    for axis in axes[-1]:
+        axis.set_xlabel("k")
+    axes[0, 0].legend(fontsize=7, frameon=False, loc="lower right")
     return figure
 
 
@@ -112,10 +118,15 @@ def main(flags: PlotFlags) -> None:
         draw_horizons(horizons), results / "horizons.png", horizons, "judged after k updates, by moment; 95 % intervals"
     )
     save_figure(
-        draw_directions(directions), results / "directions.png", directions, "directions by moment; 95 % intervals"
+        draw_directions(directions),
+        results / "directions.png",
+        directions,
+        "cosine with the mean of the longest horizon; 95 % intervals",
     )
     longest = max(int(row["length"]) for row in mixes)
-    title = f"variance over that of the unmixed gradient (1), dotted: a third; windows of {longest} updates"
+    title = (
+        f"variance over that of the unmixed gradient (1), dotted: a third; {longest} updates; a colour for each seed"
+    )
     save_figure(draw_mixes(mixes), results / "mixes.png", mixes, title)
 
 
