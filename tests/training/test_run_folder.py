@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
+from gradweave.training import provenance
 from gradweave.training.config import Config, RunConfig
 from gradweave.training.config_file import read_config
 from gradweave.training.errors import CheckpointError, ConfigError, RunInUse
@@ -28,12 +30,12 @@ def test_create_writes_configuration_and_provenance(tmp_path: Path) -> None:
         assert re.fullmatch(r"snake-6x6-\d{8}T\d{6}Z-[a-z]{4}", folder.path.name)
         assert read_config(folder.path / "config.toml") == config
         folder.add_provenance({"devices": ["cpu"]})
-        provenance = json.loads((folder.path / "provenance.json").read_text())
-    assert provenance["argv"] == ["gradweave", "train", "snake-6x6"]
-    assert provenance["seed"] == 11
-    assert provenance["devices"] == ["cpu"]
-    assert provenance["versions"]["jax"].count(".") == 2
-    assert {"source", "python", "flags", "started"} <= set(provenance)
+        origin = json.loads((folder.path / "provenance.json").read_text())
+    assert origin["argv"] == ["gradweave", "train", "snake-6x6"]
+    assert origin["seed"] == 11
+    assert origin["devices"] == ["cpu"]
+    assert origin["versions"]["jax"].count(".") == 2
+    assert {"source", "python", "flags", "started"} <= set(origin)
 
 
 def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:
@@ -132,3 +134,22 @@ def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:
         misspelt = folder.path.with_name(folder.path.name[:-1])
         with pytest.raises(ConfigError, match=f"did you mean .*{folder.path.name}"):
             find_run(misspelt)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+def test_results_that_are_being_written_are_no_change_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, result = tmp_path / "src" / "code.py", tmp_path / "results" / "table.csv"
+    for file in (source, result):
+        file.parent.mkdir()
+        file.write_text("before\n")
+    for command in ("init", "add .", "-c user.name=n -c user.email=e commit -m first"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    monkeypatch.setattr(provenance, "__file__", str(source))
+    result.write_text("after\n")
+    unchanged = provenance.source_state()
+    assert unchanged is not None and unchanged["diff"] == ""
+    source.write_text("after\n")
+    changed = provenance.source_state()
+    assert changed is not None and "code.py" in changed["diff"] and "table.csv" not in changed["diff"]

@@ -39,14 +39,20 @@ def _is_flag(name: str) -> bool:
     return name.startswith(("JAX_", "XLA_FLAGS")) and name != "JAX_COMPILATION_CACHE_DIR"
 
 
+_DIFFERENCE = ("diff", "HEAD", "--", ":(top)", ":(top,exclude)results")
+
+
 def source_state() -> dict[str, Any] | None:
-    """Commit, and the difference of tracked files to it, of the checkout this package lies in; None outside of one."""
+    """Commit, and the difference of tracked files to it, of the checkout this package lies in; None outside of one.
+
+    What lies in results/ is no source: experiments write there while they run.
+    """
     here = Path(__file__).resolve()
     # A package installed inside somebody else's checkout is not tracked there.
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None
     commit = _git(here.parent, "rev-parse", "HEAD")
-    return {"commit": (commit or "").strip() or None, "diff": _git(here.parent, "diff", "HEAD") or ""}
+    return {"commit": (commit or "").strip() or None, "diff": _git(here.parent, *_DIFFERENCE) or ""}
 
 
 def _git(folder: Path, *command: str) -> str | None:
