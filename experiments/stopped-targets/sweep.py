@@ -9,7 +9,7 @@ LENGTHS = (1, 2, 5, 10)
 SEEDS = tuple(range(8))
 NUM_WARM_UPS = 100
 """Windows of plain learning beforehand, so that there are values to bootstrap from: 80,000 environment steps."""
-STEPS = (6e-6, 2e-6, 6e-7)
+STEPS = (2e-6, 6e-7, 2e-7)
 """Of finite differences, in unconstrained meta-parameters."""
 WRITINGS = ("differentiated", "stopped")
 
