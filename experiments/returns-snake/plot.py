@@ -20,9 +20,9 @@ SCORES = {
 
 
 def arms_of(rows: list[Row], start: str) -> list[str]:
-    """The arms from these starting values; the swept one stands beside both."""
+    """The arms from these starting values; those from the best of the sweep stand beside both."""
     names = list(dict.fromkeys(row["arm"] for row in rows))
-    return [name for name in names if name.endswith(start)] + [name for name in names if name == "plain-swept"]
+    return [name for name in names if name.endswith(start)] + [name for name in names if name.endswith("swept")]
 
 
 def draw_returns(rows: list[Row]) -> Figure:

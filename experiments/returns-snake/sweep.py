@@ -38,7 +38,25 @@ WAYS: dict[str, dict[str, Any]] = {
     "horizon-mix": {"meta.estimator": "horizon-mix"},
     "adaptive-mix": {"meta.estimator": "adaptive-mix"},
 }
-ARMS = {f"{way}-{start}": {**STARTS[start], **WAYS[way]} for start in STARTS for way in WAYS}
+# Added when the sweep had come out far ahead of self-tuning: do longer windows get there, is it kept when tuned from?
+ADDED: dict[str, dict[str, Any]] = {
+    "horizon-mix-16-poor": {
+        **STARTS["poor"],
+        **WAYS["horizon-mix"],
+        "meta.num_inner_steps": 16,
+        # Nearly as many environment steps to a chunk and between rows as the others.
+        "run.chunk_size": 6,
+        "run.log_every": 6,
+    },
+    "horizon-mix-swept": {
+        "inner.discount": 0.997,
+        "inner.lambda_": 0.95,
+        "inner.entropy_cost": 0.03,
+        "inner.learning_rate": 3e-3,
+        **WAYS["horizon-mix"],
+    },
+}
+ARMS = {f"{way}-{start}": {**STARTS[start], **WAYS[way]} for start in STARTS for way in WAYS} | ADDED
 MIXES = tuple(f"{way}-poor" for way in WAYS if way.endswith("-mix"))
 SWEPT = "plain-swept"
 """The arm that has the best of `SWEEP`."""
