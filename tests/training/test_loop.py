@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradweave.training.checkpoints import load
 from gradweave.training.config import Config
 from gradweave.training.errors import NonFiniteError, Stopped
 from gradweave.training.evaluation import evaluate, play_episode
@@ -95,6 +96,10 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
         assert (folder.path / "metrics.jsonl").read_bytes() == (path / "metrics.jsonl").read_bytes()
 
 
+def rows_of(folder: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+
+
 def evaluating(tmp_path: Path, **changes: Any) -> Config:
     """A run of four chunks with an evaluation at the end of each, and a checkpoint at the end of all."""
     config = small(tmp_path)
@@ -123,11 +128,53 @@ def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
     with RunFolder.create(config) as folder:
         run(config, folder)
-    rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    rows = rows_of(folder)
     assert [row["meta_step"] for row in rows] == list(range(1, 4 * CHUNK + 1))  # in order, none lost
     noted = {row["meta_step"]: row["evaluation/return"] for row in rows if "evaluation/return" in row}
     assert noted == {2 * CHUNK: 1.0, 4 * CHUNK: 2.0}
     assert len(rows_before[0].splitlines()) == 2 * CHUNK - 1  # the row that waits for its evaluation is held back
+
+
+def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_for_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both fall on the end of the second chunk; the checkpoint is of that moment, although training has gone on."""
+    config = evaluating(tmp_path, evaluate_every=2 * CHUNK * WINDOW, checkpoint_every=2 * CHUNK * WINDOW)
+    num_chunks, begun, events = [], threading.Event(), []
+    next_chunk = threading.Event()
+
+    def check(*_: Any) -> None:
+        num_chunks.append(True)
+        if len(num_chunks) == 3:
+            assert len(events) == 2 * CHUNK - 1  # neither the row of the evaluation nor the checkpoint
+            next_chunk.set()
+
+    def judge(*_: Any) -> dict[str, float]:
+        assert begun.is_set() or next_chunk.wait(timeout=60)
+        begun.set()
+        return {"evaluation/return": 1.0}
+
+    monkeypatch.setattr("gradweave.training.loop._check_finite", check)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    with RunFolder.create(config) as folder:
+        save, write = folder.save_checkpoint, folder.metrics.write
+        monkeypatch.setattr(
+            folder, "save_checkpoint", lambda state, step: (events.append(("saved", step)), save(state, step))
+        )
+        monkeypatch.setattr(folder.metrics, "write", lambda row: (events.append(("row", row["step"])), write(row)))
+        run(config, folder)
+    half, end = (NUM_ENVS * NUM_STEPS + count * CHUNK * WINDOW for count in (2, 4))
+    written = [step for _, step in events[2 * CHUNK - 1 : 2 * CHUNK + 1]]
+    assert written == [half, half] and events[2 * CHUNK] == ("saved", half) and events[-1] == ("saved", end)
+    assert [step for kind, step in events if kind == "row"] == [row["step"] for row in rows_of(folder)]
+    (tmp_path / "short").mkdir()
+    short = small(tmp_path / "short", num_chunks=2)
+    with RunFolder.create(short) as other:
+        stopped = run(short, other)
+    like = jax.eval_shape(lambda: stopped.state)
+    then = load(folder.checkpoints / f"{half:012}.safetensors", like).tree
+    for first, second in zip(leaves(then), leaves(stopped.state), strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_every_evaluation_is_of_the_agent_at_its_row(tmp_path: Path) -> None:
@@ -135,7 +182,7 @@ def test_every_evaluation_is_of_the_agent_at_its_row(tmp_path: Path) -> None:
     config = evaluating(tmp_path / "long")
     with RunFolder.create(config) as folder:
         run(config, folder)
-    rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    rows = rows_of(folder)
     for num_chunks in (1, 2, 3):
         short = evaluating(tmp_path / str(num_chunks), total_steps=num_chunks * CHUNK * WINDOW, evaluate_every=0)
         with RunFolder.create(short) as other:
@@ -160,7 +207,7 @@ def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monke
     monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
     with RunFolder.create(config) as folder, pytest.raises(NonFiniteError):
         run(config, folder)
-    rows = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    rows = rows_of(folder)
     assert len(rows) == CHUNK and rows[-1]["evaluation/return"] == 1.0
 
 

@@ -2,7 +2,9 @@
 
 import collections
 import concurrent.futures
+import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,8 +28,8 @@ EvaluationRow = concurrent.futures.Future[dict[str, float]]
 class Log:
     """Turns a chunk's metrics into rows of metrics.jsonl, the tracker and, now and then, the table.
 
-    The row of a running evaluation, and those after it, are held back until it has ended. A context manager: when it is
-    left no row is held any more.
+    The row of a running evaluation, and what comes after it, are held back until it has ended. A context manager: when
+    it is left nothing is held any more.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class Log:
         self._unshown = np.zeros(3)
         self._shown_at = time.monotonic()
         self._shown_step = agent.environment_steps(done)
-        self._held: collections.deque[tuple[dict[str, Any], EvaluationRow | None]] = collections.deque()
+        # What to do with what an evaluation has found, once it has; None: there is nothing to wait for.
+        self._held: collections.deque[tuple[EvaluationRow | None, Callable[[dict[str, float]], object]]]
+        self._held = collections.deque()
 
     def __enter__(self) -> "Log":
         return self
@@ -74,32 +78,47 @@ class Log:
                 **_episode_row(self._unlogged),
                 **_quantities(one, self._config.meta.learned),
             }
-            self._held.append((row, evaluation if last else None))
+            self._held.append((evaluation if last else None, functools.partial(self._write_row, row)))
             self._unshown += self._unlogged
             self._unlogged[:] = 0
-        self._write(wait=False)
+        self._go_on(wait=False)
         self._show(row)
 
+    @property
+    def holds(self) -> bool:
+        """Whether rows are held back."""
+        return bool(self._held)
+
+    def afterwards(self, act: Callable[[], object]) -> None:
+        """Does something once all rows so far have been written: a checkpoint, from which no row is made again."""
+        self._held.append((None, lambda _: act()))
+        self._go_on(wait=False)
+
     def complete(self) -> None:
-        """Writes every row, waiting for evaluations; to be called before a checkpoint, from which no row is remade.
+        """Does all that is held back, waiting for evaluations.
 
         Raises:
             Exception: what an evaluation raised; its row has been written.
         """
-        self._write(wait=True)
+        self._go_on(wait=True)
 
-    def _write(self, *, wait: bool) -> None:
+    def _go_on(self, *, wait: bool) -> None:
         while self._held:
-            row, evaluation = self._held[0]
+            evaluation, act = self._held[0]
             if evaluation is not None and not evaluation.done() and not wait:
                 return
             self._held.popleft()
+            found: dict[str, float] = {}
             try:
                 if evaluation is not None:
-                    row.update(evaluation.result())
+                    found = evaluation.result()
             finally:
-                self.folder.metrics.write(row)
-                self._tracker.log(row)
+                act(found)
+
+    def _write_row(self, row: dict[str, Any], found: dict[str, float]) -> None:
+        row = row | found
+        self.folder.metrics.write(row)
+        self._tracker.log(row)
 
     def _show(self, row: dict[str, Any]) -> None:
         elapsed = time.monotonic() - self._shown_at

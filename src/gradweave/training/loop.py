@@ -188,11 +188,18 @@ def _run(
             log.chunk(metrics, evaluator.begin(state) if evaluate_now else None)
             stopping = agreed_signal(received)
             if last or stopping or _crossed(config.run.checkpoint_every, before, step):
-                log.complete()
-                log.folder.save_checkpoint(programs.devices.gather(state), step)
+                _save(log, programs.devices.gather(state), step)
             if stopping:
+                log.complete()
                 _stop(stopping, step)
     return state
+
+
+def _save(log: Log, state: SelfTuningState, step: int) -> None:
+    """Writes a checkpoint as soon as the rows before it are written; of a copy, if that is not now."""
+    if log.holds:
+        state = jax.tree.map(jnp.copy, state)
+    log.afterwards(lambda: log.folder.save_checkpoint(state, step))
 
 
 class _Evaluator:
