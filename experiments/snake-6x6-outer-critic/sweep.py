@@ -15,7 +15,7 @@ ABOUT = "Snake 6x6 as in arXiv 2211.10550: the learned discount with and without
 COST = {
     "tiny": "half a minute",
     "quick": "15 minutes",
-    "full": "runs of 40 million inner steps, an hour or more each; see --arms and --seeds",
+    "full": "runs of 40 million inner steps, 10 to 40 minutes each; see --arms and --seeds",
     "long": "goes on to 75 million inner steps, as in the paper",
 }
 

@@ -421,3 +421,8 @@ def test_many_parts_take_no_more_memory_than_few():
         return gradient.lower(jnp.ones(64)).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(32) < temporaries(2) + state.params.nbytes
+
+
+def test_a_batch_of_no_parts_is_refused_when_it_is_declared():
+    with pytest.raises(ValueError, match=r"at least 1 part; .* num_parts=0"):
+        in_parts(0, 3)

@@ -109,14 +109,14 @@ def evaluating(tmp_path: Path, **changes: Any) -> Config:
 
 def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An evaluation that ends only when the next chunk has been trained is one that training does not wait for."""
-    config, chunks, begun = evaluating(tmp_path, evaluate_every=2 * CHUNK * WINDOW), [], []
+    config, num_chunks, begun = evaluating(tmp_path, evaluate_every=2 * CHUNK * WINDOW), [], []
     next_chunk = threading.Event()
-    rows_before: list[str] = []
+    rows_before: list[dict[str, Any]] = []
 
     def check(*_: Any) -> None:
-        chunks.append(len(begun))
-        if begun:
-            rows_before.append((folder.path / "metrics.jsonl").read_text())
+        num_chunks.append(True)
+        if len(num_chunks) == 3:
+            rows_before.extend(rows_of(folder))
             next_chunk.set()
 
     def judge(*_: Any) -> dict[str, float]:
@@ -132,7 +132,7 @@ def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pyte
     assert [row["meta_step"] for row in rows] == list(range(1, 4 * CHUNK + 1))  # in order, none lost
     noted = {row["meta_step"]: row["evaluation/return"] for row in rows if "evaluation/return" in row}
     assert noted == {2 * CHUNK: 1.0, 4 * CHUNK: 2.0}
-    assert len(rows_before[0].splitlines()) == 2 * CHUNK - 1  # the row that waits for its evaluation is held back
+    assert len(rows_before) == 2 * CHUNK - 1  # the row that waits for its evaluation is held back
 
 
 def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_for_neither(

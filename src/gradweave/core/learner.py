@@ -99,6 +99,8 @@ class GradientLearner(eqx.Module):
         ):
             if not callable(part):
                 raise TypeError(f"GradientLearner needs a function for {name}, but was given {part!r}.")
+        if microbatches is not None and microbatches.num_parts < 1:
+            raise ValueError(f"a batch has at least 1 part; Microbatches was given num_parts={microbatches.num_parts}.")
         self.targets_of = targets
         self.loss_of = loss
         self.optimizer = optimizer

@@ -1,7 +1,9 @@
 """How much memory training will take, said before it starts, and what to do when that is too much.
 
 The forecast is the compiler's own account of the compiled chunk: arguments, outputs, temporaries and code, less what
-outputs share with arguments. Training holds little else: an evaluation needs less, and logging next to nothing.
+outputs share with arguments. Not counted is what an evaluation needs while it runs beside training: a copy of the
+parameters and its own environments, and a copy of the state where a checkpoint waits for it. Logging takes next to
+nothing.
 
 What a smaller setting would take is worked out from the same account. The learner's states and gradients that a window
 records do not grow with the batch, and their sizes are known; whatever else there is (batches, activations) grows with
