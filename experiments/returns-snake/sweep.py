@@ -26,19 +26,28 @@ STARTS: dict[str, dict[str, Any]] = {
     # Jumanji's for Snake, but for batches that are eight times smaller: there it has 0.997 and 3e-4.
     "good": {"inner.discount": 0.97, "inner.lambda_": 0.95, "inner.entropy_cost": 0.01, "inner.learning_rate": 1e-3},
 }
+SLOW = {"meta.learning_rate": META_RATE / 5}
 # Five times as many meta-steps to a chunk and between rows, so that all arms report after as many steps.
 ONE_STEP = {"meta.num_inner_steps": 1, "meta.estimator": "unrolled", "run.chunk_size": 100, "run.log_every": 5}
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {"meta.learned": ()},
     "one-step": ONE_STEP,
     # Added when three seeds of the arm above had been seen: as much movement per environment step as the others.
-    "one-step-slow": {**ONE_STEP, "meta.learning_rate": META_RATE / 5},
+    "one-step-slow": {**ONE_STEP, **SLOW},
     "unrolled": {"meta.estimator": "unrolled"},
     "window-mix": {"meta.estimator": "window-mix"},
     "horizon-mix": {"meta.estimator": "horizon-mix"},
     "adaptive-mix": {"meta.estimator": "adaptive-mix"},
 }
-# Added when the sweep had come out far ahead of self-tuning: do longer windows get there, is it kept when tuned from?
+# The best of the full size's sweep.
+BEST_OF_SWEEP: dict[str, Any] = {
+    "inner.discount": 0.997,
+    "inner.lambda_": 0.95,
+    "inner.entropy_cost": 0.03,
+    "inner.learning_rate": 3e-3,
+}
+FIXED_RATE = {"meta.learned": ("discount", "lambda_", "entropy_cost")}
+# Added when the sweep had come out far ahead of self-tuning. Do longer windows get there, is it kept when tuned from?
 ADDED: dict[str, dict[str, Any]] = {
     "horizon-mix-16-poor": {
         **STARTS["poor"],
@@ -48,13 +57,17 @@ ADDED: dict[str, dict[str, Any]] = {
         "run.chunk_size": 6,
         "run.log_every": 6,
     },
-    "horizon-mix-swept": {  # from the best of the full size's sweep
-        "inner.discount": 0.997,
-        "inner.lambda_": 0.95,
-        "inner.entropy_cost": 0.03,
-        "inner.learning_rate": 3e-3,
+    "horizon-mix-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"]},
+    # And when tuning had lost it: with smaller meta-steps, with the sweep's learning rate left alone.
+    "horizon-mix-slow-poor": {**STARTS["poor"], **WAYS["horizon-mix"], **SLOW},
+    "horizon-mix-slow-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **SLOW},
+    "horizon-mix-fixed-rate-poor": {
+        **STARTS["poor"],
         **WAYS["horizon-mix"],
+        **FIXED_RATE,
+        "inner.learning_rate": BEST_OF_SWEEP["inner.learning_rate"],
     },
+    "horizon-mix-fixed-rate-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **FIXED_RATE},
 }
 ARMS = {f"{way}-{start}": {**STARTS[start], **WAYS[way]} for start in STARTS for way in WAYS} | ADDED
 MIXES = tuple(f"{way}-poor" for way in WAYS if way.endswith("-mix"))
