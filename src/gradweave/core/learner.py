@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend.core import Jaxpr, Var
 from jaxtyping import Array, PyTree
 
 Result = TypeVar("Result", bound=PyTree)
@@ -61,6 +62,7 @@ class GradientLearner(eqx.Module):
         forward: optional `(params, batch) -> outputs`. When given, `targets` and `loss` receive these outputs in the
             place of `params`, and `outer_loss` receives `LearnerState(outputs, optimizer_state)`: the network is then
             evaluated once where `MixedMode` needs all three, and their derivatives travel back through it in one pass.
+            What the loss does not read of them costs the learner no pass back.
         companion_loss: optional `(outputs, targets, batch) -> scalar`, trained along: its gradient is added to the
             loss's, and the meta-gradient takes it for a number, in every mode, which costs nothing. That is exact if
             and only if the parameters that it moves do not reach the losses through anything that is differentiated: an
@@ -146,13 +148,32 @@ class GradientLearner(eqx.Module):
 
     def _part_gradient(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[PyTree, PyTree, PyTree]:
         """(gradient, aux, outputs) of one part of a batch."""
-        outputs, pullback = jax.vjp(lambda params: self.forward(params, batch), state.params)
-        targets = self.targets_of(outputs, eta, batch)
-        output_gradient, aux = jax.grad(self.loss_of, has_aux=True)(outputs, targets, eta, batch)
+        reads = self._read_by_loss(state.params, eta, batch)
+
+        def forward(params: PyTree) -> tuple[PyTree, PyTree]:
+            return eqx.partition(self.forward(params, batch), reads)
+
+        read, pullback, others = jax.vjp(forward, state.params, has_aux=True)
+        targets = self.targets_of(eqx.combine(read, others), eta, batch)
+
+        def loss(read: PyTree) -> tuple[Array, PyTree]:
+            return self.loss_of(eqx.combine(read, others), targets, eta, batch)
+
+        output_gradient, aux = jax.grad(loss, has_aux=True)(read)
         (gradient,) = pullback(output_gradient)
         if self.companion_loss is not None:
             gradient = jax.tree.map(jnp.add, gradient, self._companion_gradient(state.params, targets, batch))
-        return gradient, aux, outputs
+        return gradient, aux, eqx.combine(read, others)
+
+    def _read_by_loss(self, params: PyTree, eta: PyTree, batch: PyTree) -> PyTree:
+        """Which outputs the loss itself reads. No gradient arrives at the others (values to bootstrap from, say), and
+        a pass back through what made them would push zeros.
+        """
+        outputs = jax.eval_shape(self.forward, params, batch)
+        targets = jax.eval_shape(self.targets_of, outputs, eta, batch)
+        loss = jax.make_jaxpr(lambda outputs, targets: self.loss_of(outputs, targets, eta, batch)[0])
+        leaves, structure = jax.tree.flatten(outputs)
+        return jax.tree.unflatten(structure, _read_inputs(loss(outputs, targets).jaxpr)[: len(leaves)])
 
     def batch_mean(self, function: Callable[..., Result], *batches: PyTree) -> Result:
         """The mean of `function(*parts)` over the parts of batches; `function(*batches)` where they are not split."""
@@ -189,13 +210,22 @@ class GradientLearner(eqx.Module):
         return LearnerState(params, optimizer_state)
 
 
+def _read_inputs(jaxpr: Jaxpr) -> list[bool]:
+    """Whether each input matters to the outputs; an input of a call counts if the call does."""
+    matter = {variable for variable in jaxpr.outvars if isinstance(variable, Var)}
+    for equation in reversed(jaxpr.eqns):
+        if matter.intersection(equation.outvars):
+            matter.update(variable for variable in equation.invars if isinstance(variable, Var))
+    return [variable in matter for variable in jaxpr.invars]
+
+
 def _zeros_to_average(like: jax.ShapeDtypeStruct) -> Array:
     dtype = like.dtype if jnp.issubdtype(like.dtype, jnp.inexact) else jnp.result_type(float)
     return jnp.zeros(like.shape, dtype)
 
 
 def _descend(params: PyTree, direction: PyTree, rate: PyTree) -> PyTree:
-    def group(group_rate: Array, group_params: PyTree, group_direction: PyTree) -> PyTree:
+    def group(group_rate: float | Array, group_params: PyTree, group_direction: PyTree) -> PyTree:
         return jax.tree.map(
             lambda leaf, change: leaf - jnp.asarray(group_rate, leaf.dtype) * change, group_params, group_direction
         )

@@ -1,0 +1,117 @@
+"""A learner's own gradient: what the loss does not read receives none, and costs none."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import gradweave as gw
+
+
+class PassBack(Exception):
+    """A gradient arrived where none should."""
+
+
+@jax.custom_vjp
+def one_way(x):
+    return x
+
+
+def _refuse(_, cotangent):
+    raise PassBack
+
+
+one_way.defvjp(lambda x: (x, None), _refuse)
+
+
+def temporal_difference(value_loss, guard=one_way):
+    """Values of two batches of states; only targets read the second, as they do the states to bootstrap from."""
+
+    def forward(params, batch):
+        return {"here": jnp.tanh(batch[0] @ params), "there": jnp.tanh(guard(batch[1] @ params)), "length": 3}
+
+    def targets(outputs, eta, batch):
+        return 1.0 + eta * outputs["there"] + outputs["length"]
+
+    return gw.GradientLearner(
+        targets,
+        value_loss,
+        optax.identity(),
+        lambda eta: 0.1,
+        lambda state, batch: (state.params["here"].sum(), None),
+        forward=forward,
+    )
+
+
+def squared(outputs, targets, eta, batch):
+    return jnp.mean((outputs["here"] - targets) ** 2), outputs["length"]
+
+
+def squared_in_a_loop(outputs, targets, eta, batch):
+    """The same; the loop is given all outputs and reads one."""
+
+    def add(carry, index):
+        total, outputs = carry
+        return (total + (outputs["here"][index] - targets[index]) ** 2, outputs), None
+
+    start = (jnp.zeros(()), {name: outputs[name] for name in ("here", "there")})
+    (total, _), _ = jax.lax.scan(add, start, jnp.arange(targets.size, dtype=jnp.int32))
+    return total / targets.size, None
+
+
+@pytest.fixture
+def case():
+    keys = jax.random.split(jax.random.key(0), 3)
+    batch = (jax.random.normal(keys[0], (4, 2)), jax.random.normal(keys[1], (4, 2)))
+    return jax.random.normal(keys[2], (2,)), jnp.asarray(0.9), batch
+
+
+def semi_gradient(params, eta, batch):
+    """By hand: mean of 2 (v - T) (1 - v^2) x."""
+    here, there = (jnp.tanh(states @ params) for states in batch)
+    error = here - (4.0 + eta * there)
+    return (2.0 * error * (1.0 - here**2)) @ batch[0] / here.size
+
+
+def test_no_gradient_is_passed_back_to_what_only_targets_read(case):
+    params, eta, batch = case
+    learner = temporal_difference(squared)
+    state = learner.init(params)
+    gradient, length = learner.inner_gradient(state, eta, batch)
+    assert jnp.allclose(gradient, semi_gradient(params, eta, batch), atol=1e-12)
+    assert length == 3
+    judged, _, (outer_loss, _) = learner.judged_gradient(state, eta, batch)
+    assert jnp.allclose(judged, gradient, atol=1e-12)
+    assert jnp.allclose(outer_loss, jnp.tanh(batch[0] @ params).sum())
+
+
+def test_what_a_loop_in_the_loss_is_given_counts_as_read(case):
+    params, eta, batch = case
+    learner = temporal_difference(squared_in_a_loop)
+    with pytest.raises(PassBack):
+        learner.inner_gradient(learner.init(params), eta, batch)
+    learner = temporal_difference(squared_in_a_loop, guard=lambda x: x)
+    gradient, _ = learner.inner_gradient(learner.init(params), eta, batch)
+    assert jnp.allclose(gradient, semi_gradient(params, eta, batch), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "mode", [gw.ReverseMode(), gw.ForwardMode(), gw.MixedMode()], ids=["reverse", "forward", "mixed"]
+)
+def test_the_meta_gradient_still_sees_the_targets_move(case, mode):
+    """Against central differences of the unrolled updates, with the gradient written by hand."""
+    params, eta, batch = case
+    learner = temporal_difference(squared, guard=lambda x: x)
+    batches = jax.tree.map(lambda leaf: jnp.stack([leaf + 0.1 * k for k in range(4)]), batch)
+
+    def unrolled(eta):
+        theta = params
+        for k in range(3):
+            theta = theta - 0.1 * semi_gradient(theta, eta, (batches[0][k], batches[1][k]))
+        return jnp.tanh(batches[0][3] @ theta).sum()
+
+    expected = (unrolled(eta + 1e-6) - unrolled(eta - 1e-6)) / 2e-6
+    found = gw.meta_gradient(
+        learner, eta, gw.Unbounded(), learner.init(params), batches, None, estimator=gw.Unrolled(), mode=mode
+    )
+    assert jnp.allclose(found.grad, expected, rtol=1e-7)
