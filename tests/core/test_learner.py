@@ -24,7 +24,7 @@ def _refuse(_, cotangent):
 one_way.defvjp(lambda x: (x, None), _refuse)
 
 
-def temporal_difference(value_loss, guard=one_way):
+def temporal_difference(value_loss, guard=one_way, microbatches=None):
     """Values of two batches of states; only targets read the second, as they do the states to bootstrap from."""
 
     def forward(params, batch):
@@ -38,8 +38,9 @@ def temporal_difference(value_loss, guard=one_way):
         value_loss,
         optax.identity(),
         lambda eta: 0.1,
-        lambda state, batch: (state.params["here"].sum(), None),
+        lambda state, batch: (state.params["here"].mean(), None),
         forward=forward,
+        microbatches=microbatches,
     )
 
 
@@ -82,7 +83,7 @@ def test_no_gradient_is_passed_back_to_what_only_targets_read(case):
     assert length == 3
     judged, _, (outer_loss, _) = learner.judged_gradient(state, eta, batch)
     assert jnp.allclose(judged, gradient, atol=1e-12)
-    assert jnp.allclose(outer_loss, jnp.tanh(batch[0] @ params).sum())
+    assert jnp.allclose(outer_loss, jnp.tanh(batch[0] @ params).mean())
 
 
 def test_what_a_loop_in_the_loss_is_given_counts_as_read(case):
@@ -95,6 +96,10 @@ def test_what_a_loop_in_the_loss_is_given_counts_as_read(case):
     assert jnp.allclose(gradient, semi_gradient(params, eta, batch), atol=1e-12)
 
 
+def four_batches(batch):
+    return jax.tree.map(lambda leaf: jnp.stack([leaf + 0.1 * k for k in range(4)]), batch)
+
+
 @pytest.mark.parametrize(
     "mode", [gw.ReverseMode(), gw.ForwardMode(), gw.MixedMode()], ids=["reverse", "forward", "mixed"]
 )
@@ -102,16 +107,38 @@ def test_the_meta_gradient_still_sees_the_targets_move(case, mode):
     """Against central differences of the unrolled updates, with the gradient written by hand."""
     params, eta, batch = case
     learner = temporal_difference(squared, guard=lambda x: x)
-    batches = jax.tree.map(lambda leaf: jnp.stack([leaf + 0.1 * k for k in range(4)]), batch)
+    batches = four_batches(batch)
 
     def unrolled(eta):
         theta = params
         for k in range(3):
             theta = theta - 0.1 * semi_gradient(theta, eta, (batches[0][k], batches[1][k]))
-        return jnp.tanh(batches[0][3] @ theta).sum()
+        return jnp.tanh(batches[0][3] @ theta).mean()
 
     expected = (unrolled(eta + 1e-6) - unrolled(eta - 1e-6)) / 2e-6
     found = gw.meta_gradient(
         learner, eta, gw.Unbounded(), learner.init(params), batches, None, estimator=gw.Unrolled(), mode=mode
     )
     assert jnp.allclose(found.grad, expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("estimator", [gw.Unrolled(), gw.HorizonMix(gw.uniform_weights(3))], ids=["last", "every"])
+def test_parts_read_from_a_recording_are_those_of_its_batches(case, estimator):
+    """Also as a batch axis, where each seed reads its own."""
+    params, _, batch = case
+
+    def gradient(eta, batches, microbatches):
+        learner = temporal_difference(squared, guard=lambda x: x, microbatches=microbatches)
+        state = learner.init(params)
+        return gw.meta_gradient(
+            learner, eta, gw.Unbounded(), state, batches, None, estimator=estimator, mode=gw.MixedMode()
+        ).grad
+
+    def part(batch, index):
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, 2 * index, 2), batch)
+
+    etas, batches = jnp.array([0.9, 0.5]), four_batches(batch)
+    batches = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), batches)
+    found = jax.vmap(lambda eta, batches: gradient(eta, batches, gw.Microbatches(2, part)))(etas, batches)
+    expected = [gradient(etas[i], jax.tree.map(lambda leaf: leaf[i], batches), None) for i in range(2)]  # noqa: B023
+    assert jnp.allclose(found, jnp.stack(expected), rtol=1e-12, atol=0.0)

@@ -44,6 +44,13 @@ class Microbatches(NamedTuple):
     part: Callable[[PyTree, Array], PyTree]
 
 
+class RecordedBatch(NamedTuple):
+    """Batch number `step` of a window; `GradientLearner.batch_mean` slices it out where it is read."""
+
+    batches: PyTree
+    step: Array
+
+
 def _forward_is_identity(params: PyTree, batch: PyTree) -> PyTree:
     return params
 
@@ -176,16 +183,19 @@ class GradientLearner(eqx.Module):
         return jax.tree.unflatten(structure, _read_inputs(loss(outputs, targets).jaxpr)[: len(leaves)])
 
     def batch_mean(self, function: Callable[..., Result], *batches: PyTree) -> Result:
-        """The mean of `function(*parts)` over the parts of batches; `function(*batches)` where they are not split."""
+        """The mean of `function(*parts)` over the parts of batches; `function(*batches)` where they are not split.
+
+        Batches may be `RecordedBatch`.
+        """
         parts = self.microbatches
         if parts is None:
-            return function(*batches)
+            return function(*(_sliced_out(batch) for batch in batches))
 
         def of_part(index: Array) -> Result:
-            return function(*(None if batch is None else parts.part(batch, index) for batch in batches))
+            return function(*(None if batch is None else _part(parts, batch, index) for batch in batches))
 
         def add(total: Result, index: Array) -> tuple[Result, None]:
-            return jax.tree.map(lambda leaf, more: leaf + more.astype(leaf.dtype), total, of_part(index)), None
+            return jax.tree.map(lambda leaf, more: leaf + jnp.asarray(more, leaf.dtype), total, of_part(index)), None
 
         # A running sum: all parts' results side by side would take as many times their memory.
         nothing = jax.tree.map(_zeros_to_average, jax.eval_shape(of_part, jnp.zeros((), jnp.int32)))
@@ -217,6 +227,20 @@ def _read_inputs(jaxpr: Jaxpr) -> list[bool]:
         if matter.intersection(equation.outvars):
             matter.update(variable for variable in equation.invars if isinstance(variable, Var))
     return [variable in matter for variable in jaxpr.invars]
+
+
+def _part(parts: Microbatches, batch: PyTree, index: Array) -> PyTree:
+    if isinstance(batch, RecordedBatch):
+        # The barrier makes the slice depend on the part: the compiler would copy the whole batch before the loop.
+        which, index = jax.lax.optimization_barrier((batch.step, index))
+        batch = _sliced_out(RecordedBatch(batch.batches, which))
+    return parts.part(batch, index)
+
+
+def _sliced_out(batch: PyTree) -> PyTree:
+    if not isinstance(batch, RecordedBatch):
+        return batch
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, batch.step, keepdims=False), batch.batches)
 
 
 def _zeros_to_average(like: jax.ShapeDtypeStruct) -> Array:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from gradweave.core.learner import GradientLearner, LearnerState
+from gradweave.core.learner import GradientLearner, LearnerState, RecordedBatch
 from gradweave.core.modes.base import (
     AbstractMode,
     Differentiated,
@@ -72,11 +72,16 @@ class MixedMode(AbstractMode):
         if weights.horizons is not None and window.outer_batches is not None:
             judging = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), window.outer_batches)
 
-        def step_back(cotangent: PyTree, record: BackwardStep) -> tuple[PyTree, Any]:
-            return pull_back(problem, to_eta, learned, cotangent, record)
+        batches = window.inner
 
-        is_first = jnp.arange(window.num_inner_steps) == 0
-        steps = BackwardStep(is_first, recording.states, recording.gradients, window.inner, judging, horizon_weights)
+        def step_back(cotangent: PyTree, kept: tuple[Array, Recording, PyTree, Array | None]) -> tuple[PyTree, Any]:
+            index, (state, gradient, _), judge_batch, weight = kept
+            batch = RecordedBatch(batches, index)
+            step = BackwardStep(index == 0, state, gradient, batch, judge_batch, weight)
+            return pull_back(problem, to_eta, learned, cotangent, step)
+
+        indices = jnp.arange(window.num_inner_steps, dtype=jnp.int32)
+        steps = (indices, recording._replace(final_state=None), judging, horizon_weights)
         _, (contributions, judged) = jax.lax.scan(step_back, cotangent, steps, reverse=True)
         last = leading((last_loss, last_aux))
         outer_losses, outer_aux = last
