@@ -46,6 +46,7 @@ BEST_OF_SWEEP: dict[str, Any] = {
     "inner.entropy_cost": 0.03,
     "inner.learning_rate": 3e-3,
 }
+DISCOUNTS = {"meta.learned": ("discount", "lambda_")}
 FIXED_RATE = {"meta.learned": ("discount", "lambda_", "entropy_cost")}
 # Added when the sweep had come out far ahead of self-tuning. Do longer windows get there, is it kept when tuned from?
 ADDED: dict[str, dict[str, Any]] = {
@@ -68,6 +69,22 @@ ADDED: dict[str, dict[str, Any]] = {
         "inner.learning_rate": BEST_OF_SWEEP["inner.learning_rate"],
     },
     "horizon-mix-fixed-rate-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **FIXED_RATE},
+    # And when smaller meta-steps had lost it too, with the entropy cost falling: only discount and lambda are tuned, or
+    # the outer loss values entropy as the sweep's best learner does.
+    "horizon-mix-discounts-poor": {
+        **BEST_OF_SWEEP,
+        "inner.discount": 0.8,
+        "inner.lambda_": 0.8,
+        **WAYS["horizon-mix"],
+        **DISCOUNTS,
+    },
+    "horizon-mix-discounts-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **DISCOUNTS},
+    "horizon-mix-outer-entropy-swept": {
+        **BEST_OF_SWEEP,
+        **WAYS["horizon-mix"],
+        **SLOW,
+        "outer.entropy_cost": BEST_OF_SWEEP["inner.entropy_cost"],
+    },
 }
 ARMS = {f"{way}-{start}": {**STARTS[start], **WAYS[way]} for start in STARTS for way in WAYS} | ADDED
 MIXES = tuple(f"{way}-poor" for way in WAYS if way.endswith("-mix"))
