@@ -8,6 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 import gradweave as gw
 from gradweave.agents import ActorCriticEta, OuterObjective, actor_critic, bundled_apply, inner_optimizer
+from gradweave.agents.experience import evaluate_network, head_returns
 
 from .material import ETA, LEARNED, evaluate, experience, looped_policy, looped_returns, network, quick_jit, surrogate
 
@@ -146,6 +147,17 @@ def test_costs_of_zero_leave_their_terms_out():
     found = jax.grad(lambda params: learner.outer_loss(state._replace(params=params), batch)[0])(state.params)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(found.value_head))
     assert any((leaf != 0).any() for leaf in jax.tree.leaves(found.policy_head))
+
+
+def test_returns_of_a_half_precision_network_are_discounted_in_single_precision():
+    """In bfloat16 a discount of 0.999 is 1."""
+    batch = experience(jax.random.key(0), truncates=True)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), network(jax.random.key(1), outer_critic=False))
+    outputs = evaluate_network(bundled_apply, params, batch)
+    double = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), outputs)
+    found, expected = (head_returns(values, batch.trajectory, "value", 0.999, 1.0) for values in (outputs, double))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_cut_is_bootstrapped_from_what_the_step_led_to():

@@ -167,9 +167,9 @@ def test_coefficients_are_the_sums_they_stand_for():
     )
 
 
-def agent(correction, estimator=None, mode=None, num_inner_steps=3):
+def agent(correction, estimator=None, mode=None, num_inner_steps=3, num_microbatches=1, objective=None):
     return SelfTuning(
-        problem=actor_critic(bundled_apply, inner_optimizer("sgd")),
+        problem=actor_critic(bundled_apply, inner_optimizer("sgd"), num_microbatches=num_microbatches),
         apply=bundled_apply,
         environment=VectorEnvironment(Ladder(), 2),
         initial_raw=gw.unconstrain(ETA, LEARNED),
@@ -180,6 +180,7 @@ def agent(correction, estimator=None, mode=None, num_inner_steps=3):
         num_inner_steps=num_inner_steps,
         num_steps=4,
         sampling_correction=correction,
+        objective=objective,
     )
 
 
@@ -195,12 +196,14 @@ def test_an_agent_adds_the_score_of_earlier_batches():
         "plain": agent(None),
         "none": agent(gw.SamplingCorrection(0.0)),
         "half": agent(gw.SamplingCorrection(0.5)),
+        "parts": agent(gw.SamplingCorrection(1.0), num_microbatches=2),
     }
     variants |= {"whole": whole, "reverse": agent(gw.SamplingCorrection(1.0), mode=gw.ReverseMode("step"))}
     found = jax.jit(lambda state: {name: one.window_gradient(state, window) for name, one in variants.items()})(state)
     grads = {name: np.array(result.grad) for name, result in found.items()}
     np.testing.assert_allclose(grads["none"], grads["plain"], rtol=1e-9)
     np.testing.assert_allclose(grads["reverse"], grads["whole"], rtol=1e-9)
+    np.testing.assert_allclose(grads["parts"], grads["whole"], rtol=1e-9)
     np.testing.assert_allclose(grads["half"], 0.5 * (grads["whole"] + grads["plain"]), rtol=1e-9)
     for result in found.values():
         np.testing.assert_allclose(result.outer_loss, found["plain"].outer_loss, rtol=1e-12)
@@ -241,3 +244,15 @@ def test_wrong_corrections_are_refused():
         gw.SamplingCorrection(1.5)
     with pytest.raises(ValueError, match="linear estimator, but Bootstrapped is none; use Unrolled"):
         agent(gw.SamplingCorrection(0.5), estimator=gw.Bootstrapped(1))
+
+
+def test_a_correction_in_other_units_than_the_outer_loss_is_refused():
+    with pytest.raises(ValueError, match="standardised advantages are not"):
+        agent(gw.SamplingCorrection(0.5), objective=OuterObjective(standardize_advantages=True))
+
+
+def test_an_estimator_draws_from_keys_that_nobody_else_has():
+    drawing = agent(None, estimator=gw.RandomTruncation(0.5))
+    state = drawing.init(network(jax.random.key(1), outer_critic=False), key=jax.random.key(2))
+    own = jax.random.key_data(jax.tree.leaves(state.estimator_state)[0]).tolist()
+    assert own not in jax.random.key_data(jax.random.split(state.key)).tolist()

@@ -142,3 +142,39 @@ def test_parts_read_from_a_recording_are_those_of_its_batches(case, estimator):
     found = jax.vmap(lambda eta, batches: gradient(eta, batches, gw.Microbatches(2, part)))(etas, batches)
     expected = [gradient(etas[i], jax.tree.map(lambda leaf: leaf[i], batches), None) for i in range(2)]  # noqa: B023
     assert jnp.allclose(found, jnp.stack(expected), rtol=1e-12, atol=0.0)
+
+
+def plain(forward, loss, targets=lambda outputs, eta, batch: None):
+    return gw.GradientLearner(
+        targets, loss, optax.identity(), lambda eta: 0.1, lambda state, batch: (0.0, None), forward=forward
+    )
+
+
+def test_numbers_of_python_stay_numbers():
+    """They may decide shapes and branches."""
+    learner = plain(
+        lambda params, batch: {"some": params[: batch["count"]], "call": jax.tree_util.Partial(lambda x: x, params)},
+        lambda outputs, targets, eta, batch: (jnp.sum(targets * outputs["some"]), None),
+        lambda outputs, eta, batch: 2.0 if eta == 1 else 3.0,
+    )
+    gradient, _ = learner.inner_gradient(learner.init(jnp.ones(3)), 1, {"count": 2})
+    assert gradient.tolist() == [2.0, 2.0, 0.0]
+
+
+def test_whole_numbers_among_the_outputs_are_not_differentiated():
+    learner = plain(
+        lambda params, batch: {"values": params, "place": jnp.arange(3)},
+        lambda outputs, targets, eta, batch: (jnp.sum(jnp.where(outputs["place"] > 0, outputs["values"] ** 2, 0.0)), 1),
+    )
+    gradient, _ = learner.inner_gradient(learner.init(jnp.arange(3.0)), 0.1, None)
+    assert gradient.tolist() == [0.0, 2.0, 4.0]
+
+
+def test_meta_parameters_may_start_as_whole_numbers(case):
+    params, _, batch = case
+    learner = temporal_difference(squared, guard=lambda x: x)
+    found, expected = (
+        gw.meta_gradient(learner, raw, gw.Unbounded(), learner.init(params), four_batches(batch), None).grad
+        for raw in (1, 1.0)
+    )
+    assert found == expected != 0

@@ -82,6 +82,39 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, field: str, remedy: st
     assert remedy in raised.value.remedy
 
 
+def test_a_file_of_another_environment_leaves_the_presets_board_behind(tmp_path: Path) -> None:
+    path = tmp_path / "chain.toml"
+    path.write_text('[environment]\nname = "discounting-chain"\n')
+    assert read_config(path).environment.options() == {}
+    validate(read_config(path))
+    path.write_text('[environment]\nname = "snake"\nnum_rows = 6\n')
+    assert read_config(path).environment.options() == {"num_rows": 6, "num_cols": 12, "time_limit": 4000}
+
+
+@pytest.mark.parametrize(("line", "field"), [('outer_torso = "detached"\n', "network.outer_torso"), ("", "network")])
+def test_a_complete_file_does_not_take_todays_defaults(tmp_path: Path, line: str, field: str) -> None:
+    text = format_config(preset("quick"))
+    start, end = text.index("[network]"), text.index("[inner]")
+    assert line in text
+    (tmp_path / "old.toml").write_text(text.replace(line, "") if line else text[:start] + text[end:])
+    with pytest.raises(ConfigError, match="complete = true") as raised:
+        read_config(tmp_path / "old.toml")
+    assert raised.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"inner__optimizer": "rmsprop", "inner__eps": 0.0}, "inner.eps"),
+        ({"inner__optimizer": "rmsprop", "inner__eps_root": 1e-8}, "inner.eps_root"),
+        ({"meta__estimator": "unrolled", "meta__weights": "geometric"}, "meta.weights"),
+        ({"meta__sampling_correction": 0.1, "outer__standardize_advantages": True}, "meta.sampling_correction"),
+    ],
+)
+def test_pairs_that_do_not_go_together_are_refused(changes: dict[str, Any], field: str) -> None:
+    assert [problem.field for problem in find_problems(changed("run.seed", 0, **changes))] == [field]
+
+
 def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_config(tmp_path / "absent.toml")
@@ -124,6 +157,12 @@ def test_formatting_is_deterministic_and_valid_toml() -> None:
         ("meta.mix_lambda", 1.5, "--meta.mix-lambda"),
         ("meta.window", 3, "leave --meta.window out"),
         ("meta.remat", "step", "--meta.mode reverse"),
+        ("meta.mix_lambda", 0.5, "--meta.weights geometric"),
+        ("meta.trace_decay", 0.5, "--meta.estimator trace"),
+        ("meta.target_steps", 2, "--meta.estimator bootstrapped"),
+        ("meta.follow_probability", 0.9, "--meta.estimator random-truncation"),
+        ("meta.schedule_layers", (4,), "--meta.schedule network"),
+        ("inner.rmsprop_decay", 0.5, "--inner.optimizer rmsprop"),
         ("meta.learning_rate", 0.0, "--meta.learning-rate"),
         ("outer.discount", 1.1, "--outer.discount"),
         ("outer.lambda_", -0.1, "--outer.lambda_"),

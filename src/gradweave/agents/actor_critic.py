@@ -171,7 +171,7 @@ def parameter_groups(params: PyTree, groups: Mapping[str, str], *, default: str)
         A pytree of the structure of `params` whose leaves are names.
 
     Raises:
-        ValueError: an entry of `groups` matches no parameter.
+        ValueError: an entry of `groups` matches no parameter, or none that is left by the entries before it.
 
     Example:
         >>> params = {"torso": {"w": 1.0, "b": 0.0}, "head": {"w": 2.0}}
@@ -179,10 +179,13 @@ def parameter_groups(params: PyTree, groups: Mapping[str, str], *, default: str)
         {'head': {'w': 'fast'}, 'torso': {'b': 'slow', 'w': 'slow'}}
     """
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    unused = [part for part in groups if not any(part in path for path in paths)]
+    first = [next((part for part in groups if part in path), None) for path in paths]
+    unused = [part for part in groups if part not in first]
     if unused:
-        raise ValueError(f"no parameter's path contains {unused}; the paths are {paths}.")
-    names = [next((name for part, name in groups.items() if part in path), default) for path in paths]
+        raise ValueError(
+            f"no parameter's path contains {unused}, or only such that an entry before it names; the paths are {paths}."
+        )
+    names = [default if part is None else groups[part] for part in first]
     return jax.tree.unflatten(jax.tree.structure(params), names)
 
 

@@ -166,4 +166,8 @@ def _evaluate(apply: Apply, params: PyTree, observations: Observation, condition
     def evaluate(observations: Observation) -> NetworkOutput:
         return jax.vmap(lambda observation: apply(params, observation, conditioning))(observations)
 
-    return jax.vmap(evaluate)(observations)
+    def at_least_single(leaf: Array) -> Array:
+        return leaf.astype(jnp.float32) if jnp.finfo(leaf.dtype).bits < 32 else leaf
+
+    # Whatever the network computes in, returns and losses are not in half precision: a discount of 0.999 would be 1.
+    return jax.tree.map(at_least_single, jax.vmap(evaluate)(observations))

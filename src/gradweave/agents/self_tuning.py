@@ -47,11 +47,14 @@ from gradweave.core import (
     meta_gradient,
 )
 from gradweave.core.bijectors import learned_to_eta, split_learned
+from gradweave.core.estimators.base import chosen_mode
 from gradweave.core.modes.base import ravel_learned
 from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
 from gradweave.core.sampling_correction import check_correctable
 from gradweave.envs import Observation, VectorEnvironment
 from gradweave.rl import EpisodeTotals, RolloutState, init_rollout, mode, rollout, sample
+
+_FOR_ESTIMATOR = 1 << 31  # the first numbers folded into a key give what splitting it gives
 
 __all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuning", "SelfTuningState"]
 
@@ -103,8 +106,11 @@ class SelfTuning(eqx.Module):
             )
         if self.learns:
             self.estimator.check(self.num_inner_steps)
+            chosen_mode(self.estimator, self.mode)
             if self.sampling_correction is not None:
                 check_correctable(self.estimator)
+                if self.objective is not None and self.objective.standardize_advantages:
+                    raise ValueError("a sampling correction is in units of rewards, standardised advantages are not.")
         elif self.schedule is not None:
             raise ValueError(
                 "a schedule moves learned meta-parameters, but every leaf of the spec is Fixed; let one be learned, or "
@@ -145,7 +151,9 @@ class SelfTuning(eqx.Module):
             raw=raw,
             meta_optimizer_state=self.meta_optimizer.init(split_learned(raw, self.meta_spec)[0]),
             # fold_in leaves the key itself untouched: agents without such an estimator stay what they were, to the bit.
-            estimator_state=self.estimator.init(raw, self.meta_spec, learner, key=jax.random.fold_in(key, 0)),
+            estimator_state=self.estimator.init(
+                raw, self.meta_spec, learner, key=jax.random.fold_in(key, _FOR_ESTIMATOR)
+            ),
             rollout=running,
             batch=batch,
             key=key,

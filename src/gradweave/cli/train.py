@@ -93,8 +93,10 @@ def _parse_all(argv: Sequence[str]) -> tuple[Config, _Flags]:
     first = next((word for word in argv if word in PRESETS), "quick")  # --help shows this one's values
     flags = _parse(argv, preset(first))
     base = preset(flags.preset or "quick") if flags.config is None else read_config(flags.config, flags.preset)
-    config = _to_config(_parse(argv, base), base.preset)
-    return _drop_foreign_options(config, base), flags
+    name = _parse(argv, base).environment.name
+    if name != base.environment.name:  # the preset's options, such as the board's size, belong to its environment
+        base = dataclasses.replace(base, environment=EnvironmentConfig.bare(name))
+    return _to_config(_parse(argv, base), base.preset), flags
 
 
 def run_loop(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts) -> None:
@@ -125,17 +127,3 @@ def _to_config(flags: _Flags, preset_name: str) -> Config:
         field.name: getattr(flags, field.name) for field in dataclasses.fields(Config) if field.name != "preset"
     }
     return Config(**sections, preset=preset_name)
-
-
-def _drop_foreign_options(config: Config, base: Config) -> Config:
-    """Without the preset's options (such as the board's size) when another environment than the preset's is chosen."""
-    old, new = base.environment, config.environment
-    if old.name == new.name:
-        return config
-    bare = EnvironmentConfig(name=new.name, num_rows=None, num_cols=None, time_limit=None)
-    kept = {
-        field.name: getattr(new, field.name)
-        for field in dataclasses.fields(new)
-        if field.name != "name" and getattr(new, field.name) != getattr(old, field.name)
-    }
-    return dataclasses.replace(config, environment=dataclasses.replace(bare, **kept))

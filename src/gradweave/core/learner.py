@@ -62,6 +62,7 @@ class GradientLearner(eqx.Module):
         targets: `(params, eta, batch) -> targets`, evaluated outside the learner's own gradient.
         loss: `(params, targets, eta, batch) -> (scalar, aux)`; must not contain `stop_gradient`.
         optimizer: an optax transformation *without* a learning rate, such as `optax.scale_by_adam(eps_root=1e-16)`.
+            `optax.adam(...)` has one and its sign turned: with that the learner would climb.
             Adam's square root has no finite second derivative at zero: give it an `eps_root`, but a tiny one, because
             1e-8 puts a floor of 1e-4 under every gradient.
         learning_rate: `(eta) -> scalar`, or a pytree that is a prefix of `params` (one rate for each group).
@@ -158,7 +159,8 @@ class GradientLearner(eqx.Module):
         reads = self._read_by_loss(state.params, eta, batch)
 
         def forward(params: PyTree) -> tuple[PyTree, PyTree]:
-            return eqx.partition(self.forward(params, batch), reads)
+            outputs = self.forward(params, batch)
+            return eqx.partition(outputs, jax.tree.unflatten(jax.tree.structure(outputs), reads))
 
         read, pullback, others = jax.vjp(forward, state.params, has_aux=True)
         targets = self.targets_of(eqx.combine(read, others), eta, batch)
@@ -172,15 +174,18 @@ class GradientLearner(eqx.Module):
             gradient = jax.tree.map(jnp.add, gradient, self._companion_gradient(state.params, targets, batch))
         return gradient, aux, eqx.combine(read, others)
 
-    def _read_by_loss(self, params: PyTree, eta: PyTree, batch: PyTree) -> PyTree:
-        """Which outputs the loss itself reads. No gradient arrives at the others (values to bootstrap from, say), and
-        a pass back through what made them would push zeros.
+    def _read_by_loss(self, params: PyTree, eta: PyTree, batch: PyTree) -> list[bool]:
+        """Whether the loss itself reads and can differentiate each leaf of the outputs. No gradient arrives at the
+        others (values to bootstrap from, say), and a pass back through what made them would push zeros.
         """
-        outputs = jax.eval_shape(self.forward, params, batch)
-        targets = jax.eval_shape(self.targets_of, outputs, eta, batch)
+        outputs = jax.eval_shape(lambda params: self.forward(params, batch), params)
+        targets = jax.eval_shape(lambda outputs: self.targets_of(outputs, eta, batch), outputs)
         loss = jax.make_jaxpr(lambda outputs, targets: self.loss_of(outputs, targets, eta, batch)[0])
-        leaves, structure = jax.tree.flatten(outputs)
-        return jax.tree.unflatten(structure, _read_inputs(loss(outputs, targets).jaxpr)[: len(leaves)])
+        read = _read_inputs(loss(outputs, targets).jaxpr)
+        leaves = jax.tree.leaves(outputs)
+        return [
+            is_read and jnp.issubdtype(leaf.dtype, jnp.inexact) for is_read, leaf in zip(read, leaves, strict=False)
+        ]
 
     def batch_mean(self, function: Callable[..., Result], *batches: PyTree) -> Result:
         """The mean of `function(*parts)` over the parts of batches; `function(*batches)` where they are not split.

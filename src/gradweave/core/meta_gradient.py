@@ -63,14 +63,15 @@ def meta_gradient(
         mode: how it is differentiated; `ReverseMode()` by default, where the estimator leaves the choice.
         estimator_state: the memory of an estimator that has one, from `estimator.init` or the last `MetaGradient`.
         recording: what was noted while the updates were made; a mode that can use it replays nothing. States and inner
-            gradients serve `MixedMode`, a `HorizonRecording` (needs `outer_batches` None) serves `ForwardMode`.
+            gradients serve `MixedMode`, a `HorizonRecording` (needs `outer_batches` None) serves `ForwardMode`. It must
+            be of this window: `state` is not read beside it.
 
     Returns:
         A `MetaGradient`.
 
     Raises:
         ValueError: leading axes disagree, the estimator does not fit L, its memory is missing, the spec does not fit
-            `raw`, or the recording is of another window.
+            `raw`, or the recording covers another number of updates.
         TypeError: the mode cannot differentiate this kind of problem or estimator; the message names one that can.
 
     Example:
@@ -158,8 +159,10 @@ def differentiate_learned(
     problem: MetaProblemLike, raw: PyTree, spec: PyTree, window: Window
 ) -> tuple[Differentiand, PyTree]:
     """What an estimator is handed, and the `Fixed` leaves of `raw` (None elsewhere)."""
-    raw = jax.tree.map(jnp.asarray, raw)
-    learned, fixed = split_learned(raw, spec)
+    learned, fixed = split_learned(jax.tree.map(jnp.asarray, raw), spec)
+    learned = jax.tree.map(
+        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf.astype(float), learned
+    )
     return Differentiand(problem, learned_to_eta(fixed, spec), learned, window), fixed
 
 

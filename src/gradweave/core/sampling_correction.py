@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEstimator
-from gradweave.core.learner import GradientLearner
+from gradweave.core.learner import GradientLearner, Microbatches
 from gradweave.core.meta_gradient import MetaGradient, checked_window, meta_gradient
 from gradweave.core.modes.base import AbstractMode, KernelWeights
 from gradweave.core.problem import HorizonRecording, MetaProblem, MetaProblemLike, Recording
@@ -181,7 +181,13 @@ def _corrected(problem: MetaProblemLike, log_prob: Callable[[PyTree, PyTree], Ar
             lambda state, eta, judged: problem.update(state, eta, judged.batch),
             lambda state, judged: add(problem.outer_loss(state, judged.batch), state, judged),
         )
-    companion_loss = problem.companion_loss
+    companion_loss, parts = problem.companion_loss, problem.microbatches
+
+    def part(judged: _Judged, index: Array) -> _Judged:
+        assert parts is not None
+        # A log-probability is a sum over the batch, and of the parts the mean is taken.
+        return judged._replace(batch=parts.part(judged.batch, index), score=parts.num_parts * judged.score)
+
     return GradientLearner(
         lambda outputs, eta, judged: problem.targets_of(outputs, eta, judged.batch),
         lambda outputs, targets, eta, judged: problem.loss_of(outputs, targets, eta, judged.batch),
@@ -192,4 +198,5 @@ def _corrected(problem: MetaProblemLike, log_prob: Callable[[PyTree, PyTree], Ar
         companion_loss=None
         if companion_loss is None
         else lambda outputs, targets, judged: companion_loss(outputs, targets, judged.batch),
+        microbatches=None if parts is None else Microbatches(parts.num_parts, part),
     )

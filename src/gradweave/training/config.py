@@ -72,6 +72,11 @@ class EnvironmentConfig:
     best_chain: int | None = None
     """Which chain pays most, 0 to 4; the discounting chain only."""
 
+    @classmethod
+    def bare(cls, name: str) -> "EnvironmentConfig":
+        """The environment with nothing chosen but its name."""
+        return cls(name=name, num_rows=None, num_cols=None, time_limit=None)
+
     def options(self) -> dict[str, Any]:
         """What to hand to `make_environment(name, **options)`: everything that was set."""
         given: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "name"}
@@ -121,9 +126,10 @@ class InnerConfig:
     optimizer: Optimizer = "adam"
     """Inner optimiser; the meta-gradient is taken through it."""
     eps: float = 1e-8  # Adam's usual value
-    """Added outside the root of Adam's second moment."""
+    """Adam: added outside the root of the second moment. RMSProp: added inside it; its root is then a floor under every
+    gradient's magnitude."""
     eps_root: float = 1e-16  # 1e-8 floors gradients at 1e-4 and stops Snake from learning; 1e-16 keeps float32 finite
-    """Added inside the root (Adam and RMSProp), so that its derivative stays finite at zero."""
+    """Adam: added inside the root of the second moment, so that its derivative stays finite at zero."""
     rmsprop_decay: float = 0.9  # [B22]
     """Decay of RMSProp's second moment."""
     max_grad_norm: float | None = None
@@ -206,7 +212,7 @@ class RunConfig:
     """How long, how often, where to."""
 
     total_steps: int = 2_000_000
-    """Environment steps of the whole run, rounded up to whole windows."""
+    """Environment steps of the whole run, rounded up to whole chunks of meta-steps."""
     seed: int = 0
     """Seed of all randomness, 0 to 2**32 - 1."""
     devices: NumDevices = 1
@@ -216,7 +222,7 @@ class RunConfig:
     track: Tracker = "none"
     """Also send metrics to tensorboard, wandb or trackio (each from the extra of that name)."""
     log_every: int = 1
-    """Meta-steps between two lines of metrics.jsonl."""
+    """Meta-steps between two lines of metrics.jsonl; every chunk ends with one as well."""
     chunk_size: int = 20
     """Meta-steps computed on the device between two returns to the host."""
     checkpoint_every: int = 200_000

@@ -11,9 +11,9 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from gradweave.training.config import Config
+from gradweave.training.config import Config, EnvironmentConfig
 from gradweave.training.errors import ConfigError, nearest_name
 from gradweave.training.presets import preset as find_preset
 
@@ -85,17 +85,36 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     for section in sections & set(data):
         if not isinstance(data[section], Mapping):
             raise ConfigError(section, data[section], "a table", f"write it under a heading [{section}]")
-        changes[section] = _section(section, getattr(base, section), data[section], complete)
+        changes[section] = _section(section, _below(base, section, data[section]), data[section], complete)
+    for section in sections - set(data) if complete else ():
+        _refuse_missing(section)
     return dataclasses.replace(base, **changes)
+
+
+def _below(base: Config, section: str, data: Mapping[str, Any]) -> Any:
+    """What the file's section lies on: the preset's, but for the options of another environment."""
+    if section == "environment" and data.get("name", base.environment.name) != base.environment.name:
+        return EnvironmentConfig.bare(data["name"])
+    return getattr(base, section)
 
 
 def _section(prefix: str, base: Any, data: Mapping[str, Any], complete: bool) -> Any:
     hints = typing.get_type_hints(type(base))
     _refuse_unknown(data, set(hints), prefix=prefix + ".")
     values = {key: _checked(f"{prefix}.{key}", value, hints[key]) for key, value in data.items()}
-    if complete:  # what a complete file leaves out is None
-        values |= {key: None for key, hint in hints.items() if key not in data and _accepts_none(hint)}
+    for key in [key for key in hints if key not in data] if complete else ():
+        if not _accepts_none(hints[key]):
+            _refuse_missing(f"{prefix}.{key}")
+        values[key] = None  # there is no other way to write it
     return dataclasses.replace(base, **values)
+
+
+def _refuse_missing(field: str) -> NoReturn:
+    """A complete file was written by the version that trained; today's default may be another algorithm."""
+    accepted = f"a value for everything in a file with {_COMPLETE} = true"
+    raise ConfigError(
+        field, None, accepted, "add the value that the run was trained with, or use its version of gradweave"
+    )
 
 
 def _refuse_unknown(data: Mapping[str, Any], known: set[str], prefix: str) -> None:

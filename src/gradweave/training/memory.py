@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from gradweave.agents import SelfTuning, SelfTuningState
-from gradweave.core import ForwardMode, MixedMode, ReverseMode
+from gradweave.core import Bootstrapped, ForwardMode, MixedMode, ReverseMode
 from gradweave.core.bijectors import split_learned
 from gradweave.training.errors import OutOfMemory
 from gradweave.training.host_memory import HostMemory, host_memory
@@ -73,7 +73,7 @@ class Sizes(NamedTuple):
             keeps_batches=agent.learns and not agent.tracks_tangents,
             records_states=agent.learns and isinstance(mode, MixedMode | ReverseMode),
             keeps_activations=agent.learns and isinstance(mode, ReverseMode) and mode.remat == "none",
-            in_parts=agent.problem.microbatches is not None,
+            in_parts=agent.problem.microbatches is not None and not isinstance(agent.estimator, Bootstrapped),
             num_tangents=sum(leaf.size for leaf in jax.tree.leaves(learned)) if isinstance(mode, ForwardMode) else 0,
         )
 

@@ -14,8 +14,10 @@ from gradweave.training.presets import PRESETS
 
 __all__ = ["find_problems", "indivisible", "validate"]
 
-_LINEAR = ("horizon-mix", "window-mix", "unrolled", "truncated")
+_MIXES = ("horizon-mix", "window-mix")
+_LINEAR = (*_MIXES, "unrolled", "truncated")
 _ESTIMATORS = (*_LINEAR, "adaptive-mix", "trace", "bootstrapped", "random-truncation")
+_DEFAULTS = Config()
 
 
 def validate(config: Config, *, num_processes: int = 1) -> None:
@@ -38,6 +40,8 @@ def find_problems(config: Config, *, num_processes: int = 1) -> list[ConfigError
     """Every bad value of `config`, in the order of its fields; empty when it can be run."""
     checks = (_preset, _environment, _network, _inner, _learned, _meta, _meta_options, _weights, _outer, _run)
     problems = [problem for check in checks for problem in check(config)]
+    named = {problem.field for problem in problems}
+    problems += [problem for problem in _without_effect(config) if problem.field not in named]
     devices = config.run.devices
     if devices == "all" or devices > 0:  # how many "all" are is known once JAX is there
         problem = indivisible(config, num_processes * (1 if devices == "all" else devices))
@@ -151,9 +155,10 @@ def _inner(config: Config) -> Iterator[ConfigError]:
     yield from _positive("inner", {"learning_rate": inner.learning_rate, "max_grad_norm": inner.max_grad_norm})
     yield from _choice("inner.optimizer", inner.optimizer, ("adam", "rmsprop", "sgd"))
     yield from _at_least("inner", {"eps": inner.eps}, 0)
-    if inner.optimizer == "sgd":
-        yield from _at_least("inner", {"eps_root": inner.eps_root}, 0)
-    else:  # the root's second derivative at zero is infinite without it
+    # Without what is added inside the root its second derivative at zero is infinite.
+    if inner.optimizer == "rmsprop":
+        yield from _positive("inner", {"eps": inner.eps})
+    if inner.optimizer == "adam":
         yield from _positive("inner", {"eps_root": inner.eps_root})
     yield from _at_least("inner", {"microbatches": inner.microbatches}, 0)
     if inner.microbatches > 1 and inner.num_envs % inner.microbatches:
@@ -197,7 +202,7 @@ def _meta(config: Config) -> Iterator[ConfigError]:
     yield from _in_range("meta.trace_decay", meta.trace_decay, "a number in [0, 1]", 0 <= meta.trace_decay <= 1)
     follow = meta.follow_probability
     yield from _in_range("meta.follow_probability", follow, "a number in (0, 1]", 0 < follow <= 1)
-    if meta.estimator == "bootstrapped" or meta.target_steps != 1:
+    if meta.estimator == "bootstrapped":
         steps = f"a whole number from 1 to num_inner_steps ({num_inner_steps})"
         yield from _in_range("meta.target_steps", meta.target_steps, steps, 1 <= meta.target_steps <= num_inner_steps)
     yield from _choice("meta.optimizer", meta.optimizer, ("adam", "rmsprop", "sgd"))
@@ -231,6 +236,13 @@ def _meta_options(config: Config) -> Iterator[ConfigError]:
             f"0 for the estimator {meta.estimator}; it needs one of {', '.join(_LINEAR)}",
             f"--meta.estimator {_LINEAR[0]}, or leave --meta.sampling-correction out",
         )
+    if rho > 0 and config.outer.standardize_advantages:
+        yield ConfigError(
+            "meta.sampling_correction",
+            rho,
+            "0 with standardised advantages: it weighs rewards in their own units",
+            "leave --outer.standardize-advantages or --meta.sampling-correction out",
+        )
     yield from _choice("meta.schedule", meta.schedule, ("none", "network"))
     if any(size < 1 for size in meta.schedule_layers):
         yield ConfigError(
@@ -263,7 +275,7 @@ def _remat(config: Config) -> Iterator[ConfigError]:
 def _weights(config: Config) -> Iterator[ConfigError]:
     meta = config.meta
     weights, count = meta.weights, meta.num_inner_steps
-    mixes = meta.estimator in ("horizon-mix", "window-mix")
+    mixes = meta.estimator in _MIXES
     yield from _in_range("meta.mix_lambda", meta.mix_lambda, "a number in [0, 1]", 0 <= meta.mix_lambda <= 1)
     if isinstance(weights, str):
         yield from _choice("meta.weights", weights, ("uniform", "geometric"))
@@ -282,6 +294,28 @@ def _weights(config: Config) -> Iterator[ConfigError]:
         total = math.fsum(weights)
         scaled = " ".join(f"{weight / total:.6g}" for weight in weights) if total > 0 else "uniform"
         yield ConfigError("meta.weights", weights, f"weights that sum to 1, not {total:g}", f"--meta.weights {scaled}")
+
+
+def _without_effect(config: Config) -> Iterator[ConfigError]:
+    """Values that somebody chose and nothing reads."""
+    inner, meta = config.inner, config.meta
+    mixes = meta.estimator in _MIXES
+    readers = (
+        ("meta.weights", mixes or not isinstance(meta.weights, str), "--meta.estimator horizon-mix"),
+        ("meta.mix_lambda", mixes and meta.weights == "geometric", "--meta.weights geometric"),
+        ("meta.trace_decay", meta.estimator == "trace", "--meta.estimator trace"),
+        ("meta.target_steps", meta.estimator == "bootstrapped", "--meta.estimator bootstrapped"),
+        ("meta.follow_probability", meta.estimator == "random-truncation", "--meta.estimator random-truncation"),
+        ("meta.schedule_layers", meta.schedule == "network", "--meta.schedule network"),
+        ("inner.rmsprop_decay", inner.optimizer == "rmsprop", "--inner.optimizer rmsprop"),
+        ("inner.eps_root", inner.optimizer != "rmsprop", "--inner.optimizer adam"),
+    )
+    for field, is_read, reader in readers:
+        section, name = field.split(".")
+        value, default = (getattr(getattr(whole, section), name) for whole in (config, _DEFAULTS))
+        if not is_read and value != default:
+            accepted = f"{default!r}, the default: nothing reads another value here"
+            yield ConfigError(field, value, accepted, f"{reader}, or leave {_flag(field)} out")
 
 
 def _outer(config: Config) -> Iterator[ConfigError]:

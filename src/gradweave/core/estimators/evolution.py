@@ -54,9 +54,11 @@ class AntitheticEvolutionStrategies(AbstractEstimator):
     """The smoothed gradient of the window's last outer loss, from 2 num_pairs perturbed unrolls.
 
     Costs 2 num_pairs unrolls, all at once, and nothing is differentiated: neither the update nor the outer loss needs a
-    derivative. At small sigma an unbiased estimate of `Unrolled`, whose variance grows with the number P of
-    meta-parameters, about (P + 1) / num_pairs times the squared gradient even on noiseless data. Not for anything that
-    can be differentiated and is smooth; of use as a reference, and where the loss is so rugged that smoothing helps.
+    derivative. At small sigma an unbiased estimate of `Unrolled`, if the outer loss stops no derivatives: differences
+    see what `stop_gradient` hides, such as the returns and baselines of an actor-critic's outer loss. Its variance
+    grows with the number P of meta-parameters, about (P + 1) / num_pairs times the squared gradient even on noiseless
+    data. Not for anything that can be differentiated and is smooth; of use as a reference, and where the loss is so
+    rugged that smoothing helps.
 
     Attributes:
         sigma: width of the perturbations in raw units, above 0.
