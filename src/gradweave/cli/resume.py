@@ -12,7 +12,7 @@ import tyro
 
 from gradweave.cli.train import run_loop
 from gradweave.training.config import NumDevices
-from gradweave.training.errors import CheckpointError
+from gradweave.training.errors import CheckpointError, ConfigError
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
 from gradweave.training.launch import open_together, start_jax
 from gradweave.training.run_folder import RunFolder
@@ -31,7 +31,8 @@ class _Flags:
     total_steps: int | None = None
     """Environment steps of the whole run, to go on for longer than was planned."""
     devices: NumDevices | None = None
-    """Devices of each process to go on with, if not as many as before; all: as many as there are."""
+    """Devices of each process to go on with; all: as many as there are. Left out: as many as before, or with several
+    processes 1."""
     hosts: Annotated[Hosts, tyro.conf.arg(name="")] = ALONE
 
 
@@ -72,8 +73,12 @@ def _open(flags: _Flags, num_devices: NumDevices | None) -> RunFolder:
         changes = {name: value for name, value in changes.items() if value is not None}
         config = dataclasses.replace(folder.config, run=dataclasses.replace(folder.config.run, **changes))
         validate(config, num_processes=flags.hosts.num_processes or 1)
-        if not any(folder.checkpoints.glob("*.safetensors")):
+        steps = [int(path.stem) for path in folder.checkpoints.glob("*.safetensors") if path.stem.isdigit()]
+        if not steps:
             raise CheckpointError(f"there is no checkpoint in {folder.checkpoints}; start again with `gradweave train`")
+        if flags.total_steps is not None and flags.total_steps < max(steps):
+            accepted = f"{max(steps)} or more: so many steps have been taken"
+            raise ConfigError("run.total_steps", flags.total_steps, accepted, "leave --total-steps out, or train anew")
         if config != folder.config:
             folder.set_config(config)
     except BaseException:
