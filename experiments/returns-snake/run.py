@@ -7,16 +7,19 @@ improvement.csv  probability that a run of one arm beats one of another
 sweep.csv        what the sweep of the plain learner tried, and what it cost
 
 Runs are independent: start several processes with `--stage runs` and different `--arms` and `--seeds`, and one with
-`--stage tables` in the end. The long size goes on with the runs of the full one.
+`--stage tables` in the end. What another process is training is skipped. The long size goes on with the runs of the
+full one.
 """
 
+import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
-from sweep import ARMS, GOAL, MIXES, REFERENCES, SIZES, SWEEP, SWEPT, Size, base
+from sweep import ADDED, ADDED_SEEDS, ARMS, GOAL, MIXES, REFERENCES, SIZES, SWEEP, SWEPT, Size, base
 
 from gradweave.analysis.study import Collected, Flags, Job, collect, finished_run, folders, jobs, train
 from gradweave.analysis.study_tables import aggregate, configurations, improvements, provenance, write_study
@@ -136,8 +139,16 @@ def main(flags: Flags) -> None:
     settings = sweep_rows(swept)
     if tried and not swept.missing:
         arms[SWEPT] = SWEEP[best_setting(settings)]
-    planned = jobs(base(flags.size), arms, size.seeds, size.total_steps, runs)
-    train(flags, planned)
+    if swept.missing:
+        print(f"{SWEPT}: its sweep is not finished", file=sys.stderr, flush=True)
+    planned = [
+        job
+        for job in jobs(base(flags.size), arms, size.seeds, size.total_steps, runs)
+        if job.arm not in ADDED or job.seed in size.seeds[:ADDED_SEEDS]
+    ]
+    ready = tuple(arm for arm in flags.arms if arm != SWEPT or not swept.missing)
+    if ready or not flags.arms:
+        train(dataclasses.replace(flags, arms=ready), planned)
     if flags.stage == "runs":
         return
     found = collect(planned)

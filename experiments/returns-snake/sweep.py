@@ -86,6 +86,8 @@ ADDED: dict[str, dict[str, Any]] = {
         "outer.entropy_cost": BEST_OF_SWEEP["inner.entropy_cost"],
     },
 }
+ADDED_SEEDS = 3
+"""Of the added arms, so many of a size's seeds."""
 ARMS = {f"{way}-{start}": {**STARTS[start], **WAYS[way]} for start in STARTS for way in WAYS} | ADDED
 MIXES = tuple(f"{way}-poor" for way in WAYS if way.endswith("-mix"))
 SWEPT = "plain-swept"

@@ -122,7 +122,8 @@ def main(options: Options) -> None:
             writer.writerows(lines)
     about = collect_provenance(configuration(0, "differentiated", 1), ["experiments/stopped-targets/run.py"])
     source = about.pop("source") or {}
-    about |= {"commit": source.get("commit"), "uncommitted_changes": bool(source.get("diff"))}
+    diff = source.get("diff")
+    about |= {"commit": source.get("commit"), "uncommitted_changes": None if diff is None else bool(diff)}
     about |= {"seeds": list(options.seeds), "warm_ups": options.warm_ups}
     (options.results / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
 

@@ -18,23 +18,31 @@ from gradweave.analysis.study_tables import (
     write_study,
 )
 from gradweave.analysis.tables import learning_curve, read_rows
+from gradweave.cli.main import main
 from gradweave.training.config import Config
-from gradweave.training.errors import ConfigError
+from gradweave.training.errors import ConfigError, RunInUse
 from gradweave.training.run_folder import RunFolder
 
 ARMS = {"plain": {"meta.learned": ()}, "mix": {"meta.estimator": "window-mix"}}
 
 
+SMALL = with_changes(Config(), {"inner.num_envs": 2, "inner.num_steps": 5, "meta.num_inner_steps": 1})
+END = 110  # of a run of 100 steps: the first rollout, which judges nothing, has ten
+
+
 def planned(runs: Path, total_steps: int = 100):
-    return jobs(Config(), ARMS, (0, 7), total_steps, runs)
+    return jobs(SMALL, ARMS, (0, 7), total_steps, runs)
 
 
-def leave_run(job, *steps, evaluated=()):
-    """A run's folder as training would have left it."""
+def leave_run(job, *steps, evaluated=None, saved=None):
+    """A run's folder as training would have left it, by default evaluated and saved at its last row."""
     with RunFolder.create(job.config) as folder:
         for step in steps:
             row = {"step": step, "num_episodes": 1, "return": 1.0 * step}
-            folder.metrics.write(row | ({"evaluation/return": 2.0 * step} if step in evaluated else {}))
+            noted = step in (steps[-1:] if evaluated is None else evaluated)
+            folder.metrics.write(row | ({"evaluation/return": 2.0 * step} if noted else {}))
+        for step in steps[-1:] if saved is None else saved:
+            (folder.checkpoints / f"{step:012}.safetensors").touch()
     return folder.path
 
 
@@ -57,11 +65,11 @@ def test_flags_choose_and_wrong_ones_are_refused(tmp_path):
 
 def test_only_finished_runs_of_this_configuration_count(tmp_path, capsys):
     plain, mix, again, other = planned(tmp_path)
-    leave_run(plain, 50, 100)
+    leave_run(plain, 50, END)
     leave_run(mix, 50)
     long = with_changes(again.config, {"run.total_steps": 500})
-    leave_run(again._replace(config=long), 100, 500)
-    leave_run(other._replace(config=with_changes(other.config, {"inner.discount": 0.5})), 100)
+    leave_run(again._replace(config=long), END, 510)
+    leave_run(other._replace(config=with_changes(other.config, {"inner.discount": 0.5})), END)
     found = collect(planned(tmp_path))
     assert [job.name for job, _ in found.finished] == ["plain-0", "plain-7"]
     assert found.missing == ["mix-0", "mix-7"]
@@ -69,14 +77,67 @@ def test_only_finished_runs_of_this_configuration_count(tmp_path, capsys):
     assert finished_run(again._replace(config=long)) is not None
 
 
+@pytest.mark.parametrize(
+    ("steps", "evaluated", "saved"),
+    [
+        ((90, 100), (), (60,)),  # its last rows are written, their evaluation goes on
+        ((90, 100, END), (END,), (60, 100)),  # killed before the last checkpoint
+        ((90, 100, END, 120), (60,), (120,)),  # a longer run that has not been evaluated since
+    ],
+)
+def test_a_run_whose_end_is_not_evaluated_or_not_saved_is_not_finished(tmp_path, steps, evaluated, saved):
+    job = planned(tmp_path)[0]
+    leave_run(job, *steps, evaluated=evaluated, saved=saved)
+    assert finished_run(job) is None
+
+
 def test_train_leaves_finished_runs_alone(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr("gradweave.analysis.study.run_or_continue", lambda config: started.append(config.run.runs_dir))
-    leave_run(planned(tmp_path)[0], 100)
+    leave_run(planned(tmp_path)[0], END)
     train(Flags(), planned(tmp_path))
     assert [Path(place).name for place in started] == ["mix-0", "plain-7", "mix-7"]
     train(Flags(stage="tables"), planned(tmp_path))
     assert len(started) == 3
+
+
+def test_a_run_that_another_process_has_is_skipped(tmp_path, monkeypatch, capsys):
+    started = []
+
+    def start(config):
+        started.append(Path(config.run.runs_dir).name)
+        if len(started) == 2:
+            raise RunInUse("it is in use by process 12")
+
+    monkeypatch.setattr("gradweave.analysis.study.run_or_continue", start)
+    train(Flags(), planned(tmp_path))
+    assert started == ["plain-0", "mix-0", "plain-7", "mix-7"]
+    assert "mix-0: skipped: it is in use by process 12" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arms", "trained"),
+    [
+        ((), ["horizon-mix-poor-0"]),
+        (("plain-swept",), []),
+        (("plain-swept", "horizon-mix-poor"), ["horizon-mix-poor-0"]),
+        (("horizon-mix-poor",), ["horizon-mix-poor-0"]),
+    ],
+)
+def test_while_another_process_has_the_sweep_the_other_arms_are_trained(tmp_path, monkeypatch, capsys, arms, trained):
+    started = []
+
+    def start(config):
+        place = Path(config.run.runs_dir)
+        if place.parent.name == "sweep":
+            raise RunInUse("in use")
+        started.append(place.name)
+
+    monkeypatch.setattr("gradweave.analysis.study.run_or_continue", start)
+    flags = ["--size", "tiny", "--stage", "runs", "--runs", str(tmp_path), *(["--arms", *arms] if arms else [])]
+    assert main(["reproduce", "returns-snake", *flags]) == 0
+    assert started == trained
+    assert "plain-swept: its sweep is not finished" in capsys.readouterr().err
 
 
 def test_a_longer_run_is_read_as_the_shorter_one(tmp_path):
@@ -105,7 +166,7 @@ def test_aggregates_by_hand():
 
 
 def test_tables_say_their_size_and_where_runs_came_from(tmp_path, capsys):
-    leave_run(planned(tmp_path / "runs")[0], 100)
+    leave_run(planned(tmp_path / "runs")[0], END)
     found = collect(planned(tmp_path / "runs"))
     about = {"configurations": configurations(planned(tmp_path / "runs")), **provenance(found)}
     results = tmp_path / "results"
@@ -113,6 +174,9 @@ def test_tables_say_their_size_and_where_runs_came_from(tmp_path, capsys):
     assert str(results) in capsys.readouterr().out
     assert read_rows(results / "table.csv") == [{"size": "quick", "arm": "plain", "value": "1.5"}]
     assert not (results / "empty.csv").exists()
+    write_study(results, "quick", {"table": [{"arm": "mix"}], "stale": [{"arm": "mix"}]}, about)
+    write_study(results, "quick", {"table": [{"arm": "plain"}], "stale": []}, about)
+    assert [path.name for path in results.glob("*.csv")] == ["table.csv"]
     written = json.loads((results / "provenance.json").read_text())
     assert written["mark"] == MARKS["quick"]
     assert written["missing"] == ["mix-0", "plain-7", "mix-7"]
@@ -126,6 +190,37 @@ def test_tables_say_their_size_and_where_runs_came_from(tmp_path, capsys):
             "meta.estimator": "window-mix",
         },
     }
+
+
+def test_tables_name_every_commit_and_device_of_a_run(tmp_path, monkeypatch):
+    state = {"commit": "a", "diff": ""}
+    monkeypatch.setattr("gradweave.training.provenance.source_state", lambda: dict(state))
+    first, _, second, _ = planned(tmp_path)
+    path = leave_run(first, END)
+    with RunFolder.open(path) as folder:
+        folder.add_provenance({"memory_forecast": {"available": 1}, "from_step": 50})  # all as at the beginning
+    state |= {"commit": "b", "diff": None}
+    for step in (60, 70):
+        with RunFolder.open(path) as folder:
+            folder.add_provenance({"devices": ["gpu"], "memory_forecast": {"available": step}, "from_step": step})
+    state |= {"commit": "a", "diff": ""}
+    with RunFolder.open(path) as folder:
+        folder.add_provenance({"from_step": 80})
+    with RunFolder.open(leave_run(second, END)) as folder:
+        folder.add_provenance({"memory_forecast": {"available": 2}})
+    found = provenance(collect([first, second]))
+    assert len(found["environments"]) == 2
+    assert "memory_forecast" not in found["environments"][0]
+    assert found["environments"][1]["devices"] == ["gpu"]
+    run = found["runs"][first.name]
+    assert (run["commit"], run["modified"], run["environment"]) == ("a", False, 0)
+    for entry in run["continued"]:
+        assert entry.pop("started")
+    assert run["continued"] == [
+        {"from_step": 60, "commit": "b", "modified": None, "environment": 1},
+        {"from_step": 80, "commit": "a", "modified": False, "environment": 0},
+    ]
+    assert "continued" not in found["runs"][second.name]
 
 
 def test_nothing_finished_is_no_study(tmp_path):

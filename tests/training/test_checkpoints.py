@@ -18,6 +18,7 @@ from gradweave.training.checkpoints import (
     load,
     prune,
     save,
+    set_newer_aside,
 )
 from gradweave.training.errors import CheckpointError
 
@@ -212,6 +213,14 @@ def test_prune_keeps_the_newest_and_cleans_up(tmp_path: Path) -> None:
     prune(tmp_path, 2)
     assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 20), checkpoint_path(tmp_path, 100)]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_newer_ones_are_set_aside_and_no_longer_listed(tmp_path: Path) -> None:
+    for step in (1, 2, 30):
+        save(checkpoint_path(tmp_path, step), {"a": jnp.array(step)}, step)
+    set_newer_aside(checkpoint_path(tmp_path, 2))
+    assert list_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 1), checkpoint_path(tmp_path, 2)]
+    assert (tmp_path / "000000000030.safetensors.damaged").is_file()
 
 
 def test_another_format_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

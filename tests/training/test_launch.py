@@ -2,15 +2,17 @@
 
 import dataclasses
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gradweave.training.config import Config
-from gradweave.training.errors import ConfigError
+from gradweave.training.errors import ConfigError, RunInUse
 from gradweave.training.launch import run_or_continue
 from gradweave.training.presets import preset
+from gradweave.training.run_folder import RunFolder
 
 
 def config_in(runs_dir: Path, **changes: Any) -> Config:
@@ -38,6 +40,29 @@ def test_the_second_call_continues_and_may_lengthen(tmp_path: Path, launches: li
     assert launches == [(10_000, False), (20_000, True)]
 
 
+def test_two_that_start_at_once_make_one_run(
+    tmp_path: Path, launches: list[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = RunFolder.create
+
+    def create_late(config: Config, argv: Sequence[str] = ()) -> RunFolder:
+        with pytest.raises(RunInUse):  # another one, which finds no run either
+            run_or_continue(config)
+        return create(config, argv)
+
+    monkeypatch.setattr(RunFolder, "create", create_late)
+    path, _ = run_or_continue(config_in(tmp_path))
+    again, _ = run_or_continue(config_in(tmp_path))
+    assert again == path and [resume for _, resume in launches] == [False, True]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path, launches: list[tuple[int, bool]]) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ConfigError, match=r"run\.runs_dir"):
+        run_or_continue(config_in(tmp_path / "file" / "runs"))
+    assert not launches
+
+
 def test_a_moved_run_is_the_same_run(tmp_path: Path, launches: list[tuple[int, bool]]) -> None:
     path, _ = run_or_continue(config_in(tmp_path / "here"))
     (tmp_path / "there").mkdir()
@@ -56,8 +81,7 @@ def test_another_configuration_is_refused(tmp_path: Path, launches: list[tuple[i
 def test_several_runs_in_one_folder_are_refused(tmp_path: Path, launches: list[tuple[int, bool]]) -> None:
     for name in ("a", "b"):
         run_or_continue(config_in(tmp_path / name))
-        (path,) = (tmp_path / name).iterdir()
+        (path,) = (file.parent for file in (tmp_path / name).glob("*/config.toml"))
         path.rename(tmp_path / path.name)
-        (tmp_path / name).rmdir()
     with pytest.raises(ConfigError, match="at most one run"):
         run_or_continue(config_in(tmp_path))

@@ -17,6 +17,7 @@ from gradweave.training.checkpoints import load
 from gradweave.training.config import Config
 from gradweave.training.errors import NonFiniteError, Stopped
 from gradweave.training.evaluation import evaluate, play_episode
+from gradweave.training.hosts import agreed_signal
 from gradweave.training.loop import Summary, load_agent
 from gradweave.training.run_folder import RunFolder
 
@@ -73,6 +74,8 @@ def test_a_resumed_run_is_the_run_that_never_stopped(finished: tuple[Config, Pat
     whole = dataclasses.replace(config, run=dataclasses.replace(config.run, runs_dir=str(tmp_path)))
     with RunFolder.open(folder.path) as folder:
         resumed = run(whole, folder, resume=True)
+        (entry,) = json.loads((folder.path / "provenance.json").read_text())["continued"]
+        assert entry["from_step"] == NUM_ENVS * NUM_STEPS + 2 * CHUNK * WINDOW
         mine, theirs = (
             [
                 {name: value for name, value in json.loads(line).items() if not name.startswith("evaluation")}
@@ -233,6 +236,31 @@ def test_sigterm_stops_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
         assert int(state.num_meta_steps) == CHUNK
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert agent.environment_steps(CHUNK) == NUM_ENVS * NUM_STEPS + CHUNK * WINDOW
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_during_the_last_evaluation_stops_after_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: type[BaseException]
+) -> None:
+    config, looks = small(tmp_path, num_chunks=2), threading.Semaphore(0)
+
+    def look(received: list[int]) -> int | None:
+        found = agreed_signal(received)
+        looks.release()
+        return found
+
+    def judge(*_: Any) -> dict[str, float]:
+        assert all(looks.acquire(timeout=60) for _ in range(2))  # after each chunk
+        os.kill(os.getpid(), number)
+        return {"evaluation/return": 1.0}
+
+    monkeypatch.setattr("gradweave.training.loop.agreed_signal", look)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    with RunFolder.create(config) as folder:
+        with pytest.raises(raised):
+            run(config, folder)
+        assert rows_of(folder)[-1]["evaluation/return"] == 1.0
+        assert int(load_agent(folder, warn=pytest.fail)[1].num_meta_steps) == 2 * CHUNK
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")

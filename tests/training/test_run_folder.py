@@ -1,12 +1,15 @@
 """Run folders: what is in them, one process at a time, and going on from a checkpoint."""
 
 import dataclasses
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -16,7 +19,7 @@ from gradweave.training.config import Config, RunConfig
 from gradweave.training.config_file import read_config
 from gradweave.training.errors import CheckpointError, ConfigError, RunInUse
 from gradweave.training.presets import preset
-from gradweave.training.run_folder import RunFolder, find_run
+from gradweave.training.run_folder import RunFolder, find_run, lock_folder
 
 
 def make_config(tmp_path: Path, **changes: int) -> Config:
@@ -38,6 +41,63 @@ def test_create_writes_configuration_and_provenance(tmp_path: Path) -> None:
     assert {"source", "python", "flags", "started"} <= set(origin)
 
 
+def noted(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((path / "provenance.json").read_text())
+    return found
+
+
+def test_who_goes_on_with_a_run_is_noted_beside_who_began_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {"commit": "a", "diff": ""}
+    monkeypatch.setattr(provenance, "source_state", lambda: dict(state))
+    with RunFolder.create(make_config(tmp_path), ["train"]) as folder:
+        folder.add_provenance({"devices": ["cpu"], "backend": "cpu"})
+        folder.metrics.write({"step": 10})
+        first = noted(folder.path)
+    with RunFolder.open(folder.path) as again:  # not to train
+        again.set_config(again.config)
+    assert noted(folder.path) == first
+    for commit, device in (("b", "gpu"), ("a", "cpu")):
+        state["commit"] = commit
+        with RunFolder.open(folder.path, ["run.py", "--stage", "runs"]) as again:
+            again.add_provenance({"devices": [device], "backend": "cpu"})
+            again.add_provenance({"from_step": 10})
+    found = noted(folder.path)
+    continued = found.pop("continued")
+    assert found == first
+    assert [entry.pop("started")[-1] for entry in continued] == ["Z", "Z"]
+    own = {"argv": ["run.py", "--stage", "runs"], "from_step": 10}
+    assert continued == [{"source": {"commit": "b", "diff": ""}, "devices": ["gpu"], **own}, own]
+    processes = provenance.processes(noted(folder.path))
+    assert [entry["source"]["commit"] for entry in processes] == ["a", "b", "a"]
+    assert [entry["devices"] for entry in processes] == [["cpu"], ["gpu"], ["cpu"]]
+    assert [entry["backend"] for entry in processes] == ["cpu"] * 3
+    assert provenance.processes(first) == [first]  # as older versions wrote it
+
+
+def test_a_folder_begins_with_the_process_that_first_logs_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seeds wait in folders that another process has made; a process that failed before its first row made nothing."""
+    state = {"commit": "a", "diff": ""}
+    monkeypatch.setattr(provenance, "source_state", lambda: dict(state))
+    with RunFolder.create(make_config(tmp_path), ["train", "--seeds", "2"]) as folder:
+        folder.add_provenance({"devices": ["cpu"]})
+    state["commit"] = "b"
+    with RunFolder.open(folder.path, ["one_seed.py"]) as again:
+        again.add_provenance({"devices": ["gpu"]})
+        again.add_provenance({"memory_forecast": 1})
+    found = noted(folder.path)
+    assert "continued" not in found
+    assert (found["source"], found["devices"], found["memory_forecast"]) == (state, ["gpu"], 1)
+    assert found["argv"] == ["gradweave", "train", "--seeds", "2"]
+
+
+def test_source_that_cannot_be_compared_is_not_called_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    git = {"ls-files": "provenance.py\n", "rev-parse": "abc\n", "diff": None}
+    monkeypatch.setattr(provenance, "_git", lambda folder, command, *rest: git[command])
+    assert provenance.source_state() == {"commit": "abc", "diff": None}
+
+
 def test_two_runs_of_one_second_get_two_folders(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     with RunFolder.create(config) as first, RunFolder.create(config) as second:
@@ -51,6 +111,35 @@ def test_a_folder_in_use_is_refused_until_it_is_free(tmp_path: Path) -> None:
         assert raised.value.exit_code == 6
     with RunFolder.open(folder.path) as again:
         assert again.config == folder.config
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [
+        (errno.EAGAIN, RunInUse),
+        (errno.EACCES, RunInUse),
+        (errno.ENOLCK, ConfigError),
+        (errno.ENOSYS, ConfigError),
+        (errno.EOPNOTSUPP, ConfigError),
+    ],
+)
+def test_a_file_system_without_locks_is_no_run_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: type[Exception]
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("gradweave.training.run_folder.fcntl.flock", refuse)
+    with pytest.raises(raised, match=re.escape(str(tmp_path))) as caught:
+        lock_folder(tmp_path)
+    if isinstance(caught.value, ConfigError):
+        assert caught.value.field == "run.runs_dir" and os.strerror(number) in caught.value.accepted
+
+
+def test_a_lock_that_cannot_be_written_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(ConfigError, match="a folder to write in"):
+        lock_folder(tmp_path)
 
 
 def test_a_killed_process_frees_the_folder(tmp_path: Path) -> None:
@@ -89,6 +178,30 @@ def test_going_on_from_a_checkpoint_removes_later_rows(tmp_path: Path) -> None:
         {"step": 30},
         {"step": 40, "again": True},
     ]
+
+
+def test_checkpoints_that_were_passed_over_are_not_gone_on_from_later(tmp_path: Path) -> None:
+    """A file system that fails for a while: once rows have been removed, what is newer no longer fits them."""
+    newer = [f"{step:012d}.safetensors" for step in (20, 30)]
+    with RunFolder.create(make_config(tmp_path, keep_checkpoints=3)) as folder:
+        for step in (10, 20, 30):
+            folder.metrics.write({"step": step})
+            folder.save_checkpoint({"x": jnp.array(step)}, step)
+    whole = {name: (folder.checkpoints / name).read_bytes() for name in newer}
+    for name in newer:
+        (folder.checkpoints / name).write_bytes(b"unreadable")
+    with RunFolder.view(folder.path) as viewed:
+        assert viewed.load_checkpoint({"x": jnp.array(0)}, lambda _: None).step == 10
+    assert len(list(folder.checkpoints.glob("*.safetensors"))) == 3
+    with RunFolder.open(folder.path) as again:
+        assert again.load_checkpoint({"x": jnp.array(0)}, lambda _: None).step == 10
+        damaged = sorted(folder.checkpoints.glob("*.damaged"))
+        assert [path.name for path in damaged] == [f"{name}.damaged" for name in newer]
+        for path in damaged:
+            path.write_bytes(whole[path.stem])
+        again.metrics.write({"step": 15})
+    with RunFolder.open(folder.path) as again:
+        assert again.load_checkpoint({"x": jnp.array(0)}, pytest.fail).step == 10
 
 
 def test_looking_at_a_run_changes_nothing_and_needs_no_lock(tmp_path: Path) -> None:

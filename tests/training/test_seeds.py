@@ -63,7 +63,7 @@ def test_finished_is_the_last_checkpoint_and_a_report(tmp_path: Path) -> None:
     config = config_in(tmp_path)
     with SeedsFolder.create(config, 1) as folder:
         (path,) = folder.runs.values()
-        total = config.num_meta_steps * config.window_steps
+        total = config.inner.num_envs * config.inner.num_steps + config.num_meta_steps * config.window_steps
         (path / "checkpoints" / f"{total - 1:012d}.safetensors").touch()
         (path / "report.html").touch()
         assert not is_finished(path)
@@ -71,6 +71,21 @@ def test_finished_is_the_last_checkpoint_and_a_report(tmp_path: Path) -> None:
         assert is_finished(path)
         (path / "report.html").unlink()
         assert not is_finished(path)
+
+
+def test_a_seed_that_goes_on_for_longer_is_finished_only_when_it_is_reported_again(tmp_path: Path) -> None:
+    with SeedsFolder.create(config_in(tmp_path), 1) as folder:
+        (path,) = folder.runs.values()
+        (path / "checkpoints" / "000100000000.safetensors").touch()  # of both lengths
+        for name in ("report.html", "measurement.json"):
+            (path / name).touch()
+        folder.change({"devices": 2})
+        assert is_finished(path)
+        folder.change({"total_steps": 9_999_999})
+        assert not is_finished(path) and not (path / "measurement.json").exists()
+        (path / "report.html").touch()
+        folder.change({"total_steps": 9_999_998})
+        assert is_finished(path)
 
 
 @pytest.mark.parametrize(

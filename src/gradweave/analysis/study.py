@@ -15,9 +15,10 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from gradweave.training.config import Config
 from gradweave.training.config_file import read_config
-from gradweave.training.errors import ConfigError, nearest_name
+from gradweave.training.errors import ConfigError, RunInUse, nearest_name
 from gradweave.training.launch import run_or_continue
 from gradweave.training.metrics import read_metrics
+from gradweave.training.run_folder import has_last_checkpoint
 
 __all__ = [
     "MARKS",
@@ -76,7 +77,7 @@ class Flags:
     stage: Literal["all", "runs", "tables"] = "all"
     """Runs only, tables only (of what there is), or both."""
     runs: Path | None = None
-    """Where runs lie; runs/NAME by default, runs/reproduce/NAME-SIZE for sizes that are not published."""
+    """Where runs lie; runs/NAME by default, runs/reproduce/NAME-SIZE/runs for sizes that are not published."""
     results: Path | None = None
     """Where tables and figures go; results/NAME by default, beside the runs for sizes that are not published."""
 
@@ -178,7 +179,9 @@ def chosen(flags: Flags, everything: Iterable[Job]) -> list[Job]:
 
 
 def train(flags: Flags, everything: Iterable[Job]) -> None:
-    """Brings the chosen runs to their end, one after another; finished ones are left alone.
+    """Brings the chosen runs to their end, one after another.
+
+    Finished ones are left alone, and so are those that another process has, which it says on standard error.
 
     Raises:
         ConfigError: an arm or seed that does not exist, or a folder that holds the run of another configuration.
@@ -190,7 +193,10 @@ def train(flags: Flags, everything: Iterable[Job]) -> None:
     for index, job in enumerate(todo):
         if finished_run(job) is None:
             print(f"[{index + 1} of {len(todo)}] {job.name}", file=sys.stderr, flush=True)
-            run_or_continue(job.config)
+            try:
+                run_or_continue(job.config)
+            except RunInUse as error:
+                print(f"{job.name}: skipped: {error}", file=sys.stderr, flush=True)
 
 
 def collect(everything: Iterable[Job]) -> Collected:
@@ -208,13 +214,22 @@ def collect(everything: Iterable[Job]) -> Collected:
 
 
 def finished_run(job: Job) -> Path | None:
-    """The folder of the job's run when that has its configuration and its steps, or more; None otherwise."""
+    """The folder of the job's run when that has its configuration and its steps, or more; None otherwise.
+
+    The row that was evaluated at the end of these steps is there, and so is the checkpoint.
+    """
     for file in Path(job.config.run.runs_dir).glob("*/config.toml"):
         saved = read_config(file)
         run = dataclasses.replace(
             saved.run, total_steps=job.config.run.total_steps, runs_dir=job.config.run.runs_dir
         )  # a longer run contains this one, and one that was moved is the same
-        rows = list(read_metrics(file.parent / "metrics.jsonl"))
-        if dataclasses.replace(saved, run=run) == job.config and rows and rows[-1]["step"] >= run.total_steps:
+        same = dataclasses.replace(saved, run=run) == job.config
+        if same and has_last_checkpoint(file.parent, job.config) and _is_evaluated(file.parent, run.total_steps):
             return file.parent
     return None
+
+
+def _is_evaluated(path: Path, step: int) -> bool:
+    """Whether a run was evaluated at this step or later."""
+    rows = read_metrics(path / "metrics.jsonl")
+    return any(row["step"] >= step and row.get("evaluation/return") is not None for row in rows)

@@ -19,7 +19,7 @@ from gradweave.training.config import Config
 from gradweave.training.config_file import config_to_dict
 from gradweave.training.errors import ConfigError
 from gradweave.training.files import write_atomically
-from gradweave.training.provenance import collect_provenance
+from gradweave.training.provenance import collect_provenance, processes
 
 __all__ = ["aggregate", "configurations", "improvements", "machine", "provenance", "save_figure", "write_study"]
 
@@ -61,15 +61,15 @@ def machine(argv: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def provenance(collected: Collected) -> dict[str, Any]:
-    """Where the runs came from: commit and start of each, versions and devices once, and what is missing."""
+    """Where the runs came from: commit and start of each, versions and devices once, and what is missing.
+
+    A run that was gone on with elsewhere, or at another commit, says so under `continued`, in order.
+    """
     environments: list[dict[str, Any]] = []
     runs = {}
     for job, path in collected.finished:
-        found = _compact(json.loads((path / "provenance.json").read_text(encoding="utf-8")))
-        own = {name: found.pop(name) for name in ("started", "commit", "modified")}
-        if found not in environments:
-            environments.append(found)
-        runs[job.name] = {"seed": job.seed, **own, "environment": environments.index(found)}
+        first, *later = _origins(path, environments)
+        runs[job.name] = {"seed": job.seed, **first, **({"continued": later} if later else {})}
     return {"runs": runs, "environments": environments, "missing": collected.missing}
 
 
@@ -98,7 +98,7 @@ def write_study(
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
     about: Mapping[str, Any],
 ) -> None:
-    """Writes NAME.csv for each table that has rows, each row with its size, and provenance.json.
+    """Writes NAME.csv for each table that has rows, each row with its size, and provenance.json; removes the others.
 
     The first table is what figures are drawn from: without it there is nothing to write.
 
@@ -115,8 +115,11 @@ def write_study(
         raise ConfigError("--stage", "tables", "runs of which at least one is finished", "start it with --stage all")
     results.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
+        path = results / f"{name}.csv"
         if rows:
-            write_rows(results / f"{name}.csv", [{"size": size, **row} for row in rows])
+            write_rows(path, [{"size": size, **row} for row in rows])
+        else:
+            path.unlink(missing_ok=True)  # of runs that are no longer there
     described = {"size": size, **({"mark": MARKS[size]} if MARKS[size] else {}), **about}
     write_atomically(results / "provenance.json", json.dumps(described, indent=1, default=_listed) + "\n")
     print(f"tables: {results}")
@@ -141,13 +144,33 @@ def save_figure(figure: Figure, path: Path, rows: Sequence[Mapping[str, str]], t
     print(f"figure: {path}")
 
 
+def _origins(path: Path, environments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Commit, start and index of the environment of a run's processes, without those that differ in none of them from
+    the one before; new environments are appended.
+    """
+    origins: list[dict[str, Any]] = []
+    before: tuple[Any, ...] = ()
+    for process in processes(json.loads((path / "provenance.json").read_text(encoding="utf-8"))):
+        found = _compact(process)
+        names = ("from_step", "started", "commit", "modified")
+        own: dict[str, Any] = {name: found.pop(name) for name in names if name in found}
+        if found not in environments:
+            environments.append(found)
+        if (process.get("source"), found) != before:
+            origins.append({**own, "environment": environments.index(found)})
+        before = process.get("source"), found
+    return origins
+
+
 def _compact(found: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's provenance without its command line, seed and the text of uncommitted changes."""
-    kept = {name: entry for name, entry in found.items() if name not in ("argv", "seed", "source")}
+    """A process's provenance without its command line, seed, free memory and the text of uncommitted changes."""
+    left_out = ("argv", "seed", "source", "memory_forecast")
+    kept = {name: entry for name, entry in found.items() if name not in left_out}
     # A cache or a path of the machine at hand says nothing about what was computed.
     kept["flags"] = {name: value for name, value in kept.get("flags", {}).items() if "CACHE" not in name}
     source = found.get("source") or {}
-    return {**kept, "commit": source.get("commit"), "modified": bool(source.get("diff"))}
+    difference = source.get("diff")
+    return {**kept, "commit": source.get("commit"), "modified": None if difference is None else bool(difference)}
 
 
 def _listed(value: Any) -> Any:

@@ -24,7 +24,7 @@ from jaxtyping import PyTree
 from gradweave.training.errors import CheckpointError
 from gradweave.training.files import write_atomically
 
-__all__ = ["Checkpoint", "checkpoint_path", "latest", "list_checkpoints", "load", "prune", "save"]
+__all__ = ["Checkpoint", "checkpoint_path", "latest", "list_checkpoints", "load", "prune", "save", "set_newer_aside"]
 
 FORMAT_VERSION = 1
 _BLANK = "0" * 64
@@ -142,6 +142,13 @@ def latest(folder: Path, warn: Callable[[str], None] = warnings.warn) -> Path:
             return path
     reason = f"none of the {len(paths)} checkpoints can be used" if paths else "there is no checkpoint"
     raise CheckpointError(f"{reason} in {folder}; start the run again with `gradweave train`")
+
+
+def set_newer_aside(path: Path) -> None:
+    """Rename the checkpoints beside `path` that are newer to NAME.damaged, so that nobody goes on from them."""
+    for newer in list_checkpoints(path.parent):
+        if newer.stem > path.stem:
+            newer.rename(f"{newer}.damaged")
 
 
 def prune(folder: Path, keep: int) -> None:

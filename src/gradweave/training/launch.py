@@ -14,7 +14,7 @@ from gradweave.training.errors import ConfigError
 from gradweave.training.follower import NoFolder
 from gradweave.training.hosts import ALONE, Hosts, join, share, together
 from gradweave.training.progress import Progress
-from gradweave.training.run_folder import RunFolder
+from gradweave.training.run_folder import RunFolder, lock_folder, make_runs_dir
 from gradweave.training.validation import validate
 
 if TYPE_CHECKING:  # imports JAX
@@ -106,15 +106,10 @@ def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Su
 
     Raises:
         ConfigError: the folder holds several runs, or one of another configuration.
+        RunInUse: another process has the run.
     """
     validate(config)
-    found = sorted(path.parent for path in Path(config.run.runs_dir).glob("*/config.toml"))
-    if len(found) > 1:
-        raise ConfigError("run.runs_dir", config.run.runs_dir, "a folder with at most one run", "use another folder")
-    if not found:
-        with RunFolder.create(config, argv) as folder:
-            return folder.path, launch(folder, resume=False)
-    with RunFolder.open(found[0]) as folder:
+    with _only_run(config, argv) as folder:
         # A longer run is the same run, and so is one whose folder was moved, or that goes on with other devices.
         run = dataclasses.replace(
             folder.config.run,
@@ -131,3 +126,17 @@ def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Su
             )
         folder.set_config(config)
         return folder.path, launch(folder, resume=any(folder.checkpoints.glob("*.safetensors")))
+
+
+def _only_run(config: Config, argv: Sequence[str]) -> RunFolder:
+    """The folder of the one run in `config.run.runs_dir`, made if there is none."""
+    runs_dir = make_runs_dir(config)
+    with lock_folder(runs_dir):  # two that start at once would both find none
+        found = sorted(path.parent for path in runs_dir.glob("*/config.toml"))
+        if len(found) > 1:
+            raise ConfigError(
+                "run.runs_dir", config.run.runs_dir, "a folder with at most one run", "use another folder"
+            )
+        if found:
+            return RunFolder.open(found[0], ["gradweave", *argv] if argv else None)
+        return RunFolder.create(config, argv)

@@ -85,13 +85,19 @@ def train(
             programs = _compile(agent, config, devices, memory)
             _tell(memory, folder, progress)
             state = _start(agent, config, folder, progress, devices, resume=resume)
+            if resume:
+                folder.add_provenance({"from_step": agent.environment_steps(int(state.num_meta_steps))})
         log = Log(agent, config, folder, progress, tracker, done=int(state.num_meta_steps))
         state = _run(agent, config, programs, state, log, received)
+    steps = agent.environment_steps(int(state.num_meta_steps))
+    stopping = agreed_signal(received)  # it may have arrived while the last evaluation was waited for
+    if stopping:
+        _stop(stopping, steps)
     state = devices.gather(state)
     # For what follows training: one device is enough, and the axis of devices is bound in training's programs only.
     agent, programs = build_agent(config), programs._replace(devices=DEFAULT_DEVICE)
     evaluations = _final_evaluations(config, programs, state)
-    return Summary(agent, state, agent.environment_steps(int(state.num_meta_steps)), *evaluations)
+    return Summary(agent, state, steps, *evaluations)
 
 
 def load_agent(folder: RunFolder, warn: Callable[[str], None]) -> tuple[SelfTuning, SelfTuningState]:

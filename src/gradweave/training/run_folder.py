@@ -7,6 +7,7 @@ The lock is an flock on the file `lock`: the system frees it when the process en
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -24,12 +25,12 @@ from gradweave.training.config_file import format_config, read_config
 from gradweave.training.errors import CheckpointError, ConfigError, RunInUse, nearest_name
 from gradweave.training.files import write_atomically
 from gradweave.training.metrics import MetricsWriter
-from gradweave.training.provenance import collect_provenance
+from gradweave.training.provenance import begin_process
 
 if TYPE_CHECKING:  # imports JAX, which bad configurations must not wait for
     import gradweave.training.checkpoints
 
-__all__ = ["SEEDS_FILE", "RunFolder", "find_run", "lock_folder", "new_name"]
+__all__ = ["SEEDS_FILE", "RunFolder", "find_run", "has_last_checkpoint", "lock_folder", "make_runs_dir", "new_name"]
 
 SEEDS_FILE: Final = "seeds.json"
 """What marks a folder of several seeds' runs: see `gradweave.training.seeds`."""
@@ -38,12 +39,18 @@ SEEDS_FILE: Final = "seeds.json"
 class RunFolder:
     """A run's folder, locked unless it is only looked at. Use as a context manager, or call `close`."""
 
-    def __init__(self, path: Path, config: Config, lock: TextIO | None) -> None:
+    def __init__(self, path: Path, config: Config, lock: TextIO | None, argv: Sequence[str] | None = None) -> None:
         """Use `RunFolder.create`, `RunFolder.open` or `RunFolder.view`."""
         self.path = path
         self.config = config
         self._lock = lock
-        self._metrics = None if lock is None else MetricsWriter(path / "metrics.jsonl")
+        self._argv = argv
+        self._metrics = None
+        self._continues = self._in_provenance = False
+        if lock is not None:
+            rows = path / "metrics.jsonl"
+            self._continues = (path / "provenance.json").exists() and rows.exists() and rows.stat().st_size > 0
+            self._metrics = MetricsWriter(rows)
 
     @classmethod
     def create(cls, config: Config, argv: Sequence[str] = (), name: str | None = None) -> "RunFolder":
@@ -57,36 +64,33 @@ class RunFolder:
         Raises:
             ConfigError: the folder cannot be made there.
         """
-        runs_dir = Path(config.run.runs_dir)
-        path = runs_dir / (name or new_name(config))
+        path = make_runs_dir(config) / (name or new_name(config))
         try:
-            runs_dir.mkdir(parents=True, exist_ok=True)
             path.mkdir()
             for name in ("checkpoints", "figures"):
                 (path / name).mkdir()
         except OSError as error:
-            raise ConfigError(
-                "run.runs_dir",
-                config.run.runs_dir,
-                f"a folder to write in ({error.strerror})",
-                "choose another --runs-dir",
-            ) from None
+            raise _not_writable(config.run.runs_dir, error) from None
         lock = lock_folder(path)
         write_atomically(path / "config.toml", format_config(config))
-        folder = cls(path, config, lock)
-        folder.add_provenance(collect_provenance(config, argv))
+        folder = cls(path, config, lock, ["gradweave", *argv])
+        folder.add_provenance({})
         return folder
 
     @classmethod
-    def open(cls, path: Path) -> "RunFolder":
+    def open(cls, path: Path, argv: Sequence[str] | None = None) -> "RunFolder":
         """Open the folder of an earlier run, to go on with it.
+
+        Args:
+            path: the folder.
+            argv: what to note in provenance.json as the command line; by default that of this process.
 
         Raises:
             ConfigError: there is no run, or its config.toml is bad.
             RunInUse: another process has it.
         """
         path = find_run(path)
-        return cls(path, read_config(path / "config.toml"), lock_folder(path))
+        return cls(path, read_config(path / "config.toml"), lock_folder(path), argv)
 
     @classmethod
     def view(cls, path: Path) -> "RunFolder":
@@ -120,15 +124,33 @@ class RunFolder:
         return self.path / "figures"
 
     def set_config(self, config: Config) -> None:
-        """Replace config.toml, for a run that is to go on with other values."""
+        """Replace config.toml, for a run that is to go on with other values.
+
+        If it is to go on for longer, what was measured and reported at its end until now is removed.
+        """
+        if config.run.total_steps > self.config.run.total_steps:
+            for name in ("report.html", "measurement.json"):
+                (self.path / name).unlink(missing_ok=True)
         write_atomically(self.path / "config.toml", format_config(config))
         self.config = config
 
     def add_provenance(self, entries: Mapping[str, Any]) -> None:
-        """Add entries to provenance.json, such as the devices once JAX is up; an entry of the same name is replaced."""
+        """Add to what provenance.json says of this process, such as the devices once JAX is up.
+
+        An entry of the same name is replaced, but none of those of earlier processes that have trained: each one that
+        goes on with a run has a place of its own in the list `continued`, for what is not as at the beginning.
+        """
         path = self.path / "provenance.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        write_atomically(path, json.dumps({**known, **entries}, indent=2, ensure_ascii=False) + "\n")
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not self._in_provenance:
+            known = begin_process(known, self.config, self._argv, continues=self._continues)
+            self._in_provenance = True
+        if self._continues:
+            own = known["continued"][-1]
+            own.update({name: value for name, value in entries.items() if name in own or value != known.get(name)})
+        else:
+            known.update(entries)
+        write_atomically(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
 
     def save_checkpoint(self, tree: Any, step: int, metadata: Mapping[str, Any] | None = None) -> Path:
         """Write a checkpoint of `step`, every row of metrics before it, and delete what is too old to keep.
@@ -152,15 +174,18 @@ class RunFolder:
     ) -> "gradweave.training.checkpoints.Checkpoint":
         """Load the newest checkpoint that verifies, and remove the rows of metrics that were written after it.
 
-        Nothing is removed when the run is only looked at.
+        Newer ones are set aside: they go with the rows that were removed. Nothing is changed in a run that is only
+        looked at.
 
         Raises:
             CheckpointError: there is none, or it does not fit `like`.
         """
-        from gradweave.training.checkpoints import latest, load
+        from gradweave.training.checkpoints import latest, load, set_newer_aside
 
-        checkpoint = load(latest(self.checkpoints, warn), like)
+        path = latest(self.checkpoints, warn)
+        checkpoint = load(path, like)
         if self._metrics is not None:
+            set_newer_aside(path)
             self._metrics.truncate_after(checkpoint.step)
         return checkpoint
 
@@ -187,6 +212,20 @@ def new_name(config: Config) -> str:
     return f"{config.preset}-{stamp}-{letters}"
 
 
+def make_runs_dir(config: Config) -> Path:
+    """The folder in which a run's own folder is to be made; it is there afterwards.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    path = Path(config.run.runs_dir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(config.run.runs_dir, error) from None
+    return path
+
+
 def find_run(path: Path) -> Path:
     """`path`, when it is the folder of a run.
 
@@ -206,19 +245,33 @@ def find_run(path: Path) -> Path:
     raise ConfigError("RUN", str(path), "the folder of a run, with a config.toml", remedy)
 
 
+def has_last_checkpoint(path: Path, config: Config) -> bool:
+    """Whether a run's folder has the checkpoint that a run of this configuration ends with, or a later one."""
+    steps = [int(file.stem) for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdecimal()]
+    first = config.inner.num_envs * config.inner.num_steps  # the rollout before the first meta-step
+    return max(steps, default=0) >= first + config.num_meta_steps * config.window_steps
+
+
 def lock_folder(path: Path) -> TextIO:
     """An open file that keeps other processes out of a folder until it is closed.
 
     Raises:
         RunInUse: another process has it.
+        ConfigError: it cannot be written in, or its file system has no locks.
     """
-    file = (path / "lock").open("a+", encoding="utf-8")
+    try:
+        file = (path / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise _not_writable(str(path), error) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         file.seek(0)
         holder = file.read().strip()
         file.close()
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            accepted = f"a folder on a file system with locks ({error.strerror})"
+            raise ConfigError("run.runs_dir", str(path), accepted, "keep runs on another file system") from None
         raise RunInUse(
             f"{path} is in use by process {holder or 'unknown'}; wait until it ends, or stop it with SIGTERM"
         ) from None
@@ -227,3 +280,8 @@ def lock_folder(path: Path) -> TextIO:
         file.write(f"{os.getpid()}\n")
         file.flush()
     return file
+
+
+def _not_writable(place: str, error: OSError) -> ConfigError:
+    accepted = f"a folder to write in ({error.strerror})"
+    return ConfigError("run.runs_dir", place, accepted, "choose another --runs-dir")

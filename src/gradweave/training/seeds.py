@@ -20,7 +20,7 @@ from gradweave.training.errors import ConfigError
 from gradweave.training.files import write_atomically
 from gradweave.training.hosts import Hosts
 from gradweave.training.processes import default_backend, share_cores
-from gradweave.training.run_folder import SEEDS_FILE, RunFolder, find_run, lock_folder, new_name
+from gradweave.training.run_folder import SEEDS_FILE, RunFolder, find_run, has_last_checkpoint, lock_folder, new_name
 from gradweave.training.runtime import usable_cores
 from gradweave.training.validation import validate
 
@@ -113,10 +113,7 @@ def find_runs(path: Path) -> list[Path]:
 
 def is_finished(path: Path) -> bool:
     """Whether a run has nothing left to do: its last checkpoint and its report are there."""
-    config = read_config(path / "config.toml")
-    steps = [int(file.stem) for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdecimal()]
-    reached = max(steps, default=0) >= config.num_meta_steps * config.window_steps
-    return reached and (path / "report.html").is_file()
+    return has_last_checkpoint(path, read_config(path / "config.toml")) and (path / "report.html").is_file()
 
 
 def check_seeds(config: Config, num_seeds: int, hosts: Hosts) -> None:
