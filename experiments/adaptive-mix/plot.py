@@ -1,19 +1,22 @@
-"""Reads results/adaptive-mix/results.csv; writes figure.png and prints the tables of the documentation."""
+"""Reads results.csv and config.json; writes figure.png beside them and prints the tables of the documentation.
 
+`python experiments/adaptive-mix/plot.py [--results FOLDER]`
+"""
+
+import argparse
 import csv
+import json
 from collections import defaultdict
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-RESULTS = Path("results/adaptive-mix")
 
-
-def read() -> dict[tuple[str, str, float], dict[str, np.ndarray]]:
+def read(results: Path) -> dict[tuple[str, str, float], dict[str, np.ndarray]]:
     """Columns over seeds, by (problem, estimator, meta learning rate)."""
     table: dict[tuple[str, str, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with (RESULTS / "results.csv").open() as file:
+    with (results / "results.csv").open() as file:
         for row in csv.DictReader(file):
             key = row.pop("problem"), row.pop("estimator"), float(row.pop("meta_learning_rate"))
             for name, value in row.items():
@@ -27,19 +30,27 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def main() -> None:
-    table = read()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("results/adaptive-mix"))
+    results = parser.parse_args().results
+    table = read(results)
+    mark = json.loads((results / "config.json").read_text()).get("mark")
     problems, estimators = (list(dict.fromkeys(key[i] for key in table)) for i in (0, 1))
     rates = sorted({key[2] for key in table} - {0.0})
-    figure, axes = plt.subplots(1, len(problems), figsize=(4.5 * len(problems), 4.2), layout="constrained")
-    for axis, problem in zip(axes, problems, strict=True):
+    figure, axes = plt.subplots(
+        1, len(problems), figsize=(4.5 * len(problems), 4.2), layout="constrained", squeeze=False
+    )
+    for axis, problem in zip(axes[0], problems, strict=True):
         for offset, rate in enumerate(rates):
             means, halves = zip(*(interval(table[problem, e, rate]["excess_loss"]) for e in estimators), strict=True)
             places = np.arange(len(estimators)) + 0.2 * (offset - 1)
             axis.errorbar(means, places, xerr=halves, fmt="o", markersize=4, label=f"meta learning rate {rate:g}")
         axis.set(title=problem, xlabel="excess loss", yticks=range(len(estimators)), yticklabels=estimators)
         axis.invert_yaxis()
-    axes[-1].legend(fontsize=7)
-    figure.savefig(RESULTS / "figure.png", dpi=120)
+    axes[0, -1].legend(fontsize=7)
+    if mark:
+        figure.suptitle(f"[{mark}]", fontsize=10, color="#b00000")
+    figure.savefig(results / "figure.png", dpi=120)
     for problem in problems:
         print(f"\n{problem}: excess loss, mean and 95% interval over seeds\n")
         for name in estimators:

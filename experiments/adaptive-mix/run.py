@@ -1,12 +1,14 @@
 """Runs the sweep and writes results/adaptive-mix/config.json and results.csv; several minutes on one core.
 
 `python experiments/adaptive-mix/run.py [--results FOLDER] [--seeds N] [--windows N]`
+
+With other numbers of seeds or windows than those of sweep.py, what is written is marked as reduced, and goes to
+runs/reproduce/adaptive-mix-reduced unless --results is given.
 """
 
 import argparse
 import csv
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import optax
 import sweep
 
 import gradweave as gw
+from gradweave.analysis.study_tables import machine
 
 CURVATURE, NOISE = jnp.array([1.0, 0.3, 0.05]), jnp.array([1.0, 0.5, 0.5])
 SPEC = {"rate": gw.Interval(0.0, 1.9), "shift": gw.Unbounded()}
@@ -97,10 +100,15 @@ def rows_of(problem: str, estimator: str, meta_learning_rate: float, reports: An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("results/adaptive-mix"))
+    parser.add_argument("--results", type=Path)
     parser.add_argument("--seeds", type=int, default=sweep.NUM_SEEDS)
     parser.add_argument("--windows", type=int, default=sweep.NUM_WINDOWS)
     options = parser.parse_args()
+    if options.seeds < 2 or options.windows <= sweep.NUM_BURN_IN:
+        parser.error(f"--seeds must be at least 2, and --windows more than the {sweep.NUM_BURN_IN} of the burn-in")
+    reduced = (options.seeds, options.windows) != (sweep.NUM_SEEDS, sweep.NUM_WINDOWS)
+    results = options.results or Path("runs/reproduce/adaptive-mix-reduced" if reduced else "results/adaptive-mix")
+    provenance = machine()  # of the source as it is now
     rates, keys = jnp.array(sweep.META_LEARNING_RATES), jax.random.split(jax.random.key(0), options.seeds)
     rows: list[dict[str, Any]] = []
     for problem in sweep.PROBLEMS:
@@ -114,12 +122,11 @@ def main() -> None:
             for index, rate in enumerate(sweep.META_LEARNING_RATES):
                 rows += rows_of(problem.name, name, rate, jax.tree.map(lambda leaf: leaf[index], reports))  # noqa: B023
             print(problem.name, name, flush=True)
-    options.results.mkdir(parents=True, exist_ok=True)
-    with (options.results / "results.csv").open("w", newline="") as file:
+    results.mkdir(parents=True, exist_ok=True)
+    with (results / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     config = {
         "num_inner_steps": sweep.NUM_INNER_STEPS,
         "num_windows": options.windows,
@@ -129,10 +136,10 @@ def main() -> None:
         "meta_learning_rates": sweep.META_LEARNING_RATES,
         "problems": [problem._asdict() for problem in sweep.PROBLEMS],
         "estimators": {name: str(estimator) for name, estimator in sweep.estimators().items()},
-        "commit": commit,
-        "jax": jax.__version__,
+        **({"mark": f"reduced: {options.seeds} seeds, {options.windows} windows"} if reduced else {}),
+        **provenance,
     }
-    (options.results / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (results / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from gradweave.analysis.study import Flags, folders
 from gradweave.analysis.study_tables import machine, write_study
 from gradweave.analysis.summary import summarize
 from gradweave.core.estimators.adaptive import HorizonMoments
+from gradweave.training.errors import ConfigError
 
 NAMES = ("rate", "shift")
 STATISTICS = ("mean", "variance", "snr", "bias")
@@ -191,7 +192,25 @@ def evolution_rows(size: Size, key: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def check(flags: Flags) -> None:
+    """Refuses the flags of studies that have runs.
+
+    Raises:
+        ConfigError: one of them is given, or a size there is not.
+    """
+    if flags.size not in SIZES:
+        raise ConfigError("--size", flags.size, ", ".join(SIZES), "choose one of these")
+    if flags.stage != "all":
+        raise ConfigError("--stage", flags.stage, "all: there are no runs to make tables of", "leave --stage out")
+    for name in ("arms", "seeds", "runs"):
+        if getattr(flags, name):
+            accepted = f"nothing: this study has no {name}, it measures everything at once"
+            raise ConfigError(f"--{name}", getattr(flags, name), accepted, f"leave --{name} out")
+
+
 def main(flags: Flags) -> None:
+    check(flags)
+    here = machine()
     size = SIZES[flags.size]
     _, results = folders("noisy-quadratic", flags)
     weights = {name: kernel(one, size.num_inner_steps) for name, one in linear_estimators(size.num_inner_steps).items()}
@@ -206,7 +225,7 @@ def main(flags: Flags) -> None:
     }
     about = {"configuration": {**size._asdict(), "curvature": CURVATURE, "start": START, "rate": RATE, "shift": SHIFT}}
     about["configuration"] |= {"target_noise": TARGET_NOISE, "judge_noise": JUDGE_NOISE, "seed": 0, **EVOLUTION}
-    write_study(results, flags.size, tables, {**about, **machine()})
+    write_study(results, flags.size, tables, {**about, **here})
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ directions.csv  cosines of the mean of every horizon, and of one sample of it, w
 mixes.csv       variance of every mix over that of the unmixed gradient of the same window, raw and free of scale
 curves.csv      returns and meta-parameters while the agents were trained
 
-Samples are kept beside each run while they are drawn: the same command goes on with them. The seeds can be spread over
-processes with `--seeds` and `--stage runs`, which trains and measures.
+Samples are kept beside each run while they are drawn, with the commits they were drawn at, which provenance.json names:
+the same command goes on with them. The seeds can be spread over processes with `--seeds` and `--stage runs`, which
+trains and measures.
 """
 
 import sys
@@ -19,7 +20,7 @@ import tyro
 from sweep import ESTIMATORS, SIZES, Size, base
 
 from gradweave.analysis.bootstrap import bootstrap_interval
-from gradweave.analysis.partial import SampleStore
+from gradweave.analysis.partial import SampleStore, current_source
 from gradweave.analysis.study import Flags, Job, chosen, collect, folders, jobs, train
 from gradweave.analysis.study_tables import configurations, provenance, write_study
 from gradweave.analysis.tables import learning_curve
@@ -44,20 +45,20 @@ def moments(path: Path, size: Size) -> list[tuple[int, int]]:
     return found
 
 
-def store_of(path: Path, step: int, size: Size) -> SampleStore:
+def store_of(path: Path, step: int, size: Size, source: Mapping[str, Any] | None = None) -> SampleStore:
     settings = {"run": path.name, "step": step, "horizons": size.horizons, "burn_in": size.burn_in}
-    return SampleStore(path / "samples" / f"{step:012d}.npz", settings)
+    return SampleStore(path / "samples" / f"{step:012d}.npz", settings, source=source)
 
 
-def measure(job: Job, path: Path, size: Size) -> None:
-    """Draws what is missing of the samples of one run."""
+def measure(job: Job, path: Path, size: Size, source: Mapping[str, Any]) -> None:
+    """Draws what is missing of the samples of one run, by the code that `source` names."""
     import jax
 
     from gradweave.analysis.measure import measure_agent
     from gradweave.training.loading import read_agent
 
     for _, step in moments(path, size):
-        store = store_of(path, step, size)
+        store = store_of(path, step, size, source)
         known = store.known()
         if known is not None and len(known) >= size.num_samples:
             continue
@@ -76,18 +77,20 @@ def measure(job: Job, path: Path, size: Size) -> None:
         store.keep(samples.contributions, now=True)
 
 
-def measured(found: Sequence[tuple[Job, Path]], size: Size) -> Iterator[tuple[dict[str, Any], Any]]:
-    """(seed, moment, step; samples) of what has been measured; says what has not."""
+def measured(found: Sequence[tuple[Job, Path]], size: Size) -> Iterator[tuple[dict[str, Any], Any, list[Any]]]:
+    """(seed, moment, step; samples; what drew them) of what has been measured; says what has not."""
     from gradweave.analysis.measure import GradientSamples
 
     for job, path in found:
         for moment, step in moments(path, size):
-            known = store_of(path, step, size).known()
+            store = store_of(path, step, size)
+            known = store.known()
             if known is None or len(known) < size.num_samples:
                 print(f"{job.name}: step {step:,} is not measured yet", file=sys.stderr, flush=True)
                 continue
             names = job.config.learned_names
-            yield {"seed": job.seed, "moment": moment, "step": step}, GradientSamples(names, known[: size.num_samples])
+            samples = GradientSamples(names, known[: size.num_samples])
+            yield {"seed": job.seed, "moment": moment, "step": step}, samples, store.sources
 
 
 def horizon_rows(place: Mapping[str, Any], samples: Any) -> list[dict[str, Any]]:
@@ -159,6 +162,7 @@ def mix_rows(place: Mapping[str, Any], samples: Any, lengths: Sequence[int]) -> 
 
 
 def main(flags: Flags) -> None:
+    source = current_source()
     size = SIZES[flags.size]
     runs, results = folders("variance-snake", flags)
     planned = jobs(base(flags.size), {"agent": {}}, size.seeds, size.moments[-1], runs)
@@ -168,11 +172,12 @@ def main(flags: Flags) -> None:
         wanted = {job.name for job in chosen(flags, planned)}
         for job, path in found.finished:
             if job.name in wanted:
-                measure(job, path, size)
+                measure(job, path, size, source)
     if flags.stage == "runs":
         return
-    horizons, directions, mixes = [], [], []
-    for place, samples in measured(found.finished, size):
+    horizons, directions, mixes, drawn_by = [], [], [], []
+    for place, samples, sources in measured(found.finished, size):
+        drawn_by.append({**place, "sources": sources})
         horizons += horizon_rows(place, samples)
         directions += direction_rows(place, samples)
         mixes += mix_rows(place, samples, size.lengths)
@@ -185,7 +190,12 @@ def main(flags: Flags) -> None:
     everything = [(job.seed, moment) for job in planned for moment in size.moments]
     found.missing.extend(f"seed {seed} at step {moment}" for seed, moment in everything if (seed, moment) not in done)
     tables = {"horizons": horizons, "directions": directions, "mixes": mixes, "curves": curves}
-    about = {"measurement": size._asdict(), "configurations": configurations(planned), **provenance(found)}
+    about = {
+        "measurement": size._asdict(),
+        "samples": drawn_by,
+        "configurations": configurations(planned),
+        **provenance(found),
+    }
     write_study(results, flags.size, tables, about)
 
 

@@ -136,6 +136,15 @@ def test_batches_of_another_size(subject, samples):
         with_num_envs(agent, state, 0)
 
 
+def test_batches_of_another_size_need_parts_that_fit():
+    agent, state = tiny(microbatches=3)
+    with pytest.raises(ValueError, match="3 equal parts"):
+        with_num_envs(agent, state, 2)
+    whole, _ = tiny()
+    assert with_num_envs(agent, state, 2, problem=whole.problem)[0].problem is whole.problem
+    assert with_num_envs(agent, state, 6)[0].problem is agent.problem
+
+
 def test_samples_are_named_independent_and_shaped(samples):
     assert samples.names == LEARNED
     assert samples.contributions.shape == (5, LENGTH, LENGTH, len(LEARNED))

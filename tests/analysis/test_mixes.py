@@ -10,7 +10,7 @@ from gradweave.analysis.estimates import compare, first_steps, named_estimates
 from gradweave.analysis.estimator_names import parse_estimator, parse_reference
 from gradweave.analysis.measure import GradientSamples, default_estimators, estimator_samples
 from gradweave.analysis.mixes import cross_fitted_mix
-from gradweave.analysis.partial import SampleStore
+from gradweave.analysis.partial import SampleStore, current_source
 from gradweave.core import SignalToNoise
 from gradweave.core.estimators.adaptive import HorizonMoments
 from gradweave.training.errors import ConfigError
@@ -44,6 +44,12 @@ def test_cross_fitting_does_not_flatter():
         estimates = cross_fitted_mix(GradientSamples(("discount",), table)).estimates[:, 0]
         ratios.append(estimates.mean() / estimates.std(ddof=1))
     assert abs(np.mean(ratios)) < 3 * np.std(ratios) / 60**0.5
+
+
+def test_a_mix_needs_four_samples():
+    with pytest.raises(ValueError, match="at least 4"):
+        cross_fitted_mix(random_samples(3))
+    assert cross_fitted_mix(random_samples(4)).estimates.shape == (4, 2)
 
 
 @pytest.mark.parametrize("num_folds", [1, 6])
@@ -120,3 +126,32 @@ def test_a_store_keeps_refuses_and_goes_on(tmp_path):
     store.remove()
     store.remove()
     assert store.known() is None
+
+
+def test_a_store_names_the_code_that_drew_its_samples(tmp_path):
+    path, samples = tmp_path / "samples.npz", np.ones((3, 2))
+    np.savez(path, samples=samples[:1], settings=np.array('{"seed": 1}'))  # as it was before sources were kept
+    unknown, first, second = ({"commit": commit, "modified": False} for commit in (None, "a", "b"))
+    unknown["modified"] = None
+    reader = SampleStore(path, {"seed": 1})
+    assert len(reader.known()) == 1
+    assert reader.sources == [unknown]
+    for count, source, expected in ((2, first, [unknown, first]), (3, second, [unknown, first, second])):
+        store = SampleStore(path, {"seed": 1}, source=source)
+        known = store.known()
+        store.keep(known, now=True)
+        assert source not in store.sources, "nothing was drawn yet"
+        store.keep(samples[:count], now=True)
+        reader.known()
+        assert reader.sources == store.sources == expected
+
+
+def test_a_new_store_has_one_source(tmp_path):
+    source = current_source()
+    assert set(source) == {"commit", "modified"}
+    store = SampleStore(tmp_path / "samples.npz", {}, source=source)
+    assert store.known() is None and store.sources == []
+    for count in (1, 2):
+        store.keep(np.ones((count, 2)), now=True)
+    store.known()
+    assert store.sources == [source]

@@ -14,7 +14,7 @@ from gradweave.analysis.measurement import format_table, measurement_rows, write
 from gradweave.analysis.summary import EstimatorSummary, _folded, _statistics, summarize
 from gradweave.core import estimator_statistics
 
-FIELDS = ("mean", "variance", "standard_error", "bias", "mse", "cosine", "sign_agreement")
+FIELDS = ("mean", "variance", "standard_error", "bias", "mse")
 
 
 def draws(count=40, seed=0):
@@ -35,16 +35,77 @@ def test_values_are_the_cores(reference):
         for field in FIELDS:
             np.testing.assert_allclose(getattr(summary, field).value, getattr(expected, field), atol=1e-12)
         np.testing.assert_allclose(summary.snr.value, expected.snr)
+        cosine, signs = agreement(estimates[name], estimates[reference or "long"], np.arange(40))
+        assert summary.cosine.value == pytest.approx(cosine)
+        np.testing.assert_allclose(summary.sign_agreement.value, signs)
 
 
-def test_a_resample_is_what_drawing_its_rows_would_give():
+def agreement(samples, reference, rows):
+    """Means of cosine and agreement in sign over the drawn rows, each with the mean of all rows of other draws."""
+    cosines, signs = [], []
+    for row in rows:
+        true = reference[rows[rows != row]].mean(0)
+        cosines.append(samples[row] @ true / np.linalg.norm(samples[row]) / np.linalg.norm(true))
+        signs.append(np.sign(samples[row]) == np.sign(true))
+    return np.mean(cosines), np.mean(signs, axis=0)
+
+
+def test_a_resample_is_what_drawing_its_rows_would_give(monkeypatch):
     stacked = np.stack(list(draws(count=12).values()), axis=1)
-    rows = np.random.default_rng(3).integers(12, size=12)
-    found = _statistics(stacked, 0, np.bincount(rows, minlength=12)[None].astype(float))
-    for index in range(2):
-        expected = estimator_statistics(jnp.asarray(stacked[rows, index]), jnp.asarray(stacked[rows, 0].mean(0)))
+    rows = np.random.default_rng(3).integers(12, size=(3, 12))
+    counts = np.stack([np.bincount(row, minlength=12) for row in rows]).astype(float)
+    monkeypatch.setattr("gradweave.analysis.summary._MAX_ELEMENTS", 80)  # two resamples at a time
+    found = _statistics(stacked, 0, counts)
+    for place, index in np.ndindex(3, 2):
+        drawn = stacked[rows[place]]
+        expected = estimator_statistics(jnp.asarray(drawn[:, index]), jnp.asarray(drawn[:, 0].mean(0)))
         for field in FIELDS:
-            np.testing.assert_allclose(found[field][0, index], getattr(expected, field), atol=1e-12)
+            np.testing.assert_allclose(found[field][place, index], getattr(expected, field), atol=1e-12)
+        cosine, signs = agreement(stacked[:, index], stacked[:, 0], rows[place])
+        assert found["cosine"][place, index] == pytest.approx(cosine)
+        np.testing.assert_allclose(found["sign_agreement"][place, index], signs)
+
+
+def test_pure_noise_agrees_with_nothing():
+    rng = np.random.default_rng(8)
+    cosines, held, above, signs = [], [], [], []
+    for seed in range(250):
+        found = summarize({"noise": rng.standard_normal((64, 4))}, num_resamples=100, seed=seed)["noise"]
+        value, low, high = found.cosine
+        cosines.append(value)
+        held.append(low <= 0 <= high)
+        above.append(low > 0)
+        signs += list((found.sign_agreement.low <= 0.5) & (found.sign_agreement.high >= 0.5))
+    assert abs(np.mean(cosines)) < 4 * np.std(cosines) / 250**0.5
+    assert np.mean(held) > 0.88
+    assert np.mean(above) < 0.05
+    assert np.mean(signs) > 0.88
+
+
+def test_a_known_direction_is_found():
+    direction = np.array([0.6, -0.8])
+    estimates = {"a": np.random.default_rng(9).standard_normal((200, 2)) + direction}
+    found = summarize(estimates, num_resamples=200)["a"]
+    assert found.cosine.low > 0.3
+    assert (found.sign_agreement.low > 0.55).all()
+    exact = summarize({"a": np.tile(direction, (5, 1))}, num_resamples=20)["a"]
+    assert exact.cosine == (pytest.approx(1), pytest.approx(1), pytest.approx(1))
+    assert (exact.sign_agreement.value == 1).all()
+
+
+def test_two_samples_are_enough():
+    found = summarize({name: samples[:2] for name, samples in draws().items()}, num_resamples=50)
+    for summary in found.values():
+        for field in (*FIELDS, "cosine", "sign_agreement"):
+            value, low, high = getattr(summary, field)
+            assert np.isfinite([value, low, high]).all(), field
+            assert (low <= high).all(), field
+
+
+def test_a_signal_without_noise_has_an_interval():
+    found = summarize({"long": draws()["long"], "constant": np.ones((40, 3))}, num_resamples=20)["constant"]
+    assert np.isinf(found.snr.value).all()
+    assert np.isinf(found.snr.low).all()
 
 
 def test_intervals_cover_the_truth():

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ def tiny_config(tmp_path, learned=("discount", "entropy_cost")):
     return Config(
         environment=EnvironmentConfig("discounting-chain", num_rows=None, num_cols=None, time_limit=None),
         network=NetworkConfig(policy_layers=(4,), value_layers=(4,)),
-        inner=InnerConfig(num_envs=2, num_steps=2),
+        inner=InnerConfig(num_envs=2, num_steps=2, microbatches=2),
         meta=MetaConfig(learned=learned, num_inner_steps=2),
         run=RunConfig(runs_dir=str(tmp_path), measure_samples=4, max_episode_steps=9),
     )
@@ -73,6 +74,8 @@ def test_measure(run, tmp_path, capsys):
     assert summary["meta_parameters"] == ["discount", "entropy_cost"]
     assert summary["eta"]["discount"] == pytest.approx(0.9)
     assert set(summary["estimators"]["window 3"]) == {"all", "discount", "entropy_cost"}
+    assert summary["run"] == run.name
+    assert [set(source) for source in summary["sources"]] == [{"commit", "modified"}]
     with np.load(tmp_path / "found" / "samples.npz") as saved:
         assert saved["contributions"].shape == (4, 3, 3, 2)
     assert content_of(run) == before
@@ -106,6 +109,13 @@ def test_measure_asks_for_estimators_reference_and_batch_sizes(run, tmp_path, ca
 
 
 @pytest.mark.slow
+def test_two_samples_are_measured(run, tmp_path):
+    output = tmp_path / "found"
+    assert main(["measure", str(run), "--burn-in", "0", "--output", str(output), "--samples", "2"]) == 0
+    assert json.loads((output / "summary.json").read_text())["num_samples"] == 2
+
+
+@pytest.mark.slow
 def test_an_interrupted_measurement_is_gone_on_with(run, tmp_path, capsys, monkeypatch):
     output = tmp_path / "found"
     arguments = ["measure", str(run), "--burn-in", "1", "--output", str(output), "--samples", "12"]
@@ -119,8 +129,18 @@ def test_an_interrupted_measurement_is_gone_on_with(run, tmp_path, capsys, monke
     assert "8 samples are kept" in capsys.readouterr().err
     assert main([*arguments, "--seed", "1"]) == 2
     assert "seed = 0" in capsys.readouterr().err
+    other = shutil.copytree(run, tmp_path / "other" / run.name)
+    with RunFolder.open(other) as folder:
+        folder.save_checkpoint(first_state(folder.config, 5), 12)
+    assert main(["measure", str(other), *arguments[2:]]) == 2
+    assert "checkpoint = " in capsys.readouterr().err
+    earlier, unfinished = {"commit": "an earlier one", "modified": False}, output / "unfinished-2-environments.npz"
+    with np.load(unfinished) as saved:
+        content = dict(saved)
+    np.savez(unfinished, **{**content, "sources": np.array(json.dumps([earlier]))})
     assert main(arguments) == 0
     assert "going on with 8 samples" in capsys.readouterr().err
+    assert json.loads((output / "summary.json").read_text())["sources"][0] == earlier
     with np.load(output / "samples.npz") as saved:
         assert len(saved["contributions"]) == 12
     assert not list(output.glob("unfinished*"))
@@ -177,6 +197,7 @@ def test_what_check_run_refuses(run, tmp_path):
     ("arguments", "code", "text"),
     [
         (("measure", "RUN", "--samples", "1"), 2, "--samples = 1"),
+        (("measure", "RUN", "--samples", "3", "--estimators", "adaptive-mix:least-error"), 2, "at least 4"),
         (("measure", "RUN", "--burn-in", "-1"), 2, "--burn-in = -1"),
         (("measure", "RUN", "--estimators", "unroled"), 2, "adaptive-mix"),
         (("measure", "RUN", "--estimators", "truncated:3"), 2, "from 1 to 2"),

@@ -69,6 +69,30 @@ def test_several_runs_go_into_one_report(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "report.html").exists()
 
 
+def test_seeds_of_two_studies_are_told_apart(tmp_path: Path) -> None:
+    paths = []
+    for study in ("a", "b"):
+        (tmp_path / study).mkdir()
+        (tmp_path / study / "seeds.json").touch()
+        paths.append(make_run(tmp_path, num_rows=3).rename(tmp_path / study / "seed-0"))
+        Image.new("RGB", (4, 4)).save(paths[-1] / "agent.gif")
+    page = write_report(paths, tmp_path).read_text()
+    for study in ("a", "b"):
+        assert f"<td>{study}-seed-0</td>" in page
+        assert f"<summary>{study}-seed-0:" in page
+        assert f"{study}-seed-0: an episode" in page
+
+
+def test_no_diff_is_shown(tmp_path: Path) -> None:
+    path = make_run(tmp_path)
+    sources = [{"commit": "one", "diff": "-secret"}, {"commit": "two", "diff": "+secret"}, None]
+    entries = {"source": sources[0], "continued": [{"source": source} for source in sources[1:]]}
+    (path / "provenance.json").write_text(json.dumps(entries))
+    page = write_report([path], path).read_text()
+    assert "one" in page and "two" in page
+    assert "secret" not in page
+
+
 def test_a_run_without_metrics_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(make_run(tmp_path, num_rows=0))]) == 2
     assert "first line of metrics" in capsys.readouterr().err

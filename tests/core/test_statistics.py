@@ -30,10 +30,11 @@ def test_every_field_against_numpy():
     assert found.num_samples == 50
     alone = gw.estimator_statistics(jax.tree.map(jnp.asarray, samples))
     assert alone.bias is None and alone.mse is None
-    towards = np.concatenate([[samples["a"].mean(0)], samples["b"].mean(0).ravel()])
-    np.testing.assert_allclose(
-        alone.cosine, (flat @ towards / np.linalg.norm(flat, axis=1) / np.linalg.norm(towards)).mean()
-    )
+    cosines = []
+    for i in range(50):
+        others = np.delete(flat, i, axis=0).mean(0)
+        cosines.append(flat[i] @ others / np.linalg.norm(flat[i]) / np.linalg.norm(others))
+    np.testing.assert_allclose(alone.cosine, np.mean(cosines))
 
 
 def test_known_cases():
@@ -145,3 +146,12 @@ def test_mixing_trades_variance_for_bias_on_the_quadratic():
     for kind in (gw.WindowMix, gw.HorizonMix):
         mixed = closed_form(kind, gw.uniform_weights(LENGTH))
         assert mixed[1] < 0.7 * full[1] and abs(mixed[0] - full[0]) > 0.01
+
+
+def test_noise_does_not_resemble_itself():
+    """A sample's cosine to a mean that contains it is about 1 / sqrt(n) too high."""
+    noise = jax.random.normal(jax.random.key(0), (300, 32, 4))
+    found = jax.vmap(gw.estimator_statistics)(noise)
+    for values, expected in ((found.cosine, 0.0), (found.sign_agreement.mean(1), 0.5)):
+        error = float(values.std()) / np.sqrt(300)
+        assert abs(float(values.mean()) - expected) < 4 * error < 0.03

@@ -12,6 +12,7 @@ import pytest
 from gradweave.training.config import Config
 from gradweave.training.errors import ConfigError
 from gradweave.training.presets import preset
+from gradweave.training.run_name import run_name
 from gradweave.training.trackers import check_tracker, make_tracker
 
 ROW = {"step": 7, "return": 1.5, "note": "text", "absent": None, "nonfinite": {"x": "nan"}, "each": [1.0, 2.0]}
@@ -81,3 +82,19 @@ def test_wandb_and_trackio_get_every_number(name: str, tmp_path: Path, monkeypat
     assert calls[0]["name"] == tmp_path.name
     assert calls[0]["config"]["inner"]["num_envs"] == 64
     assert calls[1:] == [({"return": 1.5}, 7), "finished"]
+
+
+def test_seeds_of_two_studies_do_not_share_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[dict[str, Any]] = []
+    module = types.SimpleNamespace(init=lambda **settings: found.append(settings))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: object())
+    monkeypatch.setattr(importlib, "import_module", lambda imported: module)
+    for study in ("a", "b"):
+        (tmp_path / study / "seed-0").mkdir(parents=True)
+        (tmp_path / study / "seeds.json").touch()
+        make_tracker(tmp_path / study / "seed-0", config_with("wandb"))
+    assert [settings["id"] for settings in found] == ["a-seed-0", "b-seed-0"]
+    assert [settings["name"] for settings in found] == ["a-seed-0", "b-seed-0"]
+    assert run_name(tmp_path / "b") == "b"
+    monkeypatch.chdir(tmp_path / "b")
+    assert run_name(Path("seed-0")) == "b-seed-0"

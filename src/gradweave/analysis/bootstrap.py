@@ -7,8 +7,9 @@ the levels
 
     Phi(z0 + (z0 + z_q) / (1 - a (z0 + z_q))),    z0 = Phi^-1(F(t)),    q = (1 - c) / 2 and (1 + c) / 2.
 
-Both are unchanged by a monotone transformation of the statistic, so that a ratio needs no logarithm. Nothing here uses
-JAX.
+Both are unchanged by a monotone transformation of the statistic, so that a ratio needs no logarithm. Where a is not
+finite, as of a variance of two draws, of which the jackknife leaves one, BCa is the percentile interval. Nothing here
+uses JAX.
 """
 
 from collections.abc import Callable, Sequence
@@ -109,15 +110,19 @@ def bca_interval(
     cubes, squares = np.zeros_like(value), np.zeros_like(value)
     for left_out in jackknifed:
         count = len(left_out)
-        influence = (count - 1) * (left_out.mean(0) - left_out)
+        with np.errstate(invalid="ignore"):  # what is not finite is dealt with below
+            influence = (count - 1) * (left_out.mean(0) - left_out)
         cubes += (influence**3).sum(0) / count**3
         squares += (influence**2).sum(0) / count**2
     acceleration = cubes / np.where(squares > 0, 6 * squares**1.5, 1.0)
+    known = np.isfinite(acceleration)
+    acceleration = np.where(known, acceleration, 0.0)
     ordered = np.sort(resampled, axis=0)
     ends = []
     for tail in ((1 - confidence) / 2, (1 + confidence) / 2):
         shifted = centre + ndtri(tail)
-        ends.append(_quantile(ordered, np.asarray(ndtr(centre + shifted / (1 - acceleration * shifted)))))
+        level = ndtr(centre + shifted / (1 - acceleration * shifted))
+        ends.append(_quantile(ordered, np.where(known, level, tail)))
     return ends[0], ends[1]
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Array, Key
 from gradweave.agents import SelfTuning, SelfTuningState, named_leaves
 from gradweave.core import (
     AbstractLinearEstimator,
+    GradientLearner,
     HorizonMix,
     Truncated,
     Unrolled,
@@ -144,21 +145,35 @@ def measure_agent(
     return GradientSamples(names, np.concatenate(parts))
 
 
-def with_num_envs(agent: SelfTuning, state: SelfTuningState, num_envs: int) -> tuple[SelfTuning, SelfTuningState]:
+def with_num_envs(
+    agent: SelfTuning, state: SelfTuningState, num_envs: int, *, problem: GradientLearner | None = None
+) -> tuple[SelfTuning, SelfTuningState]:
     """The same agent in the same state, with batches of another number of environments, to measure what they change.
 
     Inner and outer batches change both: a smaller batch is a noisier learner with a noisier judge, not an average over
     fewer samples. Environments beyond those there are begin as copies; the burn-in has to take them apart.
 
+    Args:
+        agent: the agent.
+        state: of it.
+        num_envs: at least 1.
+        problem: the agent's for batches of this size; by default its own, whose parts of a batch must divide the size.
+
     Raises:
-        ValueError: `num_envs` is below 1.
+        ValueError: `num_envs` is below 1, or cannot be split into the parts.
     """
     if num_envs < 1:
         raise ValueError(f"num_envs={num_envs} must be at least 1.")
+    problem = agent.problem if problem is None else problem
+    if problem.microbatches is not None and num_envs % problem.microbatches.num_parts:
+        raise ValueError(
+            f"num_envs={num_envs} cannot be split into {problem.microbatches.num_parts} equal parts, as the agent's "
+            "problem does; give a problem that is built for this number."
+        )
     places = np.arange(num_envs) % agent.environment.num_envs
     rollout = jax.tree.map(lambda leaf: leaf[places], state.rollout)
     environment: VectorEnvironment[Any] = VectorEnvironment(agent.environment.environment, num_envs)
-    return dataclasses.replace(agent, environment=environment), state._replace(rollout=rollout)
+    return dataclasses.replace(agent, problem=problem, environment=environment), state._replace(rollout=rollout)
 
 
 def estimator_samples(

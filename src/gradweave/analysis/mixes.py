@@ -37,14 +37,18 @@ def cross_fitted_mix(
     """The adaptive mix of each sample's horizons, weighed by the moments of the other folds.
 
     Args:
-        samples: of an agent or a problem; independent, so that neighbours may lie in different folds.
+        samples: of an agent or a problem, at least 4; independent, so that neighbours may lie in different folds.
         criterion: as for `AdaptiveMix`; `SignalToNoise()` by default.
         num_folds: from 2 to half the number of samples; by default 5, or as many as there may be.
 
     Raises:
-        ValueError: `num_folds` is out of range.
+        ValueError: fewer than 4 samples, or `num_folds` is out of range.
     """
     count = samples.num_samples
+    if count < 4:
+        raise ValueError(
+            f"{count} samples were given; an adaptive mix needs at least 4, so that each fold has two others."
+        )
     num_folds = min(5, count // 2) if num_folds is None else num_folds
     if not 2 <= num_folds <= count // 2:
         raise ValueError(f"num_folds={num_folds} must lie between 2 and {count // 2}, half the {count} samples.")

@@ -13,28 +13,53 @@ import numpy.typing as npt
 
 from gradweave.training.errors import ConfigError
 from gradweave.training.files import write_atomically
+from gradweave.training.provenance import source_state
 
-__all__ = ["SampleStore"]
+__all__ = ["SampleStore", "current_source"]
+
+_UNKNOWN = {"commit": None, "modified": None}
+
+
+def current_source() -> dict[str, Any]:
+    """Commit of the code at hand and whether it is modified; None for both outside of a checkout.
+
+    To be asked at the start of a command, as the checkout may change while samples are drawn.
+    """
+    found = source_state()
+    return dict(_UNKNOWN) if found is None else {"commit": found["commit"], "modified": bool(found["diff"])}
 
 
 class SampleStore:
     """One file of samples with what they were drawn with.
 
-    Sample i depends on the settings and on i alone, so that a measurement of more samples goes on with one of fewer.
+    Sample i depends on the settings and on i alone, so that a measurement of more samples goes on with one of fewer. It
+    also depends on the code: what drew the samples is kept beside them, and different code is not refused.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], *, seconds_between: float = 10.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        *,
+        source: Mapping[str, Any] | None = None,
+        seconds_between: float = 10.0,
+    ) -> None:
         """A store at `path`; nothing is read or written yet.
 
         Args:
             path: of the file; its folder is made when something is kept.
             settings: what decides the samples, their number apart; anything JSON can hold.
+            source: what draws the samples that are kept, as from `current_source`.
             seconds_between: how long to wait between two writings at least.
         """
         self._path = path
         self._settings = json.loads(json.dumps(dict(settings)))
+        self._source = dict(_UNKNOWN if source is None else source)
+        self._num_known = 0
         self._seconds_between = seconds_between
         self._kept_at = time.monotonic()
+        self.sources: list[dict[str, Any]] = []
+        """What drew the samples that were last read or written, in order."""
 
     def known(self) -> npt.NDArray[np.float64] | None:
         """The samples that an earlier, interrupted call left; None when there are none.
@@ -48,20 +73,25 @@ class SampleStore:
             with self._path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 settings = json.loads(str(saved["settings"]))
                 samples = np.asarray(saved["samples"], np.float64)
+                sources = json.loads(str(saved["sources"])) if "sources" in saved else [dict(_UNKNOWN)]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             raise self._refusal("unreadable", "a file of samples") from None
         changed = [name for name in {**settings, **self._settings} if settings.get(name) != self._settings.get(name)]
         if changed:
             name = changed[0]
             raise self._refusal(f"{name} = {self._settings.get(name)}", f"{name} = {settings.get(name)}")
+        self.sources, self._num_known = sources, len(samples)
         return samples
 
     def keep(self, samples: npt.NDArray[np.float64], *, now: bool = False) -> None:
         """Write all samples so far, unless the last writing was a moment ago and `now` is false."""
         if not now and time.monotonic() - self._kept_at < self._seconds_between:
             return
+        if len(samples) > self._num_known and self._source not in self.sources:
+            self.sources = [*self.sources, self._source]
         content = io.BytesIO()
-        np.savez(content, samples=samples, settings=np.array(json.dumps(self._settings)))
+        settings, sources = (np.array(json.dumps(text)) for text in (self._settings, self.sources))
+        np.savez(content, samples=samples, settings=settings, sources=sources)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, content.getvalue())
         self._kept_at = time.monotonic()

@@ -14,6 +14,7 @@ from gradweave.analysis.figures import RunMetrics, draw_figures
 from gradweave.training.errors import ConfigError
 from gradweave.training.files import write_atomically
 from gradweave.training.metrics import read_metrics
+from gradweave.training.run_name import run_name
 
 __all__ = ["write_report"]
 
@@ -68,7 +69,7 @@ def _read_run(path: Path) -> RunMetrics:
     rows = list(read_metrics(path / "metrics.jsonl"))
     if not rows:
         raise ConfigError("RUN", str(path), "a run that has logged something", "wait for its first line of metrics")
-    return RunMetrics(path.resolve().name, rows)
+    return RunMetrics(run_name(path), rows)
 
 
 def _summary(runs: Sequence[RunMetrics]) -> str:
@@ -106,7 +107,7 @@ def _image(path: Path, caption: str) -> str:
 def _animation(path: Path) -> str:
     """The agent at play, where the run has a picture of it."""
     picture = path / "agent.gif"
-    caption = f"{path.resolve().name}: an episode of the trained agent"
+    caption = f"{run_name(path)}: an episode of the trained agent"
     return f"<h2>{html.escape(caption)}</h2>{_image(picture, caption)}" if picture.exists() else ""
 
 
@@ -121,14 +122,14 @@ def _measurement(path: Path) -> str:
         value, low, high = (float(found[name][part]) for part in ("value", "low", "high"))
         rows.append(_table_row("td", [label, f"{value:.3g}", f"{low:.3g} to {high:.3g}"]))
     title = (
-        f"{path.resolve().name}: variance of the {found['estimator']} meta-gradient over that of the unmixed one, "
+        f"{run_name(path)}: variance of the {found['estimator']} meta-gradient over that of the unmixed one, "
         f"{found['samples']} samples"
     )
     return f"<h2>{html.escape(title)}</h2><table>{''.join(rows)}</table>"
 
 
 def _details(path: Path) -> str:
-    name = html.escape(path.resolve().name)
+    name = html.escape(run_name(path))
     config = html.escape((path / "config.toml").read_text(encoding="utf-8"))
     provenance = _provenance(path / "provenance.json")
     return (
@@ -138,11 +139,12 @@ def _details(path: Path) -> str:
 
 
 def _provenance(path: Path) -> str:
-    """The provenance without the diff, which can be long: only whether there was one."""
+    """The provenance without diffs, which can be long: only whether there was one."""
     if not path.exists():
         return "no provenance.json"
     entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    source = entries.get("source")
-    if isinstance(source, Mapping):
-        entries["source"] = {"commit": source.get("commit"), "changed": bool(source.get("diff"))}
+    for entry in (entries, *entries.get("continued", ())):
+        source = entry.get("source")
+        if isinstance(source, Mapping):
+            entry["source"] = {"commit": source.get("commit"), "changed": bool(source.get("diff"))}
     return json.dumps(entries, indent=2, ensure_ascii=False)

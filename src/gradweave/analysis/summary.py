@@ -1,10 +1,11 @@
 """How good is each estimator? Mean, variance, signal-to-noise, bias and error of paired gradient samples, with
 intervals.
 
-All statistics are those of `core.estimator_statistics`; the reference that bias, error, cosine and sign are judged by
-is the mean of one of the estimators over the same samples, the longest unroll unless another is named. Samples are
-resampled together (percentile bootstrap), reference included, so that a difference from the reference is judged by its
-own, smaller spread.
+All statistics but cosine and sign are those of `core.estimator_statistics`; the reference that bias, error, cosine and
+sign are judged by is the mean of one of the estimators over the same samples, the longest unroll unless another is
+named. A sample's own window would make it resemble that mean even where there is nothing but noise, so that its cosine
+and sign are judged by the mean of all other samples. Samples are resampled together (BCa bootstrap), reference
+included, so that a difference from the reference is judged by its own, smaller spread.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ from gradweave.analysis.bootstrap import Estimate, FloatArray, bca_interval, res
 from gradweave.analysis.seeds import VarianceRatio, variance_ratio
 
 __all__ = ["EstimatorSummary", "summarize"]
+
+_MAX_ELEMENTS = 2**22
+"""Numbers in the references of one batch of resamples: 32 MiB."""
 
 
 class EstimatorSummary(NamedTuple):
@@ -30,8 +34,9 @@ class EstimatorSummary(NamedTuple):
             folded at 0, so that it reaches down to 0 unless the mean's sign is sure.
         bias: mean - mean of the reference.
         mse: variance + bias ** 2. The squared bias is itself biased up by the sampling variance of the means.
-        cosine: mean cosine between one sample and the reference, over all meta-parameters together.
-        sign_agreement: fraction of samples with the reference's sign.
+        cosine: mean cosine between one sample and the reference without it, over all meta-parameters together. 0 in
+            expectation for noise without a mean.
+        sign_agreement: fraction of samples with the sign of the reference without them; 1/2 for such noise.
         variance_ratio: variance relative to the baseline's, as it is and free of scale.
     """
 
@@ -102,14 +107,15 @@ def _statistics(samples: FloatArray, reference: int, counts: FloatArray) -> dict
 
     centre = samples.mean(0)  # taken out first, because squares of large means would swallow the variance
     shift = average(samples - centre)
-    spread = (average((samples - centre) ** 2) - shift**2) * num_samples / (num_samples - 1)
-    variance = np.maximum(spread, 0.0)
-    mean = centre + shift
-    true = mean[:, reference]
-    bias = mean - true[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # of a single draw there is no variance
+        spread = (average((samples - centre) ** 2) - shift**2) * num_samples / (num_samples - 1)
+        variance = np.maximum(spread, 0.0)
+        mean = centre + shift
         snr = np.where((variance == 0) & (mean == 0), 0.0, mean / np.sqrt(variance))
-    signs, true_sign = np.sign(samples), np.sign(true)[:, None]
+    bias = mean - mean[:, reference, None]
+    size = max(1, _MAX_ELEMENTS // samples[:, reference].size)
+    parts = [_agreement(samples, reference, counts[start : start + size]) for start in range(0, len(counts), size)]
+    cosine, sign_agreement = (np.concatenate(part) for part in zip(*parts, strict=True))
     return {
         "mean": mean,
         "standard_error": np.sqrt(variance / num_samples),
@@ -117,9 +123,24 @@ def _statistics(samples: FloatArray, reference: int, counts: FloatArray) -> dict
         "snr": snr,
         "bias": bias,
         "mse": variance + bias**2,
-        "cosine": (average(_unit(samples)) * _unit(true)[:, None]).sum(-1),
-        "sign_agreement": sum(average(1.0 * (signs == sign)) * (true_sign == sign) for sign in (-1, 0, 1)),
+        "cosine": cosine,
+        "sign_agreement": sign_agreement,
     }
+
+
+def _agreement(samples: FloatArray, reference: int, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Cosine (resamples, estimators) and agreement in sign (resamples, estimators, meta-parameters) with the reference
+    of all other draws; one that a resample has several times is left out as often.
+    """
+    true = samples[:, reference]
+    others = (counts @ true)[:, None] - counts[..., None] * true  # (resamples, samples, meta-parameters), a sum
+    shares = (counts / counts.sum(1, keepdims=True))[..., None]
+    cosine = np.tensordot(shares * _unit(others), _unit(samples), axes=((1, 2), (0, 2)))
+    same = sum(
+        np.moveaxis(shares * (np.sign(others) == sign), 2, 0) @ np.moveaxis(1.0 * (np.sign(samples) == sign), 2, 0)
+        for sign in (-1, 0, 1)
+    )
+    return cosine, np.moveaxis(np.asarray(same), 0, 2)
 
 
 def _unit(vectors: FloatArray) -> FloatArray:

@@ -1,11 +1,13 @@
 """`gradweave measure RUN`: bias, variance and signal-to-noise of the meta-gradient of a trained agent, by estimator."""
 
+import dataclasses
+import hashlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
@@ -13,11 +15,14 @@ from gradweave.analysis.estimator_names import parse_estimator, parse_reference
 from gradweave.training.config import Config
 from gradweave.training.errors import ConfigError
 from gradweave.training.loading import check_run
+from gradweave.training.run_name import run_name
 
 if TYPE_CHECKING:  # imports JAX, which bad flags must not wait for
     from gradweave.agents import SelfTuning, SelfTuningState
     from gradweave.analysis.bootstrap import FloatArray
     from gradweave.analysis.measure import GradientSamples
+    from gradweave.analysis.partial import SampleStore
+    from gradweave.training.loading import LoadedAgent
 
 __all__ = ["run"]
 
@@ -61,10 +66,10 @@ def run(argv: Sequence[str]) -> int:
     config = check_run(flags.run, flags.step)
     _check_learned(config)
     length = config.meta.num_inner_steps if flags.horizons is None else flags.horizons
-    for name in flags.estimators:
-        parse_estimator(name, length)
+    num_samples = config.run.measure_samples if flags.samples is None else flags.samples
+    _check_estimators(flags.estimators, length, num_samples)
     asked = _Asked(
-        num_samples=config.run.measure_samples if flags.samples is None else flags.samples,
+        num_samples=num_samples,
         length=length,
         reference=parse_reference(flags.reference, length),
         output=flags.run / "measure" if flags.output is None else flags.output,
@@ -89,27 +94,32 @@ def _measure(flags: _Flags, asked: _Asked) -> None:
     from gradweave.agents import named_leaves
     from gradweave.analysis.batch_sizes import batch_size_rows, write_batch_sizes
     from gradweave.analysis.estimates import compare
-    from gradweave.analysis.measure import with_num_envs
     from gradweave.analysis.measurement import format_table, write_measurement
+    from gradweave.analysis.partial import current_source
     from gradweave.training.loading import read_agent
     from gradweave.training.runtime import describe_devices, enable_compilation_cache
 
     enable_compilation_cache()
+    source = current_source()
     loaded = read_agent(flags.run, flags.step, _say)
+    trained_with = loaded.agent.environment.num_envs
+    stores = _stores(flags, asked, loaded, source)
+    sources = [*(earlier for store in stores.values() for earlier in store.sources), source]
     start = time.monotonic()
-    samples = _sampled(flags, asked, loaded.agent, loaded.state, loaded.step)
+    samples = _sampled(flags, asked, loaded.agent, loaded.state, stores[trained_with])
     summaries, single = compare(samples, asked.length, flags.estimators, seed=flags.seed)
     details = {
-        "run": flags.run.resolve().name,
+        "run": run_name(flags.run),
         "step": loaded.step,
         "eta": {name: float(value) for name, value in named_leaves(loaded.agent.eta(loaded.state.raw)).items()},
         "meta_parameters": list(samples.names),
         "reference": f"horizon {asked.reference}",
-        "num_envs": loaded.agent.environment.num_envs,
+        "num_envs": trained_with,
         "burn_in_rollouts": flags.burn_in,
         "seed": flags.seed,
         "confidence": 0.95,
         "seconds": round(time.monotonic() - start, 1),
+        "sources": [one for index, one in enumerate(sources) if one not in sources[:index]],
         **describe_devices(),
     }
     files = write_measurement(asked.output, samples, summaries, single, details, length=asked.length)
@@ -121,7 +131,7 @@ def _measure(flags: _Flags, asked: _Asked) -> None:
     rows = []
     for num_envs in flags.batch_sizes:
         _say(f"batches of {num_envs} environments")
-        sized = _sampled(flags, asked, *with_num_envs(loaded.agent, loaded.state, num_envs), loaded.step)
+        sized = _sampled(flags, asked, *_resized(loaded, num_envs), stores[num_envs])
         found, _ = compare(sized, asked.length, flags.estimators, seed=flags.seed)
         rows += batch_size_rows(num_envs, sized.names, found)
     if rows:
@@ -134,25 +144,50 @@ def _measure(flags: _Flags, asked: _Asked) -> None:
 _UNFINISHED = "unfinished-{}-environments.npz"
 
 
+def _stores(flags: _Flags, asked: _Asked, loaded: "LoadedAgent", source: Mapping[str, Any]) -> dict[int, "SampleStore"]:
+    """Where the samples of each size of batches are kept while they are drawn.
+
+    Raises:
+        ConfigError: what an interrupted call left there are not samples of this checkpoint, drawn in this way.
+    """
+    from gradweave.analysis.partial import SampleStore
+    from gradweave.training.checkpoints import checkpoint_path
+
+    content = checkpoint_path(flags.run / "checkpoints", loaded.step).read_bytes()
+    settings = {
+        "run": run_name(flags.run),
+        "step": loaded.step,
+        "checkpoint": hashlib.sha256(content).hexdigest()[:16],
+        "horizons": asked.reference,
+        "burn_in": flags.burn_in,
+        "seed": flags.seed,
+    }
+    found = {}
+    for num_envs in (loaded.agent.environment.num_envs, *flags.batch_sizes):
+        path = asked.output / _UNFINISHED.format(num_envs)
+        found[num_envs] = SampleStore(path, {**settings, "num_envs": num_envs}, source=source)
+        found[num_envs].known()
+    return found
+
+
+def _resized(loaded: "LoadedAgent", num_envs: int) -> tuple["SelfTuning", "SelfTuningState"]:
+    """The agent with batches of so many environments, split into parts as it would be in training."""
+    from gradweave.analysis.measure import with_num_envs
+    from gradweave.training.build import build_agent
+
+    inner = dataclasses.replace(loaded.config.inner, num_envs=num_envs)
+    problem = build_agent(dataclasses.replace(loaded.config, inner=inner)).problem
+    return with_num_envs(loaded.agent, loaded.state, num_envs, problem=problem)
+
+
 def _sampled(
-    flags: _Flags, asked: _Asked, agent: "SelfTuning", state: "SelfTuningState", step: int
+    flags: _Flags, asked: _Asked, agent: "SelfTuning", state: "SelfTuningState", store: "SampleStore"
 ) -> "GradientSamples":
     """The samples, of which those of an interrupted call are not drawn again."""
     import jax
 
     from gradweave.analysis.measure import measure_agent
-    from gradweave.analysis.partial import SampleStore
 
-    num_envs = agent.environment.num_envs
-    settings = {
-        "run": flags.run.resolve().name,
-        "step": step,
-        "horizons": asked.reference,
-        "burn_in": flags.burn_in,
-        "seed": flags.seed,
-        "num_envs": num_envs,
-    }
-    store = SampleStore(asked.output / _UNFINISHED.format(num_envs), settings)
     known = store.known()
     if known is not None:
         _say(f"going on with {len(known)} samples of an unfinished measurement")
@@ -221,6 +256,13 @@ def _check_numbers(flags: _Flags) -> None:
             raise ConfigError(
                 flag, value, f"a whole number of at least {least}", f"leave {flag} out for the usual value"
             )
+
+
+def _check_estimators(names: Sequence[str], length: int, num_samples: int) -> None:
+    for name in names:
+        family = parse_estimator(name, length).family
+        if family.startswith("adaptive-mix") and num_samples < 4:  # weights of one half, of two or more, for the other
+            raise ConfigError("--samples", num_samples, f"at least 4 with {name}", "--samples 128, say")
 
 
 def _check_learned(config: Config) -> None:

@@ -25,9 +25,9 @@ class EstimatorStatistics(NamedTuple):
         bias: mean - reference; None without a reference.
         mse: variance + bias ** 2, the mean squared error of one sample; None without a reference. The squared bias is
             itself biased up by the sampling variance of the mean.
-        cosine: mean cosine between one sample and the reference (without one: the mean), over all leaves together. In
-            [-1, 1].
-        sign_agreement: fraction of samples whose sign is that of the reference (without one: of the mean).
+        cosine: mean cosine between one sample and the reference (without one: the mean of all other samples, because a
+            sample always resembles a mean that contains it), over all leaves together. In [-1, 1].
+        sign_agreement: fraction of samples whose sign is that of the reference (without one: of the others' mean).
         num_samples: n.
     """
 
@@ -87,8 +87,11 @@ def estimator_statistics(samples: PyTree, reference: PyTree | None = None) -> Es
     mean = jax.tree.map(lambda leaf: leaf.mean(0), samples)
     variance = jax.tree.map(lambda leaf: leaf.var(0, ddof=1), samples)
     standard_error = jax.tree.map(lambda leaf: jnp.sqrt(leaf / count), variance)
-    target = mean if reference is None else jax.tree.map(jnp.asarray, reference)
-    bias = None if reference is None else jax.tree.map(jnp.subtract, mean, target)
+    if reference is None:
+        bias, target = None, jax.tree.map(lambda leaf: (leaf.sum(0) - leaf) / (count - 1), samples)
+    else:
+        bias = jax.tree.map(jnp.subtract, mean, reference)
+        target = jax.tree.map(lambda true, leaf: jnp.broadcast_to(true, leaf.shape), reference, samples)
     mse = None if bias is None else jax.tree.map(lambda spread, shift: spread + shift**2, variance, bias)
     return EstimatorStatistics(
         mean=mean,
@@ -110,7 +113,9 @@ def _signal_to_noise(mean: Array, variance: Array) -> Array:
 
 
 def _mean_cosine(samples: PyTree, target: PyTree) -> Float[Array, ""]:
-    flat = jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(samples)], axis=1)
-    true = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(target)])
-    norms = jnp.linalg.norm(flat, axis=1) * jnp.linalg.norm(true)
-    return jnp.mean(jnp.where(norms > 0, flat @ true / jnp.where(norms > 0, norms, 1.0), 0.0))
+    flat, true = (
+        jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(tree)], axis=1)
+        for tree in (samples, target)
+    )
+    norms = jnp.linalg.norm(flat, axis=1) * jnp.linalg.norm(true, axis=1)
+    return jnp.mean(jnp.where(norms > 0, (flat * true).sum(1) / jnp.where(norms > 0, norms, 1.0), 0.0))

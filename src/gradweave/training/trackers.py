@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from gradweave.training.config import Config
 from gradweave.training.config_file import config_to_dict
 from gradweave.training.errors import ConfigError
+from gradweave.training.run_name import run_name
 
 __all__ = ["Tracker", "check_tracker", "make_tracker"]
 
@@ -53,9 +54,9 @@ def make_tracker(folder: Path | None, config: Config) -> Tracker:
     module = importlib.import_module(_MODULES[name])
     if name == "tensorboard":
         return _TensorBoardTracker(module.SummaryWriter(str(folder / "tensorboard")))
-    settings = {"project": "gradweave", "name": folder.name, "config": config_to_dict(config)}
+    settings = {"project": "gradweave", "name": run_name(folder), "config": config_to_dict(config)}
     if name == "wandb":
-        settings |= {"dir": str(folder), "id": folder.name, "resume": "allow"}
+        settings |= {"dir": str(folder), "id": run_name(folder), "resume": "allow"}
     else:
         settings |= {"resume": "allow"}
     module.init(**settings)
