@@ -38,7 +38,6 @@ def changed(**others: Any) -> Config:
 
 ALL = {
     "meta__learned": ("discount", "learning_rate"),
-    "meta__sampling_correction": 0.1,
     "meta__schedule": "network",
     "meta__schedule_layers": (3,),
     "inner__learning_rate_groups": "parts",
@@ -81,7 +80,7 @@ def test_options_survive_a_file(tmp_path: Path) -> None:
 
 def test_options_are_built() -> None:
     agent = build_agent(changed(**ALL))
-    assert agent.sampling_correction == SamplingCorrection(0.1)
+    assert build_agent(changed(meta__sampling_correction=0.1)).sampling_correction == SamplingCorrection(0.1)
     assert agent.schedule == ScheduleNetwork((3,))
     assert agent.objective == OuterObjective(1.0, 1.0, 0.0, 0.0, 0.5, 0.5, True)
     assert set(agent.initial_raw.learning_rate) == set(PARTS)

@@ -34,10 +34,14 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "corrected": {
         "meta": {"sampling_correction": 0.5, "schedule": "network", "schedule_layers": (3,)},
         "inner": {"learning_rate_groups": "parts"},
-        "outer": {"kl_cost": 0.5, "standardize_advantages": True},
+        "outer": {"kl_cost": 0.5},
     },
     "trace": {"meta": {"estimator": "trace"}, "network": {"condition_on_eta": True}},
-    "parts": {"meta": {"weights": "geometric"}, "inner": {"microbatches": 2}},
+    "parts": {
+        "meta": {"weights": "geometric"},
+        "inner": {"microbatches": 2},
+        "outer": {"standardize_advantages": True},
+    },
     "adaptive": {"meta": {"estimator": "adaptive-mix"}, "inner": {"optimizer": "rmsprop"}},
     "bootstrapped": {"meta": {"estimator": "bootstrapped", "target_steps": 2}, "inner": {"max_grad_norm": 0.5}},
     "one number": {"meta": {"learned": ("discount",)}, "inner": {"microbatches": 2}},
