@@ -20,7 +20,7 @@ import gradweave as gw
 from gradweave.analysis.bootstrap import bootstrap_interval
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.config import LEARNABLE
-from gradweave.training.provenance import collect_provenance
+from gradweave.training.provenance import collect_provenance, is_modified
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,7 @@ def main(options: Options) -> None:
             writer.writerows(lines)
     about = collect_provenance(configuration(0, "differentiated", 1), ["experiments/stopped-targets/run.py"])
     source = about.pop("source") or {}
-    diff = source.get("diff")
-    about |= {"commit": source.get("commit"), "uncommitted_changes": None if diff is None else bool(diff)}
+    about |= {"commit": source.get("commit"), "uncommitted_changes": is_modified(source)}
     about |= {"seeds": list(options.seeds), "warm_ups": options.warm_ups}
     (options.results / "provenance.json").write_text(json.dumps(about, indent=1) + "\n")
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gradweave.training.errors import ConfigError
 from gradweave.training.files import write_atomically
-from gradweave.training.provenance import source_state
+from gradweave.training.provenance import is_modified, source_state
 
 __all__ = ["SampleStore", "current_source"]
 
@@ -26,7 +26,7 @@ def current_source() -> dict[str, Any]:
     To be asked at the start of a command, as the checkout may change while samples are drawn.
     """
     found = source_state()
-    return dict(_UNKNOWN) if found is None else {"commit": found["commit"], "modified": bool(found["diff"])}
+    return dict(_UNKNOWN) if found is None else {"commit": found["commit"], "modified": is_modified(found)}
 
 
 class SampleStore:

@@ -14,6 +14,7 @@ from gradweave.analysis.figures import RunMetrics, draw_figures
 from gradweave.training.errors import ConfigError
 from gradweave.training.files import write_atomically
 from gradweave.training.metrics import read_metrics
+from gradweave.training.provenance import is_modified
 from gradweave.training.run_name import run_name
 
 __all__ = ["write_report"]
@@ -146,5 +147,5 @@ def _provenance(path: Path) -> str:
     for entry in (entries, *entries.get("continued", ())):
         source = entry.get("source")
         if isinstance(source, Mapping):
-            entry["source"] = {"commit": source.get("commit"), "changed": bool(source.get("diff"))}
+            entry["source"] = {"commit": source.get("commit"), "changed": is_modified(source)}
     return json.dumps(entries, indent=2, ensure_ascii=False)

@@ -19,7 +19,7 @@ from gradweave.training.config import Config
 from gradweave.training.config_file import config_to_dict
 from gradweave.training.errors import ConfigError
 from gradweave.training.files import write_atomically
-from gradweave.training.provenance import collect_provenance, processes
+from gradweave.training.provenance import collect_provenance, is_modified, processes
 
 __all__ = ["aggregate", "configurations", "improvements", "machine", "provenance", "save_figure", "write_study"]
 
@@ -169,8 +169,7 @@ def _compact(found: Mapping[str, Any]) -> dict[str, Any]:
     # A cache or a path of the machine at hand says nothing about what was computed.
     kept["flags"] = {name: value for name, value in kept.get("flags", {}).items() if "CACHE" not in name}
     source = found.get("source") or {}
-    difference = source.get("diff")
-    return {**kept, "commit": source.get("commit"), "modified": None if difference is None else bool(difference)}
+    return {**kept, "commit": source.get("commit"), "modified": is_modified(source)}
 
 
 def _listed(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 from gradweave.training.config import Config
 
-__all__ = ["begin_process", "collect_provenance", "processes", "source_state"]
+__all__ = ["begin_process", "collect_provenance", "is_modified", "processes", "source_state"]
 
 _PACKAGES = ("gradweave", "jax", "jaxlib", "equinox", "optax", "jumanji", "gymnax", "numpy", "safetensors")
 _OWN = ("started", "argv")  # of each process, also where nothing else has changed
@@ -86,6 +86,12 @@ def source_state() -> dict[str, Any] | None:
         return None
     commit = _git(here.parent, "rev-parse", "HEAD")
     return {"commit": (commit or "").strip() or None, "diff": _git(here.parent, *_DIFFERENCE)}
+
+
+def is_modified(source: Mapping[str, Any] | None) -> bool | None:
+    """Whether a `source_state` has a difference; None where that is not known."""
+    difference = (source or {}).get("diff")
+    return None if difference is None else bool(difference)
 
 
 def _git(folder: Path, *command: str) -> str | None:
