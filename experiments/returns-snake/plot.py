@@ -3,6 +3,7 @@
 import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
+from sweep import ADDED, SWEPT
 
 from gradweave.analysis.figures import style_axis
 from gradweave.analysis.study import Flags, folders
@@ -10,7 +11,11 @@ from gradweave.analysis.study_figures import PlotFlags, Row, draw_curves, draw_i
 from gradweave.analysis.study_tables import save_figure
 from gradweave.analysis.tables import read_rows
 
-STARTS = {"poor": "from poor hyper-parameters", "good": "from good hyper-parameters"}
+PANELS = {
+    "poor": "from poor hyper-parameters",
+    "good": "from good hyper-parameters",
+    "added": "added: what keeps tuning on the plateau?",
+}
 META = {"discount": "discount", "lambda_": "lambda", "entropy_cost": "entropy cost", "learning_rate": "learning rate"}
 SCORES = {
     "final_return": "fruits, 128 episodes at the end",
@@ -19,36 +24,42 @@ SCORES = {
 }
 
 
-def arms_of(rows: list[Row], start: str) -> list[str]:
-    """The arms from these starting values; those from the best of the sweep stand beside both."""
+def arms_of(rows: list[Row], panel: str) -> list[str]:
+    """The arms of a panel; the best of the sweep stands beside all."""
     names = list(dict.fromkeys(row["arm"] for row in rows))
-    return [name for name in names if name.endswith(start)] + [name for name in names if name.endswith("swept")]
+    if panel == "added":
+        found = [name for name in names if name in ADDED]
+    else:
+        found = [name for name in names if name.endswith(panel) and name not in ADDED]
+    return found + [name for name in names if found and name == SWEPT]
 
 
 def draw_returns(rows: list[Row]) -> Figure:
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    for index, (start, title) in enumerate(STARTS.items()):
-        axis = figure.add_subplot(1, 2, index + 1)
-        draw_curves(axis, rows, "return", arms_of(rows, start))
-        style_axis(axis, title)
+    panels = {panel: arms for panel in PANELS if (arms := arms_of(rows, panel))}
+    figure = Figure(figsize=(5.5 * len(panels), 6), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (panel, arms) in zip(axes, panels.items(), strict=True):
+        draw_curves(axis, rows, "return", arms)
+        style_axis(axis, PANELS[panel])
         axis.set_ylabel("fruits per training episode")
         if axis.get_legend_handles_labels()[1]:
-            axis.legend(fontsize=8, frameon=False)
+            axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     return figure
 
 
 def draw_meta_parameters(rows: list[Row]) -> Figure:
-    learning = {start: [arm for arm in arms_of(rows, start) if not arm.startswith("plain")] for start in STARTS}
-    learning = {start: arms for start, arms in learning.items() if arms}
+    learning = {panel: [arm for arm in arms_of(rows, panel) if not arm.startswith("plain")] for panel in PANELS}
+    learning = {panel: arms for panel, arms in learning.items() if arms}
     figure = Figure(figsize=(14, 3 * len(learning)), layout="constrained")
     axes = figure.subplots(len(learning), len(META), sharex=True, squeeze=False)
-    for line, (start, arms) in enumerate(learning.items()):
+    for line, (panel, arms) in enumerate(learning.items()):
         for column, (name, title) in enumerate(META.items()):
             draw_curves(axes[line, column], rows, f"eta/{name}", arms)
             style_axis(axes[line, column], title if line == 0 else None)
             axes[line, column].set_yscale("linear" if name in ("discount", "lambda_") else "log")
-        axes[line, 0].set_ylabel(STARTS[start])
-        axes[line, 0].legend(fontsize=8, frameon=False)
+        axes[line, 0].set_ylabel(PANELS[panel])
+        handles, names = axes[line, 0].get_legend_handles_labels()
+        axes[line, -1].legend(handles, names, fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
