@@ -12,7 +12,7 @@ import pytest
 from gradweave.training.config import Config
 from gradweave.training.errors import ConfigError
 from gradweave.training.presets import preset
-from gradweave.training.run_name import run_name
+from gradweave.training.run_folder import run_name
 from gradweave.training.trackers import check_tracker, make_tracker
 
 ROW = {"step": 7, "return": 1.5, "note": "text", "absent": None, "nonfinite": {"x": "nan"}, "each": [1.0, 2.0]}

@@ -15,7 +15,7 @@ from gradweave.training.errors import ConfigError
 from gradweave.training.files import write_atomically
 from gradweave.training.metrics import read_metrics
 from gradweave.training.provenance import is_modified
-from gradweave.training.run_name import run_name
+from gradweave.training.run_folder import run_name
 
 __all__ = ["write_report"]
 

@@ -15,7 +15,7 @@ from gradweave.analysis.estimator_names import parse_estimator, parse_reference
 from gradweave.training.config import Config
 from gradweave.training.errors import ConfigError
 from gradweave.training.loading import check_run
-from gradweave.training.run_name import run_name
+from gradweave.training.run_folder import run_name
 
 if TYPE_CHECKING:  # imports JAX, which bad flags must not wait for
     from gradweave.agents import SelfTuning, SelfTuningState

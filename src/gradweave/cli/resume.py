@@ -15,7 +15,7 @@ from gradweave.training.config import NumDevices
 from gradweave.training.errors import CheckpointError, ConfigError
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
 from gradweave.training.launch import open_together, start_jax
-from gradweave.training.run_folder import RunFolder
+from gradweave.training.run_folder import RunFolder, checkpoint_steps
 from gradweave.training.seeds import is_seeds_folder, refuse_hosts
 from gradweave.training.validation import validate
 
@@ -73,7 +73,7 @@ def _open(flags: _Flags, num_devices: NumDevices | None) -> RunFolder:
         changes = {name: value for name, value in changes.items() if value is not None}
         config = dataclasses.replace(folder.config, run=dataclasses.replace(folder.config.run, **changes))
         validate(config, num_processes=flags.hosts.num_processes or 1)
-        steps = [int(path.stem) for path in folder.checkpoints.glob("*.safetensors") if path.stem.isdigit()]
+        steps = checkpoint_steps(folder.path)
         if not steps:
             raise CheckpointError(f"there is no checkpoint in {folder.checkpoints}; start again with `gradweave train`")
         if flags.total_steps is not None and flags.total_steps < max(steps):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gradweave.training.config import Config
 from gradweave.training.config_file import read_config
 from gradweave.training.errors import CheckpointError
-from gradweave.training.run_folder import find_run
+from gradweave.training.run_folder import checkpoint_steps, find_run
 from gradweave.training.validation import validate
 
 if TYPE_CHECKING:  # imports JAX, which bad arguments must not wait for
@@ -40,7 +40,7 @@ def check_run(path: Path, step: int | None = None) -> Config:
     """
     config = read_config(find_run(path) / "config.toml")
     validate(config)
-    steps = sorted(int(file.stem) for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdecimal())
+    steps = checkpoint_steps(path)
     if not steps:
         raise CheckpointError(
             f"there is no checkpoint in {path / 'checkpoints'} yet; wait for the first, or train again"

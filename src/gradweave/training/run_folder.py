@@ -30,7 +30,17 @@ from gradweave.training.provenance import begin_process
 if TYPE_CHECKING:  # imports JAX, which bad configurations must not wait for
     import gradweave.training.checkpoints
 
-__all__ = ["SEEDS_FILE", "RunFolder", "find_run", "has_last_checkpoint", "lock_folder", "make_runs_dir", "new_name"]
+__all__ = [
+    "SEEDS_FILE",
+    "RunFolder",
+    "checkpoint_steps",
+    "find_run",
+    "has_last_checkpoint",
+    "lock_folder",
+    "make_runs_dir",
+    "new_name",
+    "run_name",
+]
 
 SEEDS_FILE: Final = "seeds.json"
 """What marks a folder of several seeds' runs: see `gradweave.training.seeds`."""
@@ -247,9 +257,21 @@ def find_run(path: Path) -> Path:
 
 def has_last_checkpoint(path: Path, config: Config) -> bool:
     """Whether a run's folder has the checkpoint that a run of this configuration ends with, or a later one."""
-    steps = [int(file.stem) for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdecimal()]
     first = config.inner.num_envs * config.inner.num_steps  # the rollout before the first meta-step
-    return max(steps, default=0) >= first + config.num_meta_steps * config.window_steps
+    return max(checkpoint_steps(path), default=0) >= first + config.num_meta_steps * config.window_steps
+
+
+def checkpoint_steps(path: Path) -> list[int]:
+    """The environment steps at which a run's folder has checkpoints, in order."""
+    return sorted(int(file.stem) for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdecimal())
+
+
+def run_name(path: Path) -> str:
+    """What a run is called beside others: its folder's name, after that of the folder of several seeds if it lies in
+    one, because there all are called seed-0, seed-1, ...
+    """
+    path = path.resolve()
+    return f"{path.parent.name}-{path.name}" if (path.parent / SEEDS_FILE).is_file() else path.name
 
 
 def lock_folder(path: Path) -> TextIO:

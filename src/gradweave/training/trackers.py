@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from gradweave.training.config import Config
 from gradweave.training.config_file import config_to_dict
 from gradweave.training.errors import ConfigError
-from gradweave.training.run_name import run_name
+from gradweave.training.run_folder import run_name
 
 __all__ = ["Tracker", "check_tracker", "make_tracker"]
 
