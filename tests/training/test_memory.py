@@ -10,11 +10,13 @@ from typing import Any
 import jax
 import pytest
 
+from gradweave.analysis.study import with_changes
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.config import Config
 from gradweave.training.errors import OutOfMemory
 from gradweave.training.host_memory import HostMemory, host_memory
 from gradweave.training.memory import Forecast, Sizes, explaining, forecast_memory
+from gradweave.training.presets import preset
 from gradweave.training.run_folder import RunFolder
 
 from .material import run, small
@@ -103,6 +105,23 @@ def test_predictions_agree_with_what_is_compiled_then(tmp_path: Path, mode: str)
     assert whole.halved("num_envs") == pytest.approx(compiled_forecast(fewer).total, rel=0.15)
     shorter = dataclasses.replace(config, meta=dataclasses.replace(config.meta, num_inner_steps=4))
     assert whole.halved("num_inner_steps") == pytest.approx(compiled_forecast(shorter).total, rel=0.15)
+
+
+@pytest.mark.slow
+def test_a_short_window_copies_no_batch() -> None:
+    """Mixed mode takes plain learning's temporary memory and, for each update, a state, a gradient and a batch."""
+
+    def compiled(*learned: str) -> Forecast:
+        board = {"environment.num_rows": 6, "environment.num_cols": 6, "inner.num_envs": 256}
+        return compiled_forecast(
+            with_changes(preset("quick"), {**board, "meta.num_inner_steps": 2, "meta.learned": learned})
+        )
+
+    plain, mixed = compiled(), compiled("discount", "lambda_", "entropy_cost", "learning_rate")
+    parts = mixed.sizes
+    assert parts.records_states and parts.batch > 2 * parts.learner
+    counted = plain.temporaries + parts.num_inner_steps * (parts.learner + parts.gradient + parts.batch)
+    assert mixed.temporaries <= 1.2 * counted
 
 
 def test_what_jax_says_becomes_a_prediction_and_advice() -> None:

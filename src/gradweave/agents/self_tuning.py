@@ -9,7 +9,7 @@ while learning, and the meta-gradient is taken of the recording.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -29,7 +29,7 @@ from gradweave.agents.running import (
     with_window,
 )
 from gradweave.agents.schedule import ScheduleNetwork
-from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState
+from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, Updated
 from gradweave.core import (
     AbstractEstimator,
     AbstractMode,
@@ -48,6 +48,7 @@ from gradweave.core import (
 )
 from gradweave.core.bijectors import learned_to_eta, split_learned
 from gradweave.core.estimators.base import chosen_mode
+from gradweave.core.learner import RecordedBatch
 from gradweave.core.modes.base import ravel_learned
 from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
 from gradweave.core.sampling_correction import check_correctable
@@ -274,9 +275,9 @@ class SelfTuning(eqx.Module):
         """
         eta = self.eta(state.raw)
 
-        def update(learner: LearnerState, tangents: None, batch: Experience) -> _Updated:
+        def update(learner: LearnerState, tangents: None, batch: Experience | RecordedBatch) -> Updated:
             gradient, aux = self.problem.inner_gradient(learner, eta, batch)
-            return _Updated(self.problem.apply_gradient(gradient, learner, eta), None, (gradient, aux), None)
+            return Updated(self.problem.apply_gradient(gradient, learner, eta), None, (gradient, aux), None)
 
         window, _, _ = self._collect_with(update, None, state, key)
         return window
@@ -287,8 +288,8 @@ class SelfTuning(eqx.Module):
         learned, fixed = split_learned(state.raw, self.meta_spec)
         to_eta = learned_to_eta(fixed, self.meta_spec)
 
-        def update(learner: LearnerState, tangents: PyTree, batch: Experience) -> _Updated:
-            return _Updated(*tracked_update(problem, to_eta, learned, learner, tangents, batch))
+        def update(learner: LearnerState, tangents: PyTree, batch: Experience) -> Updated:
+            return Updated(*tracked_update(problem, to_eta, learned, learner, tangents, batch))
 
         start = zero_tangents(state.learner, ravel_learned(learned)[0].size)
         window, tangents, judged = self._collect_with(update, start, state, key)
@@ -296,21 +297,31 @@ class SelfTuning(eqx.Module):
         return window._replace(horizons=tracked_horizons(problem, learner, tangents, judged, window.batch))
 
     def _collect_with(
-        self, update: Callable[..., "_Updated"], tangents: PyTree, state: SelfTuningState, key: Key[Array, ""]
+        self, update: Callable[..., Updated], tangents: PyTree, state: SelfTuningState, key: Key[Array, ""]
     ) -> tuple[CollectedWindow, PyTree, PyTree]:
         """(the window, tangents at its end, what the updates judged)."""
 
-        def inner_step(carry: tuple[Any, ...], key: Key[Array, ""]) -> tuple[Any, Any]:
-            learner, tangents, running, batch = carry
-            after, tangents, (gradient, aux), judged = update(learner, tangents, batch)
+        def inner_step(carry: tuple[Any, ...], counted: tuple[Array, Key[Array, ""]]) -> tuple[Any, Any]:
+            (learner, tangents, running, batch, shelf), (index, key) = carry, counted
+            newest = batch
+            if shelf is not None:
+                # Read from where it is kept: were it read from the carry too, every batch would be copied.
+                put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
+                shelf = jax.tree.map(put, shelf, batch)
+                newest, batch = RecordedBatch(shelf, index), None
+            after, tangents, (gradient, aux), judged = update(learner, tangents, newest)
             running, next_batch, episodes = self.collect(after.params, state.raw, running, key=key)
             aux = aux | {"gradient_norm": optax.tree.norm(gradient)}
-            return (after, tangents, running, next_batch), (learner, gradient, batch, aux, episodes, judged)
+            return (after, tangents, running, next_batch, shelf), (learner, gradient, batch, aux, episodes, judged)
 
-        start = (state.learner, tangents, state.rollout, state.batch)
-        end, kept = jax.lax.scan(inner_step, start, jax.random.split(key, self.num_inner_steps))
-        (learner, tangents, running, batch), (states, gradients, batches, aux, episodes, judged) = end, kept
-        batches = jax.tree.map(lambda early, last: jnp.concatenate([early, last[None]]), batches, batch)
+        count, shelf = self.num_inner_steps, None
+        if self.learns and not self.tracks_tangents:
+            shelf = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), state.batch)
+        start = (state.learner, tangents, state.rollout, state.batch, shelf)
+        end, kept = jax.lax.scan(inner_step, start, (jnp.arange(count, dtype=jnp.int32), jax.random.split(key, count)))
+        (learner, tangents, running, batch, shelf), (states, gradients, batches, aux, episodes, judged) = end, kept
+        early = batches if shelf is None else shelf
+        batches = jax.tree.map(lambda early, last: jnp.concatenate([early, last[None]]), early, batch)
         batches = self._annotated(batches, state)
         window = CollectedWindow(Recording(states, gradients, learner), batches, running, batch, aux, episodes)
         return window, tangents, judged
@@ -383,15 +394,6 @@ class SelfTuning(eqx.Module):
         with jax.numpy_dtype_promotion("standard"):  # as in GradientLearner: optax mixes integer counts and floats
             updates, meta_state = self.meta_optimizer.update(slopes, meta_state, learned)
         return eqx.combine(jax.tree.map(jnp.add, learned, updates), fixed), meta_state
-
-
-class _Updated(NamedTuple):
-    """One inner update: the state and the tangents after it, (inner gradient, aux), and the judgement before it."""
-
-    state: LearnerState
-    tangents: PyTree
-    made: tuple[PyTree, dict[str, Array]]
-    judged: PyTree
 
 
 def _all_finite(tree: PyTree) -> Bool[Array, ""]:

@@ -11,7 +11,7 @@ from gradweave.agents.running import WindowStatistics
 from gradweave.core import HorizonRecording, LearnerState, Recording
 from gradweave.rl import EpisodeTotals, RolloutState
 
-__all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuningState", "named_leaves"]
+__all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuningState", "Updated", "named_leaves"]
 
 
 class SelfTuningState(NamedTuple):
@@ -84,6 +84,15 @@ class CollectedWindow(NamedTuple):
     aux: dict[str, Array]
     episodes: EpisodeTotals
     horizons: HorizonRecording | None = None
+
+
+class Updated(NamedTuple):
+    """One inner update: the state and the tangents after it, (inner gradient, aux), and the judgement before it."""
+
+    state: LearnerState
+    tangents: PyTree
+    made: tuple[PyTree, dict[str, Array]]
+    judged: PyTree
 
 
 def named_leaves(tree: PyTree) -> dict[str, Any]:

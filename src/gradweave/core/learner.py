@@ -187,6 +187,14 @@ class GradientLearner(eqx.Module):
             is_read and jnp.issubdtype(leaf.dtype, jnp.inexact) for is_read, leaf in zip(read, leaves, strict=False)
         ]
 
+    def read_by_outer_loss(self, state: LearnerState, batch: PyTree) -> PyTree:
+        """Whether the outer loss reads each leaf of the optimiser's state, usually none: a tree of its structure."""
+        outputs = jax.eval_shape(lambda params: self.forward(params, batch), state.params)
+        loss = jax.make_jaxpr(lambda kept, outputs: self.outer_loss_of(LearnerState(outputs, kept), batch)[0])
+        read = _read_inputs(loss(state.optimizer_state, outputs).jaxpr)
+        leaves, structure = jax.tree.flatten(state.optimizer_state)
+        return jax.tree.unflatten(structure, read[: len(leaves)])
+
     def batch_mean(self, function: Callable[..., Result], *batches: PyTree) -> Result:
         """The mean of `function(*parts)` over the parts of batches; `function(*batches)` where they are not split.
 

@@ -146,7 +146,7 @@ def pull_back(
 
     # Through the network, once, for the second derivative, the targets and the outer loss together.
     def contracted(
-        params: PyTree, moving: PyTree, learned: PyTree, batch: PyTree, judge_batch: PyTree
+        params: PyTree, judged_moving: PyTree, learned: PyTree, batch: PyTree, judge_batch: PyTree
     ) -> tuple[Array, Any]:
         eta = to_eta(learned)
         outputs, tangent = jax.jvp(lambda leaves: problem.forward(leaves, batch), (params,), (direction,))
@@ -156,11 +156,17 @@ def pull_back(
             return total, None
         judged_outputs = outputs if judge_batch is None else problem.forward(params, judge_batch)
         judge_batch = batch if judge_batch is None else judge_batch
-        judged = problem.outer_loss_of(LearnerState(judged_outputs, eqx.combine(moving, still)), judge_batch)
+        optimizer_state = eqx.combine(judged_moving, moving, still)
+        judged = problem.outer_loss_of(LearnerState(judged_outputs, optimizer_state), judge_batch)
         return total + weight.astype(total.dtype) * judged[0], judged
 
     def part(*batches: PyTree) -> tuple[PyTree, Any]:
-        return jax.grad(contracted, argnums=(0, 1, 2), has_aux=True)(state.params, moving, learned, *batches)
+        batch, judge_batch = batches
+        judged_moving = None
+        if weight is not None:
+            reads = problem.read_by_outer_loss(state, batch if judge_batch is None else judge_batch)
+            judged_moving = eqx.filter(moving, reads)
+        return jax.grad(contracted, argnums=(0, 1, 2), has_aux=True)(state.params, judged_moving, learned, *batches)
 
     def whole() -> tuple[PyTree, Any]:
         return problem.batch_mean(part, step.batch, step.judge_batch)
@@ -174,6 +180,6 @@ def pull_back(
     slopes, judged = jax.lax.cond(step.is_first, by_eta_alone, whole)
     params_second, moving_second, learned_second = slopes
     params_bar = jax.tree.map(jnp.add, params_direct, params_second)
-    moving_bar = jax.tree.map(jnp.add, moving_bar, moving_second)
+    moving_bar = eqx.apply_updates(moving_bar, moving_second)
     contribution = jax.tree.map(jnp.add, learned_direct, learned_second)
     return LearnerState(params_bar, moving_bar), (contribution, judged)
