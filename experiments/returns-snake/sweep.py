@@ -47,6 +47,7 @@ BEST_OF_SWEEP: dict[str, Any] = {
     "inner.learning_rate": 3e-3,
 }
 DISCOUNTS = {"meta.learned": ("discount", "lambda_")}
+BOUND = {"meta.max_discount": 0.998}
 FIXED_RATE = {"meta.learned": ("discount", "lambda_", "entropy_cost")}
 # Added when the sweep had come out far ahead of self-tuning. Do longer windows get there, is it kept when tuned from?
 ADDED: dict[str, dict[str, Any]] = {
@@ -85,6 +86,17 @@ ADDED: dict[str, dict[str, Any]] = {
         **SLOW,
         "outer.entropy_cost": BEST_OF_SWEEP["inner.entropy_cost"],
     },
+    # And when the discount alone had passed 0.999 and lost the policy: it may no longer go above the outer loss's 0.997
+    # by more than it takes to start there.
+    "horizon-mix-bounded-poor": {
+        **BEST_OF_SWEEP,
+        "inner.discount": 0.8,
+        "inner.lambda_": 0.8,
+        **WAYS["horizon-mix"],
+        **DISCOUNTS,
+        **BOUND,
+    },
+    "horizon-mix-bounded-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **DISCOUNTS, **BOUND},
 }
 ADDED_SEEDS = 3
 """Of the added arms, so many of a size's seeds."""

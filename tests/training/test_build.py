@@ -112,6 +112,17 @@ def test_large_batches_come_in_parts_that_are_neither_large_nor_splinters(
     assert (1 if microbatches is None else microbatches.num_parts) == parts
 
 
+def test_the_learned_discount_stays_below_its_bound() -> None:
+    start = {"discount": 0.9}
+    bounded, free = (build_agent(config_with(inner=start, max_discount=bound)) for bound in (0.95, None))
+    far = bounded.initial_raw._replace(discount=jax.numpy.asarray(10.0))
+    assert float(bounded.eta(bounded.initial_raw).discount) == pytest.approx(0.9)
+    assert 0.94 < float(bounded.eta(far).discount) < 0.95 < float(free.eta(far).discount)
+    with pytest.raises(ConfigError) as caught:
+        validate(config_with(learned=("lambda_",), max_discount=0.95))
+    assert caught.value.field == "meta.max_discount" and "--meta.learned" in caught.value.remedy
+
+
 def test_a_constant_inside_the_root_floors_the_meta_optimisers_steps() -> None:
     gradient = build_agent(config_with()).initial_raw._replace(discount=jax.numpy.asarray(1e-6))
     moves = []

@@ -150,6 +150,8 @@ def test_formatting_is_deterministic_and_valid_toml() -> None:
         ("inner.max_grad_norm", 0.0, "--inner.max-grad-norm"),
         ("meta.learned", ("discont",), "discount"),
         ("meta.learned", ("discount", "discount"), "--meta.learned discount"),
+        ("meta.max_discount", 1.5, "--meta.max-discount"),
+        ("meta.max_discount", 0.9, "--inner.discount"),  # where it starts
         ("meta.num_inner_steps", 0, "--meta.num-inner-steps"),
         ("meta.weights", (0.5, 0.5), "--meta.num-inner-steps 2"),
         ("meta.weights", (1.0, 1.0, 0.0, 0.0, 0.0), "--meta.weights 0.5 0.5 0 0 0"),
@@ -194,6 +196,7 @@ def test_bad_values_name_their_field_and_a_remedy(field: str, value: Any, remedy
         ("inner.lambda_", 1.0, {"meta__learned": ("discount",)}),
         ("inner.entropy_cost", 0.0, {"meta__learned": ("discount",)}),
         ("inner.eps_root", 0.0, {"inner__optimizer": "sgd"}),
+        ("meta.max_discount", 0.997, {}),
         ("meta.window", 5, {"meta__estimator": "truncated"}),
         ("meta.remat", 2, {"meta__mode": "reverse"}),
         ("meta.weights", (0.1, 0.2, 0.3, 0.4, 0.0), {}),

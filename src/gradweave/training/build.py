@@ -54,7 +54,6 @@ __all__ = ["build_agent", "build_estimator", "init_state"]
 _CACHED_STEPS = 256  # of a part of a batch, with networks of the usual sizes (benchmarks/)
 
 _RANGES: dict[str, AbstractBijector] = {
-    "discount": Interval(0.0, 1.0),
     "lambda_": Interval(0.0, 1.0),
     "entropy_cost": Positive(),
     "value_cost": Positive(),
@@ -93,7 +92,8 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         outer.kl_cost,
         outer.standardize_advantages,
     )
-    spec = ActorCriticEta(**{name: _RANGES[name] if name in config.meta.learned else Fixed() for name in LEARNABLE})
+    ranges = _RANGES | {"discount": Interval(0.0, config.meta.max_discount or 1.0)}
+    spec = ActorCriticEta(**{name: ranges[name] if name in config.meta.learned else Fixed() for name in LEARNABLE})
     eta = ActorCriticEta(**{name: jnp.asarray(getattr(inner, name), jnp.result_type(float)) for name in LEARNABLE})
     groups = None
     if inner.learning_rate_groups == "parts":

@@ -148,6 +148,8 @@ class MetaConfig:
 
     learned: tuple[str, ...] = ("discount", "lambda_", "entropy_cost", "learning_rate")
     """Meta-parameters to tune, of: discount lambda_ entropy_cost value_cost learning_rate. None of them: plain A2C."""
+    max_discount: float | None = None
+    """Upper end of the learned discount's range, above inner.discount and at most 1; None: 1."""
     num_inner_steps: int = 5  # [B21]: L
     """Inner updates in one window (L); the meta-parameters move once per window."""
     estimator: Estimator = "horizon-mix"

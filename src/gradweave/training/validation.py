@@ -188,6 +188,16 @@ def _learned(config: Config) -> Iterator[ConfigError]:
     if len(set(learned)) != len(learned):
         unique = " ".join(dict.fromkeys(learned))
         yield ConfigError("meta.learned", learned, "each name once", f"--meta.learned {unique}")
+    bound, start = config.meta.max_discount, config.inner.discount
+    if bound is None:
+        return
+    if "discount" not in learned:
+        remedy = "leave --meta.max-discount out, or add discount to --meta.learned"
+        yield ConfigError("meta.max_discount", bound, "nothing, where the discount is not learned", remedy)
+    elif not start < bound <= 1:
+        accepted = f"a number above inner.discount ({start:g}), where it starts, and at most 1"
+        remedy = "set --meta.max-discount to such a value, or --inner.discount to a lower one"
+        yield ConfigError("meta.max_discount", bound, accepted, remedy)
 
 
 def _meta(config: Config) -> Iterator[ConfigError]:
