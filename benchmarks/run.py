@@ -130,7 +130,7 @@ def memory(options: Options) -> list[Row]:
 
 
 def parameters(options: Options) -> list[Row]:
-    """Modes by the number of meta-parameters, ten inner steps; a single one also without an outer critic."""
+    """Modes by the number of meta-parameters, ten inner steps; a single one: the discount, or instead of it another."""
     rows = []
     sizes = _shrunk(SMALL, options)
     length = 2 if options.smallest else 10
@@ -140,6 +140,9 @@ def parameters(options: Options) -> list[Row]:
         if count == 1:
             alone = {**sizes, "outer.critic": "off"}
             programs |= {f"{mode}, no outer critic": meta_step(alone, 1, length, mode) for mode in ("mixed", "forward")}
+            for name in ("lambda_", "entropy_cost", "learning_rate"):  # these have no outer critic anyway
+                instead = {**sizes, "meta.learned": (name,)}
+                programs[f"forward, {name} instead"] = meta_step(instead, 1, length, "forward")
         rows += [{"meta_parameters": count, **row} for row in ratios(programs, "plain", options.rounds)]
     return rows
 
