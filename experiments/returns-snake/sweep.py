@@ -47,6 +47,8 @@ BEST_OF_SWEEP: dict[str, Any] = {
     "inner.learning_rate": 3e-3,
 }
 DISCOUNTS = {"meta.learned": ("discount", "lambda_")}
+# As many environment steps to a chunk as the others, and a row for as many.
+LARGE_BATCHES = {"inner.num_envs": 256, "run.chunk_size": 5}
 BOUND = {"meta.max_discount": 0.998}
 FIXED_RATE = {"meta.learned": ("discount", "lambda_", "entropy_cost")}
 # Added when the sweep had come out far ahead of self-tuning. Do longer windows get there, is it kept when tuned from?
@@ -97,6 +99,9 @@ ADDED: dict[str, dict[str, Any]] = {
         **BOUND,
     },
     "horizon-mix-bounded-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **DISCOUNTS, **BOUND},
+    # Four times the batch, all four tuned: is it noise that keeps it from getting there, or from staying?
+    "horizon-mix-batch-poor": {**STARTS["poor"], **WAYS["horizon-mix"], **LARGE_BATCHES},
+    "horizon-mix-batch-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **LARGE_BATCHES},
 }
 ADDED_SEEDS = 3
 """Of the added arms, so many of a size's seeds."""

@@ -122,6 +122,35 @@ def test_the_meta_gradient_still_sees_the_targets_move(case, mode):
     assert jnp.allclose(found.grad, expected, rtol=1e-7)
 
 
+def test_an_outer_loss_may_read_a_part_of_the_optimisers_state(case):
+    """Mixed mode leaves out the rest; reverse mode knows nothing of it."""
+    params, eta, batch = case
+
+    def outer_loss(state, batch):
+        return state.params["here"].mean() + jnp.sum(state.optimizer_state.mu**2), state.optimizer_state.nu
+
+    plain = temporal_difference(squared, guard=lambda x: x)
+    learner = gw.GradientLearner(
+        plain.targets_of,
+        plain.loss_of,
+        optax.scale_by_adam(eps_root=1e-12),
+        lambda eta: 0.1,
+        outer_loss,
+        forward=plain.forward,
+    )
+    state = learner.init(params)
+    read = learner.read_by_outer_loss(state, batch)
+    assert (read.mu, read.nu, read.count) == (True, False, False)
+
+    def gradient(mode):
+        mix = gw.HorizonMix(gw.uniform_weights(3))
+        return gw.meta_gradient(
+            learner, eta, gw.Unbounded(), state, four_batches(batch), None, estimator=mix, mode=mode
+        ).grad
+
+    assert jnp.allclose(gradient(gw.MixedMode()), gradient(gw.ReverseMode()), rtol=1e-9)
+
+
 @pytest.mark.parametrize("estimator", [gw.Unrolled(), gw.HorizonMix(gw.uniform_weights(3))], ids=["last", "every"])
 def test_parts_read_from_a_recording_are_those_of_its_batches(case, estimator):
     """Also as a batch axis, where each seed reads its own."""
