@@ -46,7 +46,11 @@ BEST_OF_SWEEP: dict[str, Any] = {
     "inner.entropy_cost": 0.03,
     "inner.learning_rate": 3e-3,
 }
-DISCOUNTS = {"meta.learned": ("discount", "lambda_")}
+_DISCOUNTS = {**BEST_OF_SWEEP, **WAYS["horizon-mix"], "meta.learned": ("discount", "lambda_")}
+DISCOUNTS_FROM: dict[str, dict[str, Any]] = {
+    "poor": {**_DISCOUNTS, "inner.discount": 0.8, "inner.lambda_": 0.8},
+    "swept": _DISCOUNTS,
+}
 # As many environment steps to a chunk as the others, and a row for as many.
 LARGE_BATCHES = {"inner.num_envs": 256, "run.chunk_size": 5}
 BOUND = {"meta.max_discount": 0.998}
@@ -74,14 +78,8 @@ ADDED: dict[str, dict[str, Any]] = {
     "horizon-mix-fixed-rate-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **FIXED_RATE},
     # And when smaller meta-steps had lost it too, with the entropy cost falling: only discount and lambda are tuned, or
     # the outer loss values entropy as the sweep's best learner does.
-    "horizon-mix-discounts-poor": {
-        **BEST_OF_SWEEP,
-        "inner.discount": 0.8,
-        "inner.lambda_": 0.8,
-        **WAYS["horizon-mix"],
-        **DISCOUNTS,
-    },
-    "horizon-mix-discounts-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **DISCOUNTS},
+    "horizon-mix-discounts-poor": DISCOUNTS_FROM["poor"],
+    "horizon-mix-discounts-swept": DISCOUNTS_FROM["swept"],
     "horizon-mix-outer-entropy-swept": {
         **BEST_OF_SWEEP,
         **WAYS["horizon-mix"],
@@ -90,15 +88,8 @@ ADDED: dict[str, dict[str, Any]] = {
     },
     # And when the discount alone had passed 0.999 and lost the policy: it may no longer go above the outer loss's 0.997
     # by more than it takes to start there.
-    "horizon-mix-bounded-poor": {
-        **BEST_OF_SWEEP,
-        "inner.discount": 0.8,
-        "inner.lambda_": 0.8,
-        **WAYS["horizon-mix"],
-        **DISCOUNTS,
-        **BOUND,
-    },
-    "horizon-mix-bounded-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **DISCOUNTS, **BOUND},
+    "horizon-mix-bounded-poor": {**DISCOUNTS_FROM["poor"], **BOUND},
+    "horizon-mix-bounded-swept": {**DISCOUNTS_FROM["swept"], **BOUND},
     # Four times the batch, all four tuned: is it noise that keeps it from getting there, or from staying?
     "horizon-mix-batch-poor": {**STARTS["poor"], **WAYS["horizon-mix"], **LARGE_BATCHES},
     "horizon-mix-batch-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **LARGE_BATCHES},

@@ -189,12 +189,7 @@ def _learned(config: Config) -> Iterator[ConfigError]:
         unique = " ".join(dict.fromkeys(learned))
         yield ConfigError("meta.learned", learned, "each name once", f"--meta.learned {unique}")
     bound, start = config.meta.max_discount, config.inner.discount
-    if bound is None:
-        return
-    if "discount" not in learned:
-        remedy = "leave --meta.max-discount out, or add discount to --meta.learned"
-        yield ConfigError("meta.max_discount", bound, "nothing, where the discount is not learned", remedy)
-    elif not start < bound <= 1:
+    if bound is not None and "discount" in learned and not start < bound <= 1:
         accepted = f"a number above inner.discount ({start:g}), where it starts, and at most 1"
         remedy = "set --meta.max-discount to such a value, or --inner.discount to a lower one"
         yield ConfigError("meta.max_discount", bound, accepted, remedy)
@@ -311,6 +306,7 @@ def _without_effect(config: Config) -> Iterator[ConfigError]:
     inner, meta = config.inner, config.meta
     mixes = meta.estimator in _MIXES
     readers = (
+        ("meta.max_discount", "discount" in meta.learned, "add discount to --meta.learned"),
         ("meta.weights", mixes or not isinstance(meta.weights, str), "--meta.estimator horizon-mix"),
         ("meta.mix_lambda", mixes and meta.weights == "geometric", "--meta.weights geometric"),
         ("meta.trace_decay", meta.estimator == "trace", "--meta.estimator trace"),
