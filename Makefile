@@ -55,7 +55,7 @@ docs: .venv/dev.stamp  ## build the documentation into site/
 check: .venv/dev.stamp  ## everything a change has to pass
 	.ci/run
 
-bench: .venv/runtime.stamp  ## measure what meta-gradients cost (half an hour on one core; BENCH_ARGS=--help)
+bench: .venv/runtime.stamp  ## measure what meta-gradients cost (an hour or more on one core; BENCH_ARGS=--help)
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 pins:  ## renew constraints/*.txt from pyproject.toml (needs uv)

@@ -1,6 +1,6 @@
 """Measures what multi-step meta-gradients cost, as ratios, and writes results/benchmarks/.
 
-    python benchmarks/run.py                 # everything, about an hour on one core
+    python benchmarks/run.py                 # everything, an hour or more on one core
     python benchmarks/run.py --groups peers  # one table
 
 Everything that is compared takes turns in this one process. A row's ratio is the median over rounds of (its time) /

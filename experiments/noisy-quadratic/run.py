@@ -13,7 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from closed_form import Moments, horizon_moments, long_run
-from sweep import CURVATURE, EVOLUTION, JUDGE_NOISE, MIX_LAMBDAS, RATE, SHIFT, SIZES, START, TARGET_NOISE, Size
+from sweep import (
+    ADAPTIVE_DECAY,
+    CURVATURE,
+    EVOLUTION,
+    JUDGE_NOISE,
+    MIX_LAMBDAS,
+    RATE,
+    SHIFT,
+    SIZES,
+    START,
+    TARGET_NOISE,
+    Size,
+)
 
 import gradweave as gw
 from gradweave.analysis.measure import estimator_samples, single_estimates
@@ -159,7 +171,7 @@ def exact_weights(moments: Moments, criterion: Any, num_samples: int) -> np.ndar
 def settled_weights(size: Size, key: Any) -> np.ndarray:
     """(meta-parameters, L): the mean weights over the last half of many windows that all begin in the same state."""
     learner, raw, spec, state, draw = problem(size.num_inner_steps)
-    estimator = gw.AdaptiveMix(size.num_inner_steps, decay=0.9995)
+    estimator = gw.AdaptiveMix(size.num_inner_steps, decay=ADAPTIVE_DECAY)
 
     def window(memory: Any, key: Any) -> tuple[Any, Any]:
         options = {"estimator": estimator, "estimator_state": memory}
@@ -223,9 +235,10 @@ def main(flags: Flags) -> None:
         "evolution": evolution_rows(size, keys[3]),
         "long_run": [{"meta_parameter": name, "closed_form": value} for name, value in long_run().items()],
     }
-    about = {"configuration": {**size._asdict(), "curvature": CURVATURE, "start": START, "rate": RATE, "shift": SHIFT}}
-    about["configuration"] |= {"target_noise": TARGET_NOISE, "judge_noise": JUDGE_NOISE, "seed": 0, **EVOLUTION}
-    write_study(results, flags.size, tables, {**about, **here})
+    noise = {"target_noise": TARGET_NOISE, "judge_noise": JUDGE_NOISE}
+    configuration = {**size._asdict(), "curvature": CURVATURE, "start": START, "rate": RATE, "shift": SHIFT, **noise}
+    configuration |= {"seed": 0, "adaptive_decay": ADAPTIVE_DECAY, "evolution": EVOLUTION}
+    write_study(results, flags.size, tables, {"configuration": configuration, **here})
 
 
 if __name__ == "__main__":

@@ -29,5 +29,7 @@ class Size(NamedTuple):
 
 
 SIZES = {"tiny": Size(3, 80, 2, 60), "quick": Size(16, 1_600, 5, 4_000), "full": Size(16, 4_000, 60, 40_000)}
+ADAPTIVE_DECAY = 0.9995
+"""Of the moments that the adaptive mix keeps over these windows."""
 EVOLUTION = {"sigma": 0.02, "num_pairs": 8, "num_windows": 4}
 """Evolution strategies as a reference without derivatives; the persistent ones over this many windows."""
