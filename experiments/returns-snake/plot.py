@@ -1,4 +1,8 @@
-"""Draws curves.png, meta_parameters.png and final.png from curves.csv and table.csv alone."""
+"""Draws curves.png, meta_parameters.png and final.png from curves.csv and table.csv alone.
+
+Of an unfinished study it draws what there is; without an arm that learns its meta-parameters there is no
+meta_parameters.png.
+"""
 
 import tyro
 from matplotlib.figure import Figure
@@ -35,21 +39,25 @@ def arms_of(rows: list[Row], panel: str) -> list[str]:
 
 
 def draw_returns(rows: list[Row]) -> Figure:
-    panels = {panel: arms for panel in PANELS if (arms := arms_of(rows, panel))}
+    """One panel for each start; the best of the sweep has one only while nothing else is there."""
+    panels = {panel: arms for panel in PANELS if (arms := arms_of(rows, panel))} or {SWEPT: [SWEPT]}
     figure = Figure(figsize=(5.5 * len(panels), 6), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (panel, arms) in zip(axes, panels.items(), strict=True):
         draw_curves(axis, rows, "return", arms)
-        style_axis(axis, PANELS[panel])
+        style_axis(axis, PANELS.get(panel, "the best of the sweep"))
         axis.set_ylabel("fruits per training episode")
         if axis.get_legend_handles_labels()[1]:
             axis.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     return figure
 
 
-def draw_meta_parameters(rows: list[Row]) -> Figure:
+def draw_meta_parameters(rows: list[Row]) -> Figure | None:
+    """One line of panels for each start; None while no arm has learned any."""
     learning = {panel: [arm for arm in arms_of(rows, panel) if not arm.startswith("plain")] for panel in PANELS}
     learning = {panel: arms for panel, arms in learning.items() if arms}
+    if not learning:
+        return None
     figure = Figure(figsize=(14, 3 * len(learning)), layout="constrained")
     axes = figure.subplots(len(learning), len(META), sharex=True, squeeze=False)
     for line, (panel, arms) in enumerate(learning.items()):

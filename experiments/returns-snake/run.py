@@ -8,7 +8,7 @@ sweep.csv        what the sweep of the plain learner tried, and what it cost
 
 Runs are independent: start several processes with `--stage runs` and different `--arms` and `--seeds`, and one with
 `--stage tables` in the end. What another process is training is skipped. The long size goes on with the runs of the
-full one.
+full one: some arms of it, the best mix, and whatever --arms names or has a long run already.
 """
 
 import dataclasses
@@ -21,10 +21,13 @@ import numpy as np
 import tyro
 from sweep import ADDED, ADDED_SEEDS, ARMS, GOAL, MIXES, REFERENCES, SIZES, SWEEP, SWEPT, Size, base
 
+from gradweave.analysis.partial import current_source
+from gradweave.analysis.seeds import interquartile_mean
 from gradweave.analysis.study import Collected, Flags, Job, collect, finished_run, folders, jobs, train
 from gradweave.analysis.study_tables import aggregate, configurations, improvements, provenance, write_study
 from gradweave.analysis.tables import learning_curve, metrics_until
-from gradweave.training.errors import ConfigError
+from gradweave.training.config_file import read_config
+from gradweave.training.errors import ConfigError, SeedFailed
 
 COLUMNS = ("step", "return", "episode_length", "evaluation/return", "evaluation/greedy_return", "entropy")
 SCORES = ("final_return", "final_greedy_return", "mean_return", f"steps_to_{GOAL:g}")
@@ -63,21 +66,57 @@ def best_setting(rows: Sequence[Mapping[str, Any]]) -> str:
     return max(scores, key=lambda setting: float(np.mean(scores[setting])))
 
 
-def best_mix(runs: Path) -> str:
-    """The mix with the highest interquartile mean of final returns among the full size's finished runs.
+def best_mix(runs: Path) -> tuple[str | None, list[str]]:
+    """The mix with the highest interquartile mean of final returns, of those with all seeds of the full size.
 
-    Raises:
-        ConfigError: none has been run.
+    Mixes with fewer are not compared: the choice would change with every seed that is finished.
+
+    Returns:
+        The mix, None while none has all seeds; and the names of the runs that mixes lack.
     """
     full = SIZES["full"]
-    found: dict[str, list[float]] = {}
+    scores: dict[str, list[float]] = {arm: [] for arm in MIXES}
+    lacking = []
     for job in jobs(base("full"), {arm: ARMS[arm] for arm in MIXES}, full.seeds, full.total_steps, runs):
         path = finished_run(job)
-        if path is not None:
-            found.setdefault(job.arm, []).append(final_row(job, path)["final_return"])
-    if not found:
-        raise ConfigError("--size", "long", "full, before long", "run the full size first: long goes on with its runs")
-    return max(found, key=lambda arm: aggregate(found[arm])["iqm"] or -np.inf)
+        if path is None:
+            lacking.append(job.name)
+        else:
+            scores[job.arm].append(final_row(job, path)["final_return"])
+    whole = {arm: own for arm, own in scores.items() if len(own) == len(full.seeds)}
+    return max(whole, key=lambda arm: float(interquartile_mean(whole[arm])), default=None), lacking
+
+
+def long_arms(flags: Flags, runs: Path) -> tuple[list[str], list[str]]:
+    """What the long size has beside its own arms: the best mix, what --arms names, and arms with a long run.
+
+    An arm that was chosen, or named, by an earlier call stays in the tables by its runs.
+
+    Returns:
+        The arms, and what the choice of the best mix lacks.
+
+    Raises:
+        ConfigError: runs are to be trained, but the best mix is not known yet, and --arms names none.
+    """
+    best, lacking = best_mix(runs)
+    if best is None and not flags.arms and flags.stage != "tables":
+        accepted = f"long, after the full size with all seeds of one of {', '.join(MIXES)}"
+        remedy = f"run what is missing in the full size, or name arms with --arms; missing: {', '.join(lacking)}"
+        raise ConfigError("--size", "long", accepted, remedy)
+    size = SIZES["long"]
+    everything = jobs(base("long"), ARMS, size.seeds, size.total_steps, runs)
+    found = {best, *flags.arms, *(job.arm for job in everything if is_begun(job))}
+    how = "not chosen, for lack of" if best is None else f"{best}, chosen without"
+    notes = [f"the best mix: {how} {', '.join(lacking)}"] if lacking else []
+    for note in notes:
+        print(note, file=sys.stderr, flush=True)
+    return [arm for arm in ARMS if arm in found and arm not in size.arms], notes
+
+
+def is_begun(job: Job) -> bool:
+    """Whether there is a run in the job's folder that has, or is to have, as many steps."""
+    saved = Path(job.config.run.runs_dir).glob("*/config.toml")
+    return any(read_config(file).run.total_steps >= job.config.run.total_steps for file in saved)
 
 
 def final_row(job: Job, path: Path) -> dict[str, Any]:
@@ -126,15 +165,18 @@ def improvement_rows(final: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def main(flags: Flags) -> None:
+    source = current_source()
     size = SIZES[flags.size]
     runs, results = folders("returns-snake", flags)
-    names = list(size.arms)
-    if flags.size == "long":
-        names += [arm for arm in flags.arms if arm in ARMS and arm not in names] if flags.arms else [best_mix(runs)]
-    arms = {arm: ARMS[arm] for arm in names if arm in ARMS}
-    tried = sweep_jobs(size, flags.size, runs) if SWEPT in names else []
+    more, notes = long_arms(flags, runs) if flags.size == "long" else ([], [])
+    arms = {arm: ARMS[arm] for arm in (*size.arms, *more) if arm in ARMS}
+    tried = sweep_jobs(size, flags.size, runs) if SWEPT in size.arms else []
+    failure = None
     if not flags.arms or SWEPT in flags.arms:
-        train(Flags(stage=flags.stage), tried)
+        try:
+            train(Flags(stage=flags.stage), tried)
+        except SeedFailed as error:  # raised when the other arms, which need no sweep, have been trained
+            failure = error
     swept = collect(tried)
     settings = sweep_rows(swept)
     if tried and not swept.missing:
@@ -149,25 +191,36 @@ def main(flags: Flags) -> None:
     ready = tuple(arm for arm in flags.arms if arm != SWEPT or not swept.missing)
     if ready or not flags.arms:
         train(dataclasses.replace(flags, arms=ready), planned)
+    if failure is not None:
+        raise failure
     if flags.stage == "runs":
         return
     found = collect(planned)
+    found.missing.extend(notes)
     if tried and swept.missing:
         found.missing.append(f"{SWEPT}: its sweep is not finished")
+    write_study(results, flags.size, tables_of(found, planned, settings), about(found, planned, settings), source)
+
+
+def tables_of(
+    found: Collected, planned: Sequence[Job], settings: Sequence[Mapping[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """Every table by its name; `settings` are the rows of the sweep."""
     final = [final_row(job, path) for job, path in found.finished]
     chosen = {row["setting"]: row["setting"] == best_setting(settings) for row in settings}
-    tables = {
+    return {
         "curves": [row for job, path in found.finished for row in curve_rows(job, path)],
         "final": final,
         "table": table_rows(final, planned),
         "improvement": improvement_rows(final),
         "sweep": [{**row, "chosen": chosen[row["setting"]]} for row in settings],
     }
-    sweep_cost = {
-        "sweep": {"environment_steps": sum(row["environment_steps"] for row in settings), "runs": len(settings)}
-    }
-    about = {"configurations": configurations(planned), **provenance(found), **sweep_cost}
-    write_study(results, flags.size, tables, about)
+
+
+def about(found: Collected, planned: Sequence[Job], settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was run and where, and what the sweep cost."""
+    cost = {"environment_steps": sum(row["environment_steps"] for row in settings), "runs": len(settings)}
+    return {"configurations": configurations(planned), **provenance(found), "sweep": cost}
 
 
 if __name__ == "__main__":

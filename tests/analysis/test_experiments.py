@@ -1,7 +1,7 @@
 """The studies' own scripts: what they refuse, what they mark, and where they write."""
 
 import csv
-import importlib.util
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -11,28 +11,12 @@ import numpy as np
 import pytest
 
 import gradweave as gw
-from gradweave.analysis.study import Flags, Job
+from gradweave.analysis.study import Flags, Job, jobs, with_changes
+from gradweave.analysis.study_figures import PlotFlags
+from gradweave.analysis.tables import read_rows, write_rows
 from gradweave.training.config import Config
 from gradweave.training.errors import ConfigError
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-@pytest.fixture(name="script")
-def make_script(monkeypatch):
-    """(study, file) -> the module, beside the modules of its own study only."""
-    before = set(sys.modules)
-
-    def load(study, file):
-        monkeypatch.syspath_prepend(EXPERIMENTS / study)
-        spec = importlib.util.spec_from_file_location(f"{study}-{file}", EXPERIMENTS / study / f"{file}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    yield load
-    for name in {path.stem for path in EXPERIMENTS.glob("*/*.py")} - before:
-        sys.modules.pop(name, None)
+from gradweave.training.run_folder import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -127,3 +111,117 @@ def test_variance_snake_names_the_code_that_drew_each_sample(script, tmp_path):
     found = list(run.measured([(Job("agent", 0, Config()), tmp_path)], size))
     assert [place["moment"] for place, _, _ in found] == list(size.moments)
     assert all(own == sources for _, _, own in found)
+
+
+def leave_tables(results, arms):
+    """The tables of an unfinished returns-snake: one run of each of `arms`, as run.py would have left them."""
+    etas = {"eta/discount": 0.9, "eta/lambda_": 0.9, "eta/entropy_cost": 0.01, "eta/learning_rate": 1e-3}
+    curves = [{"arm": arm, "seed": 0, "step": step, "return": 1.0, **etas} for arm in arms for step in (100, 200)]
+    scores = {"final_return": 1.0, "mean_return": 1.0, "steps_to_20": None}
+    table = [
+        {"arm": arm, "score": score, "num_seeds": 1, "iqm": value, "low": None, "high": None, "missing_seeds": "1 2"}
+        for arm in (*arms, "absent-poor")
+        for score, value in scores.items()
+    ]
+    for name, rows in (("curves", curves), ("table", table)):
+        write_rows(results / f"{name}.csv", [{"size": "tiny", **row} for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("arms", "panels", "learns"),
+    [
+        (("plain-poor", "plain-good"), 2, False),
+        (("plain-swept",), 1, False),
+        (("plain-good", "plain-swept"), 1, False),
+        (("horizon-mix-swept",), 1, True),
+        (("unrolled-poor", "plain-swept"), 1, True),
+    ],
+)
+def test_a_part_of_returns_snake_is_drawn(script, tmp_path, arms, panels, learns):
+    leave_tables(tmp_path, arms)
+    stale = tmp_path / "meta_parameters.png"
+    stale.write_bytes(b"of runs that are no longer there")
+    plot = script("returns-snake", "plot")
+    plot.main(PlotFlags(size="tiny", results=tmp_path))
+    assert stale.exists() == learns
+    assert {path.name for path in tmp_path.glob("*.png")} - {stale.name} == {"curves.png", "final.png"}
+    axes = plot.draw_returns(read_rows(tmp_path / "curves.csv")).axes
+    drawn = {name for axis in axes for name in axis.get_legend_handles_labels()[1]}
+    assert (len(axes), drawn) == (panels, set(arms))
+
+
+def leave_returns(job, final_return, planned_steps=None):
+    """A finished run of returns-snake; one that is to go on for longer where `planned_steps` says so."""
+    total_steps = job.config.run.total_steps
+    config = with_changes(job.config, {"run.total_steps": planned_steps or total_steps})
+    scores = {"evaluation/return": final_return, "evaluation/greedy_return": final_return}
+    end = total_steps + 1_000_000  # the last window ends beyond them
+    with RunFolder.create(config) as folder:
+        folder.metrics.write({"step": end, "num_episodes": 1, "return": final_return, **scores})
+        (folder.checkpoints / f"{end:012}.safetensors").touch()
+
+
+def full_and_long(run, runs):
+    """Both sizes' jobs of every arm, by name."""
+    sizes = (run.SIZES[name] for name in ("full", "long"))
+    return (
+        {job.name: job for job in jobs(run.base("full"), run.ARMS, size.seeds, size.total_steps, runs)}
+        for size in sizes
+    )
+
+
+def test_the_best_mix_is_chosen_among_those_with_all_seeds(script, tmp_path, capsys):
+    run = script("returns-snake", "run")
+    full, _ = full_and_long(run, tmp_path)
+    for seed in range(5):
+        leave_returns(full[f"window-mix-poor-{seed}"], 20.0)
+        if seed < 4:
+            leave_returns(full[f"horizon-mix-poor-{seed}"], 30.0)
+    flags = Flags(size="long", stage="runs", runs=tmp_path)
+    assert run.long_arms(flags, tmp_path)[0] == ["window-mix-poor"]
+    leave_returns(full["horizon-mix-poor-4"], 30.0)
+    assert run.long_arms(flags, tmp_path)[0] == ["horizon-mix-poor"]
+
+
+def test_without_a_best_mix_the_long_size_needs_arms(script, monkeypatch, tmp_path):
+    run = script("returns-snake", "run")
+    full, long = full_and_long(run, tmp_path)
+    for mix in run.MIXES:
+        for seed in range(4):
+            leave_returns(full[f"{mix}-{seed}"], 12.0)
+    trained = []
+    monkeypatch.setattr("gradweave.analysis.study.run_or_continue", lambda config: trained.append(config.run.runs_dir))
+    flags = Flags(size="long", stage="runs", runs=tmp_path)
+    with pytest.raises(ConfigError, match="window-mix-poor-4, horizon-mix-poor-4, adaptive-mix-poor-4"):
+        run.main(flags)
+    assert not trained
+    run.main(dataclasses.replace(flags, arms=("plain-good",), seeds=(0,)))
+    assert trained == [long["plain-good-0"].config.run.runs_dir]
+    leave_returns(long["plain-good-0"], 15.0)
+    results = tmp_path / "results"
+    run.main(dataclasses.replace(flags, stage="tables", results=results))
+    missing = json.loads((results / "provenance.json").read_text())["missing"]
+    assert any("the best mix" in entry and "horizon-mix-poor-4" in entry for entry in missing)
+
+
+def test_long_tables_keep_every_arm_with_a_long_run(script, monkeypatch, tmp_path):
+    run = script("returns-snake", "run")
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    full, long = full_and_long(run, runs)
+    long_steps = run.SIZES["long"].total_steps
+    for seed in range(5):
+        leave_returns(full[f"horizon-mix-poor-{seed}"], 19.0)
+    # The choice when fewer seeds were there: one finished, and another arm that was begun.
+    leave_returns(long["window-mix-poor-0"], 15.0)
+    leave_returns(full["horizon-mix-bounded-poor-0"], 14.0, planned_steps=long_steps)
+    leave_returns(full["unrolled-good-0"], 14.0)
+    leave_returns(long["plain-good-0"], 15.0)
+    monkeypatch.setattr("gradweave.analysis.study.run_or_continue", lambda config: None)
+    source = {"commit": "before the runs", "modified": False}
+    monkeypatch.setattr(run, "current_source", lambda: source)
+    run.main(Flags(size="long", arms=("plain-good",), runs=runs, results=results))
+    arms = {row["arm"]: row for row in read_rows(results / "table.csv") if row["score"] == "final_return"}
+    assert set(arms) == {*run.SIZES["long"].arms, "horizon-mix-poor", "window-mix-poor", "horizon-mix-bounded-poor"}
+    assert (arms["window-mix-poor"]["num_seeds"], arms["window-mix-poor"]["missing_seeds"]) == ("1", "1 2")
+    assert arms["horizon-mix-bounded-poor"]["missing_seeds"] == "0 1 2"
+    assert json.loads((results / "provenance.json").read_text())["tables"] == source

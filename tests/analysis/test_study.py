@@ -20,7 +20,16 @@ from gradweave.analysis.study_tables import (
 from gradweave.analysis.tables import learning_curve, read_rows
 from gradweave.cli.main import main
 from gradweave.training.config import Config
-from gradweave.training.errors import ConfigError, RunInUse
+from gradweave.training.errors import (
+    CheckpointError,
+    ConfigError,
+    HostLost,
+    NonFiniteError,
+    OutOfMemory,
+    RunInUse,
+    SeedFailed,
+    Stopped,
+)
 from gradweave.training.run_folder import RunFolder
 
 ARMS = {"plain": {"meta.learned": ()}, "mix": {"meta.estimator": "window-mix"}}
@@ -61,6 +70,21 @@ def test_flags_choose_and_wrong_ones_are_refused(tmp_path):
         chosen(Flags(arms=("plan",)), planned(tmp_path))
     with pytest.raises(ConfigError, match="0, 7"):
         chosen(Flags(seeds=(1,)), planned(tmp_path))
+
+
+def test_an_arm_without_the_chosen_seeds_is_refused(tmp_path):
+    found = [job for job in planned(tmp_path) if job.name != "mix-7"]
+    assert [job.name for job in chosen(Flags(seeds=(7,)), found)] == ["plain-7"]
+    assert [job.name for job in chosen(Flags(arms=("mix", "plain"), seeds=(7,)), found)] == ["plain-7"]
+    with pytest.raises(ConfigError, match=r"--seeds = \(7,\)") as raised:
+        chosen(Flags(arms=("mix",), seeds=(7,)), found)
+    assert raised.value.accepted == "0 for mix"
+
+
+def test_added_arms_of_returns_snake_refuse_other_seeds(tmp_path, capsys):
+    flags = ["--stage", "runs", "--runs", str(tmp_path), "--arms", "horizon-mix-16-poor", "--seeds", "4"]
+    assert main(["reproduce", "returns-snake", *flags]) == 2
+    assert "0, 1, 2 for horizon-mix-16-poor" in capsys.readouterr().err
 
 
 def test_only_finished_runs_of_this_configuration_count(tmp_path, capsys):
@@ -115,6 +139,54 @@ def test_a_run_that_another_process_has_is_skipped(tmp_path, monkeypatch, capsys
     assert "mix-0: skipped: it is in use by process 12" in capsys.readouterr().err
 
 
+def starting(monkeypatch, errors):
+    """The names of the runs that `train` starts from now on, in order; those in `errors` end with theirs."""
+    started = []
+
+    def start(config):
+        started.append(Path(config.run.runs_dir).name)
+        if started[-1] in errors:
+            raise errors[started[-1]]
+
+    monkeypatch.setattr("gradweave.analysis.study.run_or_continue", start)
+    return started
+
+
+def test_runs_that_fail_do_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    errors = {"mix-0": NonFiniteError("the outer loss", 60), "plain-7": CheckpointError("it is damaged")}
+    started = starting(monkeypatch, errors)
+    with pytest.raises(SeedFailed, match=r"mix-0 \(4\), plain-7 \(3\)") as raised:
+        train(Flags(), planned(tmp_path))
+    assert started == ["plain-0", "mix-0", "plain-7", "mix-7"]
+    assert raised.value.exit_code == NonFiniteError.exit_code
+    assert "--stage tables" in str(raised.value)
+    shown = capsys.readouterr().err
+    assert "mix-0: failed: the outer loss is not finite at environment step 60" in shown
+    assert "plain-7: failed: it is damaged" in shown
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ConfigError("a", 1, "b", "c"), OutOfMemory("lower it"), HostLost("gone"), Stopped("SIGTERM"), KeyboardInterrupt()],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_would_meet_every_run_ends_the_study(tmp_path, monkeypatch, error):
+    started = starting(monkeypatch, {"mix-0": error})
+    with pytest.raises(type(error)):
+        train(Flags(), planned(tmp_path))
+    assert started == ["plain-0", "mix-0"]
+
+
+def test_a_sweep_that_fails_does_not_keep_the_other_arms(tmp_path, monkeypatch, capsys):
+    setting = "lr0.001-discount0.997-entropy0.01-100"
+    started = starting(monkeypatch, {setting: NonFiniteError("the loss", 8)})
+    flags = ["--size", "tiny", "--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert main(["reproduce", "returns-snake", *flags]) == NonFiniteError.exit_code
+    assert started == ["lr0.0003-discount0.997-entropy0.01-100", setting, "horizon-mix-poor-0"]
+    assert f"{setting} (4)" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize(
     ("arms", "trained"),
     [
@@ -165,7 +237,20 @@ def test_aggregates_by_hand():
     assert [(row["arm"], row["reference"], row["probability"]) for row in rows] == [("a", "b", 0.875)]
 
 
-def test_tables_say_their_size_and_where_runs_came_from(tmp_path, capsys):
+def test_comparisons_that_cannot_have_an_interval_have_none():
+    ends = ("probability", "low", "high")
+    scores = {"two": [5.0, 6.0], "above": [7.0, 8.0, 9.0], "mixed": [1.0, 8.0, 4.0], "low": [0.0, 2.0, 6.0]}
+    rows = {row["arm"]: tuple(row[name] for name in ends) for row in improvements(scores, ["low"])}
+    assert rows["two"] == (pytest.approx(4.5 / 6), None, None)  # of two seeds
+    assert rows["above"] == (1.0, None, None)  # however resampled
+    probability, low, high = rows["mixed"]
+    assert probability == pytest.approx(6 / 9)
+    assert low < probability < high
+
+
+def test_tables_say_their_size_and_where_runs_came_from(tmp_path, monkeypatch, capsys):
+    now = {"commit": "now", "modified": True}
+    monkeypatch.setattr("gradweave.analysis.study_tables.current_source", lambda: now)
     leave_run(planned(tmp_path / "runs")[0], END)
     found = collect(planned(tmp_path / "runs"))
     about = {"configurations": configurations(planned(tmp_path / "runs")), **provenance(found)}
@@ -179,6 +264,7 @@ def test_tables_say_their_size_and_where_runs_came_from(tmp_path, capsys):
     assert [path.name for path in results.glob("*.csv")] == ["table.csv"]
     written = json.loads((results / "provenance.json").read_text())
     assert written["mark"] == MARKS["quick"]
+    assert written["tables"] == {"commit": "now", "modified": True}
     assert written["missing"] == ["mix-0", "plain-7", "mix-7"]
     assert set(written["runs"]) == {"plain-0"}
     assert {"seed", "commit", "modified", "started", "environment"} == set(written["runs"]["plain-0"])
@@ -237,6 +323,14 @@ def test_figures_of_less_than_the_study_are_marked(tmp_path, size, marked):
     assert text.startswith("a title")
     assert (size in text) == marked
     assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_a_figure_of_nothing_is_removed(tmp_path):
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"of runs that are no longer there")
+    for _ in range(2):
+        save_figure(None, path, [{"size": "full"}])
+        assert not path.exists()
 
 
 def test_curves_are_interquartile_means_with_gaps():

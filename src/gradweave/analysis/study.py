@@ -15,7 +15,14 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from gradweave.training.config import Config
 from gradweave.training.config_file import read_config
-from gradweave.training.errors import ConfigError, RunInUse, nearest_name
+from gradweave.training.errors import (
+    CheckpointError,
+    ConfigError,
+    NonFiniteError,
+    RunInUse,
+    SeedFailed,
+    nearest_name,
+)
 from gradweave.training.launch import run_or_continue
 from gradweave.training.metrics import read_metrics
 from gradweave.training.run_folder import has_last_checkpoint
@@ -159,7 +166,7 @@ def chosen(flags: Flags, everything: Iterable[Job]) -> list[Job]:
     """The jobs that --arms and --seeds name.
 
     Raises:
-        ConfigError: there is no such arm or seed.
+        ConfigError: there is no such arm or seed, or none of these arms has any of these seeds.
     """
     all_jobs = list(everything)
     arms, seeds = ({getattr(job, field): None for job in all_jobs} for field in ("arm", "seed"))
@@ -175,21 +182,30 @@ def chosen(flags: Flags, everything: Iterable[Job]) -> list[Job]:
     if unknown:
         known = ", ".join(map(str, seeds))
         raise ConfigError("--seeds", unknown[0], known, "leave --seeds out for all of them")
-    return [job for job in kept if job.seed in flags.seeds]
+    found = [job for job in kept if job.seed in flags.seeds]
+    if not found:
+        known = ", ".join(str(seed) for seed in dict.fromkeys(job.seed for job in kept))
+        raise ConfigError(
+            "--seeds", flags.seeds, f"{known} for {', '.join(flags.arms)}", "leave --seeds out for all of them"
+        )
+    return found
 
 
 def train(flags: Flags, everything: Iterable[Job]) -> None:
     """Brings the chosen runs to their end, one after another.
 
-    Finished ones are left alone, and so are those that another process has, which it says on standard error.
+    Finished ones are left alone, and so are those that another process has, which it says on standard error, as it does
+    of those that fail.
 
     Raises:
         ConfigError: an arm or seed that does not exist, or a folder that holds the run of another configuration.
-        GradweaveError: as `gradweave.training.loop.train`.
+        SeedFailed: a run met a value that is not finite, or cannot be continued; all others have been tried.
+        GradweaveError: as `gradweave.training.loop.train`, for what any other run would meet as well.
     """
     if flags.stage == "tables":
         return
     todo = chosen(flags, everything)
+    failed: dict[str, int] = {}
     for index, job in enumerate(todo):
         if finished_run(job) is None:
             print(f"[{index + 1} of {len(todo)}] {job.name}", file=sys.stderr, flush=True)
@@ -197,6 +213,13 @@ def train(flags: Flags, everything: Iterable[Job]) -> None:
                 run_or_continue(job.config)
             except RunInUse as error:
                 print(f"{job.name}: skipped: {error}", file=sys.stderr, flush=True)
+            except (NonFiniteError, CheckpointError) as error:  # of this run alone, and again whenever it is continued
+                print(f"{job.name}: failed: {error}", file=sys.stderr, flush=True)
+                failed[job.name] = error.exit_code
+    if failed:
+        names = ", ".join(f"{name} ({code})" for name, code in failed.items())
+        message = f"failed, with exit code: {names}; `--stage tables` makes tables of what is finished"
+        raise SeedFailed(message, next(iter(failed.values())))
 
 
 def collect(everything: Iterable[Job]) -> Collected:

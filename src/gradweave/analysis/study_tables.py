@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from gradweave.analysis.partial import current_source
 from gradweave.analysis.seeds import interquartile_mean, probability_of_improvement, stratified_interval
 from gradweave.analysis.study import MARKS, Collected, Job
 from gradweave.analysis.tables import write_rows
@@ -23,6 +24,8 @@ from gradweave.training.provenance import collect_provenance, is_modified, proce
 
 __all__ = ["aggregate", "configurations", "improvements", "machine", "provenance", "save_figure", "write_study"]
 
+_MIN_SEEDS = 3
+"""Of either arm, for the interval of a comparison: with two, a nominal 95 % is one to two thirds."""
 _OWN = ("seed", "runs_dir", "total_steps")  # of RunConfig: what differs between the runs of one arm
 
 
@@ -39,6 +42,9 @@ def aggregate(scores: Sequence[float]) -> dict[str, float | int | None]:
 def improvements(scores: Mapping[str, Sequence[float]], references: Sequence[str]) -> list[dict[str, Any]]:
     """Probability that a run of each arm beats one of each reference, with its 95 % bootstrap interval.
 
+    There is no interval where either arm has fewer than three seeds, nor where it would have no width, as when all runs
+    of one arm beat all of the other: resampling knows no other seeds, and that is not certainty.
+
     Args:
         scores: final scores by arm, one for each seed; arms with fewer than two are left out.
         references: arms to compare with.
@@ -47,10 +53,16 @@ def improvements(scores: Mapping[str, Sequence[float]], references: Sequence[str
     for reference in references:
         for arm, own in scores.items():
             if arm != reference and min(len(own), len(scores.get(reference, ()))) > 1:
-                ends = stratified_interval(probability_of_improvement, own, scores[reference])
-                named = zip(("probability", "low", "high"), map(float, ends), strict=True)
-                rows.append({"arm": arm, "reference": reference, **dict(named)})
+                probability, low, high = _improvement(own, scores[reference])
+                rows.append({"arm": arm, "reference": reference, "probability": probability, "low": low, "high": high})
     return rows
+
+
+def _improvement(own: Sequence[float], others: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """(probability, low, high); the ends are None where they would say more than is known."""
+    probability, low, high = map(float, stratified_interval(probability_of_improvement, own, others))
+    known = min(len(own), len(others)) >= _MIN_SEEDS and low < high
+    return (probability, low, high) if known else (probability, None, None)
 
 
 def machine(argv: Sequence[str] = ()) -> dict[str, Any]:
@@ -97,6 +109,7 @@ def write_study(
     size: str,
     tables: Mapping[str, Sequence[Mapping[str, Any]]],
     about: Mapping[str, Any],
+    source: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes NAME.csv for each table that has rows, each row with its size, and provenance.json; removes the others.
 
@@ -107,6 +120,8 @@ def write_study(
         size: of the study.
         tables: rows by name.
         about: what was run and where; anything JSON can hold.
+        source: the code that made the tables, whose commit need not be that of any run; from `current_source` at the
+            start of the command, or as it is now.
 
     Raises:
         ConfigError: the first table is empty, because nothing has been finished yet.
@@ -121,19 +136,23 @@ def write_study(
         else:
             path.unlink(missing_ok=True)  # of runs that are no longer there
     described = {"size": size, **({"mark": MARKS[size]} if MARKS[size] else {}), **about}
+    described["tables"] = dict(current_source() if source is None else source)
     write_atomically(results / "provenance.json", json.dumps(described, indent=1, default=_listed) + "\n")
     print(f"tables: {results}")
 
 
-def save_figure(figure: Figure, path: Path, rows: Sequence[Mapping[str, str]], title: str = "") -> None:
+def save_figure(figure: Figure | None, path: Path, rows: Sequence[Mapping[str, str]], title: str = "") -> None:
     """Saves a figure; what is not the full study is marked as such in its title.
 
     Args:
-        figure: with a constrained layout.
+        figure: with a constrained layout; None: there is nothing to show, and an older figure is removed.
         path: of the PNG file.
         rows: of the CSV it was drawn from, for its size.
         title: above everything.
     """
+    if figure is None:
+        path.unlink(missing_ok=True)
+        return
     mark = MARKS.get(rows[0]["size"], rows[0]["size"])
     text = "\n".join(part for part in (title, f"[{mark}]" if mark else "") if part)
     if text:
