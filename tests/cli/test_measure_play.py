@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,13 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gradweave.analysis.measure import GradientSamples
 from gradweave.cli.main import main
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.config import Config, EnvironmentConfig, InnerConfig, MetaConfig, NetworkConfig, RunConfig
 from gradweave.training.errors import CheckpointError, ConfigError
+from gradweave.training.files import write_atomically
 from gradweave.training.loading import check_run, read_agent
 from gradweave.training.metrics import read_metrics
-from gradweave.training.run_folder import RunFolder
+from gradweave.training.run_folder import RunFolder, lock_folder
 
 PROBE = (
     "import sys\n"
@@ -61,6 +64,50 @@ def content_of(run):
     return {path.relative_to(run): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
 
 
+@pytest.fixture(name="own")
+def make_own_run(run, tmp_path):
+    """A copy of the run, for a test that changes it."""
+    return shutil.copytree(run, tmp_path / run.name)
+
+
+@pytest.fixture(name="measure")
+def make_measure(monkeypatch):
+    """Measures with samples and figures that cost nothing; is interrupted once so many samples of a size are drawn."""
+
+    def measure(run, *flags, interrupted=None):
+        def sample(agent, state, *, num_samples, known=None, keep, progress, **_):
+            num_envs = agent.environment.num_envs
+            table = np.random.default_rng(num_envs).standard_normal((64, 2, 2, 2))
+            count = 0 if known is None else min(len(known), num_samples)
+            np.testing.assert_array_equal(table[:count], table[:0] if known is None else known[:count])
+            while count < num_samples:
+                count = min(count + 4, num_samples)
+                keep(table[:count])
+                if (num_envs, count) == interrupted:
+                    raise KeyboardInterrupt
+                progress(count, num_samples)
+            return GradientSamples(("discount", "entropy_cost"), table[:num_samples])
+
+        monkeypatch.setattr("gradweave.analysis.measure.measure_agent", sample)
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.touch())
+        return main(["measure", str(run), "--estimators", "unrolled", *flags])
+
+    return measure
+
+
+def summary_in(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def kept_in(folder):
+    """How many samples are kept for each number of environments."""
+    found = {}
+    for path in folder.glob("unfinished-*"):
+        with np.load(path) as saved:
+            found[int(path.name.split("-")[1])] = len(saved["samples"])
+    return found
+
+
 def test_measure(run, tmp_path, capsys):
     before = content_of(run)
     arguments = ["measure", str(run), "--burn-in", "1", "--horizons", "3", "--output", str(tmp_path / "found")]
@@ -74,7 +121,7 @@ def test_measure(run, tmp_path, capsys):
     assert summary["meta_parameters"] == ["discount", "entropy_cost"]
     assert summary["eta"]["discount"] == pytest.approx(0.9)
     assert set(summary["estimators"]["window 3"]) == {"all", "discount", "entropy_cost"}
-    assert summary["run"] == run.name
+    assert (summary["run"], summary["batch_sizes"]) == (run.name, [])
     assert [set(source) for source in summary["sources"]] == [{"commit", "modified"}]
     with np.load(tmp_path / "found" / "samples.npz") as saved:
         assert saved["contributions"].shape == (4, 3, 3, 2)
@@ -102,7 +149,7 @@ def test_measure_asks_for_estimators_reference_and_batch_sizes(run, tmp_path, ca
     assert ratio == pytest.approx(1)
     with (output / "batch_sizes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["num_envs"] for row in rows} == {"1"}
+    assert {row["num_envs"] for row in rows} == {"1"} and summary["batch_sizes"] == [1]
     assert {row["estimator"] for row in rows} == set(names)
     assert (output / "batch_sizes.png").read_bytes().startswith(b"\x89PNG")
     assert not list(output.glob("unfinished*"))
@@ -146,6 +193,97 @@ def test_an_interrupted_measurement_is_gone_on_with(run, tmp_path, capsys, monke
     assert not list(output.glob("unfinished*"))
 
 
+def test_an_unfinished_measurement_stays_at_its_checkpoint(own, measure, capsys):
+    output, flags = own / "measure", ("--samples", "8")
+    assert measure(own, *flags, interrupted=(2, 4)) == 130
+    with RunFolder.open(own) as folder:
+        folder.save_checkpoint(first_state(folder.config, 2), 20)
+    capsys.readouterr()
+    assert measure(own, *flags) == 0
+    shown = capsys.readouterr().err
+    for text in ("at step 12", "not step 20", "unfinished-2-environments.npz", "going on with 4 samples"):
+        assert text in shown
+    assert (summary_in(output)["step"], kept_in(output)) == (12, {})
+    assert measure(own, *flags, interrupted=(2, 4)) == 130
+    shutil.copytree(own, own.with_name("other"))
+    assert measure(own.with_name("other"), *flags, "--output", str(output)) == 2
+    assert "run = other" in capsys.readouterr().err
+    (own / "checkpoints" / f"{20:012d}.safetensors").unlink()
+    assert measure(own, *flags) == 3
+    shown = capsys.readouterr().err
+    assert "no checkpoint of step 20" in shown and f"delete {output / 'unfinished-2-environments.npz'}" in shown
+
+
+def test_samples_that_were_not_asked_for_are_kept(own, measure, capsys):
+    output, sizes = own / "measure", ("--batch-sizes", "3")
+    assert measure(own, "--step", "4", "--samples", "16", *sizes, interrupted=(3, 12)) == 130
+    assert kept_in(output) == {2: 16, 3: 12}
+    (output / ".1.unfinished-2-environments.npz.tmp").touch()  # as a process that was killed left it
+    assert measure(own, "--samples", "16") == 0
+    assert (summary_in(output)["step"], kept_in(output)) == (4, {3: 12})
+    assert not list(output.glob(".*.tmp"))
+    assert measure(own, "--samples", "8", "--step", "4", *sizes) == 0
+    assert "12 samples are kept in" in capsys.readouterr().err
+    assert (summary_in(output)["num_samples"], kept_in(output)) == (8, {3: 12})
+    assert measure(own, "--samples", "8") == 0, "nothing of this size is unfinished"
+    assert summary_in(output)["step"] == 12
+    assert measure(own, "--samples", "16", *sizes) == 0
+    assert "going on with 12 samples" in capsys.readouterr().err
+    assert (summary_in(output)["step"], kept_in(output)) == (4, {})
+
+
+def test_a_checkpoint_that_is_pruned_while_it_is_read(own, measure, capsys, monkeypatch):
+    def read_and_lose(*arguments):
+        loaded = read_agent(*arguments)
+        (own / "checkpoints" / f"{12:012d}.safetensors").unlink()
+        return loaded
+
+    monkeypatch.setattr("gradweave.training.loading.read_agent", read_and_lose)
+    assert measure(own) == 3
+    shown = capsys.readouterr().err
+    assert f"{12:012d}.safetensors" in shown and "repeat the command" in shown
+
+
+def test_batch_sizes_of_an_earlier_measurement_do_not_lie_beside_another(own, measure):
+    output, files = own / "measure", {"batch_sizes.csv", "batch_sizes.png"}
+    calls = [("4", (1, 3), None, (1, 3)), ("12", (3,), (3, 4), ()), ("12", (3,), None, (3,)), ("12", (), None, ())]
+    for step, sizes, interrupted, written in calls:
+        flags = ("--step", step, *(("--batch-sizes", *map(str, sizes)) if sizes else ()))
+        assert measure(own, *flags, interrupted=interrupted) == (130 if interrupted else 0)
+        assert (summary_in(output)["step"], summary_in(output)["batch_sizes"]) == (int(step), list(written))
+        assert {path.name for path in output.glob("batch_sizes.*")} == (files if written else set())
+
+
+def test_one_process_at_a_time_measures_into_a_folder(own, measure, capsys):
+    (own / "measure").mkdir()
+    with lock_folder(own / "measure"):
+        assert measure(own) == 6
+    assert f"{own / 'measure'} is in use" in capsys.readouterr().err
+    with RunFolder.open(own):  # as a process that trains has it
+        assert measure(own) == 0
+    (own / "figures" / "lock").mkdir()
+    assert measure(own, "--output", str(own / "figures")) == 2
+    assert f"--output = '{own / 'figures'}'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_a_bad_output(own, capsys):
+    (own / "figures").chmod(0o500)
+    for output in (own / "figures", own / "figures" / "new"):
+        assert main(["measure", str(own), "--output", str(output)]) == 2
+        assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_file_in_the_making_is_named_after_its_process(tmp_path, monkeypatch):
+    sources = []
+    monkeypatch.setattr("gradweave.training.files.os.replace", lambda source, target: sources.append(source))
+    for process in (11, 12):
+        monkeypatch.setattr("gradweave.training.files.os.getpid", lambda process=process: process)
+        write_atomically(tmp_path / "1.safetensors", "text")
+    assert len(set(sources)) == 2
+    assert set(tmp_path.glob(".*.safetensors.tmp")) == set(sources), "what pruning checkpoints removes"
+
+
 def test_play(run, tmp_path, capsys):
     before = content_of(run)
     output = tmp_path / "agent.gif"
@@ -170,18 +308,14 @@ def test_reading_needs_no_lock_and_takes_the_wanted_step(run):
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run, tmp_path):
-    copy = tmp_path / "copy"
-    for name, content in content_of(run).items():
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        (copy / name).write_bytes(content)
-    path = copy / "checkpoints" / f"{12:012d}.safetensors"
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(own):
+    path = own / "checkpoints" / f"{12:012d}.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     warnings = []
-    assert read_agent(copy, warn=warnings.append).step == 4
+    assert read_agent(own, warn=warnings.append).step == 4
     assert "falling back" in warnings[0]
     with pytest.raises(CheckpointError, match="damaged"):
-        read_agent(copy, 12)
+        read_agent(own, 12)
 
 
 def test_what_check_run_refuses(run, tmp_path):
@@ -205,6 +339,8 @@ def test_what_check_run_refuses(run, tmp_path):
         (("measure", "RUN", "--reference", "unroll:1"), 2, "at least 2"),
         (("measure", "RUN", "--reference", "pes"), 2, "MetaProblem"),
         (("measure", "RUN", "--batch-sizes", "0"), 2, "--batch-sizes = 0"),
+        (("measure", "RUN", "--output", "RUN/config.toml"), 2, "choose another --output"),
+        (("measure", "RUN", "--output", "RUN/config.toml/x"), 2, "a folder to write in"),
         (("measure", "RUNx"), 2, "did you mean"),
         (("measure", "RUN", "--step", "5"), 3, "there are 4, 12"),
         (("play", "RUN", "--max-steps", "0"), 2, "--max-steps = 0"),
@@ -226,10 +362,16 @@ def test_nothing_to_measure_without_meta_parameters(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("measure", "--samples", "1"), ("measure", "--estimators", "x"), ("play", "--step", "5")]
+    "arguments",
+    [
+        ("measure", "--samples", "1"),
+        ("measure", "--estimators", "x"),
+        ("measure", "--output", "RUN/config.toml"),
+        ("play", "--step", "5"),
+    ],
 )
 def test_jax_waits_until_the_arguments_are_good(run, arguments):
-    command, *flags = arguments
+    command, *flags = (argument.replace("RUN", str(run)) for argument in arguments)
     done = subprocess.run(
         [sys.executable, "-c", PROBE, command, str(run), *flags], capture_output=True, text=True, timeout=60, check=True
     )

@@ -19,9 +19,10 @@ from gradweave.analysis.measurement import measurement_rows
 from gradweave.analysis.summary import EstimatorSummary
 from gradweave.training.files import write_atomically
 
-__all__ = ["BatchSizeRow", "batch_size_rows", "write_batch_sizes"]
+__all__ = ["BatchSizeRow", "batch_size_rows", "remove_batch_sizes", "write_batch_sizes"]
 
 _PANELS = ("variance", "snr")
+_FILES = ("batch_sizes.csv", "batch_sizes.png")
 
 
 class BatchSizeRow(NamedTuple):
@@ -52,15 +53,28 @@ def write_batch_sizes(folder: Path, rows: Sequence[BatchSizeRow]) -> list[Path]:
 
     Returns:
         the files.
+
+    Raises:
+        OSError: they cannot be written.
     """
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(BatchSizeRow._fields)
     writer.writerows(rows)
-    files = [folder / "batch_sizes.csv", folder / "batch_sizes.png"]
+    files = [folder / name for name in _FILES]
     write_atomically(files[0], table.getvalue())
     draw_batch_sizes(rows).savefig(files[1], dpi=120)
     return files
+
+
+def remove_batch_sizes(folder: Path) -> None:
+    """Deletes what `write_batch_sizes` wrote, for a measurement that has none of these sizes.
+
+    Raises:
+        OSError: a file cannot be deleted.
+    """
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def draw_batch_sizes(rows: Sequence[BatchSizeRow]) -> Figure:

@@ -52,12 +52,14 @@ class SampleStore:
             source: what draws the samples that are kept, as from `current_source`.
             seconds_between: how long to wait between two writings at least.
         """
-        self._path = path
         self._settings = json.loads(json.dumps(dict(settings)))
         self._source = dict(_UNKNOWN if source is None else source)
-        self._num_known = 0
         self._seconds_between = seconds_between
         self._kept_at = time.monotonic()
+        self.path = path
+        """Where the file is, or will be."""
+        self.num_kept = 0
+        """How many samples were last read or written."""
         self.sources: list[dict[str, Any]] = []
         """What drew the samples that were last read or written, in order."""
 
@@ -67,39 +69,62 @@ class SampleStore:
         Raises:
             ConfigError: they were drawn with other settings, or the file is none of this class.
         """
-        if not self._path.exists():
+        kept = self._read()
+        if kept is None:
+            self.num_kept = 0
+            return None
+        settings, samples, sources = kept
+        changed = [name for name in {**settings, **self._settings} if settings.get(name) != self._settings.get(name)]
+        if changed:
+            name = changed[0]
+            raise self._refusal(f"{name} = {self._settings.get(name)}", f"{name} = {settings.get(name)}")
+        self.sources, self.num_kept = sources, len(samples)
+        return samples
+
+    def kept_settings(self) -> dict[str, Any] | None:
+        """What the samples on the disk were drawn with, be it as this store's or otherwise; None when there are none.
+
+        Raises:
+            ConfigError: the file is none of this class.
+        """
+        kept = self._read()
+        return None if kept is None else kept[0]
+
+    def keep(self, samples: npt.NDArray[np.float64], *, now: bool = False) -> None:
+        """Write all samples so far, unless the last writing was a moment ago and `now` is false.
+
+        Fewer than this store has read or written are not written: the file begins with them.
+        """
+        if len(samples) < self.num_kept or (not now and time.monotonic() - self._kept_at < self._seconds_between):
+            return
+        if len(samples) > self.num_kept and self._source not in self.sources:
+            self.sources = [*self.sources, self._source]
+        content = io.BytesIO()
+        settings, sources = (np.array(json.dumps(text)) for text in (self._settings, self.sources))
+        np.savez(content, samples=samples, settings=settings, sources=sources)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path, content.getvalue())
+        self._kept_at, self.num_kept = time.monotonic(), len(samples)
+
+    def remove(self) -> None:
+        """Delete the file, and what killed processes left of it: the measurement is finished."""
+        for path in (self.path, *self.path.parent.glob(f".*.{self.path.name}.tmp")):
+            path.unlink(missing_ok=True)
+        self.num_kept = 0
+
+    def _read(self) -> tuple[dict[str, Any], npt.NDArray[np.float64], list[dict[str, Any]]] | None:
+        """(settings, samples, sources) on the disk."""
+        if not self.path.exists():
             return None
         try:
-            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 settings = json.loads(str(saved["settings"]))
                 samples = np.asarray(saved["samples"], np.float64)
                 sources = json.loads(str(saved["sources"])) if "sources" in saved else [dict(_UNKNOWN)]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             raise self._refusal("unreadable", "a file of samples") from None
-        changed = [name for name in {**settings, **self._settings} if settings.get(name) != self._settings.get(name)]
-        if changed:
-            name = changed[0]
-            raise self._refusal(f"{name} = {self._settings.get(name)}", f"{name} = {settings.get(name)}")
-        self.sources, self._num_known = sources, len(samples)
-        return samples
-
-    def keep(self, samples: npt.NDArray[np.float64], *, now: bool = False) -> None:
-        """Write all samples so far, unless the last writing was a moment ago and `now` is false."""
-        if not now and time.monotonic() - self._kept_at < self._seconds_between:
-            return
-        if len(samples) > self._num_known and self._source not in self.sources:
-            self.sources = [*self.sources, self._source]
-        content = io.BytesIO()
-        settings, sources = (np.array(json.dumps(text)) for text in (self._settings, self.sources))
-        np.savez(content, samples=samples, settings=settings, sources=sources)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path, content.getvalue())
-        self._kept_at = time.monotonic()
-
-    def remove(self) -> None:
-        """Delete the file: the measurement is finished."""
-        self._path.unlink(missing_ok=True)
+        return settings, samples, sources
 
     def _refusal(self, given: str, accepted: str) -> ConfigError:
-        remedy = f"repeat the command it was begun with, choose another folder, or delete {self._path} to begin again"
+        remedy = f"repeat the command it was begun with, choose another folder, or delete {self.path} to begin again"
         return ConfigError("an unfinished measurement", given, accepted, remedy)

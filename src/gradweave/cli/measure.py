@@ -3,19 +3,21 @@
 import dataclasses
 import hashlib
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 
 import tyro
 
 from gradweave.analysis.estimator_names import parse_estimator, parse_reference
 from gradweave.training.config import Config
-from gradweave.training.errors import ConfigError
+from gradweave.training.errors import CheckpointError, ConfigError
 from gradweave.training.loading import check_run
-from gradweave.training.run_folder import run_name
+from gradweave.training.metrics import read_metrics
+from gradweave.training.run_folder import checkpoint_steps, lock_folder, run_name
 
 if TYPE_CHECKING:  # imports JAX, which bad flags must not wait for
     from gradweave.agents import SelfTuning, SelfTuningState
@@ -35,8 +37,9 @@ class _Flags:
     """The run's folder."""
     samples: int | None = None
     """Independent windows; by default the run's `measure_samples`."""
-    burn_in: int = 20
-    """Rollouts between the checkpoint and each window, so that the windows' environments do not resemble each other."""
+    burn_in: int | None = None
+    """Rollouts between the checkpoint and each window, up to twice as many, so that the windows' environments do not
+    resemble each other; by default what an episode took lately, from 20 to 100."""
     horizons: int | None = None
     """Inner updates in one window (L), which may be more than in training; by default as in training."""
     output: Path | None = None
@@ -51,7 +54,7 @@ class _Flags:
     seed: int = 0
     """Seed of the measurement."""
     step: int | None = None
-    """Environment steps of the checkpoint to measure; by default the newest."""
+    """Environment steps of the checkpoint to measure; by default that of an unfinished measurement, or the newest."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -64,7 +67,7 @@ def run(argv: Sequence[str]) -> int:
     )
     _check_numbers(flags)
     config = check_run(flags.run, flags.step)
-    _check_learned(config)
+    _check_measurable(config)
     length = config.meta.num_inner_steps if flags.horizons is None else flags.horizons
     num_samples = config.run.measure_samples if flags.samples is None else flags.samples
     _check_estimators(flags.estimators, length, num_samples)
@@ -73,8 +76,10 @@ def run(argv: Sequence[str]) -> int:
         length=length,
         reference=parse_reference(flags.reference, length),
         output=flags.run / "measure" if flags.output is None else flags.output,
+        num_envs=(config.inner.num_envs, *flags.batch_sizes),
     )
-    _measure(flags, asked)
+    with _claimed(asked.output):
+        _measure(flags, asked)
     return 0
 
 
@@ -87,26 +92,33 @@ class _Asked(NamedTuple):
     reference: int
     """Updates in the windows that are sampled, after which the reference is judged."""
     output: Path
+    num_envs: tuple[int, ...]
+    """Environments in a batch: as in training, then the other sizes."""
+    burn_in: int = 0
+    """Rollouts before each window at least, once the checkpoint is known."""
 
 
 def _measure(flags: _Flags, asked: _Asked) -> None:
+    """Everything that needs JAX.
 
+    The measurement with batches as in training is written as soon as it is there, and once more with the other sizes,
+    so that the files in the folder belong together when the command is stopped in between.
+    """
     from gradweave.agents import named_leaves
-    from gradweave.analysis.batch_sizes import batch_size_rows, write_batch_sizes
+    from gradweave.analysis.batch_sizes import batch_size_rows, remove_batch_sizes, write_batch_sizes
     from gradweave.analysis.estimates import compare
     from gradweave.analysis.measurement import format_table, write_measurement
     from gradweave.analysis.partial import current_source
-    from gradweave.training.loading import read_agent
     from gradweave.training.runtime import describe_devices, enable_compilation_cache
 
     enable_compilation_cache()
     source = current_source()
-    loaded = read_agent(flags.run, flags.step, _say)
-    trained_with = loaded.agent.environment.num_envs
+    loaded = _loaded(flags, asked)
+    asked = asked._replace(burn_in=_burn_in(flags, loaded))
     stores = _stores(flags, asked, loaded, source)
     sources = [*(earlier for store in stores.values() for earlier in store.sources), source]
     start = time.monotonic()
-    samples = _sampled(flags, asked, loaded.agent, loaded.state, stores[trained_with])
+    samples = _sampled(flags, asked, loaded.agent, loaded.state, stores[asked.num_envs[0]])
     summaries, single = compare(samples, asked.length, flags.estimators, seed=flags.seed)
     details = {
         "run": run_name(flags.run),
@@ -114,15 +126,20 @@ def _measure(flags: _Flags, asked: _Asked) -> None:
         "eta": {name: float(value) for name, value in named_leaves(loaded.agent.eta(loaded.state.raw)).items()},
         "meta_parameters": list(samples.names),
         "reference": f"horizon {asked.reference}",
-        "num_envs": trained_with,
-        "burn_in_rollouts": flags.burn_in,
+        "num_envs": asked.num_envs[0],
+        "burn_in_rollouts": asked.burn_in,
         "seed": flags.seed,
         "confidence": 0.95,
-        "seconds": round(time.monotonic() - start, 1),
         "sources": [one for index, one in enumerate(sources) if one not in sources[:index]],
         **describe_devices(),
     }
-    files = write_measurement(asked.output, samples, summaries, single, details, length=asked.length)
+
+    def write(batch_sizes: Sequence[int]) -> list[Path]:
+        now = {**details, "batch_sizes": list(batch_sizes), "seconds": round(time.monotonic() - start, 1)}
+        remove_batch_sizes(asked.output)
+        return write_measurement(asked.output, samples, summaries, single, now, length=asked.length)
+
+    files = write(())
     print(
         f"{asked.num_samples} samples of windows of {asked.length} updates at step {loaded.step:,}; 95 % intervals; "
         f"reference: horizon {asked.reference}\n"
@@ -135,13 +152,80 @@ def _measure(flags: _Flags, asked: _Asked) -> None:
         found, _ = compare(sized, asked.length, flags.estimators, seed=flags.seed)
         rows += batch_size_rows(num_envs, sized.names, found)
     if rows:
-        files += write_batch_sizes(asked.output, rows)
+        files = [*write(flags.batch_sizes), *write_batch_sizes(asked.output, rows)]
     print("\n" + "\n".join(str(file) for file in files))
-    for path in asked.output.glob(_UNFINISHED.format("*")):
-        path.unlink()
+    for store in stores.values():
+        if store.num_kept > asked.num_samples:
+            _say(
+                f"{store.num_kept} samples are kept in {store.path}: --samples {store.num_kept} measures with all of "
+                "them; delete it if they are not wanted"
+            )
+        else:
+            store.remove()
+
+
+def _claimed(output: Path) -> TextIO:
+    """An open file that keeps other measurements out of the folder, which is there and can be written in.
+
+    It is not the lock of the run, which a process that trains may hold.
+
+    Raises:
+        ConfigError: the folder cannot be made, written in, or locked.
+        RunInUse: another process measures into it.
+    """
+    remedy = "choose another --output"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        accepted = f"a folder to write in ({error.strerror})"
+        raise ConfigError("--output", str(output), accepted, remedy) from None
+    try:
+        return lock_folder(output)
+    except ConfigError as error:
+        raise ConfigError("--output", str(output), error.accepted, remedy) from None
 
 
 _UNFINISHED = "unfinished-{}-environments.npz"
+
+
+def _loaded(flags: _Flags, asked: _Asked) -> "LoadedAgent":
+    """The agent at the checkpoint that is asked for: without --step that of an unfinished measurement, if there is one.
+
+    Raises:
+        ConfigError: what an interrupted call left there are no samples.
+        CheckpointError: there is no such checkpoint any more, or it is damaged.
+    """
+    from gradweave.analysis.partial import SampleStore
+    from gradweave.training.loading import read_agent
+
+    if flags.step is not None:
+        return read_agent(flags.run, flags.step, _say)
+    for num_envs in asked.num_envs:
+        path = asked.output / _UNFINISHED.format(num_envs)
+        settings = SampleStore(path, {}).kept_settings()
+        if settings is None or settings.get("run") != run_name(flags.run):  # which `_stores` refuses
+            continue
+        step, newest = settings["step"], max(checkpoint_steps(flags.run), default=None)
+        if step != newest:
+            _say(f"{path} was begun at step {step}: measuring that, not step {newest}; delete it to begin again")
+        try:
+            return read_agent(flags.run, step, _say)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {path} was begun at that step: delete {path} to begin again") from None
+    return read_agent(flags.run, None, _say)
+
+
+def _burn_in(flags: _Flags, loaded: "LoadedAgent") -> int:
+    """What was asked for, or an episode."""
+    from gradweave.analysis.measure import episode_rollouts
+
+    if flags.burn_in is not None:
+        return flags.burn_in
+    rows = read_metrics(flags.run / "metrics.jsonl")
+    found = episode_rollouts(rows, loaded.config.inner.num_steps, loaded.step)
+    _say(f"{found} to {2 * found} rollouts before each window (--burn-in {found})")
+    return found
 
 
 def _stores(flags: _Flags, asked: _Asked, loaded: "LoadedAgent", source: Mapping[str, Any]) -> dict[int, "SampleStore"]:
@@ -149,21 +233,29 @@ def _stores(flags: _Flags, asked: _Asked, loaded: "LoadedAgent", source: Mapping
 
     Raises:
         ConfigError: what an interrupted call left there are not samples of this checkpoint, drawn in this way.
+        CheckpointError: the checkpoint is no longer there.
     """
     from gradweave.analysis.partial import SampleStore
     from gradweave.training.checkpoints import checkpoint_path
 
-    content = checkpoint_path(flags.run / "checkpoints", loaded.step).read_bytes()
+    checkpoint = checkpoint_path(flags.run / "checkpoints", loaded.step)
+    try:
+        content = checkpoint.read_bytes()
+    except OSError as error:  # a run in training deletes its older ones
+        raise CheckpointError(
+            f"{checkpoint} was there a moment ago and cannot be read now ({error.strerror}); repeat the command for a "
+            "newer one"
+        ) from None
     settings = {
         "run": run_name(flags.run),
         "step": loaded.step,
         "checkpoint": hashlib.sha256(content).hexdigest()[:16],
         "horizons": asked.reference,
-        "burn_in": flags.burn_in,
+        "burn_in_at_least": asked.burn_in,
         "seed": flags.seed,
     }
     found = {}
-    for num_envs in (loaded.agent.environment.num_envs, *flags.batch_sizes):
+    for num_envs in asked.num_envs:
         path = asked.output / _UNFINISHED.format(num_envs)
         found[num_envs] = SampleStore(path, {**settings, "num_envs": num_envs}, source=source)
         found[num_envs].known()
@@ -204,7 +296,7 @@ def _sampled(
             state,
             key=jax.random.key(flags.seed),
             num_samples=asked.num_samples,
-            burn_in_rollouts=flags.burn_in,
+            burn_in_rollouts=asked.burn_in,
             horizons=asked.reference,
             progress=_Progress(),
             known=known,
@@ -265,8 +357,11 @@ def _check_estimators(names: Sequence[str], length: int, num_samples: int) -> No
             raise ConfigError("--samples", num_samples, f"at least 4 with {name}", "--samples 128, say")
 
 
-def _check_learned(config: Config) -> None:
+def _check_measurable(config: Config) -> None:
     if not config.meta.learned:
         raise ConfigError(
             "RUN", "a run that learned no meta-parameter", "a run with --meta.learned", "train one, and measure that"
         )
+    if config.meta.sampling_correction:
+        accepted = "a run without one: samples would leave its share of the meta-gradient out"
+        raise ConfigError("RUN", "a run with a sampling correction", accepted, "train one without it, and measure that")

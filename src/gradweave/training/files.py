@@ -8,8 +8,15 @@ __all__ = ["write_atomically"]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file: readers see the old or the new content, also after a crash. Text is written as UTF-8."""
-    temporary = path.with_name(f".{path.name}.tmp")  # begins with a dot: nobody lists it
+    """Replace a file: readers see the old or the new content, also after a crash. Text is written as UTF-8.
+
+    Of several processes that write the same file at once, the last one's content stays.
+
+    Raises:
+        OSError: it cannot be written; what was there before is intact.
+    """
+    # Begins with a dot: nobody lists it. Of one process alone: no other writes into it, or renames it too early.
+    temporary = path.with_name(f".{os.getpid()}.{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
