@@ -18,7 +18,7 @@ from sweep import SEEDS, TOTAL_STEPS, configuration
 from gradweave.analysis.bootstrap import Estimate
 from gradweave.analysis.episode import save_episode
 from gradweave.analysis.measure import default_estimators, estimator_samples, measure_agent
-from gradweave.analysis.seeds import variance_ratio
+from gradweave.analysis.pairs import variance_ratio
 from gradweave.analysis.tables import learning_curve, write_rows
 from gradweave.training.config_file import write_config
 from gradweave.training.launch import run_or_continue

@@ -19,7 +19,6 @@ import numpy as np
 import tyro
 from sweep import ESTIMATORS, SIZES, Size, base
 
-from gradweave.analysis.bootstrap import bootstrap_interval
 from gradweave.analysis.partial import SampleStore, current_source
 from gradweave.analysis.study import Flags, Job, chosen, collect, folders, jobs, train
 from gradweave.analysis.study_tables import configurations, provenance, write_study
@@ -110,50 +109,53 @@ def horizon_rows(place: Mapping[str, Any], samples: Any) -> list[dict[str, Any]]
 
 
 def direction_rows(place: Mapping[str, Any], samples: Any) -> list[dict[str, Any]]:
-    """Cosines, raw and with each meta-parameter in units of the longest horizon's standard deviation."""
-    horizons = samples.horizons
-    spread = horizons[:, -1].std(0, ddof=1)
+    """Cosines with the mean of the longest horizon, raw and with each meta-parameter in units of the longest horizon's
+    standard deviation: of the mean of every horizon, and of one sample of it.
+    """
+    from gradweave.analysis.measure import single_estimates
+    from gradweave.analysis.pairs import cosine_of_means
+    from gradweave.analysis.summary import summarize
+
+    length = samples.num_inner_steps
+    spread = samples.horizons[:, -1].std(0, ddof=1)
     rows = []
-    for scale, scaled in (("raw", horizons), ("standardised", horizons / np.where(spread > 0, spread, 1.0))):
-        # Two halves: the mean that directions are compared with is not that of the same samples.
-        halves = scaled[: len(scaled) // 2 * 2].reshape(-1, 2, *scaled.shape[1:])
-        for index in range(samples.num_inner_steps):
-            for what, statistic in (("mean", _cosine_of_means), ("one sample", _cosine_of_samples)):
-                ends = bootstrap_interval(statistic, halves[:, 0, index], halves[:, 1, -1], num_resamples=500)
+    for scale, units in (("raw", 1.0), ("standardised", np.where(spread > 0, spread, 1.0))):
+        horizons = {name: own / units for name, own in single_estimates(samples).items() if name.startswith("horizon")}
+        longest = horizons[f"horizon {length}"]
+        of_samples = summarize(horizons, reference=f"horizon {length}", num_resamples=500)
+        for steps, (name, own) in enumerate(horizons.items(), start=1):
+            found = {"mean": cosine_of_means(own, longest, num_resamples=500), "one sample": of_samples[name].cosine}
+            for what, ends in found.items():
                 value, low, high = (float(end) for end in ends)
-                known = {**place, "steps": index + 1, "scale": scale, "of": what}
+                known = {**place, "steps": steps, "scale": scale, "of": what}
                 rows.append({**known, "value": value, "low": low, "high": high})
     return rows
 
 
-def _cosine_of_means(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-    return _cosine(a.mean(axis), b.mean(axis))
-
-
-def _cosine_of_samples(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-    return _cosine(a, np.expand_dims(b.mean(axis), axis)).mean(axis)
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return np.where(norms > 0, (a * b).sum(-1) / np.where(norms > 0, norms, 1.0), 0.0)
-
-
 def mix_rows(place: Mapping[str, Any], samples: Any, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """Variance ratios to the unmixed gradient of the same window; below 1 the mix is the less noisy."""
+    """Variance ratios to the unmixed gradient of the same window; below 1 the mix is the less noisy.
+
+    "all" sums variances as they are, so that meta-parameters with large gradients weigh most; "all, standardised" takes
+    each in units of the unmixed gradient's standard deviation.
+    """
     from gradweave.analysis.estimates import first_steps, named_estimates
-    from gradweave.analysis.seeds import variance_ratio
+    from gradweave.analysis.pairs import variance_ratio
 
     rows = []
     for length in lengths:
         estimates = named_estimates(first_steps(samples, length), ESTIMATORS)
+        unmixed = estimates["unrolled"]
+        spread = unmixed.std(0, ddof=1)
+        units = np.where(spread > 0, spread, 1.0)
         for name in ESTIMATORS[1:]:
-            ratio = variance_ratio(estimates[name], estimates["unrolled"], num_resamples=1000)
-            for scale, total, leaves in (
-                ("raw", ratio.total, ratio.leaves),
-                ("free of scale", ratio.total_scale_free, ratio.leaves_scale_free),
+            ratio = variance_ratio(estimates[name], unmixed, num_resamples=1000)
+            scaled = variance_ratio(estimates[name] / units, unmixed / units, num_resamples=1000)
+            for scale, totals, leaves in (
+                ("raw", (ratio.total, scaled.total), ratio.leaves),
+                ("free of scale", (ratio.total_scale_free, scaled.total_scale_free), ratio.leaves_scale_free),
             ):
-                columns = [("all", total), *zip(samples.names, zip(*leaves, strict=True), strict=True)]
+                columns = [*zip(("all", "all, standardised"), totals, strict=True)]
+                columns += zip(samples.names, zip(*leaves, strict=True), strict=True)
                 for parameter, ends in columns:
                     value, low, high = (float(end) for end in ends)
                     known = {**place, "length": length, "estimator": name, "meta_parameter": parameter, "scale": scale}
@@ -196,7 +198,7 @@ def main(flags: Flags) -> None:
         "configurations": configurations(planned),
         **provenance(found),
     }
-    write_study(results, flags.size, tables, about)
+    write_study(results, flags.size, tables, about, source=source)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Measurements of a tiny agent against meta-gradients of the very windows they were taken from."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +10,21 @@ import pytest
 from gradweave.analysis.measure import (
     GradientSamples,
     default_estimators,
+    episode_rollouts,
     estimator_samples,
     measure_agent,
     with_num_envs,
 )
-from gradweave.core import HorizonMix, ReverseMode, Truncated, Unrolled, WindowMix, meta_gradient, uniform_weights
+from gradweave.core import (
+    HorizonMix,
+    ReverseMode,
+    SamplingCorrection,
+    Truncated,
+    Unrolled,
+    WindowMix,
+    meta_gradient,
+    uniform_weights,
+)
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.config import Config, EnvironmentConfig, InnerConfig, MetaConfig, NetworkConfig
 from gradweave.training.errors import NonFiniteError
@@ -62,9 +74,11 @@ def test_rates_by_part_are_measured_apart():
 
 def window_of(agent, state, key, burn_in_rollouts):
     """The window that a sample is taken from, collected step by step."""
-    burn_key, batch_key, window_key = jax.random.split(key, 3)
+    count_key, burn_key, batch_key, window_key = jax.random.split(key, 4)
     running = state.rollout
-    for one in jax.random.split(burn_key, burn_in_rollouts):
+    count = int(jax.random.randint(count_key, (), burn_in_rollouts, 2 * burn_in_rollouts + 1))
+    for index in range(count):
+        one = jax.random.fold_in(burn_key, index)
         running, _, _ = agent.collect(state.learner.params, state.raw, running, key=one)
     running, batch, _ = agent.collect(state.learner.params, state.raw, running, key=batch_key)
     return agent.collect_window(state._replace(rollout=running, batch=batch), key=window_key).batches
@@ -79,8 +93,7 @@ def test_samples_are_meta_gradients_of_their_windows(subject, samples):
     found = estimator_samples(samples, estimators)
 
     @jax.jit
-    def gradients(key):
-        batches = window_of(agent, state, key, 2)
+    def gradients(batches):
         return {
             name: meta_gradient(
                 agent.problem,
@@ -96,7 +109,7 @@ def test_samples_are_meta_gradients_of_their_windows(subject, samples):
         }
 
     key = jax.random.split(jax.random.key(7), 5)[3]
-    for name, expected in gradients(key).items():
+    for name, expected in gradients(window_of(agent, state, key, 2)).items():
         row = [getattr(expected, parameter) for parameter in LEARNED]
         np.testing.assert_allclose(found[name][3], row, rtol=1e-8, atol=1e-14)
         assert np.abs(found[name]).max() > 0
@@ -184,6 +197,22 @@ def test_plain_actor_critic_has_nothing_to_measure():
     agent, state = tiny(learned=())
     with pytest.raises(ValueError, match="learns no meta-parameter"):
         measure_agent(agent, state, key=jax.random.key(0), num_samples=2, burn_in_rollouts=0)
+
+
+def test_a_sampling_correction_is_not_left_out_silently(subject):
+    agent, state = subject
+    corrected = dataclasses.replace(agent, sampling_correction=SamplingCorrection(1.0))
+    with pytest.raises(ValueError, match="would not be measured"):
+        measure_agent(corrected, state, key=jax.random.key(0), num_samples=2, burn_in_rollouts=0)
+
+
+def test_the_burn_in_is_an_episode():
+    rows = [{"step": step, "num_episodes": 2, "episode_length": 10.0 * step} for step in range(1, 201)]
+    assert episode_rollouts(rows, 20, 200) == 76  # 1505, the mean of 1010 to 2000, by rollouts of 20
+    assert episode_rollouts(rows, 20, 100) == 26
+    assert episode_rollouts(rows, 5, 200) == 100
+    assert episode_rollouts([*rows[:2], {"step": 3, "num_episodes": 0, "episode_length": None}], 5, 3) == 20
+    assert episode_rollouts([], 5, 3) == 20
 
 
 @pytest.mark.parametrize(

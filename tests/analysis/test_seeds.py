@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from gradweave.analysis.bootstrap import bca_interval, bootstrap_interval, percentile_interval, resampled_counts
-from gradweave.analysis.seeds import interquartile_mean, probability_of_improvement, stratified_interval, variance_ratio
+from gradweave.analysis.seeds import interquartile_mean, probability_of_improvement, stratified_interval
 
 REPETITIONS = 600
 
@@ -24,17 +24,6 @@ def test_intervals_of_a_skewed_mean_cover_the_truth(method, confidence):
     # and is no wider than it has to be: twice the normal quantile times the standard error
     width = 2 * scipy.stats.norm.ppf((1 + confidence) / 2) / np.sqrt(60)
     assert (estimate.high - estimate.low).mean() == pytest.approx(width, rel=0.1)
-
-
-@pytest.mark.parametrize("confidence", [0.9, 0.95])
-def test_interval_of_a_paired_variance_ratio_covers_the_truth(confidence):
-    rng = np.random.default_rng(1)
-    a = rng.standard_normal((100, REPETITIONS))
-    b = 2 * (0.8 * a + 0.6 * rng.standard_normal((100, REPETITIONS)))
-    ratio = variance_ratio(a, b, confidence=confidence, num_resamples=500).leaves
-    assert abs(((ratio.low <= 0.25) & (ratio.high >= 0.25)).mean() - confidence) < 0.035
-    apart = variance_ratio(a, b, confidence=confidence, num_resamples=500, paired=False).leaves
-    assert (apart.high - apart.low).mean() > 1.3 * (ratio.high - ratio.low).mean()
 
 
 def test_stratified_interval_covers_the_truth():
@@ -146,31 +135,6 @@ def test_stratified_resampling_keeps_tasks_apart():
     assert stratified_interval(interquartile_mean, scores, num_resamples=50) == (50.0, 50.0, 50.0)
 
 
-def test_variance_ratio_by_hand():
-    a = np.array([[0.0, 1.0], [2.0, 5.0], [4.0, 3.0]])  # variances 4, 4; means 2, 3
-    b = np.array([[1.0, 0.0], [2.0, 1.0], [3.0, 5.0]])  # variances 1, 7; means 2, 2
-    ratio = variance_ratio(a, b, num_resamples=50)
-    assert ratio.total.value == pytest.approx(1)
-    assert ratio.total_scale_free.value == pytest.approx((8 / 13) / (8 / 8))
-    assert ratio.leaves.value == pytest.approx([4, 4 / 7])
-    assert ratio.leaves_scale_free.value == pytest.approx([4, (4 / 9) / (7 / 4)])
-
-
-def test_scale_free_ratio_does_not_see_the_scale():
-    rng = np.random.default_rng(7)
-    a = 1 + rng.standard_normal((200, 2))
-    ratio = variance_ratio(3 * a, a, num_resamples=200)
-    assert ratio.total.value == pytest.approx(9)
-    assert ratio.total.low == pytest.approx(9)  # pairs move together: nothing is left to chance
-    assert ratio.leaves_scale_free.high == pytest.approx([1, 1])
-
-
-def test_variance_ratio_of_a_silent_estimator_is_infinite():
-    silent, noisy = np.ones(9), np.arange(9.0)
-    assert variance_ratio(noisy, silent, num_resamples=9).total.value == np.inf
-    assert variance_ratio(silent, noisy, num_resamples=9).total.value == 0
-
-
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -183,8 +147,8 @@ def test_variance_ratio_of_a_silent_estimator_is_infinite():
         (lambda: stratified_interval(np.mean, [[1.0]]), "at least 2 runs"),
         (lambda: stratified_interval(np.mean, [1.0, 2.0], confidence=0.0), "strictly between"),
         (lambda: probability_of_improvement(np.ones((2, 2)), np.ones((2, 3))), "number of tasks"),
-        (lambda: variance_ratio(np.ones((4, 2)), np.ones((4, 3))), "all but the first axis"),
-        (lambda: variance_ratio(np.ones((4, 2, 2)), np.ones((4, 2, 2))), "flatten the leaves"),
+        (lambda: probability_of_improvement([1.0, np.nan], [1.0, 2.0]), "is NaN"),
+        (lambda: interquartile_mean([1.0, 2.0, 3.0, np.nan]), "is NaN"),
     ],
 )
 def test_bad_input_is_explained(call, match):

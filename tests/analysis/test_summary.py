@@ -11,10 +11,10 @@ from scipy.stats import norm
 from gradweave.analysis.bootstrap import Estimate
 from gradweave.analysis.measure import GradientSamples, single_estimates
 from gradweave.analysis.measurement import format_table, measurement_rows, write_measurement
-from gradweave.analysis.summary import EstimatorSummary, _folded, _statistics, summarize
+from gradweave.analysis.summary import EstimatorSummary, OverallSummary, _folded, _statistics, summarize
 from gradweave.core import estimator_statistics
 
-FIELDS = ("mean", "variance", "standard_error", "bias", "mse")
+FIELDS = ("mean", "variance", "standard_error", "bias")
 
 
 def draws(count=40, seed=0):
@@ -35,6 +35,9 @@ def test_values_are_the_cores(reference):
         for field in FIELDS:
             np.testing.assert_allclose(getattr(summary, field).value, getattr(expected, field), atol=1e-12)
         np.testing.assert_allclose(summary.snr.value, expected.snr)
+        away = estimates[name] - estimates[reference or "long"]
+        squared_bias = np.maximum(expected.bias**2 - away.var(0, ddof=1) / 40, 0)
+        np.testing.assert_allclose(summary.mse.value, expected.variance + squared_bias, atol=1e-12)
         cosine, signs = agreement(estimates[name], estimates[reference or "long"], np.arange(40))
         assert summary.cosine.value == pytest.approx(cosine)
         np.testing.assert_allclose(summary.sign_agreement.value, signs)
@@ -126,11 +129,60 @@ def test_intervals_against_the_reference_cover_the_truth():
     short = 0.5 * long + 0.1 * rng.standard_normal((100, 500))
     found = summarize({"long": long, "short": short}, confidence=0.9, num_resamples=400)["short"]
     ratio = 0.15 / 0.26**0.5
-    # the square of an estimated bias is biased up, hence a little less for the error
-    truth = {"snr": (ratio, 0.9), "mse": (0.26 + 0.15**2, 0.87), "sign_agreement": (norm.cdf(ratio), 0.89)}
+    truth = {"snr": (ratio, 0.9), "mse": (0.26 + 0.15**2, 0.9), "sign_agreement": (norm.cdf(ratio), 0.89)}
     for field, (value, expected) in truth.items():
         _, low, high = getattr(found, field)
         assert abs(((low <= value) & (value <= high)).mean() - expected) < 0.045, field
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.03, 0.3])
+def test_the_error_of_a_quiet_estimator_is_not_that_of_its_loud_reference(bias):
+    rng = np.random.default_rng(11)
+    long, short = rng.standard_normal((320, 300)), 0.02 * rng.standard_normal((320, 300)) + bias
+    found = summarize({"long": long, "short": short}, num_resamples=400)["short"]
+    truth = 0.02**2 + bias**2
+    assert ((found.mse.low <= truth) & (found.mse.high >= truth)).mean() > 0.92
+    assert (found.mse.value >= found.variance.value).all()
+    _, low, high = found.overall.mse
+    assert low <= 300 * truth <= high
+    assert found.overall.bias.low <= 300**0.5 * bias <= found.overall.bias.high
+
+
+def test_overall_statistics_by_hand():
+    estimates = draws()
+    for name, summary in summarize(estimates, num_resamples=20).items():
+        samples = estimates[name]
+        variance = samples.var(0, ddof=1).sum()
+        mean = np.sqrt((samples.mean(0) ** 2).sum() - variance / 40)
+        away = samples - estimates["long"]
+        squared_bias = (away.mean(0) ** 2).sum() - away.var(0, ddof=1).sum() / 40
+        expected = {"mean": mean, "variance": variance, "snr": mean / np.sqrt(variance)}
+        expected |= {"bias": np.sqrt(squared_bias), "mse": variance + squared_bias}
+        expected["sign_agreement"] = summary.sign_agreement.value.mean()
+        for field, value in expected.items():
+            estimate = getattr(summary.overall, field)
+            assert estimate.value == pytest.approx(value), field
+            assert estimate.low <= estimate.high, field
+
+
+def test_overall_statistics_cover_the_truth():
+    rng = np.random.default_rng(12)
+    hits = {"mean": [], "variance": [], "snr": [], "mse": []}
+    for seed in range(250):
+        long = rng.standard_normal((200, 4)) + 0.15
+        short = 0.5 * long + 0.1 * rng.standard_normal((200, 4))
+        found = summarize({"long": long, "short": short}, confidence=0.9, num_resamples=200, seed=seed)["short"].overall
+        truth = {"mean": 0.15, "variance": 1.04, "snr": 0.15 / 1.04**0.5, "mse": 1.04 + 0.15**2}
+        for field, value in truth.items():
+            estimate = getattr(found, field)
+            hits[field].append(estimate.low <= value <= estimate.high)
+    for field, held in hits.items():
+        assert np.mean(held) > 0.84, field
+
+
+def test_a_tie_in_sign_counts_half():
+    estimates = {"long": np.array([[1.0], [2.0], [1.0]]), "some": np.array([[0.0], [3.0], [-1.0]])}
+    assert summarize(estimates, num_resamples=5)["some"].sign_agreement.value == pytest.approx(0.5)
 
 
 def test_interval_of_a_cosine_covers_the_truth():
@@ -222,7 +274,7 @@ def test_files_hold_the_measurement(measured, tmp_path):
     ]
     with files[0].open(newline="") as file:
         rows = {(row["estimator"], row["meta_parameter"], row["statistic"]): row for row in csv.DictReader(file)}
-    assert len(rows) == 8 * (3 + 2 * 9)  # estimators x (all together + meta-parameters x statistics)
+    assert len(rows) == 8 * (9 + 2 * 9)  # estimators x (all together + meta-parameters x statistics)
     snr = rows["unrolled", "lambda_", "snr"]
     assert [float(snr[name]) for name in ("value", "low", "high")] == [float(e[1]) for e in summaries["unrolled"].snr]
     content = json.loads(files[1].read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -240,13 +292,15 @@ def test_files_hold_the_measurement(measured, tmp_path):
 def test_rows_name_every_statistic(measured):
     _, summaries, _ = measured
     statistics = {row.statistic for row in measurement_rows(("discount", "lambda_"), summaries)}
-    assert statistics == {*EstimatorSummary._fields, "variance_ratio_scale_free"}
+    assert statistics == {*EstimatorSummary._fields, "variance_ratio_scale_free"} - {"overall"}
+    overall = {row.statistic for row in measurement_rows(("discount", "lambda_"), summaries) if row[1] == "all"}
+    assert overall == {*OverallSummary._fields, "cosine", "variance_ratio", "variance_ratio_scale_free"}
 
 
 def test_the_table_is_aligned(measured):
     _, summaries, _ = measured
     blocks = format_table(("discount", "lambda_"), summaries).split("\n\n")
-    assert len(blocks) == 3
+    assert len(blocks) == 6
     for block in blocks:
         _, heading, *lines = block.split("\n")
         assert [line.split("  ")[0].strip() for line in lines] == ["unrolled", "constant"]

@@ -58,6 +58,9 @@ def test_what_was_drawn_and_measured_is_shown(tmp_path: Path) -> None:
     assert page.count("data:image/gif;base64,") == 1
     assert "128 samples" in page
     assert "0.2 to 0.312" in page
+    found["total_scale_free"] = {"value": None, "low": 0.125, "high": None}
+    (path / "measurement.json").write_text(json.dumps(found))
+    assert "<td>-</td><td>0.125 to no bound</td>" in write_report([path], path).read_text()
 
 
 def test_several_runs_go_into_one_report(tmp_path: Path) -> None:

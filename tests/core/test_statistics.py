@@ -41,7 +41,7 @@ def test_known_cases():
     constant = gw.estimator_statistics(jnp.full((4, 2), 3.0))
     assert np.isinf(constant.snr).all() and (constant.sign_agreement == 1).all() and np.isclose(constant.cosine, 1)
     silent = gw.estimator_statistics(jnp.zeros((4, 2)))
-    assert (silent.snr == 0).all() and silent.cosine == 0 and (silent.sign_agreement == 1).all()
+    assert (silent.snr == 0).all() and silent.cosine == 0 and (silent.sign_agreement == 0.5).all()
     opposed = gw.estimator_statistics(jnp.array([[1.0, 2.0], [2.0, 4.0]]), -jnp.array([1.0, 2.0]))
     assert np.isclose(opposed.cosine, -1) and (opposed.sign_agreement == 0).all()
     square = gw.estimator_statistics(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([1.0, 0.0]))

@@ -19,7 +19,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-__all__ = ["Estimate", "bca_interval", "bootstrap_interval", "percentile_interval", "resampled_counts"]
+__all__ = [
+    "Estimate",
+    "bca_interval",
+    "bootstrap_interval",
+    "check_samples",
+    "percentile_interval",
+    "resampled_counts",
+]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
@@ -72,7 +79,7 @@ def bootstrap_interval(
         (2.5, True)
     """
     arrays = [np.asarray(sample, np.float64) for sample in samples]
-    _check(arrays, paired, confidence, num_resamples)
+    check_samples(arrays, paired, confidence, num_resamples)
     if method not in ("bca", "percentile"):
         raise ValueError(f'method={method!r} is unknown; accepted are "percentile" and "bca".')
     value = np.asarray(statistic(*arrays, axis=0), np.float64)
@@ -177,7 +184,12 @@ def _leave_one_out(statistic: Callable[..., Any], arrays: Sequence[FloatArray], 
     return np.stack(results)
 
 
-def _check(arrays: Sequence[FloatArray], paired: bool, confidence: float, num_resamples: int) -> None:
+def check_samples(arrays: Sequence[FloatArray], paired: bool, confidence: float, num_resamples: int) -> None:
+    """Raise when samples cannot be resampled.
+
+    Raises:
+        ValueError: fewer than two draws, pairs that do not match, or an option out of range.
+    """
     if not arrays:
         raise ValueError("no sample was given: pass at least one array of draws.")
     for array in arrays:

@@ -9,7 +9,8 @@ is comparing pairs.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -37,6 +38,7 @@ from gradweave.training.errors import NonFiniteError
 __all__ = [
     "GradientSamples",
     "default_estimators",
+    "episode_rollouts",
     "estimator_samples",
     "measure_agent",
     "single_estimates",
@@ -96,13 +98,15 @@ def measure_agent(
     """Independent samples of the meta-gradient at one state of an agent.
 
     Args:
-        agent: the agent; its own estimator and mode play no part.
+        agent: the agent; its own estimator and mode play no part. Without a sampling correction, which these samples
+            would leave out.
         state: where to measure. Parameters, inner optimiser and meta-parameters stay as they are in it.
         key: for all randomness.
         num_samples: at least 2.
-        burn_in_rollouts: rollouts under the unchanged parameters before each window, at least 0. Samples are
-            independent as far as the environments have forgotten their common start: an episode's length or more is
-            right.
+        burn_in_rollouts: at least 0. Before each window there are so many rollouts under the unchanged parameters, or
+            up to twice as many: the number is drawn for each sample, so that episodes which all have the same length
+            are not all met at the same point. Samples are independent as far as the environments have forgotten their
+            common start: an episode's length or more is right (`episode_rollouts`).
         horizons: L; by default that of the agent. May be longer.
         chunk_size: samples computed between two returns to the host, one after another.
         progress: told (samples done, samples in all) after each chunk.
@@ -114,7 +118,7 @@ def measure_agent(
         The samples.
 
     Raises:
-        ValueError: the agent learns no meta-parameter, or a number is out of range.
+        ValueError: the agent learns no meta-parameter or corrects for sampling, or a number is out of range.
         NonFiniteError: a sample is not finite.
     """
     _check(agent, num_samples, burn_in_rollouts, horizons, chunk_size)
@@ -209,6 +213,21 @@ def single_estimates(samples: GradientSamples) -> dict[str, FloatArray]:
     }
 
 
+def episode_rollouts(rows: Iterable[Mapping[str, Any]], num_steps: int, step: int) -> int:
+    """How many rollouts an episode took lately, from 20 to 100: a burn-in for `measure_agent`. Longer ones take longer
+    than the windows.
+
+    Args:
+        rows: a run's metrics.
+        num_steps: steps of each environment in a rollout.
+        step: environment steps; of rows up to there the last hundred that saw an episode end count.
+    """
+    ended = [row for row in rows if row["step"] <= step and row.get("episode_length") is not None][-100:]
+    steps = sum(row["episode_length"] * row["num_episodes"] for row in ended)
+    mean = steps / max(1, sum(row["num_episodes"] for row in ended))
+    return min(max(20, math.ceil(mean / num_steps)), 100)
+
+
 def default_estimators(num_inner_steps: int) -> dict[str, AbstractLinearEstimator]:
     """The estimators that are compared unless others are asked for, the reference ("unrolled") first."""
     estimators: dict[str, AbstractLinearEstimator] = {"unrolled": Unrolled(), "truncated 1": Truncated(1)}
@@ -223,15 +242,14 @@ def _sample(
     agent: SelfTuning, state: SelfTuningState, key: Key[Array, ""], burn_in_rollouts: int, names: tuple[str, ...]
 ) -> Array:
     """One table of contributions, (L, L, P)."""
-    burn_key, batch_key, window_key = jax.random.split(key, 3)
+    count_key, burn_key, batch_key, window_key = jax.random.split(key, 4)
     params = state.learner.params
 
-    def run_on(running: Any, key: Key[Array, ""]) -> tuple[Any, None]:
-        return agent.collect(params, state.raw, running, key=key)[0], None
+    def run_on(index: Array, running: Any) -> Any:
+        return agent.collect(params, state.raw, running, key=jax.random.fold_in(burn_key, index))[0]
 
-    running = state.rollout
-    if burn_in_rollouts:
-        running, _ = jax.lax.scan(run_on, running, jax.random.split(burn_key, burn_in_rollouts))
+    count = jax.random.randint(count_key, (), burn_in_rollouts, 2 * burn_in_rollouts + 1)
+    running = jax.lax.fori_loop(0, count, run_on, state.rollout)
     running, batch, _ = agent.collect(params, state.raw, running, key=batch_key)
     window = agent.collect_window(state._replace(rollout=running, batch=batch), key=window_key)
     # Of a schedule, what it says now is measured: it adds to its base, so that the derivative is that by the base.
@@ -248,6 +266,11 @@ def _check(agent: SelfTuning, num_samples: int, burn_in_rollouts: int, horizons:
         raise ValueError(
             "this agent learns no meta-parameter, so that it has no meta-gradient to measure; train one with "
             "--meta.learned discount, say."
+        )
+    if agent.sampling_correction is not None:
+        raise ValueError(
+            "this agent corrects for sampling, and the correction's share of the meta-gradient would not be measured; "
+            "measure one without --meta.sampling-correction, or take samples of agent.window_gradient."
         )
     if num_samples < 2 or burn_in_rollouts < 0 or chunk_size < 1 or (horizons is not None and horizons < 1):
         raise ValueError(

@@ -82,12 +82,14 @@ def measurement_rows(names: Sequence[str], summaries: Mapping[str, EstimatorSumm
     """Every statistic of every estimator as a row."""
     for estimator, summary in summaries.items():
         ratio = summary.variance_ratio
-        singles = {"cosine": summary.cosine, "variance_ratio": ratio.total}
+        singles = {**summary.overall._asdict(), "cosine": summary.cosine, "variance_ratio": ratio.total}
         singles["variance_ratio_scale_free"] = ratio.total_scale_free
         for statistic, estimate in singles.items():
             yield Row(estimator, "all", statistic, *(float(end) for end in estimate))
         each: dict[str, Estimate] = {
-            field: getattr(summary, field) for field in summary._fields if field not in ("cosine", "variance_ratio")
+            field: getattr(summary, field)
+            for field in summary._fields
+            if field not in ("cosine", "variance_ratio", "overall")
         }
         each |= {"variance_ratio": ratio.leaves, "variance_ratio_scale_free": ratio.leaves_scale_free}
         for statistic, estimate in each.items():
@@ -96,10 +98,14 @@ def measurement_rows(names: Sequence[str], summaries: Mapping[str, EstimatorSumm
 
 
 def format_table(names: Sequence[str], summaries: Mapping[str, EstimatorSummary]) -> str:
-    """Signal-to-noise and relative variance of every estimator as plain text, intervals in brackets."""
+    """What every estimator is worth as plain text, intervals in brackets."""
     reference = next(iter(summaries))
     parts: list[tuple[str, Sequence[str], Callable[[EstimatorSummary], list[Estimate]]]] = [
-        ("signal-to-noise of one sample", names, lambda summary: _each(summary.snr)),
+        (
+            "signal-to-noise of one sample",
+            [*names, "all"],
+            lambda summary: [*_each(summary.snr), summary.overall.snr],
+        ),
         (
             f"variance relative to {reference}",
             [*names, "all", "all, scale-free"],
@@ -113,6 +119,21 @@ def format_table(names: Sequence[str], summaries: Mapping[str, EstimatorSummary]
             "mean, and cosine of one sample with the reference",
             [*names, "cosine"],
             lambda summary: [*_each(summary.mean), summary.cosine],
+        ),
+        (
+            "bias against the reference",
+            [*names, "all"],
+            lambda summary: [*_each(summary.bias), summary.overall.bias],
+        ),
+        (
+            "mean squared error of one sample",
+            [*names, "all"],
+            lambda summary: [*_each(summary.mse), summary.overall.mse],
+        ),
+        (
+            "probability that one sample has the reference's sign",
+            [*names, "all"],
+            lambda summary: [*_each(summary.sign_agreement), summary.overall.sign_agreement],
         ),
     ]
     lines = []

@@ -120,8 +120,10 @@ def _measurement(path: Path) -> str:
     found = json.loads(source.read_text(encoding="utf-8"))
     rows = [_table_row("th", ["", "ratio", "95 % interval"])]
     for name, label in (("total", "raw"), ("total_scale_free", "free of scale: variance over squared mean")):
-        value, low, high = (float(found[name][part]) for part in ("value", "low", "high"))
-        rows.append(_table_row("td", [label, f"{value:.3g}", f"{low:.3g} to {high:.3g}"]))
+        value, low, high = (found[name][part] for part in ("value", "low", "high"))
+        end = "no bound" if high is None else f"{high:.3g}"
+        interval = "cannot be told" if low is None else f"{low:.3g} to {end}"
+        rows.append(_table_row("td", [label, "-" if value is None else f"{value:.3g}", interval]))
     title = (
         f"{run_name(path)}: variance of the {found['estimator']} meta-gradient over that of the unmixed one, "
         f"{found['samples']} samples"

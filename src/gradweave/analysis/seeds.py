@@ -1,5 +1,4 @@
-"""Statistics over few seeds: interquartile mean, probability of improvement, ratios of variances, each with an
-interval.
+"""Statistics over few seeds: interquartile mean and probability of improvement, each with an interval.
 
 After Agarwal et al. 2021, Deep Reinforcement Learning at the Edge of the Statistical Precipice (arXiv 2108.13264): a
 handful of runs needs robust aggregates and honest intervals. Scores are arrays (runs, tasks); a vector is runs on one
@@ -8,14 +7,14 @@ tasks are kept as they are.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gradweave.analysis.bootstrap import Estimate, FloatArray, bootstrap_interval, percentile_interval
+from gradweave.analysis.bootstrap import Estimate, FloatArray, percentile_interval
 
-__all__ = ["VarianceRatio", "interquartile_mean", "probability_of_improvement", "stratified_interval", "variance_ratio"]
+__all__ = ["interquartile_mean", "probability_of_improvement", "stratified_interval"]
 
 
 def interquartile_mean(samples: npt.ArrayLike, axis: int | None = None) -> Any:
@@ -28,7 +27,7 @@ def interquartile_mean(samples: npt.ArrayLike, axis: int | None = None) -> Any:
         axis: which axis to reduce; None: all numbers together.
 
     Raises:
-        ValueError: there is nothing to average.
+        ValueError: there is nothing to average, or a number is NaN.
 
     Example:
         >>> float(interquartile_mean([0.0, 1.0, 2.0, 100.0]))
@@ -39,6 +38,8 @@ def interquartile_mean(samples: npt.ArrayLike, axis: int | None = None) -> Any:
     count = array.shape[-1]
     if count == 0:
         raise ValueError(f"an array of shape {np.shape(samples)} has nothing to average along axis {axis}.")
+    if np.isnan(array).any():  # which would sort as the highest, and be cut as the best run
+        raise ValueError("a score is NaN: leave it out and say so, or give the run the score that failing is worth.")
     cut = count // 4
     return np.sort(array, axis=-1)[..., cut : count - cut].mean(-1)
 
@@ -61,7 +62,7 @@ def stratified_interval(
         seed: of the resampling.
 
     Raises:
-        ValueError: fewer than two runs, algorithms with different numbers of tasks, or an option out of range.
+        ValueError: fewer than two runs, algorithms with different numbers of tasks, a NaN, or an option out of range.
     """
     arrays = _checked_scores(*scores)
     if not 0 < confidence < 1 or num_resamples < 1:
@@ -81,7 +82,7 @@ def probability_of_improvement(scores_a: npt.ArrayLike, scores_b: npt.ArrayLike)
     equal.
 
     Raises:
-        ValueError: fewer than two runs of either, or different numbers of tasks.
+        ValueError: fewer than two runs of either, different numbers of tasks, or a score is NaN.
 
     Example:
         >>> probability_of_improvement([1.0, 3.0], [2.0, 2.0])
@@ -90,95 +91,6 @@ def probability_of_improvement(scores_a: npt.ArrayLike, scores_b: npt.ArrayLike)
     a, b = _checked_scores(scores_a, scores_b)
     wins = (a[:, None] > b[None]).mean((0, 1)) + 0.5 * (a[:, None] == b[None]).mean((0, 1))
     return float(wins.mean())
-
-
-class VarianceRatio(NamedTuple):
-    """var(A) / var(B) of two gradient estimators. Below 1: A is the less noisy. Every field with its interval.
-
-    Attributes:
-        total: of the summed variances of all leaves.
-        total_scale_free: the same after each sum has been divided by the squared norm of its estimator's mean, which
-            makes estimators of different magnitude comparable: it is the inverse ratio of their squared
-            signal-to-noise.
-        leaves: one ratio for each leaf, (leaves,).
-        leaves_scale_free: of variance over squared mean, leaf by leaf.
-    """
-
-    total: Estimate
-    total_scale_free: Estimate
-    leaves: Estimate
-    leaves_scale_free: Estimate
-
-
-def variance_ratio(
-    samples_a: npt.ArrayLike,
-    samples_b: npt.ArrayLike,
-    *,
-    paired: bool = True,
-    confidence: float = 0.95,
-    num_resamples: int = 2000,
-    seed: int = 0,
-) -> VarianceRatio:
-    """Ratio of the variances of two estimators, with bootstrap percentile intervals.
-
-    A scale-free ratio divides by squared means: where a mean is not clearly away from zero its interval is very wide,
-    and that is the truth about it.
-
-    Args:
-        samples_a: (samples,) or (samples, leaves): gradients by estimator A.
-        samples_b: the same by estimator B, as many leaves.
-        paired: sample i of both comes from the same data, and pairs are resampled; this is what makes the interval
-            narrow.
-        confidence: in (0, 1).
-        num_resamples: at least 1.
-        seed: of the resampling.
-
-    Returns:
-        Ratios with intervals; infinite where only B's variance is 0, NaN where both are.
-
-    Raises:
-        ValueError: fewer than two samples, different numbers of leaves, or pairs that do not match.
-    """
-    a, b = (_columns(samples) for samples in (samples_a, samples_b))
-    if a.shape[1:] != b.shape[1:]:
-        raise ValueError(
-            f"samples of A have shape {a.shape}, of B {b.shape}; they must agree in all but the first axis."
-        )
-
-    def ratios(a: FloatArray, b: FloatArray, axis: int) -> FloatArray:
-        return _ratios(_spread(a, axis), _spread(b, axis))
-
-    with np.errstate(divide="ignore", invalid="ignore"):  # a variance of 0: documented above
-        value, low, high = bootstrap_interval(
-            ratios, a, b, paired=paired, confidence=confidence, num_resamples=num_resamples, seed=seed
-        )
-    count = a.shape[1]
-    places = (0, 1, slice(2, 2 + count), slice(2 + count, None))
-    return VarianceRatio(*(Estimate(*(np.asarray(end[place]) for end in (value, low, high))) for place in places))
-
-
-def _spread(samples: FloatArray, axis: int) -> tuple[FloatArray, FloatArray]:
-    """(variances, squared means) over `axis`, leaves last."""
-    return samples.var(axis, ddof=1), samples.mean(axis) ** 2
-
-
-def _ratios(a: tuple[FloatArray, FloatArray], b: tuple[FloatArray, FloatArray]) -> FloatArray:
-    """Total, scale-free total, leaves, scale-free leaves, on the last axis."""
-    (variance_a, square_a), (variance_b, square_b) = a, b
-    total = variance_a.sum(-1, keepdims=True) / variance_b.sum(-1, keepdims=True)
-    scale = square_b.sum(-1, keepdims=True) / square_a.sum(-1, keepdims=True)
-    leaves = variance_a / variance_b
-    return np.concatenate([total, total * scale, leaves, leaves * (square_b / square_a)], axis=-1)
-
-
-def _columns(samples: npt.ArrayLike) -> FloatArray:
-    array = np.asarray(samples, np.float64)
-    if array.ndim not in (1, 2):
-        raise ValueError(
-            f"samples of shape {array.shape} were given; accepted are (samples,) and (samples, leaves): flatten the "
-            "leaves."
-        )
-    return array[:, None] if array.ndim == 1 else array
 
 
 def _checked_scores(*scores: npt.ArrayLike) -> list[FloatArray]:
@@ -193,4 +105,6 @@ def _checked_scores(*scores: npt.ArrayLike) -> list[FloatArray]:
         raise ValueError(
             f"scores of shape {shapes} differ in their number of tasks; compare algorithms on the same tasks."
         )
+    if any(np.isnan(array).any() for array in arrays):
+        raise ValueError("a score is NaN: leave it out and say so, or give the run the score that failing is worth.")
     return arrays

@@ -1,11 +1,14 @@
 """How good is each estimator? Mean, variance, signal-to-noise, bias and error of paired gradient samples, with
 intervals.
 
-All statistics but cosine and sign are those of `core.estimator_statistics`; the reference that bias, error, cosine and
-sign are judged by is the mean of one of the estimators over the same samples, the longest unroll unless another is
-named. A sample's own window would make it resemble that mean even where there is nothing but noise, so that its cosine
-and sign are judged by the mean of all other samples. Samples are resampled together (BCa bootstrap), reference
-included, so that a difference from the reference is judged by its own, smaller spread.
+Mean, variance, signal-to-noise and bias are those of `core.estimator_statistics`; the reference that bias, error,
+cosine and sign are judged by is the mean of one of the estimators over the same samples, the longest unroll unless
+another is named. A sample's own window would make it resemble that mean even where there is nothing but noise, so that
+its cosine and sign are judged by the mean of all other samples. Samples are resampled together (BCa bootstrap),
+reference included, so that a difference from the reference is judged by its own, smaller spread.
+
+Squares of means and of biases are free of what noise adds to them (`pairs`). They may come out negative, and so may
+their intervals' ends: what is reported is cut off where a square ends, at 0.
 """
 
 from collections.abc import Mapping
@@ -14,12 +17,33 @@ from typing import NamedTuple
 import numpy as np
 
 from gradweave.analysis.bootstrap import Estimate, FloatArray, bca_interval, resampled_counts
-from gradweave.analysis.seeds import VarianceRatio, variance_ratio
+from gradweave.analysis.pairs import VarianceRatio, variance_ratio
 
-__all__ = ["EstimatorSummary", "summarize"]
+__all__ = ["EstimatorSummary", "OverallSummary", "summarize"]
 
 _MAX_ELEMENTS = 2**22
 """Numbers in the references of one batch of resamples: 32 MiB."""
+
+
+class OverallSummary(NamedTuple):
+    """Statistics of one estimator over all meta-parameters together, as a vector of unconstrained values. Those with
+    large gradients weigh most.
+
+    Attributes:
+        mean: length of the mean.
+        bias: length of the mean difference from the reference.
+        variance: of one sample, summed over meta-parameters.
+        snr: mean / sqrt(variance).
+        mse: mean squared distance of one sample from the reference's mean.
+        sign_agreement: mean over meta-parameters.
+    """
+
+    mean: Estimate
+    bias: Estimate
+    variance: Estimate
+    snr: Estimate
+    mse: Estimate
+    sign_agreement: Estimate
 
 
 class EstimatorSummary(NamedTuple):
@@ -33,11 +57,14 @@ class EstimatorSummary(NamedTuple):
         snr: |mean| / sqrt(variance), the signal-to-noise of one sample. Its interval is that of mean / sqrt(variance),
             folded at 0, so that it reaches down to 0 unless the mean's sign is sure.
         bias: mean - mean of the reference.
-        mse: variance + bias ** 2. The squared bias is itself biased up by the sampling variance of the means.
+        mse: variance + bias ** 2, the mean squared error of one sample. The sampling variance of the bias, which may be
+            many times the variance of a short horizon where the reference is a long one, is taken off its square.
         cosine: mean cosine between one sample and the reference without it, over all meta-parameters together. 0 in
             expectation for noise without a mean.
-        sign_agreement: fraction of samples with the sign of the reference without them; 1/2 for such noise.
+        sign_agreement: fraction of samples with the sign of the reference without them; 1/2 for such noise. A sample or
+            a reference of exactly 0 counts half.
         variance_ratio: variance relative to the baseline's, as it is and free of scale.
+        overall: all meta-parameters together.
     """
 
     mean: Estimate
@@ -49,6 +76,7 @@ class EstimatorSummary(NamedTuple):
     cosine: Estimate
     sign_agreement: Estimate
     variance_ratio: VarianceRatio
+    overall: OverallSummary
 
 
 def summarize(
@@ -81,38 +109,50 @@ def summarize(
     stacked = np.stack([estimates[name] for name in names], axis=1)
     count = len(stacked)
     values = _statistics(stacked, place, np.ones((1, count)))
-    resampled = _statistics(stacked, place, resampled_counts(count, num_resamples, seed=seed))
+    # A resample has the noise of the samples once more.
+    resampled = _statistics(stacked, place, resampled_counts(count, num_resamples, seed=seed), noise=2)
     without_one = _statistics(stacked, place, 1 - np.eye(count))
     found = {}
     for name, value in values.items():
         found[name] = Estimate(value[0], *bca_interval(value[0], resampled[name], [without_one[name]], confidence))
     found["snr"] = _folded(found["snr"])
+    for place_of in ("", "overall "):  # no error is below the variance
+        ends = zip(found[f"{place_of}mse"], found[f"{place_of}variance"], strict=True)
+        found[f"{place_of}mse"] = Estimate(*(np.maximum(error, spread) for error, spread in ends))
+    for name in ("overall mean", "overall bias", "overall snr"):
+        found[name] = Estimate(*(np.sqrt(np.maximum(end, 0.0)) for end in found[name]))
     options = {"confidence": confidence, "num_resamples": num_resamples, "seed": seed}
     summaries = {}
     for index, name in enumerate(names):
         own = {field: Estimate(*(np.asarray(end[index]) for end in estimate)) for field, estimate in found.items()}
         ratio = variance_ratio(stacked[:, index], stacked[:, base], **options)  # type: ignore[arg-type]
-        summaries[name] = EstimatorSummary(**own, variance_ratio=ratio)
+        overall = OverallSummary(*(own.pop(f"overall {field}") for field in OverallSummary._fields))
+        summaries[name] = EstimatorSummary(**own, variance_ratio=ratio, overall=overall)
     return summaries
 
 
-def _statistics(samples: FloatArray, reference: int, counts: FloatArray) -> dict[str, FloatArray]:
+def _statistics(samples: FloatArray, reference: int, counts: FloatArray, *, noise: int = 1) -> dict[str, FloatArray]:
     """Every statistic on resamples in which sample i occurs counts[:, i] times: (resamples, estimators[,
-    meta-parameters]).
+    meta-parameters]). Squares are freed of so many times their noise; of overall lengths they are the squares.
     """
     num_samples = counts.sum(1)[:, None, None]
 
     def average(quantity: FloatArray) -> FloatArray:
         return np.tensordot(counts, quantity, axes=1) / num_samples
 
-    centre = samples.mean(0)  # taken out first, because squares of large means would swallow the variance
-    shift = average(samples - centre)
-    with np.errstate(divide="ignore", invalid="ignore"):  # of a single draw there is no variance
-        spread = (average((samples - centre) ** 2) - shift**2) * num_samples / (num_samples - 1)
-        variance = np.maximum(spread, 0.0)
-        mean = centre + shift
-        snr = np.where((variance == 0) & (mean == 0), 0.0, mean / np.sqrt(variance))
-    bias = mean - mean[:, reference, None]
+    def moments(quantity: FloatArray) -> tuple[FloatArray, FloatArray]:
+        centre = quantity.mean(0)  # taken out first, because squares of large means would swallow the variance
+        shift = average(quantity - centre)
+        with np.errstate(divide="ignore", invalid="ignore"):  # of a single draw there is no variance
+            spread = (average((quantity - centre) ** 2) - shift**2) * num_samples / (num_samples - 1)
+        return centre + shift, np.maximum(spread, 0.0)
+
+    mean, variance = moments(samples)
+    bias, bias_variance = moments(samples - samples[:, reference, None])
+    bias_squared = bias**2 - noise * bias_variance / num_samples
+    snr = _ratio(mean, np.sqrt(variance))
+    squared = (mean**2 - noise * variance / num_samples).sum(-1)
+    total = variance.sum(-1)
     size = max(1, _MAX_ELEMENTS // samples[:, reference].size)
     parts = [_agreement(samples, reference, counts[start : start + size]) for start in range(0, len(counts), size)]
     cosine, sign_agreement = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -122,10 +162,22 @@ def _statistics(samples: FloatArray, reference: int, counts: FloatArray) -> dict
         "variance": variance,
         "snr": snr,
         "bias": bias,
-        "mse": variance + bias**2,
+        "mse": variance + bias_squared,
         "cosine": cosine,
         "sign_agreement": sign_agreement,
+        "overall mean": squared,
+        "overall bias": bias_squared.sum(-1),
+        "overall variance": total,
+        "overall snr": _ratio(squared, total),
+        "overall mse": total + bias_squared.sum(-1),
+        "overall sign_agreement": sign_agreement.mean(-1),
     }
+
+
+def _ratio(signal: FloatArray, noise: FloatArray) -> FloatArray:
+    """0 where there is neither."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((noise == 0) & (signal == 0), 0.0, signal / noise)
 
 
 def _agreement(samples: FloatArray, reference: int, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -136,11 +188,8 @@ def _agreement(samples: FloatArray, reference: int, counts: FloatArray) -> tuple
     others = (counts @ true)[:, None] - counts[..., None] * true  # (resamples, samples, meta-parameters), a sum
     shares = (counts / counts.sum(1, keepdims=True))[..., None]
     cosine = np.tensordot(shares * _unit(others), _unit(samples), axes=((1, 2), (0, 2)))
-    same = sum(
-        np.moveaxis(shares * (np.sign(others) == sign), 2, 0) @ np.moveaxis(1.0 * (np.sign(samples) == sign), 2, 0)
-        for sign in (-1, 0, 1)
-    )
-    return cosine, np.moveaxis(np.asarray(same), 0, 2)
+    signs = np.moveaxis(shares * np.sign(others), 2, 0) @ np.moveaxis(np.sign(samples), 2, 0)
+    return cosine, (1 + np.moveaxis(signs, 0, 2)) / 2
 
 
 def _unit(vectors: FloatArray) -> FloatArray:

@@ -1,21 +1,20 @@
 """What follows training: the agent at play in a GIF, its meta-gradient measured, a report, and a summary in words."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradweave.training.config import Config
 from gradweave.training.files import write_atomically
+from gradweave.training.metrics import read_metrics
 from gradweave.training.run_folder import RunFolder
 
 if TYPE_CHECKING:  # imports JAX
     from gradweave.training.loop import Summary
 
 __all__ = ["finish"]
-
-_BURN_IN = 40
-"""Rollouts between the trained agent's state and each sample, so that the environments have parted ways by then."""
 
 
 def finish(folder: RunFolder, summary: "Summary") -> None:
@@ -60,36 +59,41 @@ def _measured(path: Path, config: Config, summary: "Summary") -> list[str]:
     """The variance of the run's estimator against the unmixed gradient of the same windows."""
     import jax
 
-    from gradweave.analysis.measure import estimator_samples, measure_agent
-    from gradweave.analysis.seeds import variance_ratio
+    from gradweave.analysis.measure import episode_rollouts, estimator_samples, measure_agent
+    from gradweave.analysis.pairs import variance_ratio
     from gradweave.core import AbstractLinearEstimator, Unrolled
 
     estimator: Any = summary.agent.estimator
     if not isinstance(estimator, AbstractLinearEstimator) or isinstance(estimator, Unrolled):
         return []
+    if summary.agent.sampling_correction is not None:
+        _say("its meta-gradient is not measured: samples would leave the sampling correction out")
+        return []
     count = config.run.measure_samples
+    rows = read_metrics(path / "metrics.jsonl")
+    burn_in = episode_rollouts(rows, config.inner.num_steps, summary.environment_steps)
     _say(f"measuring the meta-gradient: {count} independent samples ...")
     samples = measure_agent(
         summary.agent,
         summary.state,
         key=jax.random.key(config.run.seed),
         num_samples=count,
-        burn_in_rollouts=_BURN_IN,
+        burn_in_rollouts=burn_in,
         progress=lambda done, total: _say(f"{done} of {total} samples") if done % 32 == 0 else None,
     )
     drawn = estimator_samples(samples, {"own": estimator, "unrolled": Unrolled()})
     ratio = variance_ratio(drawn["own"], drawn["unrolled"])
     found = {
         "samples": count,
-        "burn_in_rollouts": _BURN_IN,
+        "burn_in_rollouts": burn_in,
         "estimator": config.meta.estimator,
         "meta_parameters": list(samples.names),
         **{
-            name: {part: getattr(estimate, part).tolist() for part in ("value", "low", "high")}
+            name: {part: _plain(getattr(estimate, part).tolist()) for part in ("value", "low", "high")}
             for name, estimate in ratio._asdict().items()
         },
     }
-    write_atomically(path / "measurement.json", json.dumps(found, indent=1) + "\n")
+    write_atomically(path / "measurement.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
     length = samples.num_inner_steps
     return [
         f"variance of the {config.meta.estimator} meta-gradient / variance of the unmixed {length}-step one, {count} "
@@ -97,6 +101,13 @@ def _measured(path: Path, config: Config, summary: "Summary") -> list[str]:
         f"  raw {_interval(ratio.total)}",
         f"  free of scale (variance over squared mean) {_interval(ratio.total_scale_free)}",
     ]
+
+
+def _plain(numbers: Any) -> Any:
+    """Numbers as JSON can hold them: what is not finite becomes null."""
+    if isinstance(numbers, list):
+        return [_plain(number) for number in numbers]
+    return numbers if math.isfinite(numbers) else None
 
 
 def _interval(estimate: Any) -> str:

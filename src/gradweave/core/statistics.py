@@ -27,7 +27,8 @@ class EstimatorStatistics(NamedTuple):
             itself biased up by the sampling variance of the mean.
         cosine: mean cosine between one sample and the reference (without one: the mean of all other samples, because a
             sample always resembles a mean that contains it), over all leaves together. In [-1, 1].
-        sign_agreement: fraction of samples whose sign is that of the reference (without one: of the others' mean).
+        sign_agreement: fraction of samples whose sign is that of the reference (without one: of the others' mean); a
+            sample counts half where either is exactly 0.
         num_samples: n.
     """
 
@@ -101,7 +102,9 @@ def estimator_statistics(samples: PyTree, reference: PyTree | None = None) -> Es
         bias=bias,
         mse=mse,
         cosine=_mean_cosine(samples, target),
-        sign_agreement=jax.tree.map(lambda leaf, true: (jnp.sign(leaf) == jnp.sign(true)).mean(0), samples, target),
+        sign_agreement=jax.tree.map(
+            lambda leaf, true: (1 + (jnp.sign(leaf) * jnp.sign(true)).mean(0)) / 2, samples, target
+        ),
         num_samples=count,
     )
 
