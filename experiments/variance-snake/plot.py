@@ -15,6 +15,8 @@ from gradweave.analysis.study_tables import save_figure
 from gradweave.analysis.tables import read_rows
 
 STATISTICS = {"mean": "mean", "variance": "variance", "snr": "signal-to-noise", "sign_agreement": "sign as the longest"}
+BOUNDS = {"raw": (1e-4, 3.0), "free of scale": (1e-3, 1e2)}
+"""Of the axes of variance ratios; intervals that are open end there."""
 
 
 def unique(rows: Sequence[Row], column: str) -> list[str]:
@@ -26,6 +28,7 @@ def lines(axis: Axes, rows: Sequence[Row], label: str, colour: str, x: str, y: s
     for index, seed in enumerate(unique(rows, "seed")):
         own = sorted((row for row in rows if row["seed"] == seed), key=lambda row: float(row[x]))
         places, values, low, high = (np.array([float(row[name]) for row in own]) for name in (x, y, "low", "high"))
+        values = np.where((low == -1) & (high == 1), np.nan, values)  # a cosine of which nothing is known
         axis.plot(places, values, "-", color=colour, linewidth=1, label=label if index == 0 else None)
         axis.fill_between(places, low, high, color=colour, alpha=0.12, linewidth=0)
 
@@ -103,6 +106,7 @@ def draw_mixes(rows: Sequence[Row]) -> Figure:
                     value="ratio",
                     colour=COLOURS[index],
                     offset=0.2 * index,
+                    bounds=BOUNDS[scale],
                 )
             axis.axvline(1, color="grey", linewidth=0.8)
             axis.axvline(1 / 3, color="grey", linewidth=0.8, linestyle=":")

@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from gradweave.analysis.bootstrap import Estimate
 from gradweave.analysis.measure import GradientSamples, single_estimates
+from gradweave.analysis.measure_figures import draw_estimators
 from gradweave.analysis.measurement import format_table, measurement_rows, write_measurement
 from gradweave.analysis.summary import EstimatorSummary, OverallSummary, _folded, _statistics, summarize
 from gradweave.core import estimator_statistics
@@ -308,3 +309,18 @@ def test_the_table_is_aligned(measured):
         assert all(line[column - 1] == " " and line[column] != " " for line in lines)
     low, high = (float(end[0]) for end in summaries["unrolled"].snr[1:])
     assert f"[{low:.2g}, {high:.2g}]" in blocks[0]
+
+
+def test_open_ratios_are_drawn_to_the_ends_of_the_axis():
+    rng = np.random.default_rng(13)
+    noise = rng.standard_normal((60, 1))
+    noise -= noise.mean(0)
+    found = summarize({"seen": noise + 1, "half": 0.5 * noise + 0.4, "unseen": noise}, num_resamples=50)
+    figure = draw_estimators(("discount",), found)
+    axis = figure.axes[-1]
+    (lines,) = axis.collections
+    ends = [path.vertices[:, 0] for path in lines.get_paths()]
+    left, right = axis.get_xlim()
+    assert left <= 0.5 and right >= 2
+    assert ends[-1][1] == right
+    assert len(axis.lines[0].get_xdata()) == 2  # of three estimators one ratio is infinite

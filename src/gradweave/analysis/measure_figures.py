@@ -60,9 +60,7 @@ def draw_estimators(names: Sequence[str], summaries: Mapping[str, EstimatorSumma
         axes[column].set_xlim(left=0)
         axes[column].set_title(_title(name), fontsize=10)
         axes[column].set_xlabel("signal-to-noise of one sample")
-    _horizontal(axes[-1], places, [one.variance_ratio.total_scale_free for one in summaries.values()])
-    axes[-1].axvline(1.0, color="grey", linewidth=0.8)
-    axes[-1].set_xscale("log")
+    _ratios(axes[-1], places, [one.variance_ratio.total_scale_free for one in summaries.values()])
     axes[-1].set_title("all meta-parameters", fontsize=10)
     axes[-1].set_xlabel(f"variance / mean², relative to {next(iter(summaries))}")
     axes[0].set_yticks(places, list(summaries))
@@ -81,6 +79,21 @@ def _errors(axis: Axes, places: np.ndarray, estimates: Sequence[Estimate], colou
 def _horizontal(axis: Axes, places: np.ndarray, estimates: Sequence[Estimate]) -> None:
     values, below, above = _bars(estimates)
     axis.errorbar(values, places, xerr=np.stack([below, above]), fmt="o", color=COLOURS[0], markersize=4, capsize=2)
+
+
+def _ratios(axis: Axes, places: np.ndarray, estimates: Sequence[Estimate]) -> None:
+    """Ratios on a logarithmic axis that ends a little beyond all that is known; open intervals are drawn to there."""
+    values, low, high = (np.array([float(end) for end in ends]) for ends in zip(*estimates, strict=True))
+    known = np.concatenate([values, low, high, [1.0]])
+    known = known[np.isfinite(known) & (known > 0)]
+    bounds = known.min() / 2, known.max() * 2
+    told = ~np.isnan(low)
+    axis.hlines(places[told], low[told].clip(*bounds), high[told].clip(*bounds), color=COLOURS[0], linewidth=1.5)
+    inside = (values >= bounds[0]) & (values <= bounds[1])
+    axis.plot(values[inside], places[inside], "o", color=COLOURS[0], markersize=4)
+    axis.axvline(1.0, color="grey", linewidth=0.8)
+    axis.set_xscale("log")
+    axis.set_xlim(bounds)
 
 
 def _bars(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -86,6 +86,7 @@ def draw_intervals(
     value: str = "iqm",
     colour: str = COLOURS[0],
     offset: float = 0.0,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> None:
     """One dot with its interval for each row, the first on top; rows without a value only take their place.
 
@@ -98,13 +99,18 @@ def draw_intervals(
         value: the column of the dots.
         colour: of all of them.
         offset: moves all of them down, so that several calls can share an axis.
+        bounds: where the axis is to end: open intervals are drawn to there, and dots beyond are left out.
     """
     for place, row in enumerate(rows):
         if not row[value]:
             continue
         centre = float(row[value])
-        axis.plot(centre, -place - offset, "o", color=colour, markersize=4)
+        if bounds[0] <= centre <= bounds[1]:
+            axis.plot(centre, -place - offset, "o", color=colour, markersize=4)
         if row["low"] and row["high"]:
-            axis.plot([float(row["low"]), float(row["high"])], [-place - offset] * 2, color=colour, linewidth=1.5)
+            ends = np.clip([float(row["low"]), float(row["high"])], *bounds)
+            axis.plot(ends, [-place - offset] * 2, color=colour, linewidth=1.5)
+    if np.isfinite(bounds).all():
+        axis.set_xlim(bounds)
     axis.set_yticks([-place for place in range(len(rows))], [row[label] for row in rows])
     style_axis(axis, title, xlabel)
