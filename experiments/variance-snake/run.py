@@ -23,7 +23,8 @@ from gradweave.analysis.partial import SampleStore, current_source
 from gradweave.analysis.study import Flags, Job, chosen, collect, folders, jobs, train
 from gradweave.analysis.study_tables import configurations, provenance, write_study
 from gradweave.analysis.tables import learning_curve
-from gradweave.training.errors import ConfigError
+from gradweave.training.errors import ConfigError, RunInUse
+from gradweave.training.run_folder import lock_folder
 
 STATISTICS = ("mean", "bias", "variance", "snr", "mse", "sign_agreement")
 
@@ -50,7 +51,19 @@ def store_of(path: Path, step: int, size: Size, source: Mapping[str, Any] | None
 
 
 def measure(job: Job, path: Path, size: Size, source: Mapping[str, Any]) -> None:
-    """Draws what is missing of the samples of one run, by the code that `source` names."""
+    """Draws what is missing of the samples of one run, by the code that `source` names, unless another process does."""
+    samples = path / "samples"
+    samples.mkdir(exist_ok=True)
+    try:
+        lock = lock_folder(samples)
+    except RunInUse as error:
+        print(f"{job.name}: not measured here: {error}", file=sys.stderr, flush=True)
+        return
+    with lock:
+        draw(job, path, size, source)
+
+
+def draw(job: Job, path: Path, size: Size, source: Mapping[str, Any]) -> None:
     import jax
 
     from gradweave.analysis.measure import measure_agent

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from gradweave.analysis.measure import GradientSamples
+from gradweave.analysis.study import Job
+from gradweave.training.config import Config
+from gradweave.training.run_folder import lock_folder
 
 NAMES = ("discount", "lambda_")
 PLACE = {"seed": 0, "moment": 1, "step": 2}
@@ -62,3 +65,14 @@ def test_horizons(run):
         row = rows["horizon", 2, "discount", statistic]
         assert row["value"] == pytest.approx(value, rel=0.1), statistic
         assert row["low"] <= row["value"] <= row["high"], statistic
+
+
+def test_a_run_that_another_process_measures_is_left_alone(run, tmp_path, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(run, "draw", lambda job, *_: drawn.append(job.name))
+    job = Job("agent", 0, Config())
+    run.measure(job, tmp_path, None, {})
+    with lock_folder(tmp_path / "samples"):
+        run.measure(job, tmp_path, None, {})
+    assert drawn == ["agent-0"]
+    assert "agent-0: not measured here" in capsys.readouterr().err
