@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gradweave.analysis.bootstrap import Estimate
 from gradweave.analysis.figures import RunMetrics, _running_mean, _with_signal_to_noise, draw_figures
 from gradweave.analysis.report import write_report
+from gradweave.cli.finish import _interval
 from gradweave.cli.main import main
 from gradweave.training.presets import preset
 from gradweave.training.run_folder import RunFolder
@@ -70,6 +72,12 @@ def test_several_runs_go_into_one_report(tmp_path: Path) -> None:
     assert all(path.name in page for path in paths)
     assert main(["report", str(paths[0]), str(paths[1]), "--output", str(tmp_path / "mine")]) == 0
     assert (tmp_path / "mine" / "report.html").exists()
+
+
+def test_an_open_interval_says_why() -> None:
+    closed, open_ended = (Estimate(*map(np.asarray, ends)) for ends in ((0.5, 0.25, 0.75), (0.5, 0.0, np.inf)))
+    assert _interval(closed) == "0.50 (0.25 to 0.75)"
+    assert _interval(open_ended) == "0.50 (0.00 to inf): so few samples do not tell a mean from zero"
 
 
 def test_seeds_of_two_studies_are_told_apart(tmp_path: Path) -> None:

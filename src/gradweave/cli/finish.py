@@ -111,7 +111,9 @@ def _plain(numbers: Any) -> Any:
 
 
 def _interval(estimate: Any) -> str:
-    return f"{float(estimate.value):.2f} ({float(estimate.low):.2f} to {float(estimate.high):.2f})"
+    value, low, high = (float(end) for end in estimate)
+    open_ended = "" if math.isfinite(high) else ": so few samples do not tell a mean from zero"
+    return f"{value:.2f} ({low:.2f} to {high:.2f}){open_ended}"
 
 
 def _say(text: str) -> None:
