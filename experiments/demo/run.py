@@ -24,7 +24,7 @@ from gradweave.training.config_file import write_config
 from gradweave.training.launch import run_or_continue
 from gradweave.training.loop import Summary
 
-BURN_IN = 80  # rollouts before each sample: 400 steps of every environment
+BURN_IN = 80  # rollouts before each sample, up to twice as many: 400 to 800 steps of every environment
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Size(NamedTuple):
     """Windows that mixes are looked at on; shorter ones are the beginnings of the longest."""
     num_samples: int
     burn_in: int
-    """Rollouts before each sample: 5 steps of every environment each."""
+    """Rollouts before each sample, 5 steps of every environment each; up to twice as many."""
     checkpoint_every: int
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "check_samples",
     "percentile_interval",
     "resampled_counts",
+    "resampled_moments",
 ]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -140,6 +141,34 @@ def resampled_counts(num_draws: int, num_resamples: int, *, seed: int = 0) -> Fl
     """
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_draws, np.full(num_draws, 1 / num_draws), size=num_resamples).astype(np.float64)
+
+
+def resampled_moments(
+    samples: FloatArray, counts: FloatArray, others: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Means, and unbiased variances, elementwise, on resamples in which draw i occurs counts[:, i] times.
+
+    Args:
+        samples: (draws, ...).
+        counts: (resamples, draws), from `resampled_counts`, or all draws but one.
+        others: shaped like `samples`: covariances with these take the place of variances.
+
+    Returns:
+        both (resamples, ...); the second is not finite where a resample has a single draw.
+    """
+    size = counts.sum(1).reshape(-1, *[1] * (samples.ndim - 1))
+    centre = samples.mean(0)  # taken out first, because squares of large means would swallow the variance
+    apart = samples - centre
+    other = apart if others is None else others - others.mean(0)
+
+    def average(quantity: FloatArray) -> FloatArray:
+        return np.tensordot(counts, quantity, axes=1) / size
+
+    shift = average(apart)
+    shared = shift if others is None else average(other)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = (average(apart * other) - shift * shared) * size / (size - 1)
+    return centre + shift, np.maximum(spread, 0.0) if others is None else spread
 
 
 def _quantile(ordered: FloatArray, level: FloatArray) -> FloatArray:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gradweave.analysis.bootstrap import Estimate, FloatArray, check_samples, resampled_counts
+from gradweave.analysis.bootstrap import Estimate, FloatArray, check_samples, resampled_counts, resampled_moments
 
 __all__ = ["VarianceRatio", "cosine_of_means", "variance_ratio"]
 
@@ -118,17 +118,8 @@ class _Moments(NamedTuple):
 
 
 def _moments(samples: FloatArray, counts: FloatArray, times: int) -> _Moments:
-    mean, variance = _mean_and_covariance(samples, samples, counts)
+    mean, variance = resampled_moments(samples, counts)
     return _Moments(variance, mean**2 - times * variance / len(samples))
-
-
-def _mean_and_covariance(a: FloatArray, b: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean of A, and leaf by leaf the covariance of A and B, on resamples in which row i occurs counts[:, i] times."""
-    size = len(a)
-    centre_a, centre_b = a.mean(0), b.mean(0)  # taken out first: squares of large means would swallow the rest
-    shift_a, shift_b = counts @ (a - centre_a) / size, counts @ (b - centre_b) / size
-    covariance = (counts @ ((a - centre_a) * (b - centre_b)) / size - shift_a * shift_b) * size / (size - 1)
-    return centre_a + shift_a, np.maximum(covariance, 0.0) if a is b else covariance
 
 
 def _ratios(a: _Moments, b: _Moments) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
@@ -154,7 +145,7 @@ def _with_total(leaves: FloatArray) -> FloatArray:
 
 def _cosines(a: FloatArray, b: FloatArray, counts: FloatArray, times: int) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     """On each resample, and where a norm is lost in noise."""
-    (mean_a, shared), (mean_b, _) = _mean_and_covariance(a, b, counts), _mean_and_covariance(b, a, counts)
+    (mean_a, shared), (mean_b, _) = resampled_moments(a, counts, b), resampled_moments(b, counts)
     inner = (mean_a * mean_b).sum(1) - times * shared.sum(1) / len(a)
     squares = [_moments(samples, counts, times).square.sum(1) for samples in (a, b)]
     seen = (squares[0] > 0) & (squares[1] > 0)

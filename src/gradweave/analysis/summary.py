@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradweave.analysis.bootstrap import Estimate, FloatArray, bca_interval, resampled_counts
+from gradweave.analysis.bootstrap import Estimate, FloatArray, bca_interval, resampled_counts, resampled_moments
 from gradweave.analysis.pairs import VarianceRatio, variance_ratio
 
 __all__ = ["EstimatorSummary", "OverallSummary", "summarize"]
@@ -116,9 +116,9 @@ def summarize(
     for name, value in values.items():
         found[name] = Estimate(value[0], *bca_interval(value[0], resampled[name], [without_one[name]], confidence))
     found["snr"] = _folded(found["snr"])
-    for place_of in ("", "overall "):  # no error is below the variance
-        ends = zip(found[f"{place_of}mse"], found[f"{place_of}variance"], strict=True)
-        found[f"{place_of}mse"] = Estimate(*(np.maximum(error, spread) for error, spread in ends))
+    for prefix in ("", "overall "):  # no error is below the variance
+        ends = zip(found[f"{prefix}mse"], found[f"{prefix}variance"], strict=True)
+        found[f"{prefix}mse"] = Estimate(*(np.maximum(error, spread) for error, spread in ends))
     for name in ("overall mean", "overall bias", "overall snr"):
         found[name] = Estimate(*(np.sqrt(np.maximum(end, 0.0)) for end in found[name]))
     options = {"confidence": confidence, "num_resamples": num_resamples, "seed": seed}
@@ -137,18 +137,8 @@ def _statistics(samples: FloatArray, reference: int, counts: FloatArray, *, nois
     """
     num_samples = counts.sum(1)[:, None, None]
 
-    def average(quantity: FloatArray) -> FloatArray:
-        return np.tensordot(counts, quantity, axes=1) / num_samples
-
-    def moments(quantity: FloatArray) -> tuple[FloatArray, FloatArray]:
-        centre = quantity.mean(0)  # taken out first, because squares of large means would swallow the variance
-        shift = average(quantity - centre)
-        with np.errstate(divide="ignore", invalid="ignore"):  # of a single draw there is no variance
-            spread = (average((quantity - centre) ** 2) - shift**2) * num_samples / (num_samples - 1)
-        return centre + shift, np.maximum(spread, 0.0)
-
-    mean, variance = moments(samples)
-    bias, bias_variance = moments(samples - samples[:, reference, None])
+    mean, variance = resampled_moments(samples, counts)
+    bias, bias_variance = resampled_moments(samples - samples[:, reference, None], counts)
     bias_squared = bias**2 - noise * bias_variance / num_samples
     snr = _ratio(mean, np.sqrt(variance))
     squared = (mean**2 - noise * variance / num_samples).sum(-1)

@@ -1,6 +1,5 @@
 """What follows training: the agent at play in a GIF, its meta-gradient measured, a report, and a summary in words."""
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradweave.training.config import Config
 from gradweave.training.files import write_atomically
-from gradweave.training.metrics import read_metrics
+from gradweave.training.metrics import format_row, read_metrics
 from gradweave.training.run_folder import RunFolder
 
 if TYPE_CHECKING:  # imports JAX
@@ -89,11 +88,11 @@ def _measured(path: Path, config: Config, summary: "Summary") -> list[str]:
         "estimator": config.meta.estimator,
         "meta_parameters": list(samples.names),
         **{
-            name: {part: _plain(getattr(estimate, part).tolist()) for part in ("value", "low", "high")}
+            name: {part: getattr(estimate, part) for part in ("value", "low", "high")}
             for name, estimate in ratio._asdict().items()
         },
     }
-    write_atomically(path / "measurement.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write_atomically(path / "measurement.json", format_row(found) + "\n")
     length = samples.num_inner_steps
     return [
         f"variance of the {config.meta.estimator} meta-gradient / variance of the unmixed {length}-step one, {count} "
@@ -101,13 +100,6 @@ def _measured(path: Path, config: Config, summary: "Summary") -> list[str]:
         f"  raw {_interval(ratio.total)}",
         f"  free of scale (variance over squared mean) {_interval(ratio.total_scale_free)}",
     ]
-
-
-def _plain(numbers: Any) -> Any:
-    """Numbers as JSON can hold them: what is not finite becomes null."""
-    if isinstance(numbers, list):
-        return [_plain(number) for number in numbers]
-    return numbers if math.isfinite(numbers) else None
 
 
 def _interval(estimate: Any) -> str:
