@@ -1,7 +1,8 @@
-"""Draws curves.png from curves.csv alone: returns, discount and mean outer advantage over inner steps."""
+"""Draws curves.png and added.png from curves.csv alone: returns, discount and mean outer advantage over inner steps."""
 
 import tyro
 from matplotlib.figure import Figure
+from sweep import ADDED
 
 from gradweave.analysis.figures import style_axis
 from gradweave.analysis.study import Flags, folders
@@ -17,8 +18,11 @@ PANELS = {
 }
 
 
-def draw(rows: list[Row]) -> Figure:
+def draw(rows: list[Row]) -> Figure | None:
+    """All of these rows' arms; None when there are none."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
+    if not arms:
+        return None
     figure = Figure(figsize=(10, 7), layout="constrained")
     for index, (column, title) in enumerate(PANELS.items()):
         axis = figure.add_subplot(2, 2, index + 1)
@@ -33,8 +37,9 @@ def draw(rows: list[Row]) -> Figure:
 def main(flags: PlotFlags) -> None:
     _, results = folders("snake-6x6-outer-critic", Flags(size=flags.size, results=flags.results))
     curves, table = (read_rows(results / f"{name}.csv") for name in ("curves", "table"))
-    title = intervals_title(table)
-    save_figure(draw(curves), results / "curves.png", curves, title)
+    for name, added in (("curves", False), ("added", True)):
+        own, summary = ([row for row in rows if (row["arm"] in ADDED) == added] for rows in (curves, table))
+        save_figure(draw(own), results / f"{name}.png", own, intervals_title(summary))
 
 
 if __name__ == "__main__":

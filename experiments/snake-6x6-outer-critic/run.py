@@ -15,13 +15,30 @@ from typing import Any
 
 import numpy as np
 import tyro
-from sweep import ARMS, SIZES, Size, base
+from sweep import ADDED, ADDED_INNER_STEPS, ARMS, SIZES, Size, base
 
-from gradweave.analysis.study import Flags, Job, collect, folders, jobs, train
+from gradweave.analysis.study import Flags, Job, collect, folders, jobs, train, with_changes
 from gradweave.analysis.study_tables import aggregate, configurations, improvements, provenance, write_study
 from gradweave.analysis.tables import learning_curve, metrics_until
+from gradweave.training.config import Config
 
 SCORES = ("return_sampled", "return_greedy", "training_return", "discount", "outer_advantage")
+
+
+def planned_jobs(size: Size, shared: Config, runs: Path) -> list[Job]:
+    """Every arm with every seed, and the added arms with the first one; the rollout before the first update comes on
+    top of their inner steps.
+    """
+    added = {arm: ADDED[arm] for arm in size.added}
+    planned = [
+        *jobs(shared, {arm: ARMS[arm] for arm in size.arms}, size.seeds, size.inner_steps, runs),
+        *jobs(shared, added, size.seeds[:1], min(ADDED_INNER_STEPS, size.inner_steps), runs),
+    ]
+    steps = [job.config.run.total_steps + rollout_steps(job) for job in planned]
+    return [
+        job._replace(config=with_changes(job.config, {"run.total_steps": total}))
+        for job, total in zip(planned, steps, strict=True)
+    ]
 
 
 def rollout_steps(job: Job) -> int:
@@ -85,8 +102,9 @@ def curve_rows(job: Job, path: Path) -> list[dict[str, Any]]:
 
 def table_rows(reports: Sequence[Mapping[str, Any]], planned: Sequence[Job], size: Size) -> list[dict[str, Any]]:
     rows = []
-    for arm in size.arms:
-        for inner_steps in size.reports:
+    ends = {job.arm: job.config.run.total_steps - rollout_steps(job) for job in planned}
+    for arm, end in ends.items():
+        for inner_steps in (report for report in size.reports if report <= end):
             own = [row for row in reports if (row["arm"], row["report"]) == (arm, inner_steps)]
             seeds = {row["seed"] for row in own}
             missing = " ".join(str(job.seed) for job in planned if job.arm == arm and job.seed not in seeds)
@@ -108,10 +126,7 @@ def improvement_rows(reports: Sequence[Mapping[str, Any]], last: int) -> list[di
 def main(flags: Flags) -> None:
     size = SIZES[flags.size]
     runs, results = folders("snake-6x6-outer-critic", flags)
-    shared = base(flags.size)
-    arms = {arm: ARMS[arm] for arm in size.arms}
-    first_rollout = shared.inner.num_envs * shared.inner.num_steps
-    planned = jobs(shared, arms, size.seeds, size.inner_steps + first_rollout, runs)
+    planned = planned_jobs(size, base(flags.size), runs)
     train(flags, planned)
     if flags.stage == "runs":
         return

@@ -15,7 +15,7 @@ ABOUT = "Snake 6x6 as in arXiv 2211.10550: the learned discount with and without
 COST = {
     "tiny": "half a minute",
     "quick": "15 minutes",
-    "full": "runs of 40 million inner steps, 10 to 40 minutes each; see --arms and --seeds",
+    "full": "runs of 40 million inner steps, 10 to 40 minutes each, and added ones of 10; see --arms and --seeds",
     "long": "goes on to 75 million inner steps, as in the paper",
 }
 
@@ -32,7 +32,23 @@ ARMS: dict[str, dict[str, Any]] = {
         "run.log_every": 4,
     },
 }
+_FAST, _SLOW = {"meta.learning_rate": 1e-2}, {"meta.learning_rate": 1e-3}
+# As many environment steps to a chunk and between rows as the others.
+_LONG_ROLLOUTS = {"inner.num_steps": 20, "run.chunk_size": 5, "run.log_every": 5}
+_LAMBDA = {"meta.learned": ("discount", "lambda_")}
+# Added when the discount had gone further without an outer critic, and had sunk with five mixed steps: is it so at
+# other meta learning rates, with rollouts four times as long, with lambda learned as well? Shorter runs, one seed.
+ADDED: dict[str, dict[str, Any]] = {
+    f"{arm}-{name}": {**ARMS[arm], **changes}
+    for name, changes in {"fast": _FAST, "slow": _SLOW, "long-rollouts": _LONG_ROLLOUTS, "lambda": _LAMBDA}.items()
+    for arm in ("meta-gradient", "outer-critic")
+} | {
+    # As much movement per inner step as with one update in a window.
+    "outer-critic-L5-mix-fast": {**ARMS["outer-critic-L5-mix"], "meta.learning_rate": 1.5e-2},
+}
 MILLION = 1_000_000
+ADDED_INNER_STEPS = 10 * MILLION
+"""Of the added arms, or as many as the size has."""
 REPORTS = (1, 2, 5, 10, 20, 40, 75)
 """Million inner steps after which everything is reported, as far as a run goes."""
 
@@ -45,12 +61,16 @@ class Size(NamedTuple):
     reports: tuple[int, ...]
     """Inner steps."""
     arms: tuple[str, ...] = tuple(ARMS)
+    added: tuple[str, ...] = ()
+    """Of the added arms, with the first seed."""
 
 
 SIZES = {
-    "tiny": Size((0,), 64, (32, 64), ("plain", "outer-critic")),
+    "tiny": Size((0,), 64, (32, 64), ("plain", "outer-critic"), ("outer-critic-long-rollouts",)),
     "quick": Size((0, 1), 600_000, (200_000, 400_000, 600_000)),
-    "full": Size((0, 1, 2), 40 * MILLION, tuple(count * MILLION for count in REPORTS if count <= 40)),
+    "full": Size(
+        (0, 1, 2), 40 * MILLION, tuple(count * MILLION for count in REPORTS if count <= 40), added=tuple(ADDED)
+    ),
     "long": Size((0, 1, 2), 75 * MILLION, tuple(count * MILLION for count in REPORTS)),
 }
 

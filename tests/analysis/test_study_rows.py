@@ -81,6 +81,24 @@ def test_reports_at_inner_steps(script, tmp_path):
     assert [row["report"] for row in run.report_rows(job, path, (200, 900))] == [200]
 
 
+def test_added_arms_have_one_seed_and_fewer_steps(script, tmp_path):
+    run = script("snake-6x6-outer-critic", "run")
+    size = run.SIZES["full"]
+    planned = run.planned_jobs(size, run.base("full"), tmp_path)
+    assert [job.seed for job in planned if job.arm == "outer-critic"] == [0, 1, 2]
+    (added,) = [job for job in planned if job.arm == "outer-critic-long-rollouts"]
+    assert (added.seed, added.config.run.total_steps) == (0, 10_000_000 + 512 * 20)
+    assert planned[0].config.run.total_steps == 40_000_000 + 512 * 5
+    report = {"arm": added.arm, "seed": 0, "report": 10_000_000, "discount": 0.75, **dict.fromkeys(run.SCORES[:3], 1.0)}
+    rows = run.table_rows([{**report, "outer_advantage": None}], planned, size)
+    own = [row for row in rows if row["arm"] == added.arm]
+    assert {row["report"] for row in own} == {1_000_000, 2_000_000, 5_000_000, 10_000_000}
+    found = {(row["report"], row["score"]): row for row in own}
+    assert found[10_000_000, "discount"]["iqm"] == 0.75
+    assert found[10_000_000, "discount"]["missing_seeds"] == ""
+    assert found[5_000_000, "discount"]["missing_seeds"] == "0"
+
+
 def test_scores_on_the_discounting_chain(script, tmp_path):
     run = script("discounting-chain", "run")
     rows = [row_of(20 * index, 1.0) for index in range(1, 50)]  # discounts 0.02 to 0.98

@@ -36,7 +36,7 @@ def intervals_title(table: Sequence[Row]) -> str:
         seeds = int(row["num_seeds"])
         done[row["arm"]] = max(seeds, done.get(row["arm"], 0))
         planned = max(planned, seeds + len(row["missing_seeds"].split()))
-    title = "interquartile means over seeds with 95 % intervals"
+    title = "one seed of each arm" if planned == 1 else "interquartile means over seeds with 95 % intervals"
     if all(count == planned for count in done.values()):
         return title
     some = sorted(count for count in done.values() if count)
