@@ -12,7 +12,7 @@ import numpy as np
 
 from gradweave.training.metrics import read_metrics
 
-__all__ = ["learning_curve", "metrics_until", "read_rows", "write_rows"]
+__all__ = ["curve_of", "learning_curve", "metrics_until", "read_rows", "write_rows"]
 
 
 def learning_curve(run: Path, num_rows: int = 250, until: int | None = None) -> list[dict[str, Any]]:
@@ -25,10 +25,18 @@ def learning_curve(run: Path, num_rows: int = 250, until: int | None = None) -> 
             and was evaluated.
 
     Returns:
+        One row for each stretch, as `curve_of`.
+    """
+    return curve_of(metrics_until(run, until), num_rows)
+
+
+def curve_of(lines: Sequence[Mapping[str, Any]], num_rows: int) -> list[dict[str, Any]]:
+    """Lines of metrics over equal stretches, at most `num_rows` of them.
+
+    Returns:
         One row for each stretch: `step` is its last environment step, `num_episodes` the episodes that ended in it,
         `return` the mean over these, and every other number its mean over the lines that have it (None: none has).
     """
-    lines = metrics_until(run, until)
     names = sorted({name for line in lines for name in line} - {"step", "return", "num_episodes"})
     stretches = [lines[i * len(lines) // num_rows : (i + 1) * len(lines) // num_rows] for i in range(num_rows)]
     return [_mean_row(stretch, names) for stretch in stretches if stretch]

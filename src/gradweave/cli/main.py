@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "answering", "main"]
 COMMANDS: Final = {
     "train": "train an agent that tunes its own hyper-parameters",
     "resume": "go on with a run from its newest checkpoint",
+    "watch": "show the table of a run that another process trains",
     "measure": "measure how good the meta-gradient of a trained agent is, by estimator",
     "play": "let a trained agent play an episode and write it as a GIF",
     "reproduce": "run a study of experiments/ from beginning to end",

@@ -21,7 +21,7 @@ from gradweave.training.processes import Job, run_jobs
 from gradweave.training.seeds import SeedsFolder, is_finished, plan_shares
 from gradweave.training.signals import noted_signals
 
-__all__ = ["resume_seeds", "train_seeds"]
+__all__ = ["how_far", "resume_seeds", "train_seeds"]
 
 _SECONDS_BETWEEN_ROWS = 10.0
 _TAIL_BYTES = 2**16
@@ -124,7 +124,7 @@ class _View:
             return
         self._shown_at = time.monotonic()
         for job in running:
-            _say(f"{job.name}: {_how_far(job.log.with_name('metrics.jsonl'))}")
+            _say(f"{job.name}: {how_far(job.log.with_name('metrics.jsonl'))}")
 
     def _last_words(self, job: Job) -> str:
         """The message that the run ended with, or else its last lines, of what it wrote since it was started here."""
@@ -135,7 +135,7 @@ class _View:
         return "\n".join(f"  {line}" for line in lines[said[-1] if said else -12 :])
 
 
-def _how_far(metrics: Path) -> str:
+def how_far(metrics: Path) -> str:
     """Steps and return from the end of a file of metrics that is being written."""
     try:
         with metrics.open("rb") as file:

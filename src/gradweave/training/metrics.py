@@ -24,7 +24,7 @@ from typing import Any
 
 from gradweave.training.files import write_atomically
 
-__all__ = ["MetricsWriter", "format_row", "read_metrics"]
+__all__ = ["MetricsTail", "MetricsWriter", "format_row", "read_metrics"]
 
 
 class MetricsWriter:
@@ -76,6 +76,39 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a metrics file, in order; an unfinished last line is left out."""
     for line in _lines(path):
         yield json.loads(line)
+
+
+class MetricsTail:
+    """The rows of a metrics file that another process writes, as they come."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin at the first row of `path`; the file need not be there yet."""
+        self._path = path
+        self._inode = -1
+        self._read_bytes = 0
+        self._last_step = -1
+
+    def read(self) -> list[dict[str, Any]]:
+        """The whole rows since the last call.
+
+        A run that goes on from a checkpoint has removed the rows after it, in a new file, and writes them again to the
+        bit: rows of steps that have been returned do not come a second time.
+        """
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._inode or status.st_size < self._read_bytes:
+                    self._inode, self._read_bytes = status.st_ino, 0
+                file.seek(self._read_bytes)
+                whole = b"".join(line for line in file if line.endswith(b"\n"))
+        except FileNotFoundError:
+            return []
+        self._read_bytes += len(whole)
+        rows = [json.loads(line) for line in whole.decode().split("\n")[:-1]]
+        new = [row for row in rows if row["step"] > self._last_step]
+        if new:
+            self._last_step = new[-1]["step"]
+        return new
 
 
 def format_row(row: Mapping[str, Any]) -> str:

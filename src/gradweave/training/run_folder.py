@@ -36,6 +36,7 @@ __all__ = [
     "checkpoint_steps",
     "find_run",
     "has_last_checkpoint",
+    "is_in_use",
     "lock_folder",
     "make_runs_dir",
     "new_name",
@@ -302,6 +303,16 @@ def lock_folder(path: Path) -> TextIO:
         file.write(f"{os.getpid()}\n")
         file.flush()
     return file
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a process has a folder locked. Asking keeps nobody out of one that is."""
+    with contextlib.suppress(FileNotFoundError), (path / "lock").open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+    return False
 
 
 def _not_writable(place: str, error: OSError) -> ConfigError:

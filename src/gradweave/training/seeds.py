@@ -24,7 +24,16 @@ from gradweave.training.run_folder import SEEDS_FILE, RunFolder, find_run, has_l
 from gradweave.training.runtime import usable_cores
 from gradweave.training.validation import validate
 
-__all__ = ["SeedsFolder", "check_seeds", "find_runs", "is_finished", "is_seeds_folder", "plan_shares", "refuse_hosts"]
+__all__ = [
+    "SeedsFolder",
+    "check_seeds",
+    "find_runs",
+    "is_finished",
+    "is_seeds_folder",
+    "plan_shares",
+    "refuse_hosts",
+    "seed_runs",
+]
 
 
 class SeedsFolder:
@@ -63,7 +72,7 @@ class SeedsFolder:
     @property
     def runs(self) -> dict[int, Path]:
         """The folder of each seed's run."""
-        return {seed: self.path / f"seed-{seed}" for seed in self.seeds}
+        return _runs_of(self.path, self.seeds)
 
     def change(self, changes: Mapping[str, Any]) -> None:
         """Replace fields of the section `run` in every seed's configuration.
@@ -106,9 +115,14 @@ def find_runs(path: Path) -> list[Path]:
     """
     if not is_seeds_folder(path):
         return [find_run(path)]
-    runs = [path / f"seed-{seed}" for seed in _read_seeds(path)]
+    runs = list(seed_runs(path).values())
     logged = [run for run in runs if (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").stat().st_size]
     return logged or runs[:1]
+
+
+def seed_runs(path: Path) -> dict[int, Path]:
+    """The folder of each seed's run in a folder of several."""
+    return _runs_of(path, _read_seeds(path))
 
 
 def is_finished(path: Path) -> bool:
@@ -155,6 +169,10 @@ def plan_shares(config: Config, num_seeds: int) -> list[tuple[int, ...]]:
     if devices != "all" and devices > cores:
         raise ConfigError("run.devices", devices, f"at most {cores} here, the usable cores", f"--devices {cores}")
     return share_cores(num_seeds, cores if devices == "all" else devices)
+
+
+def _runs_of(path: Path, seeds: Sequence[int]) -> dict[int, Path]:
+    return {seed: path / f"seed-{seed}" for seed in seeds}
 
 
 def _read_seeds(path: Path) -> list[int]:
