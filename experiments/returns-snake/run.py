@@ -25,6 +25,7 @@ from gradweave.analysis.partial import current_source
 from gradweave.analysis.seeds import interquartile_mean
 from gradweave.analysis.study import Collected, Flags, Job, collect, finished_run, folders, jobs, train
 from gradweave.analysis.study_tables import aggregate, configurations, improvements, provenance, write_study
+from gradweave.analysis.sweeps import best_setting, late_return
 from gradweave.analysis.tables import learning_curve, metrics_until
 from gradweave.training.config_file import read_config
 from gradweave.training.errors import ConfigError, SeedFailed
@@ -39,31 +40,13 @@ def sweep_jobs(size: Size, name: str, runs: Path) -> list[Job]:
     )
 
 
-def sweep_score(path: Path, until: int) -> float:
-    """Mean training return over the last quarter of the steps."""
-    rows = [row for row in metrics_until(path, until) if row["step"] > 0.75 * until and row["num_episodes"]]
-    return (
-        float(np.average([row["return"] for row in rows], weights=[row["num_episodes"] for row in rows]))
-        if rows
-        else -np.inf
-    )
-
-
 def sweep_rows(collected: Collected) -> list[dict[str, Any]]:
     rows = []
     for job, path in collected.finished:
-        score = sweep_score(path, job.config.run.total_steps)
+        score = late_return(path, job.config.run.total_steps)
         steps = metrics_until(path, job.config.run.total_steps)[-1]["step"]
         rows.append({"setting": job.arm, "seed": job.seed, "score": score, "environment_steps": steps})
     return rows
-
-
-def best_setting(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The setting of the highest mean score over the sweep's seeds."""
-    scores: dict[str, list[float]] = {}
-    for row in rows:
-        scores.setdefault(row["setting"], []).append(row["score"])
-    return max(scores, key=lambda setting: float(np.mean(scores[setting])))
 
 
 def best_mix(runs: Path) -> tuple[str | None, list[str]]:

@@ -52,16 +52,6 @@ def test_a_return_that_is_never_reached(script, tmp_path):
     assert run.final_row(job, path)["steps_to_20"] is None
 
 
-def test_a_sweep_is_judged_by_the_last_quarter_and_all_its_seeds(script, tmp_path):
-    run = script("returns-snake", "run")
-    rows = [row_of(20 * index, 0.0) for index in range(1, 16)]
-    rows += [row_of(320, 5.0, 1), row_of(340, 9.0, 3), row_of(380, None, 0), row_of(400, 9.0, 0, **evaluated(1.0, 1.0))]
-    _, path = run_of(tmp_path, rows, total_steps=400)
-    assert run.sweep_score(path, 400) == pytest.approx((5 + 3 * 9) / 4)  # by episodes, after step 300
-    settings = [("a", 10.0), ("a", 0.0), ("b", 6.0), ("b", 5.0)]
-    assert run.best_setting([{"setting": name, "score": score} for name, score in settings]) == "b"
-
-
 def test_reports_at_inner_steps(script, tmp_path):
     run = script("snake-6x6-outer-critic", "run")
     rows = [row_of(20 * index, 2.0 * index, num_episodes=index, outer_advantage=0.1 * index) for index in range(1, 41)]

@@ -131,8 +131,9 @@ def test_it_says_how_a_run_ended(folder, capsys, report):
     if report:
         (folder.path / "report.html").touch()
     assert main(["watch", str(folder.path)]) == 0
-    said = f"report: {folder.path / 'report.html'}" if report else f"`gradweave report {folder.path}` draws it"
-    assert capsys.readouterr().out.endswith(f"finished; {said}\n")
+    page = folder.path / "report.html"
+    said = f": {page}" if report else f"; `gradweave report {folder.path}` makes report.html"
+    assert capsys.readouterr().out.endswith(f"finished{said}\n")
 
 
 def test_several_seeds_say_how_far_they_are(tmp_path, capsys):
@@ -147,7 +148,8 @@ def test_several_seeds_say_how_far_they_are(tmp_path, capsys):
             (folder.runs[3] / "metrics.jsonl").write_text(json.dumps(row(1000, 0.5)) + "\n")
             folder.__exit__(None, None, None)
 
-        watch._watch_seeds(folder.path, wait)
+        runs = {f"seed {seed}": run for seed, run in folder.runs.items()}
+        watch._watch_several(folder.path, runs, "report.html", wait)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["seed 3: starting", "seed 4: 2,000 steps, return 1.25"]
     assert lines[2:4] == ["seed 3: 1,000 steps, return 0.50", "seed 4: 2,000 steps, return 1.25"]

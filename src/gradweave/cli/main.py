@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "watch": "show the table of a run that another process trains",
     "measure": "measure how good the meta-gradient of a trained agent is, by estimator",
     "play": "let a trained agent play an episode and write it as a GIF",
+    "sweep": "train plain actor-critics with every combination of some hyper-parameters, for comparison",
     "reproduce": "run a study of experiments/ from beginning to end",
     "report": "draw the figures of one or more runs and write report.html",
     "doctor": "check that everything a run needs works on this machine",

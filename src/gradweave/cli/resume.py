@@ -1,5 +1,5 @@
 """`gradweave resume RUN`: go on with a run from its newest checkpoint that verifies; with all unfinished ones where
-RUN holds several seeds.
+RUN holds several seeds or a sweep.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from gradweave.training.hosts import ALONE, Hosts, check_hosts
 from gradweave.training.launch import open_together, start_jax
 from gradweave.training.run_folder import RunFolder, checkpoint_steps
 from gradweave.training.seeds import is_seeds_folder, refuse_hosts
+from gradweave.training.sweeps import is_sweep_folder
 from gradweave.training.validation import validate
 
 __all__ = ["run"]
@@ -27,7 +28,7 @@ class _Flags:
     """The flags of `gradweave resume`."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run's folder, or that of several seeds."""
+    """The run's folder, or that of several seeds, or of a sweep."""
     total_steps: int | None = None
     """Environment steps of the whole run, to go on for longer than was planned."""
     devices: NumDevices | None = None
@@ -50,6 +51,11 @@ def run(argv: Sequence[str]) -> int:
 
         refuse_hosts(flags.hosts)
         return resume_seeds(flags.run, {"total_steps": flags.total_steps, "devices": flags.devices})
+    if is_sweep_folder(flags.run):
+        from gradweave.cli.sweep import resume_sweep
+
+        refuse_hosts(flags.hosts)
+        return resume_sweep(flags.run, {"total_steps": flags.total_steps, "devices": flags.devices})
     several = flags.hosts.several
     # Only process 0 can look into the folder, so that with several processes the flag decides for all.
     num_devices = 1 if several and flags.devices is None else flags.devices

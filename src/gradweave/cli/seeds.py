@@ -21,7 +21,7 @@ from gradweave.training.processes import Job, run_jobs
 from gradweave.training.seeds import SeedsFolder, is_finished, plan_shares
 from gradweave.training.signals import noted_signals
 
-__all__ = ["how_far", "resume_seeds", "train_seeds"]
+__all__ = ["how_far", "raise_failed", "resume_seeds", "train_runs", "train_seeds"]
 
 _SECONDS_BETWEEN_ROWS = 10.0
 _TAIL_BYTES = 2**16
@@ -61,28 +61,55 @@ def _go_on(folder: SeedsFolder, shares: Sequence[tuple[int, ...]]) -> int:
         Stopped: SIGTERM arrived; the runs have written their checkpoints.
         KeyboardInterrupt: SIGINT arrived, likewise.
     """
-    _say(f"folder: {folder.path}; up to {len(shares)} at a time")
+    failed = train_runs(folder.path, {f"seed {seed}": path for seed, path in folder.runs.items()}, shares)
+    finished = {seed: path for seed, path in folder.runs.items() if is_finished(path)}
+    if finished:
+        _summarize(folder, finished)
+    raise_failed(folder.path, failed)
+    return 0
+
+
+def train_runs(path: Path, runs: Mapping[str, Path], shares: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """Train every run that is not finished, each in a process of its own.
+
+    Args:
+        path: of the folder that holds them, locked.
+        runs: the folder of each, by its name.
+        shares: the cores of each of those that train at the same time.
+
+    Returns:
+        The exit codes of those that failed.
+
+    Raises:
+        Stopped: SIGTERM arrived; the runs have written their checkpoints.
+        KeyboardInterrupt: SIGINT arrived, likewise.
+    """
+    _say(f"folder: {path}; up to {len(shares)} at a time")
     jobs = [
-        Job(f"seed {seed}", functools.partial(command, path), path / "output.log")
-        for seed, path in folder.runs.items()
-        if not is_finished(path)
+        Job(name, functools.partial(command, run), run / "output.log")
+        for name, run in runs.items()
+        if not is_finished(run)
     ]
     view = _View(jobs)
     with noted_signals() as received:
         codes = run_jobs(jobs, shares, received, started=view.started, ended=view.ended, looked=view.looked)
-    finished = {seed: path for seed, path in folder.runs.items() if is_finished(path)}
-    if received and len(finished) < len(folder.seeds):
+    if received and not all(map(is_finished, runs.values())):
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
-        raise Stopped(f"stopped by SIGTERM after checkpoints; `gradweave resume {folder.path}` goes on")
-    if finished:
-        _summarize(folder, finished)
-    failed = {name: code for name, code in codes.items() if code}
+        raise Stopped(f"stopped by SIGTERM after checkpoints; `gradweave resume {path}` goes on")
+    return {name: code for name, code in codes.items() if code}
+
+
+def raise_failed(path: Path, failed: Mapping[str, int]) -> None:
+    """Raise when there is a run that failed.
+
+    Raises:
+        SeedFailed: with the exit code of the first.
+    """
     if failed:
         names = ", ".join(f"{name} ({code})" for name, code in failed.items())
-        message = f"failed, with exit code: {names}; `gradweave resume {folder.path}` tries again"
+        message = f"failed, with exit code: {names}; `gradweave resume {path}` tries again"
         raise SeedFailed(message, next(iter(failed.values())))
-    return 0
 
 
 def _summarize(folder: SeedsFolder, finished: Mapping[int, Path]) -> None:

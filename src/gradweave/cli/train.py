@@ -5,10 +5,10 @@ have been found to be good.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -31,11 +31,14 @@ from gradweave.training.seeds import check_seeds
 from gradweave.training.trackers import check_tracker
 from gradweave.training.validation import validate
 
-__all__ = ["parse_config", "run", "run_loop"]
+__all__ = ["TrainFlags", "parse_all", "parse_config", "run", "run_loop"]
+
+_NAMES = ("gradweave train", "Train an agent that tunes its own hyper-parameters while it learns.")
+FlagsT = TypeVar("FlagsT", bound="TrainFlags")
 
 
 @dataclass(frozen=True)
-class _Flags:
+class TrainFlags:
     """The flags of `gradweave train`."""
 
     environment: EnvironmentConfig
@@ -57,7 +60,7 @@ class _Flags:
 
 def run(argv: Sequence[str]) -> int:
     """Train; returns the exit code."""
-    config, flags = _parse_all(argv)
+    config, flags = parse_all(argv, TrainFlags, *_NAMES)
     hosts = flags.hosts
     check_hosts(hosts)
     if flags.seeds is not None:
@@ -85,18 +88,43 @@ def parse_config(argv: Sequence[str]) -> Config:
         ConfigError: an unknown preset, or a file that cannot be read.
         SystemExit: the command line is wrong (2) or asks for help (0).
     """
-    return _parse_all(argv)[0]
+    return parse_all(argv, TrainFlags, *_NAMES)[0]
 
 
-def _parse_all(argv: Sequence[str]) -> tuple[Config, _Flags]:
-    """The configuration, and the flags that are no part of it."""
+def parse_all(
+    argv: Sequence[str],
+    kind: type[FlagsT],
+    prog: str,
+    description: str,
+    start: Callable[[Config], Config] = lambda config: config,
+) -> tuple[Config, FlagsT]:
+    """The configuration that a command line asks for, and the flags that are no part of it.
+
+    Args:
+        argv: what follows the command's name.
+        kind: the flags of the command.
+        prog: how the command is called.
+        description: of the command.
+        start: what becomes of a preset, or of a file, before flags change it.
+
+    Raises:
+        ConfigError: as `parse_config`.
+        SystemExit: likewise.
+    """
+
+    def parse(base: Config) -> FlagsT:
+        fields = dataclasses.fields(base)
+        default = kind(**{field.name: getattr(base, field.name) for field in fields if field.name != "preset"})
+        return tyro.cli(kind, prog=prog, description=description, args=list(argv), default=default)
+
     first = next((word for word in argv if word in PRESETS), "quick")  # --help shows this one's values
-    flags = _parse(argv, preset(first))
+    flags = parse(start(preset(first)))
     base = preset(flags.preset or "quick") if flags.config is None else read_config(flags.config, flags.preset)
-    name = _parse(argv, base).environment.name
+    base = start(base)
+    name = parse(base).environment.name
     if name != base.environment.name:  # the preset's options, such as the board's size, belong to its environment
         base = dataclasses.replace(base, environment=EnvironmentConfig.bare(name))
-    return _to_config(_parse(argv, base), base.preset), flags
+    return _to_config(parse(base), base.preset), flags
 
 
 def run_loop(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts) -> None:
@@ -111,18 +139,7 @@ def run_loop(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts) -> Non
         finish(folder, summary)
 
 
-def _parse(argv: Sequence[str], base: Config) -> _Flags:
-    sections = {field.name: getattr(base, field.name) for field in dataclasses.fields(base) if field.name != "preset"}
-    return tyro.cli(
-        _Flags,
-        prog="gradweave train",
-        description="Train an agent that tunes its own hyper-parameters while it learns.",
-        args=list(argv),
-        default=_Flags(**sections),
-    )
-
-
-def _to_config(flags: _Flags, preset_name: str) -> Config:
+def _to_config(flags: TrainFlags, preset_name: str) -> Config:
     sections = {
         field.name: getattr(flags, field.name) for field in dataclasses.fields(Config) if field.name != "preset"
     }

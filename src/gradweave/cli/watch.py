@@ -1,11 +1,11 @@
-"""`gradweave watch RUN`: the table of a run that another process trains, as it grows; of several seeds how far each is.
+"""`gradweave watch RUN`: the table of a run that another process trains, as it grows; of several runs how far each is.
 
 It only reads, so it can be started and left at any time, and any number of times.
 """
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ from gradweave.training.metrics import MetricsTail
 from gradweave.training.progress import Progress
 from gradweave.training.run_folder import find_run, has_last_checkpoint, is_in_use
 from gradweave.training.seeds import is_finished, is_seeds_folder, seed_runs
+from gradweave.training.sweeps import is_sweep_folder, sweep_runs
 
 __all__ = ["run"]
 
@@ -32,7 +33,7 @@ class _Flags:
     """The flags of `gradweave watch`."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run's folder, or that of several seeds."""
+    """The run's folder, or that of several seeds, or of a sweep."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -44,7 +45,11 @@ def run(argv: Sequence[str]) -> int:
         args=list(argv) or ["--help"],
     )
     if is_seeds_folder(flags.run):
-        _watch_seeds(flags.run, time.sleep)
+        runs = {f"seed {seed}": run for seed, run in seed_runs(flags.run).items()}
+        _watch_several(flags.run, runs, "report.html", time.sleep)
+    elif is_sweep_folder(flags.run):
+        runs = {f"{setting}, seed {seed}": run for (setting, seed), run in sweep_runs(flags.run).items()}
+        _watch_several(flags.run, runs, "sweep.csv", time.sleep)
     else:
         _watch_run(find_run(flags.run), time.sleep)
     return 0
@@ -75,23 +80,23 @@ def _watch_run(path: Path, wait: Callable[[float], object]) -> None:
                 shown_at, shown_step, unshown = time.monotonic(), row["step"], []
                 if in_use and row["step"] >= config.run.total_steps:
                     progress.message("all steps are taken; what came of them is being measured and drawn")
-        progress.message(_how_it_ended(path, done=has_last_checkpoint(path, config), report=path / "report.html"))
+        done = has_last_checkpoint(path, config)
+        progress.message(_how_it_ended(path, done, path / "report.html", f"gradweave report {path}"))
 
 
-def _watch_seeds(path: Path, wait: Callable[[float], object]) -> None:
-    """Say how far every seed is, now and then."""
-    runs = seed_runs(path)
+def _watch_several(path: Path, runs: Mapping[str, Path], result: str, wait: Callable[[float], object]) -> None:
+    """Say how far every run is, now and then; `result` is the file that they come to."""
     while True:
         in_use = is_in_use(path)
-        for seed, run in runs.items():
-            print(f"seed {seed}: {'done' if is_finished(run) else how_far(run / 'metrics.jsonl')}", flush=True)
+        for name, run in runs.items():
+            print(f"{name}: {'done' if is_finished(run) else how_far(run / 'metrics.jsonl')}", flush=True)
         if not in_use:
             break
         wait(_SECONDS_BETWEEN_SEEDS)
-    print(_how_it_ended(path, done=all(map(is_finished, runs.values())), report=path / "report.html"))
+    print(_how_it_ended(path, all(map(is_finished, runs.values())), path / result, f"gradweave resume {path}"))
 
 
-def _how_it_ended(path: Path, *, done: bool, report: Path) -> str:
+def _how_it_ended(path: Path, done: bool, result: Path, makes_it: str) -> str:
     if not done:
         return f"no process trains this; `gradweave resume {path}` goes on"
-    return f"finished; report: {report}" if report.is_file() else f"finished; `gradweave report {path}` draws it"
+    return f"finished: {result}" if result.is_file() else f"finished; `{makes_it}` makes {result.name}"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # imports JAX, which bad configurations must not wait for
 
 __all__ = [
     "SEEDS_FILE",
+    "SWEEP_FILE",
     "RunFolder",
     "checkpoint_steps",
     "find_run",
@@ -45,6 +46,8 @@ __all__ = [
 
 SEEDS_FILE: Final = "seeds.json"
 """What marks a folder of several seeds' runs: see `gradweave.training.seeds`."""
+SWEEP_FILE: Final = "sweep.json"
+"""What marks the folder of a sweep: see `gradweave.training.sweeps`."""
 
 
 class RunFolder:
@@ -249,8 +252,14 @@ def find_run(path: Path) -> Path:
         seeds = sorted(entry.parent for entry in path.glob("*/config.toml"))
         remedy = f"name one of its seeds, such as {seeds[0]}" if seeds else "start a run with `gradweave train`"
         raise ConfigError("RUN", str(path), "the folder of one run; this one has a run for each seed", remedy)
+    if (path / SWEEP_FILE).is_file():
+        settings = sorted(entry.parent for entry in path.glob(f"*/{SEEDS_FILE}"))
+        remedy = f"name one of its settings, such as {settings[0]}, or one of its seeds"
+        raise ConfigError("RUN", str(path), "the folder of one run; this one is that of a sweep", remedy)
     beside = path.parent if path.parent.is_dir() else Path("runs")
-    names = sorted(entry.parent.name for name in ("config.toml", SEEDS_FILE) for entry in beside.glob(f"*/{name}"))
+    names = sorted(
+        entry.parent.name for name in ("config.toml", SEEDS_FILE, SWEEP_FILE) for entry in beside.glob(f"*/{name}")
+    )
     near = nearest_name(path.name, names)
     remedy = f"did you mean {beside / near}?" if near else "start a run with `gradweave train`"
     raise ConfigError("RUN", str(path), "the folder of a run, with a config.toml", remedy)

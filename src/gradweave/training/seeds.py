@@ -46,13 +46,19 @@ class SeedsFolder:
         self._lock = lock
 
     @classmethod
-    def create(cls, config: Config, num_seeds: int, argv: Sequence[str] = ()) -> "SeedsFolder":
+    def create(cls, config: Config, num_seeds: int, argv: Sequence[str] = (), name: str | None = None) -> "SeedsFolder":
         """Make a new folder in `config.run.runs_dir`, and in it those of the runs of `config.run.seed` and those after.
+
+        Args:
+            config: of the first seed's run.
+            num_seeds: how many.
+            argv: what to note in every provenance.json as the command line.
+            name: the folder's; by default made of preset, time and letters.
 
         Raises:
             ConfigError: the folders cannot be made there.
         """
-        path = Path(config.run.runs_dir) / new_name(config)
+        path = Path(config.run.runs_dir) / (name or new_name(config))
         seeds = range(config.run.seed, config.run.seed + num_seeds)
         for seed in seeds:
             run = dataclasses.replace(config.run, seed=seed, runs_dir=str(path))

@@ -1,0 +1,182 @@
+"""`gradweave sweep`: every combination is trained as it would be alone, the best is found, the cost is said."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradweave.analysis.sweeps import best_setting, format_sweep, late_return
+from gradweave.cli import seeds
+from gradweave.cli.main import main
+from gradweave.cli.train import parse_config
+from gradweave.training.config_file import read_config
+from gradweave.training.errors import ConfigError
+from gradweave.training.sweeps import parse_grid, setting_name, settings_of, sweep_runs
+
+GRID = ["--grid", "inner.discount=0.5,0.9", "inner.learning-rate=1e-3,0.01"]
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Lets a few lines of Python, which know `run`, `seed`, `discount` and `rate`, stand in for the training of each
+    run; its returns are 0 until the last quarter of 1000 steps.
+    """
+
+    def use(program: str) -> None:
+        head = (
+            "import json, pathlib, sys, tomllib; run = pathlib.Path(sys.argv[1]); seed = int(run.name[5:])\n"
+            "inner = tomllib.loads((run / 'config.toml').read_text())['inner']\n"
+            "discount, rate = inner['discount'], inner['learning_rate']\n"
+            "def row(step, returns): return {'step': step, 'num_episodes': 1, 'return': returns}\n"
+            "def done(returns):\n"
+            " rows = [row(700, 0.0), row(800, returns - 1), row(1000, returns + 1) | {'evaluation/return': 0.0}]\n"
+            " (run / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\\n' for row in rows))\n"
+            " (run / 'checkpoints' / '000010000000.safetensors').touch()\n (run / 'report.html').touch()\n"
+        )
+        monkeypatch.setattr(seeds, "command", lambda path, cores: [sys.executable, "-c", head + program, str(path)])
+
+    return use
+
+
+def sweep(tmp_path: Path, *argv: str) -> int:
+    steps = ["--total-steps", "1000", "--meta.num-inner-steps", "1"]
+    return main(["sweep", "quick", *steps, "--runs-dir", str(tmp_path), *GRID, *argv])
+
+
+def only_folder(tmp_path: Path) -> Path:
+    (path,) = tmp_path.iterdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("entries", "remedy"),
+    [
+        (["inner.discount"], "without spaces"),
+        (["=1,2"], "without spaces"),
+        (["inner.discount=0.9,"], "without spaces"),
+        (["inner.discount=0.9,0.9"], "leave out what is repeated"),
+        (["inner.discount=0.9", "inner.discount=0.8"], "leave out what is repeated"),
+        ([], "leave --grid out"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused(entries, remedy):
+    with pytest.raises(ConfigError, match=remedy):
+        parse_grid(entries)
+
+
+def test_settings_are_all_combinations_with_names_that_tell_them_apart():
+    settings = settings_of(parse_grid(["--inner.discount=0.5,0.9", "inner.learning-rate=1e-3,2e-3,3e-3"]))
+    assert len(settings) == 6
+    assert settings["discount0.9-learning-rate2e-3"] == {"inner.discount": "0.9", "inner.learning-rate": "2e-3"}
+    # the same last word twice: the whole fields, and nothing that a file system could take for something else
+    assert setting_name({"inner.discount": "0.9", "outer.discount": "1"}) == "inner.discount0.9-outer.discount1"
+    assert setting_name({"network.channels": "8 8", "environment.name": "a/../b"}) == "channels8_8-namea_.._b"
+    with pytest.raises(ConfigError, match="differ in letters"):
+        settings_of({"network.channels": ("8 8", "8/8")})
+
+
+def test_a_run_is_judged_by_its_last_quarter_and_a_setting_by_all_its_seeds(tmp_path):
+    rows = [{"step": 20 * index, "num_episodes": 1, "return": 0.0} for index in range(1, 16)]
+    rows += [{"step": 320, "num_episodes": 1, "return": 5.0}, {"step": 340, "num_episodes": 3, "return": 9.0}]
+    rows += [{"step": 380, "num_episodes": 0, "return": None}]
+    rows += [{"step": 400, "num_episodes": 0, "return": 9.0, "evaluation/return": 1.0}]
+    rows += [{"step": 420, "num_episodes": 1, "return": 99.0}]  # beyond what is asked for
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert late_return(tmp_path, 400) == pytest.approx((5 + 3 * 9) / 4)  # by episodes, after step 300
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(rows[-2]) + "\n")
+    assert late_return(tmp_path, 400) == float("-inf")
+    scores = [("a", 10.0), ("a", 0.0), ("b", 6.0), ("b", 5.0), ("c", 50.0), ("d", float("-inf")), ("d", 1.0)]
+    rows = [{"setting": name, "score": score} for name, score in scores]
+    assert best_setting([row for row in rows if row["setting"] in "abd"]) == "b"
+    lines = [line.split() for line in format_sweep(rows, 2).splitlines()]
+    assert lines[1] == ["b", "5.50", "6.00", "5.00"]
+    assert lines[2] == ["a", "5.00", "10.00", "0.00"]
+    assert lines[3] == ["d", "no", "episodes", "no", "episodes", "1.00"]
+    assert lines[4] == ["c", "-", "50.00"]  # lacks a seed
+
+
+def test_every_combination_is_trained_and_the_best_is_found(tmp_path, stand_in, capsys):
+    stand_in("done(100 * discount + 1000 * rate + seed)")
+    assert sweep(tmp_path, "--seed", "5") == 0
+    folder, said = only_folder(tmp_path), capsys.readouterr()
+    assert folder.name.startswith("quick-sweep-")
+    runs = sweep_runs(folder)
+    assert len(runs) == 8
+    for (setting, seed), run in runs.items():
+        config = read_config(run / "config.toml")
+        assert setting == f"discount{config.inner.discount}-learning-rate" + (
+            "1e-3" if config.inner.learning_rate == 1e-3 else "0.01"
+        )
+        assert (config.run.seed, config.meta.learned, config.run.total_steps) == (seed, (), 1000)
+        assert seed in (5, 6)
+    assert "4 settings, 8 runs, 8,000 environment steps planned" in said.err
+    assert "environment steps of all runs: 8,000" in said.out
+    with (folder / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    assert {row["setting"] for row in rows if row["chosen"] == "True"} == {"discount0.9-learning-rate0.01"}
+    assert {float(row["score"]) for row in rows if row["chosen"] == "True"} == {105.0, 106.0}
+    best = read_config(folder / "best.toml")
+    assert (best.inner.discount, best.inner.learning_rate) == (0.9, 0.01)
+    assert (best.run.seed, best.run.runs_dir) == (7, str(tmp_path))  # a seed that the sweep has not seen
+    assert parse_config(["--config", str(folder / "best.toml")]) == best
+
+
+def test_a_run_that_diverges_is_a_result_and_one_that_fails_is_tried_again(tmp_path, stand_in, capsys):
+    stand_in("sys.exit(4) if rate == 0.01 and discount == 0.9 else sys.exit(5) if seed == 1 else done(discount)")
+    assert sweep(tmp_path) == 5
+    folder, said = only_folder(tmp_path), capsys.readouterr()
+    assert "discount0.9-learning-rate0.01, seed 0: met a value that is not finite" in said.out
+    assert "discount0.5-learning-rate1e-3, seed 1 (5)" in said.err
+    assert f"`gradweave resume {folder}` tries again" in said.err
+    assert not (folder / "best.toml").exists()  # no setting has all its seeds
+    stand_in("sys.exit(4) if rate == 0.01 and discount == 0.9 else done(discount)")
+    assert main(["watch", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "discount0.9-learning-rate1e-3, seed 0: done" in lines
+    assert lines[-1] == f"no process trains this; `gradweave resume {folder}` goes on"
+    assert main(["resume", str(folder)]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("started") == 3 + 2  # what is finished is left alone
+    assert read_config(folder / "best.toml").inner.discount == 0.9
+    stand_in("done(discount)")
+    assert main(["resume", str(folder)]) == 0
+    assert main(["watch", str(folder)]) == 0
+    assert capsys.readouterr().out.endswith(f"finished: {folder / 'sweep.csv'}\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        (["--grid", "inner.discount=0.9,1.5"], "inner.discount = 1.5"),
+        (["--grid", "inner.discount"], "--grid = 'inner.discount'"),
+        (["--seeds", "0"], "--seeds = 0"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path, capsys, argv, text):
+    assert main(["sweep", "--runs-dir", str(tmp_path / "runs"), *argv]) == 2
+    assert text in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unknown_field_is_refused(tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        main(["sweep", "--runs-dir", str(tmp_path / "runs"), "--grid", "inner.discont=0.9"])
+    assert stopped.value.code == 2
+
+
+def test_a_sweep_is_no_run(tmp_path, stand_in, capsys):
+    stand_in("done(1.0)")
+    assert sweep(tmp_path, "--seeds", "1") == 0
+    for command in ("play", "report"):
+        assert main([command, str(only_folder(tmp_path))]) == 2
+        assert "this one is that of a sweep" in capsys.readouterr().err
+
+
+def test_other_things_can_be_learned_meanwhile(tmp_path, stand_in):
+    stand_in("done(1.0)")
+    assert sweep(tmp_path, "--meta.learned", "lambda_", "--seeds", "1") == 0
+    (config, *_) = [read_config(run / "config.toml") for run in sweep_runs(only_folder(tmp_path)).values()]
+    assert config.meta.learned == ("lambda_",)
