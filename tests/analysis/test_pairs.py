@@ -80,6 +80,14 @@ def test_variance_ratio_of_a_silent_estimator_is_infinite():
     assert variance_ratio(silent, noisy, num_resamples=9).total.value == 0
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_free_of_scale_there_is_no_ratio_to_an_estimator_that_is_always_zero(order):
+    pair = [np.zeros(50), 1 + np.random.default_rng(4).standard_normal(50)][::order]
+    ratio = variance_ratio(*pair, num_resamples=50)
+    assert ratio.total.value == (0 if order == 1 else np.inf)
+    assert np.isnan(ratio.total_scale_free).all()
+
+
 def test_two_samples_have_a_ratio_without_nan():
     samples = np.array([[1.0, 2.0], [2.0, 5.0]])  # half of the resamples are one draw twice: 0 / 0
     ratio = variance_ratio(samples, samples, num_resamples=50)

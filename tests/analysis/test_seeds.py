@@ -83,6 +83,13 @@ def test_quantiles_are_those_of_numpy():
     np.testing.assert_allclose(high, np.quantile(resampled, 0.915, axis=0))
 
 
+def test_quantiles_beside_infinite_numbers():
+    resampled = np.array([-np.inf, 1.0, 2.0, 3.0, np.inf])
+    assert percentile_interval(resampled, 0.6) == (-np.inf, np.inf)
+    assert percentile_interval(resampled, 0.5) == (1, 3)
+    assert percentile_interval(resampled, 0.4) == pytest.approx((1.2, 2.8))
+
+
 def test_bca_without_bias_and_skewness_is_percentile():
     resampled = np.linspace(-1, 1, 2001)[:, None]
     jackknifed = [np.array([[-1.0], [0.0], [1.0]])]

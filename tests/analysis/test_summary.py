@@ -72,7 +72,7 @@ def test_a_resample_is_what_drawing_its_rows_would_give(monkeypatch):
 
 def test_pure_noise_agrees_with_nothing():
     rng = np.random.default_rng(8)
-    cosines, held, above, signs = [], [], [], []
+    cosines, held, above, signs, overall = [], [], [], [], []
     for seed in range(250):
         found = summarize({"noise": rng.standard_normal((64, 4))}, num_resamples=100, seed=seed)["noise"]
         value, low, high = found.cosine
@@ -80,10 +80,12 @@ def test_pure_noise_agrees_with_nothing():
         held.append(low <= 0 <= high)
         above.append(low > 0)
         signs += list((found.sign_agreement.low <= 0.5) & (found.sign_agreement.high >= 0.5))
+        overall.append(found.overall.sign_agreement.low <= 0.5 <= found.overall.sign_agreement.high)
     assert abs(np.mean(cosines)) < 4 * np.std(cosines) / 250**0.5
-    assert np.mean(held) > 0.88
+    assert np.mean(held) > 0.94
     assert np.mean(above) < 0.05
-    assert np.mean(signs) > 0.88
+    assert np.mean(signs) > 0.94
+    assert np.mean(overall) > 0.94
 
 
 def test_a_known_direction_is_found():
@@ -179,6 +181,15 @@ def test_overall_statistics_cover_the_truth():
             hits[field].append(estimate.low <= value <= estimate.high)
     for field, held in hits.items():
         assert np.mean(held) > 0.84, field
+
+
+def test_so_few_samples_that_resamples_have_no_noise_leave_no_end_unknown():
+    for seed in range(100):
+        samples = np.random.default_rng(seed).standard_normal((3, 2))
+        found = summarize({"few": samples}, num_resamples=200, seed=seed)["few"]
+        for estimate in (found.snr, found.overall.snr):
+            assert not np.isnan(estimate).any()
+            assert (estimate.low <= estimate.high).all()
 
 
 def test_a_tie_in_sign_counts_half():

@@ -134,8 +134,10 @@ def test_measure_asks_for_estimators_reference_and_batch_sizes(run, tmp_path, ca
     names = ["unrolled", "truncated:1", "horizon:2", "horizon-mix:0.8", "window-mix:uniform", "adaptive-mix"]
     output = tmp_path / "found"
     arguments = ["measure", str(run), "--burn-in", "1", "--output", str(output), "--estimators", *names]
-    assert main([*arguments, "--reference", "unroll:3", "--batch-sizes", "1"]) == 0
-    assert "reference: horizon 3" in capsys.readouterr().out
+    assert main([*arguments, "--reference", "unroll:3", "--batch-sizes", "1", "2", "1"]) == 0
+    shown = capsys.readouterr()
+    assert "reference: horizon 3" in shown.out
+    assert shown.err.count("compiling") == 2 and "going on" not in shown.err
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["num_inner_steps"], summary["reference"], summary["num_envs"]) == (2, "horizon 3", 2)
     singles = {f"{family} {k}" for family in ("horizon", "window") for k in (1, 2)}
@@ -149,8 +151,9 @@ def test_measure_asks_for_estimators_reference_and_batch_sizes(run, tmp_path, ca
     assert ratio == pytest.approx(1)
     with (output / "batch_sizes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["num_envs"] for row in rows} == {"1"} and summary["batch_sizes"] == [1]
+    assert {row["num_envs"] for row in rows} == {"1", "2"} and summary["batch_sizes"] == [1, 2]
     assert {row["estimator"] for row in rows} == set(names)
+    assert len(rows) == len({tuple(row.values()) for row in rows})
     assert (output / "batch_sizes.png").read_bytes().startswith(b"\x89PNG")
     assert not list(output.glob("unfinished*"))
 

@@ -177,8 +177,10 @@ def _quantile(ordered: FloatArray, level: FloatArray) -> FloatArray:
     below = np.floor(position).astype(np.int64)
     above = np.minimum(below + 1, len(ordered) - 1)
     lower, upper = (np.take_along_axis(ordered, np.asarray(index)[None], axis=0)[0] for index in (below, above))
+    step = position - below
     with np.errstate(invalid="ignore"):  # infinite neighbours, of which one is then taken as it is
-        return np.asarray(np.where(lower == upper, lower, lower + (position - below) * (upper - lower)))
+        between = np.where((lower == upper) | (step == 0), lower, lower + step * (upper - lower))
+    return np.asarray(np.where(np.isneginf(lower), lower, between))
 
 
 def _resample(

@@ -111,7 +111,8 @@ def measure_agent(
         chunk_size: samples computed between two returns to the host, one after another.
         progress: told (samples done, samples in all) after each chunk.
         known: contributions of the first samples, from an interrupted call with the same arguments (`num_samples`
-            apart: sample i depends on the key and on i only). They are not computed again.
+            apart: sample i depends on the key and on i only, with partitionable random numbers, JAX's default); they
+            are not computed again.
         keep: given all contributions so far after each chunk, to be handed in as `known` some other time.
 
     Returns:
@@ -141,7 +142,7 @@ def measure_agent(
         places = np.arange(start, start + min(chunk_size, num_samples)).clip(max=num_samples - 1)
         found = np.asarray(chunk(state, keys[places]), np.float64)[: num_samples - start]
         parts.append(found)
-        _check_finite(found, names, agent, state)
+        _check_finite(found, names)
         if keep is not None:
             keep(np.concatenate(parts))
         if progress is not None:
@@ -279,8 +280,9 @@ def _check(agent: SelfTuning, num_samples: int, burn_in_rollouts: int, horizons:
         )
 
 
-def _check_finite(found: FloatArray, names: tuple[str, ...], agent: SelfTuning, state: SelfTuningState) -> None:
+def _check_finite(found: FloatArray, names: tuple[str, ...]) -> None:
     bad = ~np.isfinite(found).all((0, 1, 2))
     if bad.any():
-        step = agent.environment_steps(int(state.num_meta_steps))
-        raise NonFiniteError(f"meta_gradient/{names[int(bad.argmax())]}", step)
+        where = f"in a sampled window of {found.shape[1]} updates"
+        remedy = "a shorter one (--horizons) or an earlier checkpoint (--step) may do"
+        raise NonFiniteError(f"meta_gradient/{names[int(bad.argmax())]}", where, remedy)

@@ -2,7 +2,8 @@
 
 In training `AdaptiveMix` weighs the horizons of a window by moments of the windows *before*. Samples at one moment have
 no order, so they are divided into folds: the weights for a fold come from the moments of all others (cross-fitting).
-That is the state which the weights of a long run at fixed parameters settle at.
+That is the state which the weights of a long run at fixed parameters settle at. Intervals that are made of these
+estimates hold given the weights that were found: other samples would have given other weights.
 """
 
 from typing import NamedTuple

@@ -60,7 +60,8 @@ def variance_ratio(
         seed: of the resampling.
 
     Returns:
-        Ratios with intervals; infinite where only B's variance is 0, NaN where both are.
+        Ratios with intervals; infinite where only B's variance is 0, NaN where both are. Free of scale they are NaN
+        where either is silent, without mean or noise.
 
     Raises:
         ValueError: fewer than two samples, different numbers of leaves, or pairs that do not match.
@@ -132,7 +133,8 @@ def _ratios(a: _Moments, b: _Moments) -> tuple[FloatArray, npt.NDArray[np.bool_]
         free = np.where(seen_a & seen_b, raw * (square_b / square_a), np.where(seen_a, 0.0, np.inf))
     noisy = (variance_a > 0) & (variance_b > 0)
     unknown = ~seen_a & ~seen_b
-    free = np.where(unknown | (~seen_a & (variance_a == 0)) | np.isnan(raw), np.nan, free)
+    silent = (~seen_a & (variance_a == 0)) | (~seen_b & (variance_b == 0))  # neither mean nor noise
+    free = np.where(unknown | silent | np.isnan(raw), np.nan, free)
     places = [raw[:, :1], free[:, :1], raw[:, 1:], free[:, 1:]]
     never = np.zeros_like(noisy)
     open_ended = [never[:, :1], (unknown & noisy)[:, :1], never[:, 1:], (unknown & noisy)[:, 1:]]

@@ -4,8 +4,9 @@ intervals.
 Mean, variance, signal-to-noise and bias are those of `core.estimator_statistics`; the reference that bias, error,
 cosine and sign are judged by is the mean of one of the estimators over the same samples, the longest unroll unless
 another is named. A sample's own window would make it resemble that mean even where there is nothing but noise, so that
-its cosine and sign are judged by the mean of all other samples. Samples are resampled together (BCa bootstrap),
-reference included, so that a difference from the reference is judged by its own, smaller spread.
+its cosine and sign are judged by the mean of all other samples. Samples are resampled together (bootstrap: BCa, but
+percentiles for cosine and sign), reference included, so that a difference from the reference is judged by its own,
+smaller spread.
 
 Squares of means and of biases are free of what noise adds to them (`pairs`). They may come out negative, and so may
 their intervals' ends: what is reported is cut off where a square ends, at 0.
@@ -16,11 +17,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradweave.analysis.bootstrap import Estimate, FloatArray, bca_interval, resampled_counts, resampled_moments
+from gradweave.analysis.bootstrap import (
+    Estimate,
+    FloatArray,
+    bca_interval,
+    percentile_interval,
+    resampled_counts,
+    resampled_moments,
+)
 from gradweave.analysis.pairs import VarianceRatio, variance_ratio
 
 __all__ = ["EstimatorSummary", "OverallSummary", "summarize"]
 
+_NOT_SMOOTH = ("cosine", "sign_agreement", "overall sign_agreement")
+"""Statistics of signs or directions, which jump where a reference passes zero: the correction of BCa does them harm."""
 _MAX_ELEMENTS = 2**22
 """Numbers in the references of one batch of resamples: 32 MiB."""
 
@@ -101,8 +111,7 @@ def summarize(
     Raises:
         ValueError: nothing to summarise, arrays of different shapes, fewer than two samples, or an unknown reference.
     """
-    for name in (reference, baseline):
-        _check(estimates, name)
+    _check(estimates, reference=reference, baseline=baseline)
     names = list(estimates)
     place = 0 if reference is None else names.index(reference)
     base = place if baseline is None else names.index(baseline)
@@ -114,11 +123,15 @@ def summarize(
     without_one = _statistics(stacked, place, 1 - np.eye(count))
     found = {}
     for name, value in values.items():
-        found[name] = Estimate(value[0], *bca_interval(value[0], resampled[name], [without_one[name]], confidence))
+        if name in _NOT_SMOOTH:
+            ends = percentile_interval(resampled[name], confidence)
+        else:
+            ends = bca_interval(value[0], resampled[name], [without_one[name]], confidence)
+        found[name] = Estimate(value[0], *ends)
     found["snr"] = _folded(found["snr"])
     for prefix in ("", "overall "):  # no error is below the variance
-        ends = zip(found[f"{prefix}mse"], found[f"{prefix}variance"], strict=True)
-        found[f"{prefix}mse"] = Estimate(*(np.maximum(error, spread) for error, spread in ends))
+        pairs = zip(found[f"{prefix}mse"], found[f"{prefix}variance"], strict=True)
+        found[f"{prefix}mse"] = Estimate(*(np.maximum(error, spread) for error, spread in pairs))
     for name in ("overall mean", "overall bias", "overall snr"):
         found[name] = Estimate(*(np.sqrt(np.maximum(end, 0.0)) for end in found[name]))
     options = {"confidence": confidence, "num_resamples": num_resamples, "seed": seed}
@@ -195,7 +208,7 @@ def _folded(signed: Estimate) -> Estimate:
     return Estimate(np.abs(signed.value), np.where(crosses, 0.0, np.minimum(*ends)), np.maximum(*ends))
 
 
-def _check(estimates: Mapping[str, FloatArray], reference: str | None) -> None:
+def _check(estimates: Mapping[str, FloatArray], **named: str | None) -> None:
     shapes = {name: np.shape(samples) for name, samples in estimates.items()}
     if not shapes or len(set(shapes.values())) != 1:
         raise ValueError(f"estimates have shapes {shapes}; give at least one estimator, and of all the same samples.")
@@ -204,5 +217,6 @@ def _check(estimates: Mapping[str, FloatArray], reference: str | None) -> None:
         raise ValueError(
             f"estimates of shape {shape} were given; accepted is (samples, meta-parameters), 2 samples or more."
         )
-    if reference is not None and reference not in estimates:
-        raise ValueError(f"the reference {reference!r} is none of the estimators; accepted are {', '.join(estimates)}.")
+    for role, name in named.items():
+        if name is not None and name not in estimates:
+            raise ValueError(f"the {role} {name!r} is none of the estimators; accepted are {', '.join(estimates)}.")

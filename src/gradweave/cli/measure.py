@@ -76,7 +76,7 @@ def run(argv: Sequence[str]) -> int:
         length=length,
         reference=parse_reference(flags.reference, length),
         output=flags.run / "measure" if flags.output is None else flags.output,
-        num_envs=(config.inner.num_envs, *flags.batch_sizes),
+        num_envs=tuple(dict.fromkeys((config.inner.num_envs, *flags.batch_sizes))),
     )
     with _claimed(asked.output):
         _measure(flags, asked)
@@ -146,13 +146,16 @@ def _measure(flags: _Flags, asked: _Asked) -> None:
     )
     print(format_table(samples.names, summaries))
     rows = []
-    for num_envs in flags.batch_sizes:
-        _say(f"batches of {num_envs} environments")
-        sized = _sampled(flags, asked, *_resized(loaded, num_envs), stores[num_envs])
+    batch_sizes = tuple(dict.fromkeys(flags.batch_sizes))
+    for num_envs in batch_sizes:
+        sized = samples
+        if num_envs != asked.num_envs[0]:
+            _say(f"batches of {num_envs} environments")
+            sized = _sampled(flags, asked, *_resized(loaded, num_envs), stores[num_envs])
         found, _ = compare(sized, asked.length, flags.estimators, seed=flags.seed)
         rows += batch_size_rows(num_envs, sized.names, found)
     if rows:
-        files = [*write(flags.batch_sizes), *write_batch_sizes(asked.output, rows)]
+        files = [*write(batch_sizes), *write_batch_sizes(asked.output, rows)]
     print("\n" + "\n".join(str(file) for file in files))
     for store in stores.values():
         if store.num_kept > asked.num_samples:
@@ -212,7 +215,7 @@ def _loaded(flags: _Flags, asked: _Asked) -> "LoadedAgent":
         try:
             return read_agent(flags.run, step, _say)
         except CheckpointError as error:
-            raise CheckpointError(f"{error}; {path} was begun at that step: delete {path} to begin again") from None
+            raise CheckpointError(f"{error}; {path} was begun at that step: delete {path} to measure another") from None
     return read_agent(flags.run, None, _say)
 
 

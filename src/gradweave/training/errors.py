@@ -57,14 +57,17 @@ class NonFiniteError(GradweaveError, FloatingPointError):
 
     exit_code = 4
 
-    def __init__(self, tensor: str, step: int) -> None:
-        """Name the tensor and the environment step."""
+    def __init__(
+        self,
+        tensor: str,
+        where: int | str,
+        remedy: str = "the last good checkpoint is kept. Lower the learning rates (--inner.learning-rate, "
+        "--meta.learning-rate) or set --meta.max-grad-norm.",
+    ) -> None:
+        """Name the tensor, and where it was met: an environment step of training, or in words."""
         self.tensor = tensor
-        self.step = step
-        super().__init__(
-            f"{tensor} is not finite at environment step {step}; the last good checkpoint is kept. Lower the learning "
-            "rates (--inner.learning-rate, --meta.learning-rate) or set --meta.max-grad-norm."
-        )
+        place = f"at environment step {where}" if isinstance(where, int) else where
+        super().__init__(f"{tensor} is not finite {place}; {remedy}")
 
 
 class OutOfMemory(GradweaveError, MemoryError):
