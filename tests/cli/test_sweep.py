@@ -1,19 +1,21 @@
 """`gradweave sweep`: every combination is trained as it would be alone, the best is found, the cost is said."""
 
 import csv
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from gradweave.analysis.sweeps import best_setting, format_sweep, late_return
+from gradweave.analysis.sweeps import best_setting, format_sweep, late_return, whole_settings
 from gradweave.cli import seeds
 from gradweave.cli.main import main
 from gradweave.cli.train import parse_config
-from gradweave.training.config_file import read_config
+from gradweave.training.config_file import read_config, write_config
 from gradweave.training.errors import ConfigError
-from gradweave.training.sweeps import parse_grid, setting_name, settings_of, sweep_runs
+from gradweave.training.presets import preset
+from gradweave.training.sweeps import SweepFolder, parse_grid, setting_name, settings_of, sweep_runs
 
 GRID = ["--grid", "inner.discount=0.5,0.9", "inner.learning-rate=1e-3,0.01"]
 
@@ -29,9 +31,12 @@ def stand_in(monkeypatch):
             "import json, pathlib, sys, tomllib; run = pathlib.Path(sys.argv[1]); seed = int(run.name[5:])\n"
             "inner = tomllib.loads((run / 'config.toml').read_text())['inner']\n"
             "discount, rate = inner['discount'], inner['learning_rate']\n"
-            "def row(step, returns): return {'step': step, 'num_episodes': 1, 'return': returns}\n"
+            "def row(step, returns):\n"
+            " return {'step': step, 'num_episodes': int(returns is not None), 'return': returns}\n"
+            "def half(): (run / 'metrics.jsonl').write_text(json.dumps(row(500, 0.0)) + '\\n')\n"
             "def done(returns):\n"
-            " rows = [row(700, 0.0), row(800, returns - 1), row(1000, returns + 1) | {'evaluation/return': 0.0}]\n"
+            " low, high = (None, None) if returns is None else (returns - 1, returns + 1)\n"
+            " rows = [row(700, 0.0), row(800, low), row(1000, high) | {'evaluation/return': 0.0}]\n"
             " (run / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\\n' for row in rows))\n"
             " (run / 'checkpoints' / '000010000000.safetensors').touch()\n (run / 'report.html').touch()\n"
         )
@@ -58,7 +63,15 @@ def only_folder(tmp_path: Path) -> Path:
         (["inner.discount=0.9,"], "without spaces"),
         (["inner.discount=0.9,0.9"], "leave out what is repeated"),
         (["inner.discount=0.9", "inner.discount=0.8"], "leave out what is repeated"),
+        (["inner.discount=0.9 --inner.lambda_ 0.5"], "without spaces"),
+        (["quick"], "a preset stands before"),
+        (["inner.learning_rate=1,2", "inner.learning-rate=3"], "leave out what is repeated"),
         ([], "leave --grid out"),
+        *(
+            (([f"{name}=1,2"], "the same in all runs as a flag"))
+            for name in ("seed", "seeds", "total-steps", "grid", "help")
+        ),
+        (["environment.name=snake,bandit"], "the same in all runs as a flag"),
     ],
 )
 def test_a_grid_that_makes_no_sense_is_refused(entries, remedy):
@@ -75,6 +88,8 @@ def test_settings_are_all_combinations_with_names_that_tell_them_apart():
     assert setting_name({"network.channels": "8 8", "environment.name": "a/../b"}) == "channels8_8-namea_.._b"
     with pytest.raises(ConfigError, match="differ in letters"):
         settings_of({"network.channels": ("8 8", "8/8")})
+    with pytest.raises(ConfigError, match="fewer fields"):
+        settings_of({f"inner.field{index}": ("0.123456789",) for index in range(12)})
 
 
 def test_a_run_is_judged_by_its_last_quarter_and_a_setting_by_all_its_seeds(tmp_path):
@@ -87,14 +102,22 @@ def test_a_run_is_judged_by_its_last_quarter_and_a_setting_by_all_its_seeds(tmp_
     assert late_return(tmp_path, 400) == pytest.approx((5 + 3 * 9) / 4)  # by episodes, after step 300
     (tmp_path / "metrics.jsonl").write_text(json.dumps(rows[-2]) + "\n")
     assert late_return(tmp_path, 400) == float("-inf")
-    scores = [("a", 10.0), ("a", 0.0), ("b", 6.0), ("b", 5.0), ("c", 50.0), ("d", float("-inf")), ("d", 1.0)]
-    rows = [{"setting": name, "score": score} for name, score in scores]
-    assert best_setting([row for row in rows if row["setting"] in "abd"]) == "b"
-    lines = [line.split() for line in format_sweep(rows, 2).splitlines()]
-    assert lines[1] == ["b", "5.50", "6.00", "5.00"]
-    assert lines[2] == ["a", "5.00", "10.00", "0.00"]
-    assert lines[3] == ["d", "no", "episodes", "no", "episodes", "1.00"]
-    assert lines[4] == ["c", "-", "50.00"]  # lacks a seed
+    rows = [{"setting": name, "score": score} for name, score in [("a", 10.0), ("a", 0.0), ("b", 6.0), ("b", 5.0)]]
+    assert best_setting(rows) == "b"
+
+
+def test_the_table_has_what_can_be_compared_first():
+    scores = [("a", 10.0), ("a", 0.0), ("b", 6.0), ("b", 5.0), ("c", 50.0), ("c", None), ("d", None), ("d", 1.0)]
+    rows = [{"setting": name, "score": score, "outcome": "finished"} for name, score in scores]
+    rows[5]["outcome"] = "diverged"
+    assert whole_settings(rows) == ["a", "b"]
+    lines = [line.split(maxsplit=2) for line in format_sweep(rows).splitlines()[1:]]
+    assert lines == [
+        ["b", "5.50", "6.00, 5.00"],
+        ["a", "5.00", "10.00, 0.00"],
+        ["c", "-", "50.00, diverged"],
+        ["d", "-", "no episodes, 1.00"],
+    ]
 
 
 def test_every_combination_is_trained_and_the_best_is_found(tmp_path, stand_in, capsys):
@@ -113,8 +136,7 @@ def test_every_combination_is_trained_and_the_best_is_found(tmp_path, stand_in, 
         assert seed in (5, 6)
     assert "4 settings, 8 runs, 8,000 environment steps planned" in said.err
     assert "environment steps of all runs: 8,000" in said.out
-    with (folder / "sweep.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = table_of(folder)
     assert len(rows) == 8
     assert {row["setting"] for row in rows if row["chosen"] == "True"} == {"discount0.9-learning-rate0.01"}
     assert {float(row["score"]) for row in rows if row["chosen"] == "True"} == {105.0, 106.0}
@@ -125,26 +147,78 @@ def test_every_combination_is_trained_and_the_best_is_found(tmp_path, stand_in, 
 
 
 def test_a_run_that_diverges_is_a_result_and_one_that_fails_is_tried_again(tmp_path, stand_in, capsys):
-    stand_in("sys.exit(4) if rate == 0.01 and discount == 0.9 else sys.exit(5) if seed == 1 else done(discount)")
+    diverges = "half(), sys.exit(4) if rate == 0.01 and discount == 0.9 else "
+    stand_in(diverges + "sys.exit(5) if seed == 1 else done(discount)")
     assert sweep(tmp_path) == 5
     folder, said = only_folder(tmp_path), capsys.readouterr()
-    assert "discount0.9-learning-rate0.01, seed 0: met a value that is not finite" in said.out
     assert "discount0.5-learning-rate1e-3, seed 1 (5)" in said.err
+    assert "learning-rate0.01, seed 0 (4)" not in said.err
     assert f"`gradweave resume {folder}` tries again" in said.err
-    assert not (folder / "best.toml").exists()  # no setting has all its seeds
-    stand_in("sys.exit(4) if rate == 0.01 and discount == 0.9 else done(discount)")
+    assert "none is the best" in said.out
+    assert not (folder / "best.toml").exists()
+    assert f"environment steps of all runs: {3 * 1000 + 5 * 500:,}" in said.out  # what did not come to an end counts
     assert main(["watch", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "discount0.9-learning-rate1e-3, seed 0: done" in lines
+    assert "discount0.9-learning-rate0.01, seed 0: met a value that is not finite" in lines
     assert lines[-1] == f"no process trains this; `gradweave resume {folder}` goes on"
-    assert main(["resume", str(folder)]) == 0
-    said = capsys.readouterr()
-    assert said.err.count("started") == 3 + 2  # what is finished is left alone
-    assert read_config(folder / "best.toml").inner.discount == 0.9
     stand_in("done(discount)")
     assert main(["resume", str(folder)]) == 0
+    said = capsys.readouterr()
+    assert said.err.count("started") == 3  # neither what is finished nor what would diverge again
+    assert read_config(folder / "best.toml").inner.discount == 0.9
+    assert {row["outcome"] for row in table_of(folder)} == {"finished", "diverged"}
     assert main(["watch", str(folder)]) == 0
     assert capsys.readouterr().out.endswith(f"finished: {folder / 'sweep.csv'}\n")
+
+
+def table_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_without_scores_there_is_no_best(tmp_path, stand_in, capsys):
+    stand_in("done(None)")
+    assert sweep(tmp_path) == 0
+    assert "none is the best" in capsys.readouterr().out
+    assert not (only_folder(tmp_path) / "best.toml").exists()
+    assert {row["score"] for row in table_of(only_folder(tmp_path))} == {""}
+
+
+def test_a_setting_that_went_on_by_itself_is_compared_where_the_sweep_ends(tmp_path, stand_in):
+    stand_in("done(discount)")
+    assert sweep(tmp_path) == 0
+    folder = only_folder(tmp_path)
+    run = folder / "discount0.5-learning-rate1e-3" / "seed-0"
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 2000, "num_episodes": 1, "return": 99.0, "evaluation/return": 99.0}) + "\n")
+    before = table_of(folder)
+    assert main(["resume", str(folder)]) == 0
+    assert table_of(folder) == before
+
+
+def test_a_sweep_and_its_settings_belong_to_one_process(tmp_path, stand_in, capsys):
+    stand_in("done(1.0)")
+    assert sweep(tmp_path, "--seeds", "1") == 0
+    folder = only_folder(tmp_path)
+    with SweepFolder.open(folder):
+        assert main(["resume", str(folder)]) == 6
+        assert main(["resume", str(folder / "discount0.5-learning-rate1e-3")]) == 6
+    assert main(["resume", str(folder / "discount0.5-learning-rate1e-3")]) == 0
+    capsys.readouterr()
+    assert main(["resume", str(folder), "--total-steps", "2000"]) == 2
+    assert "as it was planned" in capsys.readouterr().err
+
+
+def test_what_could_not_be_made_whole_is_not_left(tmp_path, stand_in, monkeypatch):
+    stand_in("done(1.0)")
+    monkeypatch.setattr("gradweave.training.sweeps._write_plan", interrupt)
+    assert sweep(tmp_path) == 130
+    assert not list(tmp_path.iterdir())
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
@@ -153,6 +227,11 @@ def test_a_run_that_diverges_is_a_result_and_one_that_fails_is_tried_again(tmp_p
         (["--grid", "inner.discount=0.9,1.5"], "inner.discount = 1.5"),
         (["--grid", "inner.discount"], "--grid = 'inner.discount'"),
         (["--seeds", "0"], "--seeds = 0"),
+        (["--inner.discount", "0.9", "--grid", "inner.discount=0.9,0.99"], "a field that is swept"),
+        (["--inner.learning_rate=0.1", "--grid", "inner.learning-rate=0.1,0.2"], "a field that is swept"),
+        (["--grid", "inner.discount=0.9,0.90"], "this one is discount0.9"),
+        (["--track", "wandb", "--grid", "inner.discount=0.9"], "wandb"),
+        (["--grid", "inner.discount=0.9", "quick"], "a preset stands before"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path, capsys, argv, text):
@@ -173,6 +252,27 @@ def test_a_sweep_is_no_run(tmp_path, stand_in, capsys):
     for command in ("play", "report"):
         assert main([command, str(only_folder(tmp_path))]) == 2
         assert "this one is that of a sweep" in capsys.readouterr().err
+
+
+def test_switches_can_be_swept(tmp_path, stand_in):
+    stand_in("done(1.0)")
+    flags = ["--runs-dir", str(tmp_path), "--seeds", "1", "--grid", "network.shared-torso=True,False"]
+    assert main(["sweep", "quick", *flags]) == 0
+    found = {name: read_config(run / "config.toml") for (name, _), run in sweep_runs(only_folder(tmp_path)).items()}
+    assert {name: config.network.shared_torso for name, config in found.items()} == {
+        "shared-torsoTrue": True,
+        "shared-torsoFalse": False,
+    }
+
+
+def test_what_only_tuning_reads_is_left_out(tmp_path, stand_in):
+    config = preset("quick")
+    meta = dataclasses.replace(config.meta, schedule="network", max_discount=0.998)
+    config = dataclasses.replace(config, meta=meta)
+    write_config(config, tmp_path / "tuned.toml")
+    stand_in("done(1.0)")
+    flags = ["--runs-dir", str(tmp_path / "runs"), "--seeds", "1", "--grid", "inner.discount=0.9"]
+    assert main(["sweep", "--config", str(tmp_path / "tuned.toml"), *flags]) == 0
 
 
 def test_other_things_can_be_learned_meanwhile(tmp_path, stand_in):

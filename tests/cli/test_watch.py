@@ -1,6 +1,7 @@
 """`gradweave watch`: what another process writes is shown as it comes, and nothing of the run is touched."""
 
 import dataclasses
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def test_the_past_is_summed_up_and_what_comes_is_shown(folder, capsys, monkeypat
     assert rows[-2][:3] == ["310", "5.00", "0.3050"]  # weighted by episodes
     assert rows[-1][:2] == ["320", "9.00"]
     assert float(rows[-1][3].replace(",", "")) > 0  # steps per second
-    assert f"`gradweave resume {folder.path}` goes on" in out
+    assert f"no checkpoint; `gradweave train --config {folder.path / 'config.toml'}`" in out
     assert len(looks) == 3
 
 
@@ -136,6 +137,46 @@ def test_it_says_how_a_run_ended(folder, capsys, report):
     assert capsys.readouterr().out.endswith(f"finished{said}\n")
 
 
+def test_a_run_that_was_stopped_after_a_checkpoint_can_be_resumed(folder, capsys):
+    folder.close()
+    (folder.path / "checkpoints" / "000000000320.safetensors").touch()
+    assert main(["watch", str(folder.path)]) == 0
+    assert capsys.readouterr().out.endswith(f"no process trains this; `gradweave resume {folder.path}` goes on\n")
+
+
+def test_a_seed_that_waits_for_its_turn_is_waited_for(tmp_path, capsys):
+    config = preset("quick")
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, runs_dir=str(tmp_path)))
+    looks = []
+    with SeedsFolder.create(config, 2) as folder:
+        run = folder.runs[1]
+
+        def wait(_: float) -> None:
+            looks.append(None)
+            if len(looks) == 1:
+                (run / "metrics.jsonl").write_text(json.dumps(row(1000, 0.5)) + "\n")
+            if len(looks) == 2:  # this seed is done, the other goes on
+                (run / "checkpoints" / "999999999.safetensors").touch()
+                (run / "report.html").touch()
+            assert len(looks) < 3
+
+        watch._watch_run(run, wait)
+    out = capsys.readouterr().out
+    assert "it waits for its turn" in out
+    assert [cells[0] for cells in table(out)] == ["1,000"]
+    assert out.endswith(f"finished: {run / 'report.html'}\n")
+
+
+def test_whoever_asks_does_not_keep_others_out(folder, monkeypatch):
+    """The lock is taken for a moment only: who wants it asks again."""
+    path = folder.path
+    folder.close()
+    asking = (path / "lock").open()
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    monkeypatch.setattr("gradweave.training.run_folder.time.sleep", lambda _: asking.close())
+    RunFolder.open(path).close()
+
+
 def test_several_seeds_say_how_far_they_are(tmp_path, capsys):
     config = preset("quick")
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, runs_dir=str(tmp_path), seed=3))
@@ -151,7 +192,7 @@ def test_several_seeds_say_how_far_they_are(tmp_path, capsys):
         runs = {f"seed {seed}": run for seed, run in folder.runs.items()}
         watch._watch_several(folder.path, runs, "report.html", wait)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["seed 3: starting", "seed 4: 2,000 steps, return 1.25"]
+    assert lines[:2] == ["seed 3: nothing logged yet", "seed 4: 2,000 steps, return 1.25"]
     assert lines[2:4] == ["seed 3: 1,000 steps, return 0.50", "seed 4: 2,000 steps, return 1.25"]
     assert lines[4] == f"no process trains this; `gradweave resume {folder.path}` goes on"
     assert len(looks) == 1

@@ -76,15 +76,20 @@ def test_finished_is_the_last_checkpoint_and_a_report(tmp_path: Path) -> None:
 def test_a_seed_that_goes_on_for_longer_is_finished_only_when_it_is_reported_again(tmp_path: Path) -> None:
     with SeedsFolder.create(config_in(tmp_path), 1) as folder:
         (path,) = folder.runs.values()
-        (path / "checkpoints" / "000100000000.safetensors").touch()  # of both lengths
+        steps = config_in(tmp_path).run.total_steps
+        (path / "checkpoints" / f"{steps + 10**5:012d}.safetensors").touch()  # it ends with a whole window
         for name in ("report.html", "measurement.json"):
             (path / name).touch()
         folder.change({"devices": 2})
         assert is_finished(path)
-        folder.change({"total_steps": 9_999_999})
+        folder.change({"total_steps": 2 * steps})
         assert not is_finished(path) and not (path / "measurement.json").exists()
         (path / "report.html").touch()
-        folder.change({"total_steps": 9_999_998})
+        assert not is_finished(path)
+        (path / "checkpoints" / f"{2 * steps + 10**5:012d}.safetensors").touch()
+        assert is_finished(path)
+        with pytest.raises(ConfigError, match=f"{2 * steps + 10**5} or more: so many steps have been taken"):
+            folder.change({"total_steps": steps})
         assert is_finished(path)
 
 

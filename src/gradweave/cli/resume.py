@@ -12,10 +12,10 @@ import tyro
 
 from gradweave.cli.train import run_loop
 from gradweave.training.config import NumDevices
-from gradweave.training.errors import CheckpointError, ConfigError
+from gradweave.training.errors import CheckpointError
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
 from gradweave.training.launch import open_together, start_jax
-from gradweave.training.run_folder import RunFolder, checkpoint_steps
+from gradweave.training.run_folder import RunFolder, check_longer, checkpoint_steps
 from gradweave.training.seeds import is_seeds_folder, refuse_hosts
 from gradweave.training.sweeps import is_sweep_folder
 from gradweave.training.validation import validate
@@ -82,9 +82,8 @@ def _open(flags: _Flags, num_devices: NumDevices | None) -> RunFolder:
         steps = checkpoint_steps(folder.path)
         if not steps:
             raise CheckpointError(f"there is no checkpoint in {folder.checkpoints}; start again with `gradweave train`")
-        if flags.total_steps is not None and flags.total_steps < max(steps):
-            accepted = f"{max(steps)} or more: so many steps have been taken"
-            raise ConfigError("run.total_steps", flags.total_steps, accepted, "leave --total-steps out, or train anew")
+        if flags.total_steps is not None:
+            check_longer(folder.path, flags.total_steps)
         if config != folder.config:
             folder.set_config(config)
     except BaseException:

@@ -3,6 +3,7 @@
 On CPUs one seed trains on each core, elsewhere one after another: docs/decisions.md says why.
 """
 
+import dataclasses
 import functools
 import json
 import signal
@@ -47,10 +48,13 @@ def resume_seeds(path: Path, changes: Mapping[str, Any]) -> int:
         path: their folder.
         changes: of the section `run` of every seed's configuration; None: as it was.
     """
+    wanted = {name: value for name, value in changes.items() if value is not None}
     with SeedsFolder.open(path) as folder:
-        folder.change({name: value for name, value in changes.items() if value is not None})
         config = read_config(next(iter(folder.runs.values())) / "config.toml")
-        return _go_on(folder, plan_shares(config, len(folder.seeds)))
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, **wanted))
+        shares = plan_shares(config, len(folder.seeds))  # before anything is changed: there may not be so many cores
+        folder.change(wanted)
+        return _go_on(folder, shares)
 
 
 def _go_on(folder: SeedsFolder, shares: Sequence[tuple[int, ...]]) -> int:
@@ -172,7 +176,7 @@ def how_far(metrics: Path) -> str:
     except (OSError, json.JSONDecodeError):  # not there yet, or just being replaced
         rows = []
     if not rows:
-        return "starting"
+        return "nothing logged yet"
     returns = [row["return"] for row in rows if row.get("return") is not None]
     return f"{rows[-1]['step']:,} steps, return {f'{returns[-1]:.2f}' if returns else '-'}"
 

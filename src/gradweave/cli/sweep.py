@@ -6,7 +6,7 @@ run is an ordinary one. What all of them cost is said beside what the best of th
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,10 +17,10 @@ from gradweave.cli.seeds import raise_failed, train_runs
 from gradweave.cli.train import TrainFlags, parse_all
 from gradweave.training.config import Config
 from gradweave.training.config_file import read_config, write_config
-from gradweave.training.errors import NonFiniteError
+from gradweave.training.errors import ConfigError, NonFiniteError
 from gradweave.training.hosts import ALONE, Hosts
 from gradweave.training.seeds import check_seeds, is_finished, plan_shares
-from gradweave.training.sweeps import SweepFolder, parse_grid, settings_of
+from gradweave.training.sweeps import SweepFolder, flags_of, parse_grid, settings_of
 from gradweave.training.trackers import check_tracker
 from gradweave.training.validation import validate
 
@@ -46,29 +46,39 @@ def run(argv: Sequence[str]) -> int:
     base, flags = _parse(argv)
     settings = settings_of(parse_grid(flags.grid))
     num_seeds = 1 if flags.seeds is None else flags.seeds
+    check_seeds(base, num_seeds, ALONE)
+    check_tracker(base.run.track)
+    _refuse_flags_of(settings, argv)
     configs: dict[str, tuple[Any, Config]] = {}
     for name, setting in settings.items():
-        own = [word for field, value in setting.items() for word in (f"--{field}", *value.split())]
-        config, _ = _parse([*argv, *own])
-        check_seeds(config, num_seeds, ALONE)
+        config, _ = _parse([*argv, *flags_of(setting)])
         validate(config)
+        twin = next((other for other, (_, known) in configs.items() if known == config), None)
+        if twin is not None:
+            raise ConfigError("--grid", name, f"settings that differ; this one is {twin}", "leave one of them out")
         configs[name] = (setting, config)
-    check_tracker(base.run.track)
     shares = plan_shares(base, len(configs) * num_seeds)
     with SweepFolder.create(base, configs, num_seeds, ["sweep", *argv]) as folder:
         return _go_on(folder, shares)
 
 
-def resume_sweep(path: Path, changes: dict[str, Any]) -> int:
+def resume_sweep(path: Path, changes: Mapping[str, Any]) -> int:
     """Go on with all runs that are not finished; returns the exit code.
 
     Args:
         path: of the sweep.
-        changes: of the section `run` of every run's configuration; None: as it was.
+        changes: what --total-steps and --devices say; only None can be.
+
+    Raises:
+        ConfigError: a change was asked for, after which runs could not be compared.
     """
+    for name, value in changes.items():
+        if value is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(flag, value, "a sweep goes on as it was planned", f"leave {flag} out, or sweep anew")
     with SweepFolder.open(path) as folder:
-        folder.change({name: value for name, value in changes.items() if value is not None})
-        return _go_on(folder, plan_shares(_config(folder), len(folder.runs)))
+        config = read_config(next(iter(folder.runs.values())) / "config.toml")
+        return _go_on(folder, plan_shares(config, len(folder.runs)))
 
 
 def _parse(argv: Sequence[str]) -> tuple[Config, _Flags]:
@@ -76,11 +86,22 @@ def _parse(argv: Sequence[str]) -> tuple[Config, _Flags]:
 
 
 def _plain(config: Config) -> Config:
-    return dataclasses.replace(config, meta=dataclasses.replace(config.meta, learned=()))
+    """The same without what only tuning reads."""
+    meta = dataclasses.replace(config.meta, learned=(), schedule="none", max_discount=None)
+    inner = dataclasses.replace(config.inner, learning_rate_groups="all")
+    return dataclasses.replace(config, meta=meta, inner=inner)
 
 
-def _config(folder: SweepFolder) -> Config:
-    return read_config(next(iter(folder.runs.values())) / "config.toml")
+def _refuse_flags_of(settings: Mapping[str, Mapping[str, str]], argv: Sequence[str]) -> None:
+    """Raise where a flag gives a value to a field that is swept.
+
+    Raises:
+        ConfigError: it does.
+    """
+    given = {word.partition("=")[0].removeprefix("--").replace("_", "-") for word in argv if word.startswith("--")}
+    for field in next(iter(settings.values())):
+        if field in given:
+            raise ConfigError(f"--{field}", "a flag", "a field that is swept, or one value for all", "leave one out")
 
 
 def _go_on(folder: SweepFolder, shares: Sequence[tuple[int, ...]]) -> int:
@@ -92,38 +113,37 @@ def _go_on(folder: SweepFolder, shares: Sequence[tuple[int, ...]]) -> int:
         KeyboardInterrupt: SIGINT arrived, likewise.
     """
     named = {f"{setting}, seed {seed}": run for (setting, seed), run in folder.runs.items()}
-    steps = _config(folder).run.total_steps
-    cost = f"{len(named)} runs, {len(named) * steps:,} environment steps planned"
+    cost = f"{len(named)} runs, {len(named) * folder.total_steps:,} environment steps planned"
     print(f"{len(folder.settings)} settings, {cost}", file=sys.stderr, flush=True)
-    failed = train_runs(folder.path, named, shares)
-    _summarize(folder, steps)
-    for name in [name for name, code in failed.items() if code == NonFiniteError.exit_code]:
-        print(f"{name}: met a value that is not finite")
-        del failed[name]
-    raise_failed(folder.path, failed)
+    failed = train_runs(folder.path, {name: run for name, run in named.items() if not folder.has_diverged(run)}, shares)
+    diverged = [name for name, code in failed.items() if code == NonFiniteError.exit_code]
+    folder.note_diverged([named[name] for name in diverged])
+    _summarize(folder)
+    raise_failed(folder.path, {name: code for name, code in failed.items() if name not in diverged})
     return 0
 
 
-def _summarize(folder: SweepFolder, steps: int) -> None:
-    from gradweave.analysis.sweeps import best_setting, format_sweep, sweep_rows
+def _summarize(folder: SweepFolder) -> None:
+    from gradweave.analysis.sweeps import best_setting, format_sweep, sweep_rows, whole_settings
     from gradweave.analysis.tables import write_rows
 
-    rows = sweep_rows({key: run for key, run in folder.runs.items() if is_finished(run)}, steps)
-    if not rows:
-        return
-    num_seeds = len(folder.runs) // len(folder.settings)
-    whole = [row for row in rows if sum(other["setting"] == row["setting"] for other in rows) == num_seeds]
-    best = best_setting(whole) if whole else None
-    table = folder.path / "sweep.csv"
+    runs, table, chosen = folder.runs, folder.path / "sweep.csv", folder.path / "best.toml"
+    finished = [run for run in runs.values() if is_finished(run)]
+    diverged = [run for run in runs.values() if folder.has_diverged(run)]
+    rows = sweep_rows(runs, folder.total_steps, finished=finished, diverged=diverged)
+    whole = whole_settings(rows)
+    best = best_setting([row for row in rows if row["setting"] in whole]) if whole else None
     write_rows(table, [{**row, "chosen": row["setting"] == best, **folder.settings[row["setting"]]} for row in rows])
-    print(f"mean training return over the last quarter of the steps:\n{format_sweep(rows, num_seeds)}")
+    print(f"mean training return over the last quarter of the steps:\n{format_sweep(rows)}")
     print(f"environment steps of all runs: {sum(row['environment_steps'] for row in rows):,}\ntable: {table}")
     if best is None:
+        chosen.unlink(missing_ok=True)
+        print("no setting has a score from each of its seeds, so that none is the best")
         return
-    found = read_config(next(run for (name, _), run in folder.runs.items() if name == best) / "config.toml")
-    last = max(seed for _, seed in folder.runs)
-    runs_dir = str(folder.path.parent)
-    config = dataclasses.replace(found, run=dataclasses.replace(found.run, seed=last + 1, runs_dir=runs_dir))
-    write_config(config, folder.path / "best.toml")
+    found = read_config(next(run for (name, _), run in runs.items() if name == best) / "config.toml")
+    unseen = (max(seed for _, seed in runs) + 1) % 2**32
+    path = folder.path if folder.path.name else folder.path.resolve()  # of "." the parent is "."
+    config = dataclasses.replace(found.run, seed=unseen, runs_dir=str(path.parent), total_steps=folder.total_steps)
+    write_config(dataclasses.replace(found, run=config), chosen)
     print(f"best: {best}. It was chosen by these scores, so they flatter it; on a seed that the sweep has not seen:")
-    print(f"  gradweave train --config {folder.path / 'best.toml'}")
+    print(f"  gradweave train --config {chosen}")

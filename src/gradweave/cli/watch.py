@@ -5,7 +5,7 @@ It only reads, so it can be started and left at any time, and any number of time
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +16,9 @@ from gradweave.cli.seeds import how_far
 from gradweave.training.config_file import read_config
 from gradweave.training.metrics import MetricsTail
 from gradweave.training.progress import Progress
-from gradweave.training.run_folder import find_run, has_last_checkpoint, is_in_use
+from gradweave.training.run_folder import checkpoint_steps, find_run, has_last_checkpoint, is_in_use
 from gradweave.training.seeds import is_finished, is_seeds_folder, seed_runs
-from gradweave.training.sweeps import is_sweep_folder, sweep_runs
+from gradweave.training.sweeps import diverged_runs, is_sweep_folder, sweep_runs
 
 __all__ = ["run"]
 
@@ -49,7 +49,7 @@ def run(argv: Sequence[str]) -> int:
         _watch_several(flags.run, runs, "report.html", time.sleep)
     elif is_sweep_folder(flags.run):
         runs = {f"{setting}, seed {seed}": run for (setting, seed), run in sweep_runs(flags.run).items()}
-        _watch_several(flags.run, runs, "sweep.csv", time.sleep)
+        _watch_several(flags.run, runs, "sweep.csv", time.sleep, diverged=lambda: diverged_runs(flags.run))
     else:
         _watch_run(find_run(flags.run), time.sleep)
     return 0
@@ -63,40 +63,67 @@ def _watch_run(path: Path, wait: Callable[[float], object]) -> None:
     tail = MetricsTail(path / "metrics.jsonl")
     with Progress(config.learned_names, config.run.total_steps, stream=sys.stdout) as progress:
         progress.message(f"run folder: {path}")
-        in_use = is_in_use(path)  # before reading: whoever has let go of it has written all
+        goes_on = _goes_on(path)  # before reading: whoever has let go of it has written all
         rows = tail.read()
         for row in curve_of(rows, _ROWS_OF_THE_PAST):
             progress.update(row)
+        if goes_on and not is_in_use(path):
+            progress.message("it waits for its turn")
         shown_at, shown_step = time.monotonic(), rows[-1]["step"] if rows else 0
         unshown = []
-        while in_use:
+        while goes_on:
             wait(_SECONDS_BETWEEN_LOOKS)
-            in_use = is_in_use(path)
+            goes_on = _goes_on(path)
             unshown += tail.read()
             elapsed = time.monotonic() - shown_at
-            if unshown and (elapsed >= _SECONDS_BETWEEN_ROWS or not in_use):
+            if unshown and (elapsed >= _SECONDS_BETWEEN_ROWS or not goes_on):
                 (row,) = curve_of(unshown, 1)
                 progress.update({**row, "steps_per_second": (row["step"] - shown_step) / elapsed})
                 shown_at, shown_step, unshown = time.monotonic(), row["step"], []
-                if in_use and row["step"] >= config.run.total_steps:
+                if goes_on and row["step"] >= config.run.total_steps:
                     progress.message("all steps are taken; what came of them is being measured and drawn")
-        done = has_last_checkpoint(path, config)
-        progress.message(_how_it_ended(path, done, path / "report.html", f"gradweave report {path}"))
+        progress.message(_how_it_ended(path, has_last_checkpoint(path, config), "report.html", "report"))
 
 
-def _watch_several(path: Path, runs: Mapping[str, Path], result: str, wait: Callable[[float], object]) -> None:
-    """Say how far every run is, now and then; `result` is the file that they come to."""
+def _goes_on(path: Path) -> bool:
+    """Whether a process has a run, or has it before itself among the seeds that it trains."""
+    several = path.resolve().parent
+    return is_in_use(path) or (is_seeds_folder(several) and is_in_use(several) and not is_finished(path))
+
+
+def _watch_several(
+    path: Path,
+    runs: Mapping[str, Path],
+    result: str,
+    wait: Callable[[float], object],
+    *,
+    diverged: Callable[[], Collection[Path]] = tuple,
+) -> None:
+    """Say how far every run is, now and then.
+
+    Args:
+        path: the folder that holds them.
+        runs: the folder of each, by its name.
+        result: the file that they come to.
+        wait: waits so many seconds.
+        diverged: asked for those that met a value that is not finite, and are not gone on with.
+    """
     while True:
         in_use = is_in_use(path)
+        ended = {run: "done" for run in runs.values() if is_finished(run)}
+        ended |= {run: "met a value that is not finite" for run in diverged()}
         for name, run in runs.items():
-            print(f"{name}: {'done' if is_finished(run) else how_far(run / 'metrics.jsonl')}", flush=True)
+            print(f"{name}: {ended.get(run) or how_far(run / 'metrics.jsonl')}", flush=True)
         if not in_use:
             break
         wait(_SECONDS_BETWEEN_SEEDS)
-    print(_how_it_ended(path, all(map(is_finished, runs.values())), path / result, f"gradweave resume {path}"))
+    print(_how_it_ended(path, len(ended) == len(runs), result, "resume"))
 
 
-def _how_it_ended(path: Path, done: bool, result: Path, makes_it: str) -> str:
-    if not done:
-        return f"no process trains this; `gradweave resume {path}` goes on"
-    return f"finished: {result}" if result.is_file() else f"finished; `{makes_it}` makes {result.name}"
+def _how_it_ended(path: Path, done: bool, result: str, command: str) -> str:
+    if done:
+        file = path / result
+        return f"finished: {file}" if file.is_file() else f"finished; `gradweave {command} {path}` makes {result}"
+    if (path / "config.toml").is_file() and not checkpoint_steps(path):
+        return f"no process trains this, and it has no checkpoint; `gradweave train --config {path / 'config.toml'}`"
+    return f"no process trains this; `gradweave resume {path}` goes on"

@@ -34,6 +34,7 @@ __all__ = [
     "SEEDS_FILE",
     "SWEEP_FILE",
     "RunFolder",
+    "check_longer",
     "checkpoint_steps",
     "find_run",
     "has_last_checkpoint",
@@ -48,6 +49,7 @@ SEEDS_FILE: Final = "seeds.json"
 """What marks a folder of several seeds' runs: see `gradweave.training.seeds`."""
 SWEEP_FILE: Final = "sweep.json"
 """What marks the folder of a sweep: see `gradweave.training.sweeps`."""
+_LOCK_ATTEMPTS: Final = 3
 
 
 class RunFolder:
@@ -276,6 +278,18 @@ def checkpoint_steps(path: Path) -> list[int]:
     return sorted(int(file.stem) for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdecimal())
 
 
+def check_longer(path: Path, total_steps: int) -> None:
+    """Raise when a run is to end before where it is.
+
+    Raises:
+        ConfigError: it is.
+    """
+    taken = max(checkpoint_steps(path), default=0)
+    if total_steps < taken:
+        accepted = f"{taken} or more: so many steps have been taken"
+        raise ConfigError("run.total_steps", total_steps, accepted, "leave --total-steps out, or train anew")
+
+
 def run_name(path: Path) -> str:
     """What a run is called beside others: its folder's name, after that of the folder of several seeds if it lies in
     one, because there all are called seed-0, seed-1, ...
@@ -295,6 +309,11 @@ def lock_folder(path: Path) -> TextIO:
         file = (path / "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise _not_writable(str(path), error) from None
+    for _ in range(_LOCK_ATTEMPTS - 1):  # whoever asks whether the folder is in use has it for a moment
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        time.sleep(0.01)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -315,7 +334,7 @@ def lock_folder(path: Path) -> TextIO:
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether a process has a folder locked. Asking keeps nobody out of one that is."""
+    """Whether a process has a folder locked."""
     with contextlib.suppress(FileNotFoundError), (path / "lock").open(encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -20,7 +20,15 @@ from gradweave.training.errors import ConfigError
 from gradweave.training.files import write_atomically
 from gradweave.training.hosts import Hosts
 from gradweave.training.processes import default_backend, share_cores
-from gradweave.training.run_folder import SEEDS_FILE, RunFolder, find_run, has_last_checkpoint, lock_folder, new_name
+from gradweave.training.run_folder import (
+    SEEDS_FILE,
+    RunFolder,
+    check_longer,
+    find_run,
+    has_last_checkpoint,
+    lock_folder,
+    new_name,
+)
 from gradweave.training.runtime import usable_cores
 from gradweave.training.validation import validate
 
@@ -92,8 +100,10 @@ class SeedsFolder:
             path: dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
             for path, config in configs.items()
         }
-        for config in changed.values():
+        for path, config in changed.items():
             validate(config)
+            if "total_steps" in changes:
+                check_longer(path, config.run.total_steps)
         for path, config in changed.items():
             if config != configs[path]:
                 with RunFolder.open(path) as run:
