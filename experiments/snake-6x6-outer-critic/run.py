@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from sweep import ADDED, ADDED_INNER_STEPS, ARMS, SIZES, Size, base
+from sweep import ADDED, ADDED_INNER_STEPS, ADDED_SEEDS, ARMS, SIZES, Size, base
 
 from gradweave.analysis.study import Flags, Job, collect, folders, jobs, train, with_changes
 from gradweave.analysis.study_tables import aggregate, configurations, improvements, provenance, write_study
@@ -26,14 +26,13 @@ SCORES = ("return_sampled", "return_greedy", "training_return", "discount", "out
 
 
 def planned_jobs(size: Size, shared: Config, runs: Path) -> list[Job]:
-    """Every arm with every seed, and the added arms with the first one; the rollout before the first update comes on
-    top of their inner steps.
+    """Every arm with every seed, and the added arms with some; the rollout before the first update comes on top of
+    their inner steps.
     """
-    added = {arm: ADDED[arm] for arm in size.added}
-    planned = [
-        *jobs(shared, {arm: ARMS[arm] for arm in size.arms}, size.seeds, size.inner_steps, runs),
-        *jobs(shared, added, size.seeds[:1], min(ADDED_INNER_STEPS, size.inner_steps), runs),
-    ]
+    planned = jobs(shared, {arm: ARMS[arm] for arm in size.arms}, size.seeds, size.inner_steps, runs)
+    for arm in size.added:
+        seeds = size.seeds[: ADDED_SEEDS.get(arm, 1)]
+        planned += jobs(shared, {arm: ADDED[arm]}, seeds, min(ADDED_INNER_STEPS, size.inner_steps), runs)
     steps = [job.config.run.total_steps + rollout_steps(job) for job in planned]
     return [
         job._replace(config=with_changes(job.config, {"run.total_steps": total}))

@@ -32,20 +32,21 @@ ARMS: dict[str, dict[str, Any]] = {
         "run.log_every": 4,
     },
 }
-_FAST, _SLOW = {"meta.learning_rate": 1e-2}, {"meta.learning_rate": 1e-3}
+_FAST = {"meta.learning_rate": 1e-2}
 # As many environment steps to a chunk and between rows as the others.
 _LONG_ROLLOUTS = {"inner.num_steps": 20, "run.chunk_size": 5, "run.log_every": 5}
-_LAMBDA = {"meta.learned": ("discount", "lambda_")}
-# Added when the discount had gone further without an outer critic, and had sunk with five mixed steps: is it so at
-# other meta learning rates, with rollouts four times as long, with lambda learned as well? Shorter runs, one seed.
+# Added when the discount had gone further without an outer critic, and had sunk with five mixed steps: is it so at a
+# higher meta learning rate, with rollouts four times as long? Shorter runs.
 ADDED: dict[str, dict[str, Any]] = {
     f"{arm}-{name}": {**ARMS[arm], **changes}
-    for name, changes in {"fast": _FAST, "slow": _SLOW, "long-rollouts": _LONG_ROLLOUTS, "lambda": _LAMBDA}.items()
+    for name, changes in {"fast": _FAST, "long-rollouts": _LONG_ROLLOUTS}.items()
     for arm in ("meta-gradient", "outer-critic")
 } | {
     # As much movement per inner step as with one update in a window.
     "outer-critic-L5-mix-fast": {**ARMS["outer-critic-L5-mix"], "meta.learning_rate": 1.5e-2},
 }
+ADDED_SEEDS = {"meta-gradient-fast": 3, "outer-critic-fast": 3}
+"""Of the added arms, so many of a size's seeds, where it is more than one: the first had made a large difference."""
 MILLION = 1_000_000
 ADDED_INNER_STEPS = 10 * MILLION
 """Of the added arms, or as many as the size has."""
@@ -62,7 +63,7 @@ class Size(NamedTuple):
     """Inner steps."""
     arms: tuple[str, ...] = tuple(ARMS)
     added: tuple[str, ...] = ()
-    """Of the added arms, with the first seed."""
+    """Of the added arms."""
 
 
 SIZES = {

@@ -71,11 +71,12 @@ def test_reports_at_inner_steps(script, tmp_path):
     assert [row["report"] for row in run.report_rows(job, path, (200, 900))] == [200]
 
 
-def test_added_arms_have_one_seed_and_fewer_steps(script, tmp_path):
+def test_added_arms_have_fewer_seeds_and_steps(script, tmp_path):
     run = script("snake-6x6-outer-critic", "run")
     size = run.SIZES["full"]
     planned = run.planned_jobs(size, run.base("full"), tmp_path)
     assert [job.seed for job in planned if job.arm == "outer-critic"] == [0, 1, 2]
+    assert [job.seed for job in planned if job.arm == "outer-critic-fast"] == [0, 1, 2]
     (added,) = [job for job in planned if job.arm == "outer-critic-long-rollouts"]
     assert (added.seed, added.config.run.total_steps) == (0, 10_000_000 + 512 * 20)
     assert planned[0].config.run.total_steps == 40_000_000 + 512 * 5
