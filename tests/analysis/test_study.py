@@ -370,6 +370,7 @@ def test_titles_say_what_is_incomplete():
 
     assert intervals_title([row("a", 3, ""), row("b", 3, "")]).endswith("95 % intervals")
     assert intervals_title([row("a", 1, ""), row("b", 1, "")]) == "one seed of each arm"
+    assert intervals_title([row("a", 3, ""), row("b", 1, "")]).endswith("95 % intervals; 1 to 3 seeds an arm")
     # A score that none of its runs reached does not make an arm one that has not been run.
     some = [row("a", 2, "2"), row("a", 0, "2"), row("b", 1, "1 2"), row("c", 0, "0 1 2")]
     assert intervals_title(some).endswith("INCOMPLETE: 1 to 2 of 3, 1 of 3 arms not run yet")

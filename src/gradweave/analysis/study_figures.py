@@ -37,8 +37,9 @@ def intervals_title(table: Sequence[Row]) -> str:
         done[row["arm"]] = max(seeds, done.get(row["arm"], 0))
         planned = max(planned, seeds + len(row["missing_seeds"].split()))
     title = "one seed of each arm" if planned == 1 else "interquartile means over seeds with 95 % intervals"
-    if all(count == planned for count in done.values()):
-        return title
+    if not any(row["missing_seeds"] for row in table):
+        fewest = min(done.values(), default=0)
+        return title if fewest in (0, planned) else f"{title}; {fewest} to {planned} seeds an arm"
     some = sorted(count for count in done.values() if count)
     absent = len(done) - len(some)
     found = f"{some[0]} of {planned} seeds an arm" if some[0] == some[-1] else f"{some[0]} to {some[-1]} of {planned}"
