@@ -18,9 +18,7 @@ def late_return(run: Path, until: int) -> float:
         run: the run's folder.
         until: environment steps to end at.
     """
-    lines = [line for line in metrics_until(run, until) if line["step"] > 0.75 * until and line["num_episodes"]]
-    weights = [line["num_episodes"] for line in lines]
-    return float(np.average([line["return"] for line in lines], weights=weights)) if lines else -np.inf
+    return _late_return(metrics_until(run, until), until)
 
 
 def sweep_rows(
@@ -36,8 +34,8 @@ def sweep_rows(
     """
     rows = []
     for (setting, seed), run in runs.items():
-        score = late_return(run, until) if run in finished else -np.inf
         lines = metrics_until(run, until)
+        score = _late_return(lines, until) if run in finished else -np.inf
         rows.append(
             {
                 "setting": setting,
@@ -79,6 +77,12 @@ def format_sweep(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [_cell(row) for row in rows if row["setting"] == name]
         lines.append(f"{name:<{width}}  {mean:>8}  {', '.join(cells)}")
     return "\n".join(lines)
+
+
+def _late_return(lines: Sequence[Mapping[str, Any]], until: int) -> float:
+    late = [line for line in lines if line["step"] > 0.75 * until and line["num_episodes"]]
+    weights = [line["num_episodes"] for line in late]
+    return float(np.average([line["return"] for line in late], weights=weights)) if late else -np.inf
 
 
 def _scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:

@@ -115,7 +115,8 @@ def _go_on(folder: SweepFolder, shares: Sequence[tuple[int, ...]]) -> int:
     named = {f"{setting}, seed {seed}": run for (setting, seed), run in folder.runs.items()}
     cost = f"{len(named)} runs, {len(named) * folder.total_steps:,} environment steps planned"
     print(f"{len(folder.settings)} settings, {cost}", file=sys.stderr, flush=True)
-    failed = train_runs(folder.path, {name: run for name, run in named.items() if not folder.has_diverged(run)}, shares)
+    known = folder.diverged
+    failed = train_runs(folder.path, {name: run for name, run in named.items() if run not in known}, shares)
     diverged = [name for name, code in failed.items() if code == NonFiniteError.exit_code]
     folder.note_diverged([named[name] for name in diverged])
     _summarize(folder)
@@ -129,8 +130,7 @@ def _summarize(folder: SweepFolder) -> None:
 
     runs, table, chosen = folder.runs, folder.path / "sweep.csv", folder.path / "best.toml"
     finished = [run for run in runs.values() if is_finished(run)]
-    diverged = [run for run in runs.values() if folder.has_diverged(run)]
-    rows = sweep_rows(runs, folder.total_steps, finished=finished, diverged=diverged)
+    rows = sweep_rows(runs, folder.total_steps, finished=finished, diverged=folder.diverged)
     whole = whole_settings(rows)
     best = best_setting([row for row in rows if row["setting"] in whole]) if whole else None
     write_rows(table, [{**row, "chosen": row["setting"] == best, **folder.settings[row["setting"]]} for row in rows])

@@ -309,13 +309,8 @@ def lock_folder(path: Path) -> TextIO:
         file = (path / "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise _not_writable(str(path), error) from None
-    for _ in range(_LOCK_ATTEMPTS - 1):  # whoever asks whether the folder is in use has it for a moment
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        time.sleep(0.01)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(file)
     except OSError as error:
         file.seek(0)
         holder = file.read().strip()
@@ -331,6 +326,16 @@ def lock_folder(path: Path) -> TextIO:
         file.write(f"{os.getpid()}\n")
         file.flush()
     return file
+
+
+def _flock(file: TextIO) -> None:
+    """Lock, if need be at a later attempt: whoever asks whether a folder is in use has it for a moment."""
+    for _ in range(_LOCK_ATTEMPTS - 1):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            time.sleep(0.01)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_in_use(path: Path) -> bool:

@@ -134,8 +134,6 @@ class SweepFolder:
         """Those that are swept, by name."""
         self.total_steps: int = plan["total_steps"]
         """Environment steps of each run that count."""
-        self.diverged: list[str] = plan["diverged"]
-        """Runs that met a value that is not finite, as "SETTING/seed-N"."""
 
     @classmethod
     def create(
@@ -186,14 +184,15 @@ class SweepFolder:
         """The folder of each run, by setting and seed."""
         return sweep_runs(self.path)
 
-    def note_diverged(self, runs: Sequence[Path]) -> None:
-        """Remember runs that met a value that is not finite: trained again they would only do so again."""
-        self.diverged = sorted({*self.diverged, *(str(run.relative_to(self.path)) for run in runs)})
-        _write_plan(self.path, {**_read_plan(self.path), "diverged": self.diverged})
+    @property
+    def diverged(self) -> list[Path]:
+        """The folders of the runs that met a value that is not finite."""
+        return diverged_runs(self.path)
 
-    def has_diverged(self, run: Path) -> bool:
-        """Whether a run is one of these."""
-        return str(run.relative_to(self.path)) in self.diverged
+    def note_diverged(self, runs: Sequence[Path]) -> None:
+        """Remember such runs: trained again they would only do so again."""
+        names = sorted(str(run.relative_to(self.path)) for run in {*self.diverged, *runs})
+        _write_plan(self.path, {**_read_plan(self.path), "diverged": names})
 
     def __enter__(self) -> "SweepFolder":
         return self
