@@ -109,7 +109,7 @@ def summarize(
         seed: of the resampling.
 
     Raises:
-        ValueError: nothing to summarise, arrays of different shapes, fewer than two samples, or an unknown reference.
+        ValueError: nothing to summarise, arrays of different shapes, fewer than two samples, or an unknown name.
     """
     _check(estimates, reference=reference, baseline=baseline)
     names = list(estimates)
