@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from gradweave.training.config import LEARNABLE, Config
-from gradweave.training.presets import preset
+from gradweave.config.presets import preset
+from gradweave.config.schema import LEARNABLE, Config
 
 LENGTHS = (1, 2, 5, 10)
 SEEDS = tuple(range(8))

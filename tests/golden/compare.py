@@ -8,6 +8,7 @@ JAX and XLA, so both are trained here and no reference is kept; the tests do not
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -19,22 +20,15 @@ from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parents[2]
 _SNAKE = """--environment.num-rows 4 --environment.num-cols 4 --environment.time-limit 20 --network.channels 4 4
-    --network.policy-layers 8 --network.value-layers 8 --inner.num-envs 8 --inner.num-steps 4""".split()
-_COMMON = """--run.chunk-size 5 --run.log-every 1 --run.evaluate-every 0 --run.evaluation-episodes 2
-    --run.max-episode-steps 20 --run.measure-samples 0 --run.checkpoint-every 0""".replace("run.", "").split()
+    --network.policy-layers 8 --network.value-layers 8 --inner.num-envs 8 --inner.num-steps 4"""
+_COMMON = """--chunk-size 5 --log-every 1 --evaluate-every 0 --evaluation-episodes 2 --max-episode-steps 20
+    --measure-samples 2 --checkpoint-every 0"""
 CONFIGURATIONS = {
-    "mixed": [*"quick --meta.num-inner-steps 3 --meta.estimator horizon-mix --meta.mode mixed".split(), *_SNAKE],
-    "forward": [
-        *"quick --meta.num-inner-steps 2 --meta.learned discount --meta.mode forward --outer.critic off".split(),
-        *"--meta.estimator trace --network.condition-on-eta".split(),
-        *_SNAKE,
-    ],
-    "bootstrapped": [
-        *"quick --meta.num-inner-steps 3 --meta.estimator bootstrapped --outer.critic on".split(),
-        *"--inner.optimizer rmsprop --inner.max-grad-norm 1 --network.outer-torso own".split(),
-        *_SNAKE,
-    ],
-    "chain": "discounting-chain --inner.num-envs 4 --inner.num-steps 5 --meta.mode reverse".split(),
+    "mixed": f"quick --meta.num-inner-steps 3 --meta.estimator horizon-mix --meta.mode mixed {_SNAKE}",
+    "forward": f"""quick --meta.num-inner-steps 2 --meta.learned discount --meta.mode forward --meta.estimator trace
+        --outer.critic off --network.condition-on-eta {_SNAKE}""",
+    "bootstrapped": f"""quick --meta.num-inner-steps 3 --meta.estimator bootstrapped --outer.critic on
+        --network.outer-torso own --inner.optimizer rmsprop --inner.max-grad-norm 1 {_SNAKE}""",
 }
 META_STEPS = 20
 
@@ -47,10 +41,10 @@ def train(source: Path, flags: list[str], runs: Path) -> dict[str, str]:
         flags: what follows `gradweave train`.
         runs: an empty folder.
     """
-    given = dict(zip(flags, flags[1:], strict=False))
-    length = int(given.get("--meta.num-inner-steps", 5))
+    given = dict(itertools.pairwise(flags))
+    length = int(given["--meta.num-inner-steps"])
     steps = META_STEPS * length * int(given["--inner.num-envs"]) * int(given["--inner.num-steps"])
-    command = [sys.executable, "-m", "gradweave", "train", *flags, *_COMMON, "--total-steps", str(steps)]
+    command = [sys.executable, "-m", "gradweave", "train", *flags, *_COMMON.split(), "--total-steps", str(steps)]
     command += ["--runs-dir", str(runs)]
     environment = {**os.environ, "PYTHONPATH": str(source / "src"), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True, check=False)
@@ -84,7 +78,7 @@ def main() -> int:
             sources.append(place)
         for name, flags in CONFIGURATIONS.items():
             places = [Path(temporary) / f"{name}-{which}" for which in ("old", "new")]
-            old, new = (train(source, flags, place) for source, place in zip(sources, places, strict=True))
+            old, new = (train(source, flags.split(), place) for source, place in zip(sources, places, strict=True))
             # Names do not count: fields of the state may have been given other names.
             same = list(old.values()) == list(new.values())
             different += not same

@@ -20,6 +20,7 @@ from gradweave.agents import (
     parameter_groups,
     policy_distance,
 )
+from gradweave.config.schema import FORWARD_ONLY, LEARNABLE, PARTS, Config, MetaConfig
 from gradweave.core import (
     AbstractBijector,
     AbstractEstimator,
@@ -47,7 +48,6 @@ from gradweave.core.bijectors import split_learned
 from gradweave.envs import ONE_DEVICE, DeviceAxis, VectorEnvironment
 from gradweave.envs.registry import make_environment
 from gradweave.rl import ActorCriticNetwork, actor_critic_network
-from gradweave.training.config import FORWARD_ONLY, LEARNABLE, PARTS, Config, MetaConfig
 
 __all__ = ["build_agent", "build_estimator", "init_state"]
 
