@@ -8,10 +8,8 @@ from gradweave.core.estimators import (
     AbstractLinearEstimator,
     AbstractMixCriterion,
     AdaptiveMix,
-    AdaptiveMixState,
-    AntitheticEvolutionStrategies,
+    AdaptiveMixMemory,
     Bootstrapped,
-    Differentiand,
     EvolutionStrategies,
     HorizonMix,
     LeastError,
@@ -20,6 +18,7 @@ from gradweave.core.estimators import (
     SignalToNoise,
     Trace,
     Truncated,
+    TruncationMix,
     Unrolled,
     WindowMix,
     euclidean_distance,
@@ -28,7 +27,16 @@ from gradweave.core.estimators import (
 )
 from gradweave.core.learner import GradientLearner, LearnerState, Microbatches
 from gradweave.core.meta_gradient import MetaGradient, horizon_gradients, meta_gradient, truncated_gradients
-from gradweave.core.modes import AbstractMode, Differentiated, ForwardMode, KernelWeights, MixedMode, ReverseMode
+from gradweave.core.modes import (
+    AbstractMode,
+    Differentiand,
+    Differentiated,
+    Footprint,
+    ForwardMode,
+    KernelWeights,
+    MixedMode,
+    ReverseMode,
+)
 from gradweave.core.problem import (
     HorizonRecording,
     MetaProblem,
@@ -48,8 +56,7 @@ __all__ = [
     "AbstractMixCriterion",
     "AbstractMode",
     "AdaptiveMix",
-    "AdaptiveMixState",
-    "AntitheticEvolutionStrategies",
+    "AdaptiveMixMemory",
     "Bootstrapped",
     "Contextual",
     "Differentiand",
@@ -57,6 +64,7 @@ __all__ = [
     "EstimatorStatistics",
     "EvolutionStrategies",
     "Fixed",
+    "Footprint",
     "ForwardMode",
     "GradientLearner",
     "HorizonMix",
@@ -79,6 +87,7 @@ __all__ = [
     "SignalToNoise",
     "Trace",
     "Truncated",
+    "TruncationMix",
     "Unbounded",
     "Unrolled",
     "Window",
