@@ -122,6 +122,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         num_steps=inner.num_steps,
         condition_on_eta=config.network.condition_on_eta,
         objective=objective,
+        outer_rollout=config.outer.rollout,
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
         schedule=ScheduleNetwork(meta.schedule_layers) if meta.schedule == "network" else None,
     )
@@ -167,6 +168,7 @@ def _network(
         kernel_size=network.kernel_size,
         policy_layers=network.policy_layers,
         value_layers=network.value_layers,
+        policy_scale=network.policy_scale,
         shared_torso=network.shared_torso,
         outer_critic=config.outer_critic,
         outer_torso=network.outer_torso,
@@ -198,7 +200,7 @@ def build_estimator(meta: MetaConfig, axis: DeviceAxis = ONE_DEVICE) -> Abstract
     if meta.estimator == "trace":
         return Trace(meta.trace_decay)
     if meta.estimator == "bootstrapped":
-        return Bootstrapped(meta.target_steps, policy_distance(bundled_apply, axis=axis))
+        return Bootstrapped(meta.target_steps, policy_distance(bundled_apply, value_cost=0.0, axis=axis))
     if meta.estimator == "random-truncation":
         return RandomTruncation(meta.follow_probability)
     if meta.weights == "uniform":
