@@ -161,7 +161,7 @@ def validate_environment(name: str, options: Mapping[str, Any]) -> None:
     accepted = ENVIRONMENTS[name]
     for option, value in options.items():
         if option not in accepted:
-            listed = f"options are {', '.join(accepted)}" if accepted else "it takes no options"
+            listed = f"options are {', '.join(accepted)}"
             raise ValueError(f"{name} has no option {option!r}{_did_you_mean(option, accepted)}; {listed}")
         if not accepted[option].accepts(value):
             raise ValueError(f"{option} = {value!r} does not fit {name}: give {accepted[option]}")
