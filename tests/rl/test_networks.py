@@ -231,7 +231,9 @@ def test_the_first_policy_is_nearly_uniform_and_the_first_weights_have_the_right
 
 def test_the_last_policy_layer_is_scaled_and_no_other():
     observation, key = board_observation(jax.random.key(0)), jax.random.key(3)
-    small, usual = (build(observation, 4, key=key, policy_scale=scale, **SMALL) for scale in (0.01, 1.0))
+    small, usual = (
+        build(observation, 4, key=jax.random.clone(key), policy_scale=scale, **SMALL) for scale in (0.01, 1.0)
+    )
     np.testing.assert_allclose(100 * small.policy_head[-1].weight, usual.policy_head[-1].weight, rtol=1e-12)
     # As drawn by every other layer: truncated at two standard deviations of 1 / sqrt(fan-in).
     assert 0.5 < jnp.abs(usual.policy_head[-1].weight).max() * math.sqrt(5) <= 2.0

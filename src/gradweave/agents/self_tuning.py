@@ -8,7 +8,6 @@ while learning, and the meta-gradient is taken of the recording.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, cast
 
 import equinox as eqx
@@ -19,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradweave.agents.actor_critic import ActorCriticEta
+from gradweave.agents.collection import collect_with
 from gradweave.agents.experience import AdvantageMoments, Apply, Experience, policy_logits
 from gradweave.agents.objectives import OuterObjective, log_likelihood, mean_reward
 from gradweave.agents.running import (
@@ -33,12 +33,11 @@ from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningS
 from gradweave.core import (
     AbstractEstimator,
     AbstractMode,
-    ForwardMode,
     GradientLearner,
+    HorizonRecording,
     LearnerState,
     MetaGradient,
     MetaProblemLike,
-    MixedMode,
     Recording,
     SamplingCorrection,
     clip_raw,
@@ -241,7 +240,7 @@ class SelfTuning(eqx.Module):
 
     def window_gradient(self, state: SelfTuningState, window: CollectedWindow) -> MetaGradient:
         """The meta-gradient of a window that was collected from `state`."""
-        recording = window.recording if isinstance(self.mode, MixedMode) else None
+        recording = window.recording if self.mode.recording is Recording else None
         if self.sampling_correction is None:
             return meta_gradient(
                 self.meta_problem,
@@ -281,7 +280,7 @@ class SelfTuning(eqx.Module):
         annotates = objective is not None and (objective.kl_cost != 0 or objective.standardize_advantages)
         return (
             self.learns
-            and isinstance(self.mode, ForwardMode)
+            and self.mode.recording is HorizonRecording
             and self.estimator.reads_horizons(self.num_inner_steps)
             and self.sampling_correction is None
             and not self.collects_outer
@@ -298,8 +297,7 @@ class SelfTuning(eqx.Module):
             gradient, aux = self.problem.inner_gradient(learner, eta, batch)
             return Updated(self.problem.apply_gradient(gradient, learner, eta), None, (gradient, aux), None)
 
-        window, _, _ = self._collect_with(update, None, state, key)
-        return window
+        return collect_with(self, update, None, state, key=key)[0]
 
     def collect_tracked_window(self, state: SelfTuningState, *, key: Key[Array, ""]) -> CollectedWindow:
         """The same with tangents carried along, and so with every horizon's gradient. Only where `tracks_tangents`."""
@@ -311,51 +309,9 @@ class SelfTuning(eqx.Module):
             return Updated(*tracked_update(problem, to_eta, learned, learner, tangents, batch))
 
         start = zero_tangents(state.learner, ravel_learned(learned)[0].size)
-        window, tangents, judged = self._collect_with(update, start, state, key)
+        window, tangents, judged = collect_with(self, update, start, state, key=key)
         learner = window.recording.final_state
         return window._replace(horizons=tracked_horizons(problem, learner, tangents, judged, window.batch))
-
-    def _collect_with(
-        self, update: Callable[..., Updated], tangents: PyTree, state: SelfTuningState, key: Key[Array, ""]
-    ) -> tuple[CollectedWindow, PyTree, PyTree]:
-        """(the window, tangents at its end, what the updates judged)."""
-
-        def inner_step(carry: tuple[Any, ...], counted: tuple[Array, Key[Array, ""]]) -> tuple[Any, Any]:
-            (learner, tangents, running, batch, shelf), (index, key) = carry, counted
-            newest = batch
-            if shelf is not None:
-                # Read from where it is kept: were it read from the carry too, every batch would be copied.
-                put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
-                shelf = jax.tree.map(put, shelf, batch)
-                newest, batch = RecordedBatch(shelf, index), None
-            after, tangents, (gradient, aux), judged = update(learner, tangents, newest)
-            outer_batch, outer_episodes = None, None
-            if self.collects_outer:
-                key, outer_key = jax.random.split(key)
-                running, outer_batch, outer_episodes = self.collect(after.params, state.raw, running, key=outer_key)
-            running, next_batch, episodes = self.collect(after.params, state.raw, running, key=key)
-            if outer_episodes is not None:
-                episodes = jax.tree.map(jnp.add, episodes, outer_episodes)
-            aux = aux | {"gradient_norm": optax.tree.norm(gradient)}
-            kept = (learner, gradient, batch, aux, episodes, judged, outer_batch)
-            return (after, tangents, running, next_batch, shelf), kept
-
-        count, shelf = self.num_inner_steps, None
-        if self.learns and not self.tracks_tangents:
-            shelf = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), state.batch)
-        start = (state.learner, tangents, state.rollout, state.batch, shelf)
-        end, kept = jax.lax.scan(inner_step, start, (jnp.arange(count, dtype=jnp.int32), jax.random.split(key, count)))
-        learner, tangents, running, batch, shelf = end
-        states, gradients, batches, aux, episodes, judged, outer_batches = kept
-        batches = batches if shelf is None else shelf
-        if outer_batches is None:
-            batches = jax.tree.map(lambda early, last: jnp.concatenate([early, last[None]]), batches, batch)
-            batches = self._annotated(batches, state)
-        else:
-            outer_batches = self._annotated(outer_batches, state)
-        recording = Recording(states, gradients, learner)
-        window = CollectedWindow(recording, batches, running, batch, aux, episodes, None, outer_batches)
-        return window, tangents, judged
 
     def collect(
         self, params: PyTree, raw: PyTree, running: RolloutState, *, key: Key[Array, ""]
@@ -390,7 +346,7 @@ class SelfTuning(eqx.Module):
             return None
         return ravel_pytree(split_learned(self.raw_eta(raw), self.spec)[0])[0]
 
-    def _annotated(self, batches: Experience, state: SelfTuningState) -> Experience:
+    def annotated(self, batches: Experience, state: SelfTuningState) -> Experience:
         """The batches of a window with what the outer objective reads beside them."""
         objective = self.objective
         if objective is None or not self.learns:

@@ -17,10 +17,8 @@ from gradweave.core.estimators import (
     AbstractLinearEstimator,
     AbstractMixCriterion,
     AdaptiveMix,
-    AdaptiveMixState,
-    AntitheticEvolutionStrategies,
+    AdaptiveMixMemory,
     Bootstrapped,
-    Differentiand,
     EvolutionStrategies,
     HorizonMix,
     LeastError,
@@ -29,6 +27,7 @@ from gradweave.core.estimators import (
     SignalToNoise,
     Trace,
     Truncated,
+    TruncationMix,
     Unrolled,
     WindowMix,
     euclidean_distance,
@@ -37,7 +36,16 @@ from gradweave.core.estimators import (
 )
 from gradweave.core.learner import GradientLearner, LearnerState, Microbatches
 from gradweave.core.meta_gradient import MetaGradient, horizon_gradients, meta_gradient, truncated_gradients
-from gradweave.core.modes import AbstractMode, Differentiated, ForwardMode, KernelWeights, MixedMode, ReverseMode
+from gradweave.core.modes import (
+    AbstractMode,
+    Differentiand,
+    Differentiated,
+    Footprint,
+    ForwardMode,
+    KernelWeights,
+    MixedMode,
+    ReverseMode,
+)
 from gradweave.core.problem import (
     HorizonRecording,
     MetaProblem,
@@ -57,8 +65,7 @@ __all__ = [
     "AbstractMixCriterion",
     "AbstractMode",
     "AdaptiveMix",
-    "AdaptiveMixState",
-    "AntitheticEvolutionStrategies",
+    "AdaptiveMixMemory",
     "Bootstrapped",
     "Contextual",
     "Differentiand",
@@ -66,6 +73,7 @@ __all__ = [
     "EstimatorStatistics",
     "EvolutionStrategies",
     "Fixed",
+    "Footprint",
     "ForwardMode",
     "GradientLearner",
     "HorizonMix",
@@ -88,6 +96,7 @@ __all__ = [
     "SignalToNoise",
     "Trace",
     "Truncated",
+    "TruncationMix",
     "Unbounded",
     "Unrolled",
     "Window",
