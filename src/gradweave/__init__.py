@@ -54,6 +54,7 @@ _CORE = (
     "Window",
     "WindowAux",
     "WindowMix",
+    "clip_raw",
     "constrain",
     "contextual",
     "contextual_spec",

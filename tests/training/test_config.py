@@ -255,6 +255,7 @@ def test_options_are_handed_on_as_the_environment_takes_them() -> None:
         "num_cols": 6,
         "time_limit": 500,
         "grid_only": True,
+        "action_mask": False,
     }
     assert "grid_only" not in preset("quick").environment.options()
     chain = dataclasses.replace(preset("discounting-chain").environment, best_chain=5)
@@ -286,3 +287,41 @@ def test_derived_values() -> None:
 )
 def test_nearest_name(name: str, expected: str | None) -> None:
     assert nearest_name(name, ["quick", "snake"]) == expected
+
+
+def test_outer_rollouts_of_their_own_are_counted() -> None:
+    config = preset("snake-6x6")
+    assert config.own_outer_rollouts and config.window_steps == 2 * 512 * 5
+    following = dataclasses.replace(config, outer=dataclasses.replace(config.outer, rollout="next"))
+    plain = dataclasses.replace(config, meta=dataclasses.replace(config.meta, learned=()))
+    assert following.window_steps == plain.window_steps == 512 * 5
+    assert find_problems(plain) == []
+
+
+def test_a_sampling_correction_needs_the_next_rollout() -> None:
+    config = preset("snake-6x6")
+    config = dataclasses.replace(config, meta=dataclasses.replace(config.meta, sampling_correction=0.5))
+    assert [problem.field for problem in find_problems(config)] == ["meta.sampling_correction"]
+
+
+def test_the_published_setting_has_every_constant_of_the_public_code() -> None:
+    """Of instadeepai/outer-value-function-meta-rl at eda5463: snake/configs, snake/networks/cnn.py, setup_run.py."""
+    config = preset("snake-6x6")
+    environment, network, inner, meta, outer = (
+        vars(getattr(config, name)) for name in ("environment", "network", "inner", "meta", "outer")
+    )
+    published = (
+        (environment, {"num_rows": 6, "num_cols": 6, "time_limit": 500, "grid_only": True, "action_mask": False}),
+        (network, {"channels": (32, 32), "strides": (2, 1), "kernel_size": 2, "shared_torso": False}),
+        (network, {"policy_layers": (64, 64), "value_layers": (128, 128), "policy_scale": 1.0, "outer_torso": "own"}),
+        (inner, {"num_envs": 512, "num_steps": 5, "optimizer": "rmsprop", "rmsprop_decay": 0.9, "eps": 1e-8}),
+        (inner, {"learning_rate": 5e-4, "discount": 0.8, "lambda_": 0.95, "value_cost": 0.5, "entropy_cost": 0.01}),
+        (inner, {"max_grad_norm": None}),
+        (meta, {"learned": ("discount",), "optimizer": "adam", "learning_rate": 3e-3, "eps_root": 1e-8}),
+        (meta, {"max_grad_norm": 0.1, "num_inner_steps": 1, "estimator": "unrolled"}),
+        (outer, {"discount": 1.0, "lambda_": 1.0, "value_cost": 0.0, "entropy_cost": 0.0, "kl_cost": 0.0}),
+        (outer, {"rollout": "own", "standardize_advantages": False, "critic_cost": inner["value_cost"]}),
+    )
+    for section, expected in published:
+        assert {name: section[name] for name in expected} == expected
+    assert config.outer_critic

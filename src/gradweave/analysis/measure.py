@@ -256,7 +256,13 @@ def _sample(
     # Of a schedule, what it says now is measured: it adds to its base, so that the derivative is that by the base.
     raw = agent.raw_eta(state.raw)
     table = step_contributions(
-        agent.problem, raw, agent.spec, state.learner, window.batches, None, recording=window.recording
+        agent.problem,
+        raw,
+        agent.spec,
+        state.learner,
+        window.batches,
+        window.outer_batches,
+        recording=window.recording,
     )
     leaves = named_leaves(table)
     return jax.numpy.stack([leaves[name] for name in names], axis=-1)

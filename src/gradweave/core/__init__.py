@@ -1,6 +1,15 @@
 """Meta-gradients of any learner. Knows neither reinforcement learning nor environments."""
 
-from gradweave.core.bijectors import AbstractBijector, Fixed, Interval, Positive, Unbounded, constrain, unconstrain
+from gradweave.core.bijectors import (
+    AbstractBijector,
+    Fixed,
+    Interval,
+    Positive,
+    Unbounded,
+    clip_raw,
+    constrain,
+    unconstrain,
+)
 from gradweave.core.context import Contextual, contextual, contextual_spec
 from gradweave.core.differences import finite_difference
 from gradweave.core.estimators import (
@@ -93,6 +102,7 @@ __all__ = [
     "Window",
     "WindowAux",
     "WindowMix",
+    "clip_raw",
     "constrain",
     "contextual",
     "contextual_spec",

@@ -114,6 +114,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         num_steps=inner.num_steps,
         condition_on_eta=config.network.condition_on_eta,
         objective=objective,
+        outer_rollout=config.outer.rollout,
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
         schedule=ScheduleNetwork(meta.schedule_layers) if meta.schedule == "network" else None,
     )
@@ -159,6 +160,7 @@ def _network(
         kernel_size=network.kernel_size,
         policy_layers=network.policy_layers,
         value_layers=network.value_layers,
+        policy_scale=network.policy_scale,
         shared_torso=network.shared_torso,
         outer_critic=config.outer_critic,
         outer_torso=network.outer_torso,
@@ -182,7 +184,8 @@ def _estimator_and_mode(config: Config, axis: DeviceAxis) -> tuple[AbstractEstim
     """As the configuration names them; for "auto" the mode that serves the estimator, whatever is learned."""
     length = config.meta.num_inner_steps
     spec = parse_estimator(config.meta.estimator, length)
-    estimator = make_estimator(spec, num_inner_steps=length, distance=policy_distance(bundled_apply, axis=axis))
+    distance = policy_distance(bundled_apply, value_cost=0.0, axis=axis)
+    estimator = make_estimator(spec, num_inner_steps=length, distance=distance)
     return estimator, make_mode(parse_mode(config.meta.mode, spec.row, length))
 
 

@@ -26,6 +26,7 @@ __all__ = [
 
 Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 Critic: TypeAlias = Literal["auto", "on", "off"]
+OuterRollout: TypeAlias = Literal["next", "own"]
 OuterTorso: TypeAlias = Literal["detached", "own", "shared"]
 Targets: TypeAlias = Literal["differentiated", "stopped"]
 RateGroups: TypeAlias = Literal["all", "parts"]
@@ -54,6 +55,8 @@ class EnvironmentConfig:
     """Steps after which an episode ends; Snake only."""
     grid_only: bool = False
     """Hide the step count from the agent; Snake only."""
+    action_mask: bool = True  # [B22] has none, nor had the Snake that [B21] played on
+    """Tell the agent which actions are allowed; without it an action that is not has the environment's consequences."""
     best_chain: int | None = None
     """Which chain pays most, 0 to 4; the discounting chain only."""
 
@@ -64,8 +67,11 @@ class EnvironmentConfig:
 
     def options(self) -> dict[str, Any]:
         """What to hand to `make_environment(name, **options)`: everything that was set."""
-        given: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "name"}
-        return {name: value for name, value in given.items() if value is not None and value is not False}
+        given: dict[str, Any] = {
+            name: value for name, value in vars(self).items() if name not in ("name", "action_mask")
+        }
+        chosen = {name: value for name, value in given.items() if value is not None and value is not False}
+        return chosen if self.action_mask else {**chosen, "action_mask": False}
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,8 @@ class NetworkConfig:
     """Units of each hidden layer of the policy head."""
     value_layers: tuple[int, ...] = (64, 64)
     """Units of each hidden layer of the value head, and of the outer critic's."""
+    policy_scale: float = 0.01  # Andrychowicz et al. 2020 (arXiv 2006.05990); [B22] and [J] 1
+    """Factor on the initial weights of the last policy layer; small ones begin with a nearly uniform policy."""
     shared_torso: bool = True
     """One torso for policy and value, or one each."""
     outer_torso: OuterTorso = "detached"
@@ -179,6 +187,9 @@ class OuterConfig:
     """Standardise the outer advantages by their running mean and standard deviation."""
     critic_cost: float = 0.5
     """Weight of the outer critic's value loss in the inner loss; on a shared torso it competes with the policy."""
+    rollout: OuterRollout = "next"  # [X18]; [B22] own
+    """The rollout that the outer loss is evaluated on: the next update's, or one of its own after every update, whose
+    steps are counted and which is then thrown away."""
     critic: Critic = "auto"  # [B22]: on whenever the discount is learned
     """A second value head trained at the outer discount and lambda; auto: on when the discount is learned."""
 
@@ -229,8 +240,16 @@ class Config:
 
     @property
     def window_steps(self) -> int:
-        """Environment steps of one meta-step: num_envs x num_steps x num_inner_steps."""
-        return self.inner.num_envs * self.inner.num_steps * self.meta.num_inner_steps
+        """Environment steps of one meta-step: num_envs x num_steps x num_inner_steps, twice that with outer rollouts of
+        their own.
+        """
+        rollouts = self.meta.num_inner_steps * (2 if self.own_outer_rollouts else 1)
+        return self.inner.num_envs * self.inner.num_steps * rollouts
+
+    @property
+    def own_outer_rollouts(self) -> bool:
+        """Whether rollouts are collected for the outer loss alone; plain learning has no use for them."""
+        return self.outer.rollout == "own" and bool(self.meta.learned)
 
     @property
     def num_meta_steps(self) -> int:

@@ -118,6 +118,7 @@ def _environment(config: Config) -> Iterator[ConfigError]:
 def _network(config: Config) -> Iterator[ConfigError]:
     network = config.network
     yield from _at_least("network", {"kernel_size": network.kernel_size}, 1)
+    yield from _positive("network", {"policy_scale": network.policy_scale})
     for name in ("channels", "strides", "policy_layers", "value_layers"):
         sizes = getattr(network, name)
         if any(size < 1 for size in sizes):
@@ -238,6 +239,13 @@ def _meta_options(config: Config) -> Iterator[ConfigError]:
             "0 with standardised advantages: it weighs rewards in their own units",
             "leave --outer.standardize-advantages or --meta.sampling-correction out",
         )
+    if rho > 0 and config.outer.rollout == "own":
+        yield ConfigError(
+            "meta.sampling_correction",
+            rho,
+            "0 with outer rollouts of their own: it corrects batches that update and evaluate",
+            "leave --outer.rollout or --meta.sampling-correction out",
+        )
     yield from _choice("meta.schedule", meta.schedule, ("none", "network"))
     if any(size < 1 for size in meta.schedule_layers):
         yield ConfigError(
@@ -276,6 +284,7 @@ def _outer(config: Config) -> Iterator[ConfigError]:
     yield from _at_least("outer", _fields(outer, "value_cost", "entropy_cost", "kl_cost"), 0)
     yield from _positive("outer", {"critic_cost": outer.critic_cost})
     yield from _choice("outer.critic", outer.critic, ("auto", "on", "off"))
+    yield from _choice("outer.rollout", outer.rollout, ("next", "own"))
     yield from _choice("network.outer_torso", config.network.outer_torso, ("detached", "own", "shared"))
     differentiated = {"outer.value_cost": outer.value_cost, "inner.max_grad_norm": config.inner.max_grad_norm or 0.0}
     reasons = [name for name, value in differentiated.items() if value > 0]
@@ -302,7 +311,8 @@ def _run(config: Config) -> Iterator[ConfigError]:
             "run.total_steps",
             run.total_steps,
             f"at least one window, {window} environment steps "
-            f"({config.inner.num_envs} envs x {config.inner.num_steps} steps x {config.meta.num_inner_steps} updates)",
+            f"({config.inner.num_envs} envs x {config.inner.num_steps} steps x {config.meta.num_inner_steps} updates"
+            f"{', as many for the outer loss' if config.own_outer_rollouts else ''})",
             f"--total-steps {window}, or lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps",
         )
 
