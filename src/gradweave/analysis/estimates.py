@@ -35,7 +35,7 @@ def compare(
         seed: of the bootstrap.
 
     Returns:
-        Those of the named estimators, and those of every "horizon k" and "window m" by itself.
+        Those of the named estimators, and those of every "horizon k" and "truncation m" by itself.
 
     Raises:
         ConfigError: a name that is unknown or does not fit.

@@ -21,6 +21,7 @@ _OF_ESTIMATOR: Final = {
 }
 _GONE: Final = ("weights", "mix_lambda", "window", "trace_decay", "target_steps", "follow_probability", "remat")
 _MIX_LAMBDA: Final = 0.9  # the default of the field that is gone
+_DEFAULTS: Final = {"window": None, "trace_decay": 0.9, "target_steps": 1, "follow_probability": 0.5}
 
 
 def translated(meta: Mapping[str, Any], *, complete: bool) -> Mapping[str, Any]:
@@ -47,9 +48,7 @@ def translated(meta: Mapping[str, Any], *, complete: bool) -> Mapping[str, Any]:
         new["estimator"] = f"{estimator}:{argument}"
     for name in old:
         if not complete and name not in (*used, *fields):
-            accepted = (
-                'an estimator or a mode with its argument, as in estimator = "truncated:3", mode = "reverse:step"'
-            )
+            accepted = "arguments behind a name, as in estimator = 'truncated:3' or mode = 'reverse:step'"
             raise ConfigError(f"meta.{name}", old[name], accepted, f"leave {name} out, and write the argument so")
     return new
 
@@ -61,5 +60,5 @@ def _argument(old: Mapping[str, Any]) -> str | None:
         return f"geometric:{old.get('mix_lambda', _MIX_LAMBDA)}"
     if isinstance(weights, list | tuple):
         return ",".join(str(weight) for weight in weights)
-    rest = [value for name, value in old.items() if name not in ("weights", "mix_lambda")]
+    rest = [value for name, value in old.items() if name in _DEFAULTS and value != _DEFAULTS[name]]
     return str(rest[0]) if rest else None
