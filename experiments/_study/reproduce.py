@@ -72,8 +72,9 @@ def run(argv: Sequence[str], experiments: Path = _EXPERIMENTS) -> int:
 
 
 def find_studies(experiments: Path = _EXPERIMENTS) -> dict[str, Study]:
-    """The studies in a folder, by name."""
-    found = {path.parent.name: _read(path) for path in sorted(experiments.glob("*/sweep.py"))}
+    """The studies in a folder that are complete, by name."""
+    complete = [path for path in sorted(experiments.glob("*/sweep.py")) if path.with_name("plot.py").is_file()]
+    found = {path.parent.name: _read(path) for path in complete}
     return {name: study for name, study in found.items() if study is not None}
 
 

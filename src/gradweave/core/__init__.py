@@ -1,6 +1,15 @@
 """Meta-gradients of any learner. Knows neither reinforcement learning nor environments."""
 
-from gradweave.core.bijectors import AbstractBijector, Fixed, Interval, Positive, Unbounded, constrain, unconstrain
+from gradweave.core.bijectors import (
+    AbstractBijector,
+    Fixed,
+    Interval,
+    Positive,
+    Unbounded,
+    clip_raw,
+    constrain,
+    unconstrain,
+)
 from gradweave.core.context import Contextual, contextual, contextual_spec
 from gradweave.core.differences import finite_difference
 from gradweave.core.estimators import (
@@ -8,10 +17,8 @@ from gradweave.core.estimators import (
     AbstractLinearEstimator,
     AbstractMixCriterion,
     AdaptiveMix,
-    AdaptiveMixState,
-    AntitheticEvolutionStrategies,
+    AdaptiveMixMemory,
     Bootstrapped,
-    Differentiand,
     EvolutionStrategies,
     HorizonMix,
     LeastError,
@@ -20,6 +27,7 @@ from gradweave.core.estimators import (
     SignalToNoise,
     Trace,
     Truncated,
+    TruncationMix,
     Unrolled,
     WindowMix,
     euclidean_distance,
@@ -28,7 +36,16 @@ from gradweave.core.estimators import (
 )
 from gradweave.core.learner import GradientLearner, LearnerState, Microbatches
 from gradweave.core.meta_gradient import MetaGradient, horizon_gradients, meta_gradient, truncated_gradients
-from gradweave.core.modes import AbstractMode, Differentiated, ForwardMode, KernelWeights, MixedMode, ReverseMode
+from gradweave.core.modes import (
+    AbstractMode,
+    Differentiand,
+    Differentiated,
+    Footprint,
+    ForwardMode,
+    KernelWeights,
+    MixedMode,
+    ReverseMode,
+)
 from gradweave.core.problem import (
     HorizonRecording,
     MetaProblem,
@@ -48,8 +65,7 @@ __all__ = [
     "AbstractMixCriterion",
     "AbstractMode",
     "AdaptiveMix",
-    "AdaptiveMixState",
-    "AntitheticEvolutionStrategies",
+    "AdaptiveMixMemory",
     "Bootstrapped",
     "Contextual",
     "Differentiand",
@@ -57,6 +73,7 @@ __all__ = [
     "EstimatorStatistics",
     "EvolutionStrategies",
     "Fixed",
+    "Footprint",
     "ForwardMode",
     "GradientLearner",
     "HorizonMix",
@@ -79,11 +96,13 @@ __all__ = [
     "SignalToNoise",
     "Trace",
     "Truncated",
+    "TruncationMix",
     "Unbounded",
     "Unrolled",
     "Window",
     "WindowAux",
     "WindowMix",
+    "clip_raw",
     "constrain",
     "contextual",
     "contextual_spec",

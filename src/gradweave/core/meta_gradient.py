@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from gradweave.core.bijectors import learned_to_eta, split_learned
-from gradweave.core.estimators.base import AbstractEstimator, Differentiand, chosen_mode
+from gradweave.core.estimators.base import AbstractEstimator, chosen_mode
 from gradweave.core.estimators.linear import Unrolled
-from gradweave.core.modes.base import AbstractMode, KernelWeights, ravel_learned
+from gradweave.core.modes.base import AbstractMode, Differentiand, KernelWeights, ravel_learned
 from gradweave.core.modes.forward import every_horizon
 from gradweave.core.modes.reverse import ReverseMode
 from gradweave.core.problem import HorizonRecording, MetaProblemLike, Recording, Window, WindowAux
@@ -95,10 +95,10 @@ def meta_gradient(
     window = checked_window(state, batches, outer_batches, recording)
     estimator.check(window.num_inner_steps)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
-    result, estimator_state = estimator.estimate(differentiand, mode, estimator_state)
+    result, memory = estimator.estimate(differentiand, mode, estimator_state)
     grad = eqx.combine(result.grad, jax.tree.map(jnp.zeros_like, fixed))
     aux = WindowAux(result.inner_aux, result.outer_aux, result.outer_losses)
-    return MetaGradient(grad, result.outer_loss, result.state, aux, estimator_state)
+    return MetaGradient(grad, result.outer_loss, result.state, aux, memory)
 
 
 def horizon_gradients(
@@ -122,7 +122,7 @@ def horizon_gradients(
     window = checked_window(state, batches, outer_batches, None)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
     _, unravel = ravel_learned(differentiand.learned)
-    _, found = every_horizon(problem, differentiand.to_eta, differentiand.learned, window)
+    _, found = every_horizon(differentiand)
     return eqx.combine(jax.vmap(unravel)(found.gradients), _zeros_with_axis(fixed, window.num_inner_steps))
 
 
@@ -142,15 +142,13 @@ def truncated_gradients(
 
     Returns:
         A pytree shaped like `raw` with a leading axis of length L: entry m - 1 is `Truncated(m)`'s gradient, the last
-        one is `Unrolled`'s, and a weighted sum over the axis is `WindowMix`'s.
+        one is `Unrolled`'s, and a weighted sum over the axis is `TruncationMix`'s.
 
     Raises: as `meta_gradient`.
     """
     window = checked_window(state, batches, outer_batches, None)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
-    contributions, _ = ReverseMode(remat).step_contributions(
-        problem, differentiand.to_eta, differentiand.learned, window, KernelWeights()
-    )
+    contributions, _ = ReverseMode(remat).step_contributions(differentiand, KernelWeights())
     gradients = jax.tree.map(lambda leaf: jnp.cumsum(leaf[::-1], axis=0), contributions)
     return eqx.combine(gradients, _zeros_with_axis(fixed, window.num_inner_steps))
 

@@ -12,8 +12,7 @@ one pass back over both give it, and nothing but (x_k, G_k, batch_k) is kept fro
 learner state a step, never by activations.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,13 +22,15 @@ from jaxtyping import Array, PyTree
 from gradweave.core.learner import GradientLearner, LearnerState, RecordedBatch
 from gradweave.core.modes.base import (
     AbstractMode,
+    Differentiand,
     Differentiated,
+    Footprint,
     KernelWeights,
     combine_steps,
     leading,
     total_outer_loss,
 )
-from gradweave.core.problem import MetaProblemLike, Recording, Window
+from gradweave.core.problem import Recording
 
 
 class MixedMode(AbstractMode):
@@ -44,14 +45,13 @@ class MixedMode(AbstractMode):
         TypeError: the problem is not a `GradientLearner`.
     """
 
-    def differentiate(
-        self,
-        problem: MetaProblemLike,
-        to_eta: Callable[[PyTree], PyTree],
-        learned: PyTree,
-        window: Window,
-        weights: KernelWeights,
-    ) -> Differentiated:
+    recording: ClassVar = Recording
+
+    def footprint(self) -> Footprint:
+        return Footprint(states=True)
+
+    def differentiate(self, differentiand: Differentiand, weights: KernelWeights) -> Differentiated:
+        problem, window = differentiand.problem, differentiand.window
         if not isinstance(problem, GradientLearner):
             raise TypeError(
                 f"MixedMode needs the parts of a GradientLearner, but the problem is a {type(problem).__name__}; "
@@ -59,7 +59,7 @@ class MixedMode(AbstractMode):
             )
         recording, inner_aux = window.recording, None
         if recording is None:
-            recording, inner_aux = record(problem, to_eta(learned), window.state, window.inner)
+            recording, inner_aux = record(problem, differentiand.eta, window.state, window.inner)
         (last_loss, last_aux), cotangent = judge(problem, recording.final_state, window.last_outer)
         horizon_weights = None
         if weights.horizons is not None:
@@ -78,7 +78,7 @@ class MixedMode(AbstractMode):
             index, (state, gradient, _), judge_batch, weight = kept
             batch = RecordedBatch(batches, index)
             step = BackwardStep(index == 0, state, gradient, batch, judge_batch, weight)
-            return pull_back(problem, to_eta, learned, cotangent, step)
+            return pull_back(differentiand, cotangent, step)
 
         indices = jnp.arange(window.num_inner_steps, dtype=jnp.int32)
         steps = (indices, recording._replace(final_state=None), judging, horizon_weights)
@@ -129,10 +129,10 @@ def judge(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tuple
     return problem.batch_mean(part, batch)
 
 
-def pull_back(
-    problem: GradientLearner, to_eta: Callable[[PyTree], PyTree], learned: PyTree, cotangent: PyTree, step: BackwardStep
-) -> tuple[PyTree, Any]:
+def pull_back(differentiand: Differentiand, cotangent: PyTree, step: BackwardStep) -> tuple[PyTree, Any]:
     """One step back: (cotangent of x_k, (contribution of this step's eta, judgement of x_k or None))."""
+    problem, to_eta, learned, _ = differentiand
+    assert isinstance(problem, GradientLearner)
     state, weight = step.state, step.weight
     moving, still = eqx.partition(state.optimizer_state, eqx.is_inexact_array)
 
@@ -150,8 +150,8 @@ def pull_back(
     ) -> tuple[Array, Any]:
         eta = to_eta(learned)
         outputs, tangent = jax.jvp(lambda leaves: problem.forward(leaves, batch), (params,), (direction,))
-        targets = problem.targets_of(outputs, eta, batch)
-        _, total = jax.jvp(lambda leaves: problem.loss_of(leaves, targets, eta, batch)[0], (outputs,), (tangent,))
+        targets = problem.targets(outputs, eta, batch)
+        _, total = jax.jvp(lambda leaves: problem.loss(leaves, targets, eta, batch)[0], (outputs,), (tangent,))
         if weight is None:
             return total, None
         judged_outputs = outputs if judge_batch is None else problem.forward(params, judge_batch)
