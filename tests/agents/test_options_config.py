@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from gradweave.agents import OuterObjective, ScheduleNetwork
+from gradweave.config.learners.actor_critic import PARTS
 from gradweave.core import SamplingCorrection
 from gradweave.training.build import build_agent, init_state
-from gradweave.training.config import PARTS, Config
+from gradweave.training.config import Config
 from gradweave.training.config_file import read_config, write_config
 from gradweave.training.errors import ConfigError
 from gradweave.training.loop import load_agent, train

@@ -46,7 +46,7 @@ class OuterObjective(NamedTuple):
 
     discount: float = 0.997
     lambda_: float = 0.95
-    value_cost: float = 0.5
+    value_cost: float = 0.0
     entropy_cost: float = 0.0
     critic_cost: float = 0.5
     kl_cost: float = 0.0

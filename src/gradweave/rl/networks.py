@@ -109,7 +109,7 @@ def actor_critic_network(
     policy_scale: float = 0.01,
     shared_torso: bool = True,
     outer_critic: bool = False,
-    outer_torso: str = "shared",
+    outer_torso: str = "detached",
     conditioning_size: int = 0,
     dtype: DTypeLike | None = None,
     key: Key[Array, ""],
