@@ -40,7 +40,6 @@ def changed(**others: Any) -> Config:
 ALL = {
     "meta__learned": ("discount", "learning_rate"),
     "meta__schedule": "network",
-    "meta__schedule_layers": (3,),
     "inner__learning_rate_groups": "parts",
     "inner__targets": "stopped",
     "outer__kl_cost": 0.5,
@@ -54,7 +53,6 @@ ALL = {
     [
         ("meta__sampling_correction", 1.5, "--meta.sampling-correction"),
         ("meta__sampling_correction", float("nan"), "--meta.sampling-correction"),
-        ("meta__schedule_layers", (0,), "--meta.schedule-layers"),
         ("inner__learning_rate_groups", "parts", "--meta.learned"),
         ("outer__kl_cost", -1.0, "--outer.kl-cost"),
     ],
@@ -82,7 +80,7 @@ def test_options_survive_a_file(tmp_path: Path) -> None:
 def test_options_are_built() -> None:
     agent = build_agent(changed(**ALL))
     assert build_agent(changed(meta__sampling_correction=0.1)).sampling_correction == SamplingCorrection(0.1)
-    assert agent.schedule == ScheduleNetwork((3,))
+    assert agent.schedule == ScheduleNetwork()
     assert agent.objective == OuterObjective(1.0, 1.0, 0.0, 0.0, 0.5, 0.5, True)
     assert set(agent.initial_raw.learning_rate) == set(PARTS)
     config = changed(**ALL)

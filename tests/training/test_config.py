@@ -157,7 +157,6 @@ def test_formatting_is_deterministic_and_valid_toml() -> None:
         ("meta.estimator", "horizon-mix:1,1,0,0,0", "--meta.estimator horizon-mix:0.5,0.5,0,0,0"),
         ("meta.estimator", "truncated:6", "--meta.estimator truncated:5"),
         ("meta.mode", "reverse:0", "--meta.mode reverse:step"),
-        ("meta.schedule_layers", (4,), "--meta.schedule network"),
         ("inner.rmsprop_decay", 0.5, "--inner.optimizer rmsprop"),
         ("meta.learning_rate", 0.0, "--meta.learning-rate"),
         ("outer.discount", 1.1, "--outer.discount"),

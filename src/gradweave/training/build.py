@@ -111,7 +111,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         objective=objective,
         outer_rollout=config.outer.rollout,
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
-        schedule=ScheduleNetwork(meta.schedule_layers) if meta.schedule == "network" else None,
+        schedule=ScheduleNetwork() if meta.schedule == "network" else None,
     )
     return _in_cheapest_mode(agent) if meta.mode == AUTO else agent
 

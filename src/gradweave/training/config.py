@@ -80,8 +80,6 @@ class MetaConfig:
     """How much to account for the meta-parameters' influence on the data, 0 (not) to 1 (wholly, with more variance)."""
     schedule: Schedule = "none"
     """Network: a small network moves the meta-parameters by statistics of learning, and is itself learned."""
-    schedule_layers: tuple[int, ...] = (8,)
-    """Units of each hidden layer of the schedule's network."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from gradweave.config.checks import at_least, choice, fields, flag, in_range, po
 from gradweave.config.estimators import ESTIMATORS, parse_estimator
 from gradweave.config.learners import LEARNERS
 from gradweave.config.modes import parse_mode
-from gradweave.training.config import Config, MetaConfig
+from gradweave.training.config import Config
 from gradweave.training.errors import ConfigError
 from gradweave.training.presets import PRESETS
 
@@ -156,13 +156,6 @@ def _meta_options(config: Config) -> Iterator[ConfigError]:
             "leave --outer.rollout or --meta.sampling-correction out",
         )
     yield from choice("meta.schedule", meta.schedule, ("none", "network"))
-    if meta.schedule != "network":
-        default = MetaConfig.schedule_layers
-        yield from unused("meta.schedule_layers", meta.schedule_layers, default, "--meta.schedule network")
-    elif any(size < 1 for size in meta.schedule_layers):
-        yield ConfigError(
-            "meta.schedule_layers", meta.schedule_layers, "numbers of at least 1", "set --meta.schedule-layers 8"
-        )
     if meta.schedule == "network" and not meta.learned:
         yield ConfigError(
             "meta.schedule",
