@@ -87,7 +87,7 @@ def test_options_are_built() -> None:
     assert len(config.learned_names) == 4
     state = jax.eval_shape(lambda: init_state(agent, config, key=jax.random.key(0)))
     assert state.batch.conditioning.shape == (4,)
-    assert [weight.shape for weight, _ in state.raw.weights.layers] == [(3, 4), (4, 3)]
+    assert [weight.shape for weight, _ in state.raw.weights.layers] == [(8, 4), (4, 8)]
 
 
 def test_without_options_there_is_no_trace_of_them() -> None:
