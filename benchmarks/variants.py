@@ -86,7 +86,7 @@ def forward_passes(changes: Mapping[str, Any], num_updates: int) -> Program:
 
 
 def naive_meta_step(changes: Mapping[str, Any], num_learned: int, num_updates: int) -> Program:
-    """The same meta-step as everyone writes it: `jax.grad` of a loop that acts, updates and judges.
+    """The same meta-step as everyone writes it: `jax.grad` of a loop that acts, updates and evaluates.
 
     The gradient is that of the agent with a uniform mix of horizons; tests/test_benchmarks.py compares the two.
     """

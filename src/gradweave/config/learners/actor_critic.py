@@ -107,7 +107,7 @@ LEARNABLE: Final = tuple(HYPERPARAMETERS)
 
 @dataclass(frozen=True)
 class OuterConfig:
-    """The outer loss: what the meta-parameters are judged by."""
+    """The outer loss, which the meta-parameters are tuned for."""
 
     discount: float = 0.997  # [J]
     """Discount of the outer returns, in (0, 1]."""
