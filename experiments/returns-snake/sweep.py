@@ -95,7 +95,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "horizon-mix-batch-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **LARGE_BATCHES},
 }
 ADDED_SEEDS = 3
-"""Of the added arms, so many of a size's seeds."""
+"""How many of a size's seeds the added arms have."""
 ARMS = {f"{way}-{start}": {**STARTS[start], **WAYS[way]} for start in STARTS for way in WAYS} | ADDED
 MIXES = tuple(f"{way}-poor" for way in WAYS if way.endswith("-mix"))
 SWEPT = "plain-swept"

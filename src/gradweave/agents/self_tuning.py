@@ -140,7 +140,7 @@ class SelfTuning(eqx.Module):
         return self.environment.num_envs * self.num_steps
 
     def environment_steps(self, num_meta_steps: int) -> int:
-        """Environment steps taken after so many meta-steps, the very first rollout and outer rollouts included."""
+        """Environment steps taken after that many meta-steps, the very first rollout and outer rollouts included."""
         per_window = self.num_inner_steps * (2 if self.collects_outer else 1)
         return (1 + num_meta_steps * per_window) * self.steps_per_rollout
 
