@@ -16,7 +16,7 @@ from _study.jobs import TINY_SNAKE, with_changes
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 
-ABOUT = "Snake 6x6 as in arXiv 2211.10550, without a mask: the learned discount, judged in several ways"
+ABOUT = "Snake 6x6 as in arXiv 2211.10550, without a mask: the learned discount with several outer losses"
 COST = {
     "tiny": "half a minute",
     "quick": "15 minutes",

@@ -2,8 +2,9 @@
 
 import dataclasses
 
+from gradweave.config.learners.actor_critic import LEARNABLE
 from gradweave.config.presets import preset
-from gradweave.config.schema import LEARNABLE, Config
+from gradweave.config.schema import Config
 
 LENGTHS = (1, 2, 5, 10)
 SEEDS = tuple(range(8))

@@ -13,7 +13,7 @@ import pytest
 import gradweave as gw
 from _study.figures import PlotFlags
 from _study.jobs import Flags, Job, jobs, with_changes
-from gradweave.config.schema import Config
+from gradweave.config.presets import preset
 from gradweave.errors import ConfigError
 from gradweave.reports.tables import read_rows, write_rows
 from gradweave.runs.run_folder import RunFolder
@@ -108,7 +108,7 @@ def test_variance_snake_names_the_code_that_drew_each_sample(script, tmp_path):
             store = run.store_of(tmp_path, step, size, source)
             store.known()
             store.keep(samples[:count], now=True)
-    found = list(run.measured([(Job("agent", 0, Config()), tmp_path)], size))
+    found = list(run.measured([(Job("agent", 0, preset("quick")), tmp_path)], size))
     assert [place["moment"] for place, _, _ in found] == list(size.moments)
     assert all(own == sources for _, _, own in found)
 

@@ -12,6 +12,7 @@ from _study.jobs import MARKS, Flags, chosen, collect, finished_run, folders, jo
 from _study.reproduce import run
 from _study.tables import aggregate, configurations, improvements, provenance, save_figure, write_study
 from gradweave.cli.main import answering
+from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.errors import (
     CheckpointError,
@@ -29,7 +30,7 @@ from gradweave.runs.run_folder import RunFolder
 ARMS = {"plain": {"meta.learned": ()}, "mix": {"meta.estimator": "window-mix"}}
 
 
-SMALL = with_changes(Config(), {"inner.num_envs": 2, "inner.num_steps": 5, "meta.num_inner_steps": 1})
+SMALL = with_changes(preset("quick"), {"inner.num_envs": 2, "inner.num_steps": 5, "meta.num_inner_steps": 1})
 END = 110  # of a run of 100 steps: the first rollout, which judges nothing, has ten
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradweave.config.schema import Config, EnvironmentConfig, InnerConfig, MetaConfig, NetworkConfig
+from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig
+from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig
 from gradweave.core import (
     HorizonMix,
     ReverseMode,
@@ -36,7 +37,7 @@ OPTIONS = {"num_samples": 5, "burn_in_rollouts": 2, "chunk_size": 2}
 
 def tiny(learned=LEARNED, **inner):
     config = Config(
-        environment=EnvironmentConfig("discounting-chain", num_rows=None, num_cols=None, time_limit=None),
+        environment=EnvironmentConfig("discounting-chain"),
         network=NetworkConfig(policy_layers=(4,), value_layers=(4,)),
         inner=InnerConfig(num_envs=3, num_steps=2, learning_rate=0.05, **inner),
         meta=MetaConfig(learned=learned, num_inner_steps=LENGTH),

@@ -14,16 +14,9 @@ import tyro
 
 from gradweave.cli.one_run import run_loop
 from gradweave.cli.seeds import check_seeds, train_seeds
+from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig, OuterConfig
 from gradweave.config.presets import PRESETS, preset
-from gradweave.config.schema import (
-    Config,
-    EnvironmentConfig,
-    InnerConfig,
-    MetaConfig,
-    NetworkConfig,
-    OuterConfig,
-    RunConfig,
-)
+from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
 from gradweave.config.toml_file import format_config, read_config
 from gradweave.config.validation import validate
 from gradweave.runs.run_folder import RunFolder
@@ -121,7 +114,7 @@ def parse_all(
     base = start(base)
     name = parse(base).environment.name
     if name != base.environment.name:  # the preset's options, such as the board's size, belong to its environment
-        base = dataclasses.replace(base, environment=EnvironmentConfig.bare(name))
+        base = dataclasses.replace(base, environment=EnvironmentConfig(name=name))
     return _to_config(parse(base), base.preset), flags
 
 
