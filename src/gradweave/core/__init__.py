@@ -29,6 +29,7 @@ from gradweave.core.estimators import (
 from gradweave.core.learner import GradientLearner, LearnerState, Microbatches
 from gradweave.core.meta_gradient import MetaGradient, horizon_gradients, meta_gradient, truncated_gradients
 from gradweave.core.modes import AbstractMode, Differentiated, ForwardMode, KernelWeights, MixedMode, ReverseMode
+from gradweave.core.optimizers import GuardedState, differentiable, guarded, tunable
 from gradweave.core.problem import (
     HorizonRecording,
     MetaProblem,
@@ -59,6 +60,7 @@ __all__ = [
     "Fixed",
     "ForwardMode",
     "GradientLearner",
+    "GuardedState",
     "HorizonMix",
     "HorizonRecording",
     "Interval",
@@ -88,14 +90,17 @@ __all__ = [
     "contextual",
     "contextual_spec",
     "corrected_meta_gradient",
+    "differentiable",
     "estimator_statistics",
     "euclidean_distance",
     "finite_difference",
     "geometric_weights",
     "gradient_samples",
+    "guarded",
     "horizon_gradients",
     "meta_gradient",
     "truncated_gradients",
+    "tunable",
     "unconstrain",
     "uniform_weights",
     "unroll",

@@ -61,7 +61,8 @@ def step_contributions(
         )
     window = checked_window(state, batches, outer_batches, recording)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
-    to_eta, learned, length = differentiand.to_eta, differentiand.learned, window.num_inner_steps
+    _, to_eta, learned, window = differentiand
+    length = window.num_inner_steps
     if recording is None:
         recording, _ = record(problem, to_eta(learned), window.state, window.inner)
     states, gradients, final_state = recording

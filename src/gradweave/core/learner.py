@@ -22,6 +22,9 @@ import optax
 from jax.extend.core import Jaxpr, Var
 from jaxtyping import Array, PyTree
 
+from gradweave.core.contract import check_pair, check_scalar
+from gradweave.core.optimizers.direction import check_descends, checked_params
+
 Result = TypeVar("Result", bound=PyTree)
 
 
@@ -62,9 +65,9 @@ class GradientLearner(eqx.Module):
         targets: `(params, eta, batch) -> targets`, evaluated outside the learner's own gradient.
         loss: `(params, targets, eta, batch) -> (scalar, aux)`; must not contain `stop_gradient`.
         optimizer: an optax transformation *without* a learning rate, such as `optax.scale_by_adam(eps_root=1e-16)`.
-            `optax.adam(...)` has one and its sign turned: with that the learner would climb.
-            Adam's square root has no finite second derivative at zero: give it an `eps_root`, but a tiny one, because
-            1e-8 puts a floor of 1e-4 under every gradient.
+            `optax.adam(...)` has one and its sign turned: with that the learner would climb, and `init` refuses it.
+            Adam's square root has no finite second derivative at zero: wrap it in `gradweave.differentiable`, or give
+            it a tiny `eps_root` (1e-8 puts a floor of 1e-4 under every gradient).
         learning_rate: `(eta) -> scalar`, or a pytree that is a prefix of `params` (one rate for each group).
         outer_loss: `(state, batch) -> (scalar, aux)`.
         forward: optional `(params, batch) -> outputs`. When given, `targets` and `loss` receive these outputs in the
@@ -121,7 +124,14 @@ class GradientLearner(eqx.Module):
         self.microbatches = microbatches
 
     def init(self, params: PyTree) -> LearnerState:
-        """The state before the first update."""
+        """The state before the first update.
+
+        Raises:
+            TypeError: a parameter is no inexact array, or the optimiser wants more than a gradient.
+            ValueError: the optimiser's direction would climb.
+        """
+        params = checked_params(params)
+        check_descends(self.optimizer, params)
         return LearnerState(params, self.optimizer.init(params))
 
     def update(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[LearnerState, PyTree]:
@@ -133,9 +143,13 @@ class GradientLearner(eqx.Module):
         """The outer loss at `state` on `batch`."""
 
         def judged(part: PyTree) -> tuple[Array, PyTree]:
-            return self.outer_loss_of(state._replace(params=self.forward(state.params, part)), part)
+            return self._judgement(state._replace(params=self.forward(state.params, part)), part)
 
         return self.batch_mean(judged, batch)
+
+    def _judgement(self, state: LearnerState, part: PyTree) -> tuple[Array, PyTree]:
+        judgement: tuple[Array, PyTree] = check_pair(self.outer_loss_of(state, part), "outer_loss", "(scalar, aux)")
+        return judgement
 
     def inner_gradient(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
         """(G_k, aux): the learner's own gradient, with the targets held constant by position, not by
@@ -150,7 +164,7 @@ class GradientLearner(eqx.Module):
 
         def part_gradient(part: PyTree) -> tuple[PyTree, PyTree, tuple[Array, PyTree]]:
             gradient, aux, outputs = self._part_gradient(state, eta, part)
-            return gradient, aux, self.outer_loss_of(state._replace(params=outputs), part)
+            return gradient, aux, self._judgement(state._replace(params=outputs), part)
 
         return self.batch_mean(part_gradient, batch)
 
@@ -166,7 +180,11 @@ class GradientLearner(eqx.Module):
         targets = self.targets_of(eqx.combine(read, others), eta, batch)
 
         def loss(read: PyTree) -> tuple[Array, PyTree]:
-            return self.loss_of(eqx.combine(read, others), targets, eta, batch)
+            value, aux = check_pair(
+                self.loss_of(eqx.combine(read, others), targets, eta, batch), "loss", "(scalar, aux)"
+            )
+            check_scalar(value, "loss")
+            return value, aux
 
         output_gradient, aux = jax.grad(loss, has_aux=True)(read)
         (gradient,) = pullback(output_gradient)
@@ -180,7 +198,9 @@ class GradientLearner(eqx.Module):
         """
         outputs = jax.eval_shape(lambda params: self.forward(params, batch), params)
         targets = jax.eval_shape(lambda outputs: self.targets_of(outputs, eta, batch), outputs)
-        loss = jax.make_jaxpr(lambda outputs, targets: self.loss_of(outputs, targets, eta, batch)[0])
+        loss = jax.make_jaxpr(
+            lambda outputs, targets: check_pair(self.loss_of(outputs, targets, eta, batch), "loss", "(scalar, aux)")[0]
+        )
         read = _read_inputs(loss(outputs, targets).jaxpr)
         leaves = jax.tree.leaves(outputs)
         return [
