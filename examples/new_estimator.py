@@ -24,15 +24,11 @@ class MedianOfHorizons(gw.AbstractEstimator):
     def check(self, num_inner_steps):
         """Every length will do."""
 
-    def estimate(self, differentiand, mode, state):
-        problem, to_eta, learned, window = differentiand
-        one_hot = jnp.eye(window.num_inner_steps)
-        results = [
-            mode.differentiate(problem, to_eta, learned, window, gw.KernelWeights(horizons=weights))
-            for weights in one_hot
-        ]
+    def estimate(self, differentiand, mode, memory):
+        one_hot = jnp.eye(differentiand.window.num_inner_steps)
+        results = [mode.differentiate(differentiand, gw.KernelWeights(horizons=weights)) for weights in one_hot]
         grad = jax.tree.map(lambda *leaves: jnp.median(jnp.stack(leaves), axis=0), *(result.grad for result in results))
-        return results[-1]._replace(grad=grad), state
+        return results[-1]._replace(grad=grad), memory
 
 
 class DiscountedHorizons(gw.AbstractLinearEstimator):

@@ -70,7 +70,7 @@ def tune(estimator: gw.AbstractEstimator, problem: sweep.Problem, num_windows: i
         )
         last = jax.tree.map(lambda leaf: leaf[-1], batches)
         excess = 0.5 * jnp.sum(CURVATURE * (result.state - last["optimum"]) ** 2)
-        weights = memory.weights if isinstance(memory, gw.AdaptiveMixState) else jnp.zeros((2, sweep.NUM_INNER_STEPS))
+        weights = memory.weights if isinstance(memory, gw.AdaptiveMixMemory) else jnp.zeros((2, sweep.NUM_INNER_STEPS))
         report = excess, gw.constrain(raw, SPEC), result.grad, weights
         updates, meta_state = meta_optimizer.update(result.grad, meta_state)
         raw = jax.tree.map(lambda leaf, change: leaf - rate * change, raw, updates)

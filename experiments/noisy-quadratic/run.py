@@ -64,7 +64,7 @@ def problem(length: int) -> tuple[Any, ...]:
 
 def linear_estimators(length: int) -> dict[str, gw.AbstractLinearEstimator]:
     found: dict[str, gw.AbstractLinearEstimator] = {"unrolled": gw.Unrolled()}
-    for family, mix in (("horizon-mix", gw.HorizonMix), ("window-mix", gw.WindowMix)):
+    for family, mix in (("horizon-mix", gw.HorizonMix), ("window-mix", gw.TruncationMix)):
         found[f"{family}:uniform"] = mix(gw.uniform_weights(length))
         found |= {f"{family}:{lambda_}": mix(gw.geometric_weights(length, lambda_)) for lambda_ in MIX_LAMBDAS}
     return found
@@ -190,7 +190,7 @@ def evolution_rows(size: Size, key: Any) -> list[dict[str, Any]]:
     longer = horizon_moments(np.ones(length * int(windows)))
     cases = {
         "one window": (gw.EvolutionStrategies(sigma, num_pairs=pairs), 1),
-        f"persistent, {windows} windows": (gw.EvolutionStrategies(sigma, True, num_pairs=pairs), int(windows)),
+        f"persistent, {windows} windows": (gw.PersistentEvolutionStrategies(sigma, num_pairs=pairs), int(windows)),
     }
     rows = []
     for index, (name, (estimator, count)) in enumerate(cases.items()):

@@ -52,7 +52,7 @@ def window() -> Experience:
 
 
 SERVED = {
-    # `Unrolled`, `Truncated` and `RandomTruncation` are `WindowMix` with other numbers in the same program.
+    # `Unrolled`, `Truncated` and `RandomTruncation` are `TruncationMix` with other numbers in the same program.
     "mixed": (gw.MixedMode(), ("window mix", "horizon mix", "bootstrapped", "corrected")),
     "reverse": (gw.ReverseMode(), ("window mix", "horizon mix")),
     "forward": (gw.ForwardMode(), ("horizon mix", "trace", "adaptive mix")),
@@ -63,7 +63,7 @@ def gradients(axis, mode, names):
     """`(raw, state, batches) -> {estimator: meta-gradient}`."""
     learner = actor_critic(apply, inner_optimizer("adam", max_grad_norm=0.5), OBJECTIVE, axis=axis)
     estimators = {
-        "window mix": gw.WindowMix(WEIGHTS),
+        "window mix": gw.TruncationMix(WEIGHTS),
         "horizon mix": gw.HorizonMix(WEIGHTS),
         "bootstrapped": gw.Bootstrapped(2, policy_distance(apply, axis=axis)),
         "trace": gw.Trace(0.7),

@@ -53,7 +53,7 @@ def test_memories_agree_with_weighted_gradients() -> None:
     def without(raw):
         mixed = {"mode": gw.MixedMode()}
         return {
-            "trace": gradient(gw.WindowMix(gw.geometric_weights(LENGTH, DECAY)), **mixed).grad,
+            "trace": gradient(gw.TruncationMix(gw.geometric_weights(LENGTH, DECAY)), **mixed).grad,
             "endless trace": gradient(gw.Unrolled(), whole, **mixed).grad,
             "adaptive": gradient(gw.HorizonMix(gw.uniform_weights(LENGTH)), **mixed).grad,
             "adaptive, chosen": gradient(gw.HorizonMix(WEIGHTS), **mixed).grad,

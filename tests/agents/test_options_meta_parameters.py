@@ -72,11 +72,9 @@ def test_each_group_moves_at_its_own_rate_and_has_its_own_gradient():
     raw = gw.unconstrain(eta, spec)
     last = jax.tree.map(lambda leaf: leaf[-1], batches)
 
-    judged = gw.GradientLearner(
-        problem.targets_of, problem.loss_of, problem.optimizer, problem.learning_rate,
-        lambda state, batch: (jnp.mean(state.params.steps.value**2 + state.params.steps.logits[..., 0] ** 2), None),
-        forward=problem.forward,
-    )  # fmt: skip
+    judged = problem.with_outer_loss(
+        lambda state, batch: (jnp.mean(state.params.steps.value**2 + state.params.steps.logits[..., 0] ** 2), None)
+    )
 
     @jax.jit
     def after(raw):
@@ -164,7 +162,7 @@ def test_a_vector_has_a_gradient_for_each_entry(estimator):
 ESTIMATORS = {
     "unrolled": gw.Unrolled(),
     "truncated": gw.Truncated(2),
-    "windows": gw.WindowMix(gw.uniform_weights(3)),
+    "windows": gw.TruncationMix(gw.uniform_weights(3)),
     "horizons": gw.HorizonMix(gw.uniform_weights(3)),
     "bootstrapped": gw.Bootstrapped(2),
 }

@@ -151,7 +151,7 @@ SETTINGS = {
         "environment": ENDLESS,
     },
     "mixed, windows, outer critic, clipped": {
-        "estimator": gw.WindowMix(gw.geometric_weights(NUM_INNER, 0.5)),
+        "estimator": gw.TruncationMix(gw.geometric_weights(NUM_INNER, 0.5)),
         "outer_critic": True,
         "max_grad_norm": 0.5,
     },

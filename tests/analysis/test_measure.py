@@ -20,8 +20,8 @@ from gradweave.core import (
     ReverseMode,
     SamplingCorrection,
     Truncated,
+    TruncationMix,
     Unrolled,
-    WindowMix,
     meta_gradient,
     uniform_weights,
 )
@@ -88,7 +88,7 @@ def test_samples_are_meta_gradients_of_their_windows(subject, samples):
     agent, state = subject
     estimators = {
         "horizons": HorizonMix(uniform_weights(LENGTH)),
-        "windows": WindowMix(jnp.array([0.2, 0.5, 0.3])),
+        "windows": TruncationMix(jnp.array([0.2, 0.5, 0.3])),
     }
     found = estimator_samples(samples, estimators)
 

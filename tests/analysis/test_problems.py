@@ -79,7 +79,7 @@ def test_persistent_evolution_strategies_see_through_several_windows():
         return draw(jax.random.key(5), 4)
 
     options = {"key": jax.random.key(2), "num_samples": 600, "num_windows": 2}
-    estimator = gw.EvolutionStrategies(0.01, True, num_pairs=4)
+    estimator = gw.PersistentEvolutionStrategies(0.01, num_pairs=4)
     found = sample_estimator(PROBLEM, raw(), SPEC, STATE, still, estimator, **options)
     truth = gw.meta_gradient(PROBLEM, raw(), SPEC, STATE, *still(jax.random.key(0))).grad
     error = found.std(0, ddof=1) / 600**0.5

@@ -53,7 +53,7 @@ def test_seeds_as_a_batch_axis_equal_a_loop(mode):
     case = CASES["td_sgd"]()
 
     def gradient(raw, batches):
-        estimator = gw.WindowMix(gw.uniform_weights(3))
+        estimator = gw.TruncationMix(gw.uniform_weights(3))
         return gw.meta_gradient(case.problem, raw, case.spec, case.state, batches, None, estimator=estimator, mode=mode)
 
     raws = jax.tree.map(lambda leaf: leaf + jnp.array([0.0, 0.3, -0.2]), case.raw)
@@ -134,7 +134,7 @@ def test_the_gradient_has_the_dtype_of_raw_and_the_state_its_own(learner_dtype, 
     batches = jnp.linspace(0, 1, 9, dtype=learner_dtype).reshape(3, 3)
     found = {}
     for mode in MODES.values():
-        for estimator in (gw.Unrolled(), gw.HorizonMix(gw.uniform_weights(2)), gw.WindowMix(gw.uniform_weights(2))):
+        for estimator in (gw.Unrolled(), gw.HorizonMix(gw.uniform_weights(2)), gw.TruncationMix(gw.uniform_weights(2))):
             result = gw.meta_gradient(problem, raw, gw.Positive(), state, batches, None, estimator=estimator, mode=mode)
             assert {leaf.dtype for leaf in jax.tree.leaves(result.grad)} == {jnp.dtype(raw_dtype)}
             assert result.state.params["w"].dtype == learner_dtype and result.outer_loss.dtype == learner_dtype
@@ -244,7 +244,7 @@ def test_stop_gradient_in_the_loss_is_right_for_one_step_only():
             targets = batch.rewards + eta["discount"] * (
                 batch.after @ jax.lax.stop_gradient(params)["w"] + jax.lax.stop_gradient(params)["b"]
             )
-            return learner.loss_of(params, targets, eta, batch)[0]
+            return learner.loss(params, targets, eta, batch)[0]
 
         gradient = jax.grad(loss)(state.params)
         return state._replace(params=jax.tree.map(lambda leaf, g: leaf - eta["rate"] * g, state.params, gradient)), None

@@ -72,12 +72,10 @@ def test_every_row_is_reverse_modes(online):
     @jax.jit
     def rows(raw):
         window = checked_window(state, batches, outer_batches, None)
-        _, to_eta, learned, _ = differentiate_learned(learner(), raw, SPEC, window)[0]
+        differentiand, _ = differentiate_learned(learner(), raw, SPEC, window)
 
         def row(weights):
-            return ReverseMode().step_contributions(
-                learner(), to_eta, learned, window, KernelWeights(horizons=weights)
-            )[0]
+            return ReverseMode().step_contributions(differentiand, KernelWeights(horizons=weights))[0]
 
         return jax.vmap(row)(jnp.eye(LENGTH))
 

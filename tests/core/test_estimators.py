@@ -30,15 +30,15 @@ def test_identities_of_the_weights(num_steps):
     one_hot = jnp.eye(num_steps)
     same_weights(gw.Truncated(num_steps), gw.Unrolled(), num_steps)
     same_weights(gw.HorizonMix(one_hot[-1]), gw.Unrolled(), num_steps)
-    same_weights(gw.WindowMix(gw.geometric_weights(num_steps, 1.0)), gw.Unrolled(), num_steps)
-    same_weights(gw.WindowMix(gw.geometric_weights(num_steps, 0.0)), gw.Truncated(1), num_steps)
+    same_weights(gw.TruncationMix(gw.geometric_weights(num_steps, 1.0)), gw.Unrolled(), num_steps)
+    same_weights(gw.TruncationMix(gw.geometric_weights(num_steps, 0.0)), gw.Truncated(1), num_steps)
     for m in range(1, num_steps + 1):
-        same_weights(gw.WindowMix(one_hot[m - 1]), gw.Truncated(m), num_steps)
+        same_weights(gw.TruncationMix(one_hot[m - 1]), gw.Truncated(m), num_steps)
         assert weights_of(gw.Truncated(m), num_steps)[0].tolist() == [0.0] * (num_steps - m) + [1.0] * m
 
 
 def test_windows_are_counted_from_the_end():
-    steps, _ = weights_of(gw.WindowMix(jnp.array([0.5, 0.3, 0.2])), 3)
+    steps, _ = weights_of(gw.TruncationMix(jnp.array([0.5, 0.3, 0.2])), 3)
     np.testing.assert_allclose(
         steps, [0.2, 0.2 + 0.3, 1.0]
     )  # the last step is in every window, the first in the longest only
@@ -53,18 +53,18 @@ def test_geometric_and_uniform_weights(num_steps, lambda_):
     np.testing.assert_allclose(weights.sum(), 1.0, rtol=1e-14)
     np.testing.assert_allclose(gw.uniform_weights(num_steps), [1 / num_steps] * num_steps)
     # A step j before the end counts lambda ** (j - 1): the decay of an eligibility trace.
-    steps, _ = weights_of(gw.WindowMix(weights), num_steps)
+    steps, _ = weights_of(gw.TruncationMix(weights), num_steps)
     np.testing.assert_allclose(steps, [lambda_ ** (num_steps - 1 - k) for k in range(num_steps)], atol=1e-15)
 
 
 @pytest.mark.parametrize("name", ["quadratic", "td_adam"])
 @pytest.mark.parametrize("num_steps", [3, 6])
-def test_geometric_window_mix_is_a_decayed_trace(name, num_steps):
+def test_geometric_truncation_mix_is_a_decayed_trace(name, num_steps):
     """z <- lambda A z + B from z = 0, with explicit Jacobians in a plain loop, then z . grad J."""
     decay = 0.7
     case = CASES[name]()
     batches, judges = case.data(num_steps, False)
-    mix = gw.WindowMix(gw.geometric_weights(num_steps, decay))
+    mix = gw.TruncationMix(gw.geometric_weights(num_steps, decay))
     found = gw.meta_gradient(case.problem, case.raw, case.spec, case.state, batches, judges, estimator=mix).grad
 
     flat_state, rebuild = flatten_floats(case.state)
@@ -110,18 +110,18 @@ def flatten_floats(tree):
 def test_weights_known_before_tracing_may_be_used_within_it():
     weights = jnp.array([0.25, 0.75])
     for given in (weights, np.array([0.25, 0.75])):
-        for mix in (gw.WindowMix, gw.HorizonMix):
+        for mix in (gw.TruncationMix, gw.HorizonMix):
             np.testing.assert_array_equal(jax.jit(lambda: mix(given).weights)(), weights)  # noqa: B023
             with pytest.raises(ValueError, match=r"sum to 1\.5"):
                 jax.jit(lambda: mix(2 * np.asarray(given) - np.array([0.0, 0.5])).weights)()  # noqa: B023
     assert not gw.uniform_weights(3).weak_type and not gw.geometric_weights(3, 0.5).weak_type
 
 
-@pytest.mark.parametrize("mix", [gw.WindowMix, gw.HorizonMix])
+@pytest.mark.parametrize("mix", [gw.TruncationMix, gw.HorizonMix])
 def test_mixes_are_linear_and_sums_of_their_parts(mix):
     case = CASES["quadratic"]()
     data = case.data(4, True)
-    parts = {gw.WindowMix: gw.truncated_gradients, gw.HorizonMix: gw.horizon_gradients}[mix]
+    parts = {gw.TruncationMix: gw.truncated_gradients, gw.HorizonMix: gw.horizon_gradients}[mix]
     every = parts(case.problem, case.raw, case.spec, case.state, *data)
 
     @jax.jit
@@ -173,7 +173,7 @@ def test_an_estimator_written_elsewhere_is_used_like_the_bundled_ones():
             np.testing.assert_allclose(one, other, rtol=1e-9)
 
 
-@pytest.mark.parametrize("mix", [gw.WindowMix, gw.HorizonMix])
+@pytest.mark.parametrize("mix", [gw.TruncationMix, gw.HorizonMix])
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
@@ -190,17 +190,20 @@ def test_weights_that_are_no_weights_are_refused(mix, weights, words):
         mix(jnp.asarray(weights))
 
 
-@pytest.mark.parametrize(("window", "words"), [(0, "at least 1"), (-2, "-2"), (True, "window=True")])
-def test_windows_that_are_no_windows_are_refused(window, words):
+@pytest.mark.parametrize(("length", "words"), [(0, "at least 1"), (-2, "-2"), (True, "length=True")])
+def test_lengths_that_are_no_lengths_are_refused(length, words):
     with pytest.raises(ValueError, match=words):
-        gw.Truncated(window)
+        gw.Truncated(length)
 
 
 @pytest.mark.parametrize(
     ("estimator", "words"),
     [
         (gw.Truncated(4), "reaches back further than the 3 inner steps"),
-        (gw.WindowMix(gw.uniform_weights(2)), r"WindowMix was given 2 weights for 3 inner steps.*uniform_weights\(3\)"),
+        (
+            gw.TruncationMix(gw.uniform_weights(2)),
+            r"TruncationMix was given 2 weights for 3 inner steps.*uniform_weights\(3\)",
+        ),
         (gw.HorizonMix(gw.uniform_weights(4)), "HorizonMix was given 4 weights for 3"),
     ],
 )

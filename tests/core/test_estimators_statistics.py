@@ -104,7 +104,7 @@ def test_persistent_evolution_strategies_see_through_all_windows_and_truncation_
 
         return jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(5), NUM_SAMPLES))
 
-    persistent = last(gw.EvolutionStrategies(0.01, True, num_pairs=4))
+    persistent = last(gw.PersistentEvolutionStrategies(0.01, num_pairs=4))
     assert all(abs(z) < 3 for z in jax.tree.leaves(deviations(persistent, truth)))
     plain = last(gw.EvolutionStrategies(0.01, num_pairs=4))
     assert all(abs(z) > 10 for z in jax.tree.leaves(deviations(plain, truth)))
@@ -157,7 +157,7 @@ def test_the_variance_of_mixes_is_that_of_the_algebra():
         "last": jnp.eye(4)[-1],
     }
     estimators = {("horizon", name): gw.HorizonMix(w) for name, w in weights.items()}
-    estimators |= {("window", name): gw.WindowMix(w) for name, w in weights.items()}
+    estimators |= {("window", name): gw.TruncationMix(w) for name, w in weights.items()}
     samples = shifts({f"{kind} {name}": e for (kind, name), e in estimators.items()}, case, num_steps, num_samples)
     horizons, windows = moments_of_shift(case, num_steps)
     for kind, name in estimators:
@@ -192,7 +192,7 @@ def test_a_trace_from_zero_is_a_geometric_mix_of_windows(decay):
     case, data = case_and_data(5)
     estimator, args = gw.Trace(decay), (case.problem, case.raw, case.spec, case.state)
     found = gw.meta_gradient(*args, *data, estimator=estimator, estimator_state=estimator.init(*args[1:])).grad
-    mixed = gw.meta_gradient(*args, *data, estimator=gw.WindowMix(gw.geometric_weights(5, decay))).grad
+    mixed = gw.meta_gradient(*args, *data, estimator=gw.TruncationMix(gw.geometric_weights(5, decay))).grad
     for name in found:
         np.testing.assert_allclose(found[name], mixed[name], rtol=1e-10)
 
@@ -257,7 +257,7 @@ def test_batches_of_online_cross_validation_serve_as_well():
         gw.Trace(0.5),
         gw.RandomTruncation(0.5),
         gw.Bootstrapped(2, target_learning_rate=0.1),
-        gw.EvolutionStrategies(0.1, True),
+        gw.PersistentEvolutionStrategies(0.1),
         gw.EvolutionStrategies(0.1),
         gw.AdaptiveMix(4),
     ):
@@ -318,3 +318,12 @@ def test_a_trace_of_another_learner_is_refused():
         gw.meta_gradient(
             case.problem, case.raw, case.spec, case.state, *data, estimator=estimator, estimator_state=other
         )
+
+
+def test_a_boolean_is_one_pair_and_the_persistent_kind_is_named():
+    with pytest.warns(UserWarning, match=r"num_pairs=1.*PersistentEvolutionStrategies\(sigma\)"):
+        estimator = gw.EvolutionStrategies(0.1, True)
+    assert (type(estimator), estimator.num_pairs) == (gw.EvolutionStrategies, 1)
+    assert type(estimator.num_pairs) is int
+    with pytest.raises(ValueError, match="num_pairs=True"):
+        gw.PersistentEvolutionStrategies(0.1, True)

@@ -212,7 +212,7 @@ ROWS = {
     ),
     "evolution": Row(lambda case: gw.EvolutionStrategies(SIGMA, num_pairs=NUM_PAIRS), NONE, evolution_truth, 1e-9),
     "persistent": Row(
-        lambda case: gw.EvolutionStrategies(SIGMA, True, num_pairs=NUM_PAIRS), NONE, evolution_truth, 1e-9
+        lambda case: gw.PersistentEvolutionStrategies(SIGMA, num_pairs=NUM_PAIRS), NONE, evolution_truth, 1e-9
     ),
 }
 

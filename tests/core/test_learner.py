@@ -1,5 +1,7 @@
 """A learner's own gradient: what the loss does not read receives none, and costs none."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -96,6 +98,13 @@ def test_what_a_loop_in_the_loss_is_given_counts_as_read(case):
     assert jnp.allclose(gradient, semi_gradient(params, eta, batch), atol=1e-12)
 
 
+def half(batch, index):
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, 2 * index, 2), batch)
+
+
+HALVES = gw.Microbatches(2, half)
+
+
 def four_batches(batch):
     return jax.tree.map(lambda leaf: jnp.stack([leaf + 0.1 * k for k in range(4)]), batch)
 
@@ -130,14 +139,7 @@ def test_an_outer_loss_may_read_a_part_of_the_optimisers_state(case):
         return state.params["here"].mean() + jnp.sum(state.optimizer_state.mu**2), state.optimizer_state.nu
 
     plain = temporal_difference(squared, guard=lambda x: x)
-    learner = gw.GradientLearner(
-        plain.targets_of,
-        plain.loss_of,
-        optax.scale_by_adam(eps_root=1e-12),
-        lambda eta: 0.1,
-        outer_loss,
-        forward=plain.forward,
-    )
+    learner = dataclasses.replace(plain, optimizer=optax.scale_by_adam(eps_root=1e-12)).with_outer_loss(outer_loss)
     state = learner.init(params)
     read = learner.read_by_outer_loss(state, batch)
     assert (read.mu, read.nu, read.count) == (True, False, False)
@@ -163,12 +165,9 @@ def test_parts_read_from_a_recording_are_those_of_its_batches(case, estimator):
             learner, eta, gw.Unbounded(), state, batches, None, estimator=estimator, mode=gw.MixedMode()
         ).grad
 
-    def part(batch, index):
-        return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, 2 * index, 2), batch)
-
     etas, batches = jnp.array([0.9, 0.5]), four_batches(batch)
     batches = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), batches)
-    found = jax.vmap(lambda eta, batches: gradient(eta, batches, gw.Microbatches(2, part)))(etas, batches)
+    found = jax.vmap(lambda eta, batches: gradient(eta, batches, HALVES))(etas, batches)
     expected = [gradient(etas[i], jax.tree.map(lambda leaf: leaf[i], batches), None) for i in range(2)]  # noqa: B023
     assert jnp.allclose(found, jnp.stack(expected), rtol=1e-12, atol=0.0)
 
@@ -207,3 +206,104 @@ def test_meta_parameters_may_start_as_whole_numbers(case):
         for raw in (1, 1.0)
     )
     assert found == expected != 0
+
+
+# ------------------------------------------------------------------------------------------------- derived learners
+
+
+MODES = pytest.mark.parametrize(
+    "mode", [gw.ReverseMode(), gw.ForwardMode(), gw.MixedMode()], ids=["reverse", "forward", "mixed"]
+)
+
+
+def gradient_of(learner, eta, params, batches, estimator=None, mode=None):
+    state = learner.init(params)
+    return gw.meta_gradient(learner, eta, gw.Unbounded(), state, batches, None, estimator=estimator, mode=mode).grad
+
+
+def test_every_field_can_be_replaced():
+    learner = temporal_difference(squared, microbatches=HALVES)
+    learner = dataclasses.replace(learner, companion_loss=lambda outputs, targets, batch: 0.0)
+    others = {"optimizer": optax.identity(), "microbatches": gw.Microbatches(4, half)}
+
+    def nothing(*_):
+        return None
+
+    for field in dataclasses.fields(learner):
+        other = others.get(field.name, nothing)
+        changed = dataclasses.replace(learner, **{field.name: other})
+        for kept in dataclasses.fields(learner):
+            expected = other if kept.name == field.name else getattr(learner, kept.name)
+            assert getattr(changed, kept.name) is expected
+    assert dataclasses.replace(learner, outer_loss=nothing).outer_loss_of is nothing  # the constructor's name, too
+    with pytest.raises(TypeError, match=r"a function for outer_loss.*None"):
+        gw.GradientLearner(learner.targets, learner.loss, learner.optimizer, learner.learning_rate)
+
+
+@MODES
+@pytest.mark.parametrize("microbatches", [None, HALVES], ids=["whole", "parts"])
+def test_mapped_learners_are_those_that_were_written_so(case, mode, microbatches):
+    """Of eta = 2 w the derivative by w is twice that by eta; batches in a wrapper are those inside."""
+    params, eta, batch = case
+    learner = temporal_difference(squared, guard=lambda x: x, microbatches=microbatches)
+    batches = four_batches(batch)
+    expected = gradient_of(learner, eta, params, batches, mode=mode)
+    assert abs(expected) > 1e-3
+
+    halved = learner.map_eta(lambda w: 2 * w)
+    assert halved.microbatches is microbatches
+    assert jnp.allclose(gradient_of(halved, eta / 2, params, batches, mode=mode), 2 * expected, rtol=1e-12)
+
+    part = None if microbatches is None else lambda given, index: {"inside": half(given["inside"], index)}
+    wrapped = learner.map_batch(lambda given: given["inside"], part)
+    assert (wrapped.microbatches is None) == (microbatches is None)
+    found = gradient_of(wrapped, eta, params, {"inside": batches}, mode=mode)
+    assert jnp.allclose(found, expected, rtol=1e-12)
+
+
+def test_a_mapped_companion_reads_the_mapped_batch(case):
+    params, eta, batch = case
+    learner = dataclasses.replace(
+        temporal_difference(squared, guard=lambda x: x),
+        companion_loss=lambda outputs, targets, batch: jnp.sum(outputs["here"] * batch[0][:, 0]),
+    )
+    expected, _ = learner.inner_gradient(learner.init(params), eta, batch)
+    found, _ = learner.map_batch(lambda given: given[0]).inner_gradient(learner.init(params), eta, (batch, "unused"))
+    assert jnp.allclose(found, expected, rtol=1e-12)
+    without, _ = temporal_difference(squared, guard=lambda x: x).inner_gradient(learner.init(params), eta, batch)
+    assert not jnp.allclose(found, without, rtol=1e-3)
+
+
+def test_parts_of_mapped_batches_have_to_be_said(case):
+    with pytest.raises(ValueError, match=r"map_batch was given part=None.*has microbatches"):
+        temporal_difference(squared, microbatches=HALVES).map_batch(lambda given: given)
+    with pytest.raises(ValueError, match="microbatches=None"):
+        temporal_difference(squared).map_batch(lambda given: given, half)
+
+
+@MODES
+def test_a_bootstrapped_distance_is_averaged_over_microbatches(case, mode):
+    """The inner updates stay in parts, too: a loss that is no mean over examples tells."""
+    params, eta, batch = case
+
+    def greatest(outputs, targets, eta, batch):
+        return jnp.max((outputs["here"] - targets) ** 2), None
+
+    def distance(state, target, batch):
+        return jnp.max(jnp.abs(batch[0] @ (state.params - target.params)))
+
+    def gradient(microbatches, loss, distance):
+        learner = temporal_difference(loss, guard=lambda x: x, microbatches=microbatches)
+        estimator = gw.Bootstrapped(2, distance)
+        return gradient_of(learner, eta, params, four_batches(batch), estimator, mode)
+
+    def mean_of_greatest(outputs, targets, eta, batch):
+        return jnp.mean(jnp.max(((outputs["here"] - targets) ** 2).reshape(2, 2), axis=1)), None
+
+    def mean_distance(state, target, batch):
+        return jnp.mean(jnp.max(jnp.abs(batch[0] @ (state.params - target.params)).reshape(2, 2), axis=1))
+
+    found = gradient(HALVES, greatest, distance)
+    assert jnp.allclose(found, gradient(None, mean_of_greatest, mean_distance), rtol=1e-9)
+    assert not jnp.allclose(found, gradient(None, greatest, mean_distance), rtol=1e-3)
+    assert not jnp.allclose(found, gradient(None, mean_of_greatest, distance), rtol=1e-3)

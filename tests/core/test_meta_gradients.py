@@ -1,9 +1,9 @@
 """The common table: every estimator, by every mode, on every problem, for several lengths and both kinds of outer data.
 
 One row is a problem, a length and a kind of data. Within it everything is compiled once: for each mode the gradients of
-stacks of `WindowMix` and `HorizonMix` weights, one-hot ones among them, and of `Unrolled` and `Truncated`. The truth is
-central differences of plain loops. That `Unrolled` and `Truncated` are one-hot mixes for every length is tested in
-test_estimators.py.
+stacks of `TruncationMix` and `HorizonMix` weights, one-hot ones among them, and of `Unrolled` and `Truncated`. The
+truth is central differences of plain loops. That `Unrolled` and `Truncated` are one-hot mixes for every length is
+tested in test_estimators.py.
 """
 
 import functools
@@ -71,7 +71,7 @@ def row(name, num_steps, online):
         results = {}
         for label, mode in modes_for(name, case, num_steps).items():
             stacked = {
-                "window": jax.vmap(lambda w: estimate(gw.WindowMix(w), mode, raw, data))(weights),  # noqa: B023
+                "window": jax.vmap(lambda w: estimate(gw.TruncationMix(w), mode, raw, data))(weights),  # noqa: B023
                 "horizon": jax.vmap(lambda w: estimate(gw.HorizonMix(w), mode, raw, data))(weights),  # noqa: B023
             }
             if num_steps == 2:

@@ -110,7 +110,7 @@ def closed_form(kind, weights):
 
 MIXES = [
     (kind, weights)
-    for kind in (gw.WindowMix, gw.HorizonMix)
+    for kind in (gw.TruncationMix, gw.HorizonMix)
     for weights in (gw.uniform_weights(LENGTH), gw.geometric_weights(LENGTH, 0.5), jnp.eye(LENGTH)[-1])
 ]
 
@@ -143,7 +143,7 @@ def test_measured_moments_agree_with_the_closed_form(sampled, index):
 def test_mixing_trades_variance_for_bias_on_the_quadratic():
     """What the mixes are for: less variance than the full unroll, and another mean."""
     full = closed_form(gw.HorizonMix, jnp.eye(LENGTH)[-1])
-    for kind in (gw.WindowMix, gw.HorizonMix):
+    for kind in (gw.TruncationMix, gw.HorizonMix):
         mixed = closed_form(kind, gw.uniform_weights(LENGTH))
         assert mixed[1] < 0.7 * full[1] and abs(mixed[0] - full[0]) > 0.01
 

@@ -8,15 +8,17 @@ import pytest
 from gradweave.core import (
     AdaptiveMix,
     Fixed,
+    Footprint,
     ForwardMode,
     HorizonMix,
     HorizonRecording,
     Interval,
+    MixedMode,
     Positive,
     ReverseMode,
     SamplingCorrection,
+    TruncationMix,
     Unrolled,
-    WindowMix,
     constrain,
     corrected_meta_gradient,
     geometric_weights,
@@ -26,6 +28,7 @@ from gradweave.core import (
 from gradweave.core.bijectors import learned_to_eta, split_learned
 from gradweave.core.modes.base import ravel_learned
 from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
+from gradweave.core.modes.mixed import record
 
 from .test_contributions import LENGTH, case, learner
 
@@ -62,7 +65,7 @@ def tracked(spec):
 @pytest.mark.parametrize("numbers", SPECS)
 def test_what_was_tracked_is_reverse_modes_gradient(numbers):
     given, recording = tracked(SPECS[numbers])
-    for estimator in (Unrolled(), HorizonMix(WEIGHTS), WindowMix(WEIGHTS)):
+    for estimator in (Unrolled(), HorizonMix(WEIGHTS), TruncationMix(WEIGHTS)):
         truth = meta_gradient(*given, None, estimator=estimator, mode=ReverseMode())
         for found in (
             meta_gradient(*given, None, estimator=estimator, mode=ForwardMode(), recording=recording),
@@ -88,9 +91,9 @@ def test_the_recording_is_read_where_the_horizons_are_enough_and_only_there():
     for estimator in (Unrolled(), HorizonMix(WEIGHTS), AdaptiveMix(LENGTH)):
         assert estimator.reads_horizons(LENGTH)
         np.testing.assert_allclose(twice(estimator, ForwardMode()), 2, rtol=1e-9)
-    for estimator, mode in ((WindowMix(WEIGHTS), ForwardMode()), (HorizonMix(WEIGHTS), ReverseMode())):
+    for estimator, mode in ((TruncationMix(WEIGHTS), ForwardMode()), (HorizonMix(WEIGHTS), ReverseMode())):
         np.testing.assert_allclose(twice(estimator, mode), 1, rtol=1e-9)
-    assert not WindowMix(WEIGHTS).reads_horizons(LENGTH)
+    assert not TruncationMix(WEIGHTS).reads_horizons(LENGTH)
 
 
 def test_the_horizons_are_those_of_a_problem_that_shares_nothing():
@@ -123,3 +126,24 @@ def test_a_recording_that_does_not_belong_is_an_error():
             estimator=Unrolled(),
             recording=recording,
         )
+
+
+@pytest.mark.parametrize("mode", [ReverseMode(), ForwardMode(), MixedMode()], ids=["reverse", "forward", "mixed"])
+def test_a_mode_reads_the_recording_that_it_names_and_no_other(mode):
+    (problem, raw, spec, state, batches), horizons = tracked(SPECS["two numbers"])
+    updates, _ = record(problem, constrain(raw, spec), state, jax.tree.map(lambda leaf: leaf[:-1], batches))
+    expected = meta_gradient(problem, raw, spec, state, batches, None, mode=mode)
+    for recording in (updates, horizons):
+        for factor in (1, 2):  # what is not true of the window changes the result where it is read
+            gradients = jax.tree.map(lambda leaf: factor * leaf, recording.gradients)  # noqa: B023
+            given = recording._replace(gradients=gradients)
+            found = meta_gradient(problem, raw, spec, state, batches, None, mode=mode, recording=given)
+            same = np.isclose(found.grad["discount"], expected.grad["discount"], rtol=1e-6, atol=0)
+            assert same == (factor == 1 or mode.recording is not type(recording))
+
+
+def test_what_each_mode_keeps_of_a_window():
+    assert ReverseMode().footprint() == Footprint(states=True, activations=True)
+    assert ReverseMode("step").footprint() == ReverseMode(3).footprint() == Footprint(states=True)
+    assert MixedMode().footprint() == Footprint(states=True)
+    assert ForwardMode().footprint() == Footprint(tangents=True)

@@ -33,12 +33,11 @@ from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningS
 from gradweave.core import (
     AbstractEstimator,
     AbstractMode,
-    ForwardMode,
     GradientLearner,
+    HorizonRecording,
     LearnerState,
     MetaGradient,
     MetaProblemLike,
-    MixedMode,
     Recording,
     SamplingCorrection,
     constrain,
@@ -223,7 +222,7 @@ class SelfTuning(eqx.Module):
 
     def window_gradient(self, state: SelfTuningState, window: CollectedWindow) -> MetaGradient:
         """The meta-gradient of a window that was collected from `state`."""
-        recording = window.recording if isinstance(self.mode, MixedMode) else None
+        recording = window.recording if self.mode.recording is Recording else None
         if self.sampling_correction is None:
             return meta_gradient(
                 self.meta_problem,
@@ -263,7 +262,7 @@ class SelfTuning(eqx.Module):
         annotates = objective is not None and (objective.kl_cost != 0 or objective.standardize_advantages)
         return (
             self.learns
-            and isinstance(self.mode, ForwardMode)
+            and self.mode.recording is HorizonRecording
             and self.estimator.reads_horizons(self.num_inner_steps)
             and self.sampling_correction is None
             and not annotates

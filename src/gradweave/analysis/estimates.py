@@ -12,8 +12,8 @@ from gradweave.core import (
     HorizonMix,
     LeastError,
     Truncated,
+    TruncationMix,
     Unrolled,
-    WindowMix,
     geometric_weights,
     uniform_weights,
 )
@@ -80,4 +80,4 @@ def _linear(name: EstimatorName, length: int) -> AbstractLinearEstimator:
     if name.family == "truncated":
         return Truncated(int(name.number or 1))
     weights = uniform_weights(length) if name.number is None else geometric_weights(length, name.number)
-    return HorizonMix(weights) if name.family == "horizon-mix" else WindowMix(weights)
+    return HorizonMix(weights) if name.family == "horizon-mix" else TruncationMix(weights)

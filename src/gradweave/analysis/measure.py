@@ -24,8 +24,8 @@ from gradweave.core import (
     GradientLearner,
     HorizonMix,
     Truncated,
+    TruncationMix,
     Unrolled,
-    WindowMix,
     geometric_weights,
     gradient_samples,
     uniform_weights,
@@ -232,7 +232,7 @@ def episode_rollouts(rows: Iterable[Mapping[str, Any]], num_steps: int, step: in
 def default_estimators(num_inner_steps: int) -> dict[str, AbstractLinearEstimator]:
     """The estimators that are compared unless others are asked for, the reference ("unrolled") first."""
     estimators: dict[str, AbstractLinearEstimator] = {"unrolled": Unrolled(), "truncated 1": Truncated(1)}
-    for family, mix in (("horizon-mix", HorizonMix), ("window-mix", WindowMix)):
+    for family, mix in (("horizon-mix", HorizonMix), ("window-mix", TruncationMix)):
         estimators[f"{family} uniform"] = mix(uniform_weights(num_inner_steps))
         for lambda_ in _MIX_LAMBDAS:
             estimators[f"{family} {lambda_}"] = mix(geometric_weights(num_inner_steps, lambda_))

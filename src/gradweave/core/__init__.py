@@ -1,6 +1,7 @@
 """Meta-gradients of any learner. Knows neither reinforcement learning nor environments."""
 
 from gradweave.core.bijectors import AbstractBijector, Fixed, Interval, Positive, Unbounded, constrain, unconstrain
+from gradweave.core.check import Finding, LeafReport, LearnerReport, ModeReport, check_learner
 from gradweave.core.context import Contextual, contextual, contextual_spec
 from gradweave.core.differences import finite_difference
 from gradweave.core.estimators import (
@@ -8,10 +9,8 @@ from gradweave.core.estimators import (
     AbstractLinearEstimator,
     AbstractMixCriterion,
     AdaptiveMix,
-    AdaptiveMixState,
-    AntitheticEvolutionStrategies,
+    AdaptiveMixMemory,
     Bootstrapped,
-    Differentiand,
     EvolutionStrategies,
     HorizonMix,
     LeastError,
@@ -20,6 +19,7 @@ from gradweave.core.estimators import (
     SignalToNoise,
     Trace,
     Truncated,
+    TruncationMix,
     Unrolled,
     WindowMix,
     euclidean_distance,
@@ -28,7 +28,16 @@ from gradweave.core.estimators import (
 )
 from gradweave.core.learner import GradientLearner, LearnerState, Microbatches
 from gradweave.core.meta_gradient import MetaGradient, horizon_gradients, meta_gradient, truncated_gradients
-from gradweave.core.modes import AbstractMode, Differentiated, ForwardMode, KernelWeights, MixedMode, ReverseMode
+from gradweave.core.modes import (
+    AbstractMode,
+    Differentiand,
+    Differentiated,
+    Footprint,
+    ForwardMode,
+    KernelWeights,
+    MixedMode,
+    ReverseMode,
+)
 from gradweave.core.optimizers import GuardedState, differentiable, guarded, tunable
 from gradweave.core.problem import (
     HorizonRecording,
@@ -49,15 +58,16 @@ __all__ = [
     "AbstractMixCriterion",
     "AbstractMode",
     "AdaptiveMix",
-    "AdaptiveMixState",
-    "AntitheticEvolutionStrategies",
+    "AdaptiveMixMemory",
     "Bootstrapped",
     "Contextual",
     "Differentiand",
     "Differentiated",
     "EstimatorStatistics",
     "EvolutionStrategies",
+    "Finding",
     "Fixed",
+    "Footprint",
     "ForwardMode",
     "GradientLearner",
     "GuardedState",
@@ -65,6 +75,8 @@ __all__ = [
     "HorizonRecording",
     "Interval",
     "KernelWeights",
+    "LeafReport",
+    "LearnerReport",
     "LearnerState",
     "LeastError",
     "MetaGradient",
@@ -72,6 +84,7 @@ __all__ = [
     "MetaProblemLike",
     "Microbatches",
     "MixedMode",
+    "ModeReport",
     "PersistentEvolutionStrategies",
     "Positive",
     "RandomTruncation",
@@ -81,11 +94,13 @@ __all__ = [
     "SignalToNoise",
     "Trace",
     "Truncated",
+    "TruncationMix",
     "Unbounded",
     "Unrolled",
     "Window",
     "WindowAux",
     "WindowMix",
+    "check_learner",
     "constrain",
     "contextual",
     "contextual_spec",

@@ -62,16 +62,7 @@ def contextual(problem: MetaProblemLike, mapping: Mapping) -> MetaProblemLike:
     """
     if not isinstance(problem, GradientLearner):
         return MetaProblem(lambda state, raw, batch: problem.update(state, mapping(*raw), batch), problem.outer_loss)
-    return GradientLearner(
-        lambda outputs, raw, batch: problem.targets_of(outputs, mapping(*raw), batch),
-        lambda outputs, targets, raw, batch: problem.loss_of(outputs, targets, mapping(*raw), batch),
-        problem.optimizer,
-        lambda raw: problem.learning_rate(mapping(*raw)),
-        problem.outer_loss_of,
-        forward=problem.forward,
-        companion_loss=problem.companion_loss,
-        microbatches=problem.microbatches,
-    )
+    return problem.map_eta(lambda raw: mapping(*raw))
 
 
 def contextual_spec(spec: PyTree) -> Contextual:

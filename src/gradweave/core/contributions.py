@@ -61,10 +61,10 @@ def step_contributions(
         )
     window = checked_window(state, batches, outer_batches, recording)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
-    _, to_eta, learned, window = differentiand
+    window = differentiand.window
     length = window.num_inner_steps
     if recording is None:
-        recording, _ = record(problem, to_eta(learned), window.state, window.inner)
+        recording, _ = record(problem, differentiand.eta, window.state, window.inner)
     states, gradients, final_state = recording
     ends = jax.tree.map(lambda early, last: jnp.concatenate([early[1:], last[None]]), states, final_state)
     slopes = jax.lax.map(lambda pair: judge(problem, pair[0], pair[1])[1], (ends, window.outer))
@@ -77,7 +77,7 @@ def step_contributions(
         cotangent = jax.tree.map(lambda own, old: jnp.where(step == horizon, own[horizon], old), slopes, cotangent)
         state, gradient, batch = jax.tree.map(lambda leaf: leaf[step], (states, gradients, window.inner))
         before = BackwardStep(step == 0, state, gradient, batch, None, None)
-        cotangent, (contribution, _) = pull_back(problem, to_eta, learned, cotangent, before)
+        cotangent, (contribution, _) = pull_back(differentiand, cotangent, before)
         return cotangent, contribution
 
     start = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), slopes)

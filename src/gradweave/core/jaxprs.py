@@ -82,6 +82,42 @@ def contains(closed: ClosedJaxpr, name: str, *, opaque: frozenset[str] = frozens
     return any(equation.primitive.name == name for equation in equations(closed, opaque=opaque))
 
 
+def reads(jaxpr: Jaxpr, needed: list[bool]) -> list[bool]:
+    """Whether each input matters to one of the outputs that are needed, looking into calls and loops.
+
+    Args:
+        jaxpr: any.
+        needed: which of its outputs count.
+    """
+    pairs = zip(jaxpr.outvars, needed, strict=True)
+    matter = {atom for atom, counts in pairs if counts and isinstance(atom, Var)}
+    for equation in reversed(jaxpr.eqns):
+        wanted = [variable in matter for variable in equation.outvars]
+        if any(wanted):
+            used = _reads_of(equation, wanted)
+            matter.update(
+                atom for atom, counts in zip(equation.invars, used, strict=True) if counts and isinstance(atom, Var)
+            )
+    return [variable in matter for variable in jaxpr.invars]
+
+
+def _reads_of(equation: JaxprEqn, wanted: list[bool]) -> list[bool]:
+    name, params = equation.primitive.name, equation.params
+    if name in ("jit", "pjit", "closed_call") and "jaxpr" in params:
+        return reads(params["jaxpr"].jaxpr, wanted)
+    if name != "scan":
+        return [True] * len(equation.invars)
+    inner, consts, carries = params["jaxpr"].jaxpr, params["num_consts"], params["num_carry"]
+    while True:  # what the carry of the next round reads is needed of this one
+        used = reads(inner, wanted)
+        carried = used[consts : consts + carries]
+        grown = [a or b for a, b in zip(wanted[:carries], carried, strict=True)] + wanted[carries:]
+        if grown == wanted:
+            return [u or (place - consts < carries and place >= consts and wanted[place - consts])
+                    for place, u in enumerate(used)]  # fmt: skip
+        wanted = grown
+
+
 def _walk(jaxpr: Jaxpr, opaque: frozenset[str]) -> Iterator[JaxprEqn]:
     for equation in jaxpr.eqns:
         yield equation

@@ -12,6 +12,7 @@ learner differentiates,
 so that no `stop_gradient` is needed. The parts are also what `MixedMode` needs (Kemaev et al. 2025, arXiv 2505.00793).
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -69,7 +70,8 @@ class GradientLearner(eqx.Module):
             Adam's square root has no finite second derivative at zero: wrap it in `gradweave.differentiable`, or give
             it a tiny `eps_root` (1e-8 puts a floor of 1e-4 under every gradient).
         learning_rate: `(eta) -> scalar`, or a pytree that is a prefix of `params` (one rate for each group).
-        outer_loss: `(state, batch) -> (scalar, aux)`.
+        outer_loss: `(state, batch) -> (scalar, aux)`. The field is called `outer_loss_of`, because `outer_loss` is the
+            method that evaluates it; the constructor takes both names, so that `dataclasses.replace` serves.
         forward: optional `(params, batch) -> outputs`. When given, `targets` and `loss` receive these outputs in the
             place of `params`, and `outer_loss` receives `LearnerState(outputs, optimizer_state)`: the network is then
             evaluated once where `MixedMode` needs all three, and their derivatives travel back through it in one pass.
@@ -83,8 +85,8 @@ class GradientLearner(eqx.Module):
             processor's cache is several times faster there.
     """
 
-    targets_of: Callable[..., PyTree]
-    loss_of: Callable[..., tuple[Array, PyTree]]
+    targets: Callable[..., PyTree]
+    loss: Callable[..., tuple[Array, PyTree]]
     optimizer: optax.GradientTransformation
     learning_rate: Callable[[PyTree], PyTree]
     outer_loss_of: Callable[..., tuple[Array, PyTree]]
@@ -98,12 +100,14 @@ class GradientLearner(eqx.Module):
         loss: Callable[..., tuple[Array, PyTree]],
         optimizer: optax.GradientTransformation,
         learning_rate: Callable[[PyTree], PyTree],
-        outer_loss: Callable[..., tuple[Array, PyTree]],
+        outer_loss: Callable[..., tuple[Array, PyTree]] | None = None,
         *,
         forward: Callable[[PyTree, PyTree], PyTree] | None = None,
         companion_loss: Callable[..., Array] | None = None,
         microbatches: Microbatches | None = None,
+        outer_loss_of: Callable[..., tuple[Array, PyTree]] | None = None,
     ) -> None:
+        outer_loss = outer_loss_of if outer_loss is None else outer_loss
         for name, part in (
             ("targets", targets),
             ("loss", loss),
@@ -112,10 +116,11 @@ class GradientLearner(eqx.Module):
         ):
             if not callable(part):
                 raise TypeError(f"GradientLearner needs a function for {name}, but was given {part!r}.")
+        assert outer_loss is not None
         if microbatches is not None and microbatches.num_parts < 1:
             raise ValueError(f"a batch has at least 1 part; Microbatches was given num_parts={microbatches.num_parts}.")
-        self.targets_of = targets
-        self.loss_of = loss
+        self.targets = targets
+        self.loss = loss
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.outer_loss_of = outer_loss
@@ -151,6 +156,52 @@ class GradientLearner(eqx.Module):
         judgement: tuple[Array, PyTree] = check_pair(self.outer_loss_of(state, part), "outer_loss", "(scalar, aux)")
         return judgement
 
+    def with_outer_loss(self, outer_loss: Callable[..., tuple[Array, PyTree]]) -> "GradientLearner":
+        """The same learner with another outer loss, `(state, batch) -> (scalar, aux)`; the arguments are as for the
+        constructor's.
+        """
+        return dataclasses.replace(self, outer_loss_of=outer_loss)
+
+    def map_eta(self, function: Callable[[PyTree], PyTree]) -> "GradientLearner":
+        """The same learner over other meta-parameters, of which eta is `function`."""
+        return dataclasses.replace(
+            self,
+            targets=lambda outputs, given, batch: self.targets(outputs, function(given), batch),
+            loss=lambda outputs, targets, given, batch: self.loss(outputs, targets, function(given), batch),
+            learning_rate=lambda given: self.learning_rate(function(given)),
+        )
+
+    def map_batch(
+        self, function: Callable[[PyTree], PyTree], part: Callable[[PyTree, Array], PyTree] | None = None
+    ) -> "GradientLearner":
+        """The same learner over other batches, of which its own are `function`.
+
+        Args:
+            function: `(given batch) -> batch`.
+            part: `(given batch, index) -> one part of the given kind`, as in `Microbatches`; needed if and only if the
+                learner has microbatches, whose parts are of its own kind of batch.
+
+        Raises:
+            ValueError: `part` is missing, or there are no microbatches that it could cut.
+        """
+        companion_loss, parts = self.companion_loss, self.microbatches
+        if (part is None) != (parts is None):
+            raise ValueError(
+                f"map_batch was given part={part!r} for a learner with microbatches={parts!r}: give the function that "
+                "cuts a part of the new kind of batch if, and only if, the learner has microbatches."
+            )
+        return dataclasses.replace(
+            self,
+            targets=lambda outputs, eta, given: self.targets(outputs, eta, function(given)),
+            loss=lambda outputs, targets, eta, given: self.loss(outputs, targets, eta, function(given)),
+            outer_loss_of=lambda state, given: self.outer_loss_of(state, function(given)),
+            forward=lambda params, given: self.forward(params, function(given)),
+            companion_loss=None
+            if companion_loss is None
+            else lambda outputs, targets, given: companion_loss(outputs, targets, function(given)),
+            microbatches=None if parts is None or part is None else Microbatches(parts.num_parts, part),
+        )
+
     def inner_gradient(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[PyTree, PyTree]:
         """(G_k, aux): the learner's own gradient, with the targets held constant by position, not by
         `stop_gradient`.
@@ -177,12 +228,10 @@ class GradientLearner(eqx.Module):
             return eqx.partition(outputs, jax.tree.unflatten(jax.tree.structure(outputs), reads))
 
         read, pullback, others = jax.vjp(forward, state.params, has_aux=True)
-        targets = self.targets_of(eqx.combine(read, others), eta, batch)
+        targets = self.targets(eqx.combine(read, others), eta, batch)
 
         def loss(read: PyTree) -> tuple[Array, PyTree]:
-            value, aux = check_pair(
-                self.loss_of(eqx.combine(read, others), targets, eta, batch), "loss", "(scalar, aux)"
-            )
+            value, aux = check_pair(self.loss(eqx.combine(read, others), targets, eta, batch), "loss", "(scalar, aux)")
             check_scalar(value, "loss")
             return value, aux
 
@@ -197,9 +246,9 @@ class GradientLearner(eqx.Module):
         others (values to bootstrap from, say), and a pass back through what made them would push zeros.
         """
         outputs = jax.eval_shape(lambda params: self.forward(params, batch), params)
-        targets = jax.eval_shape(lambda outputs: self.targets_of(outputs, eta, batch), outputs)
+        targets = jax.eval_shape(lambda outputs: self.targets(outputs, eta, batch), outputs)
         loss = jax.make_jaxpr(
-            lambda outputs, targets: check_pair(self.loss_of(outputs, targets, eta, batch), "loss", "(scalar, aux)")[0]
+            lambda outputs, targets: check_pair(self.loss(outputs, targets, eta, batch), "loss", "(scalar, aux)")[0]
         )
         read = _read_inputs(loss(outputs, targets).jaxpr)
         leaves = jax.tree.leaves(outputs)

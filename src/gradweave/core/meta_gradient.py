@@ -11,10 +11,10 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from gradweave.core.bijectors import learned_to_eta, split_learned
 from gradweave.core.contract import settle_window, strong
-from gradweave.core.estimators.base import AbstractEstimator, Differentiand, chosen_mode
+from gradweave.core.estimators.base import AbstractEstimator, chosen_mode
 from gradweave.core.estimators.linear import Unrolled
 from gradweave.core.finite import all_finite
-from gradweave.core.modes.base import AbstractMode, KernelWeights, ravel_learned
+from gradweave.core.modes.base import AbstractMode, Differentiand, KernelWeights, ravel_learned
 from gradweave.core.modes.forward import ForwardMode, every_horizon
 from gradweave.core.modes.limits import named_limits
 from gradweave.core.modes.reverse import ReverseMode
@@ -105,11 +105,11 @@ def meta_gradient(
     estimator.check(window.num_inner_steps)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
     with named_limits(mode):
-        result, estimator_state = estimator.estimate(differentiand, mode, estimator_state)
+        result, memory = estimator.estimate(differentiand, mode, estimator_state)
     grad = eqx.combine(result.grad, jax.tree.map(jnp.zeros_like, fixed))
     aux = WindowAux(result.inner_aux, result.outer_aux, result.outer_losses)
     finite = all_finite((result.grad, result.outer_loss))
-    return MetaGradient(grad, result.outer_loss, result.state, aux, estimator_state, finite)
+    return MetaGradient(grad, result.outer_loss, result.state, aux, memory, finite)
 
 
 def horizon_gradients(
@@ -134,7 +134,7 @@ def horizon_gradients(
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
     _, unravel = ravel_learned(differentiand.learned)
     with named_limits(ForwardMode()):
-        _, found = every_horizon(problem, differentiand.to_eta, differentiand.learned, differentiand.window)
+        _, found = every_horizon(differentiand)
     return eqx.combine(jax.vmap(unravel)(found.gradients), _zeros_with_axis(fixed, window.num_inner_steps))
 
 
@@ -154,7 +154,7 @@ def truncated_gradients(
 
     Returns:
         A pytree shaped like `raw` with a leading axis of length L: entry m - 1 is `Truncated(m)`'s gradient, the last
-        one is `Unrolled`'s, and a weighted sum over the axis is `WindowMix`'s.
+        one is `Unrolled`'s, and a weighted sum over the axis is `TruncationMix`'s.
 
     Raises: as `meta_gradient`.
     """
@@ -162,9 +162,7 @@ def truncated_gradients(
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
     mode = ReverseMode(remat)
     with named_limits(mode):
-        contributions, _ = mode.step_contributions(
-            problem, differentiand.to_eta, differentiand.learned, differentiand.window, KernelWeights()
-        )
+        contributions, _ = mode.step_contributions(differentiand, KernelWeights())
     gradients = jax.tree.map(lambda leaf: jnp.cumsum(leaf[::-1], axis=0), contributions)
     return eqx.combine(gradients, _zeros_with_axis(fixed, window.num_inner_steps))
 

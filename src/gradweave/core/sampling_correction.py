@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, PyTree
 
 from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEstimator
 from gradweave.core.finite import all_finite
-from gradweave.core.learner import GradientLearner, Microbatches
+from gradweave.core.learner import GradientLearner
 from gradweave.core.meta_gradient import MetaGradient, checked_window, meta_gradient
 from gradweave.core.modes.base import AbstractMode, KernelWeights
 from gradweave.core.problem import HorizonRecording, MetaProblem, MetaProblemLike, Recording
@@ -166,7 +166,7 @@ def check_correctable(estimator: AbstractEstimator) -> AbstractLinearEstimator:
         return estimator
     raise ValueError(
         f"a sampling correction needs the weights of a linear estimator, but {type(estimator).__name__} is none; use "
-        "Unrolled, Truncated, WindowMix or HorizonMix, or leave the correction out."
+        "Unrolled, Truncated, TruncationMix or HorizonMix, or leave the correction out."
     )
 
 
@@ -183,22 +183,12 @@ def _corrected(problem: MetaProblemLike, log_prob: Callable[[PyTree, PyTree], Ar
             lambda state, eta, judged: problem.update(state, eta, judged.batch),
             lambda state, judged: add(problem.outer_loss(state, judged.batch), state, judged),
         )
-    companion_loss, parts = problem.companion_loss, problem.microbatches
+    parts = problem.microbatches
 
     def part(judged: _Judged, index: Array) -> _Judged:
         assert parts is not None
         # A log-probability is a sum over the batch, and of the parts the mean is taken.
         return judged._replace(batch=parts.part(judged.batch, index), score=parts.num_parts * judged.score)
 
-    return GradientLearner(
-        lambda outputs, eta, judged: problem.targets_of(outputs, eta, judged.batch),
-        lambda outputs, targets, eta, judged: problem.loss_of(outputs, targets, eta, judged.batch),
-        problem.optimizer,
-        problem.learning_rate,
-        lambda state, judged: add(problem.outer_loss_of(state, judged.batch), state, judged),
-        forward=lambda params, judged: problem.forward(params, judged.batch),
-        companion_loss=None
-        if companion_loss is None
-        else lambda outputs, targets, judged: companion_loss(outputs, targets, judged.batch),
-        microbatches=None if parts is None else Microbatches(parts.num_parts, part),
-    )
+    learner = problem.map_batch(lambda judged: judged.batch, None if parts is None else part)
+    return learner.with_outer_loss(lambda state, judged: add(learner.outer_loss_of(state, judged), state, judged))

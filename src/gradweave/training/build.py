@@ -37,8 +37,8 @@ from gradweave.core import (
     SamplingCorrection,
     Trace,
     Truncated,
+    TruncationMix,
     Unrolled,
-    WindowMix,
     geometric_weights,
     unconstrain,
     uniform_weights,
@@ -207,7 +207,7 @@ def build_estimator(meta: MetaConfig, axis: DeviceAxis = ONE_DEVICE) -> Abstract
         weights = geometric_weights(length, meta.mix_lambda)
     else:
         weights = jnp.asarray(meta.weights, jnp.result_type(float))
-    return HorizonMix(weights) if meta.estimator == "horizon-mix" else WindowMix(weights)
+    return HorizonMix(weights) if meta.estimator == "horizon-mix" else TruncationMix(weights)
 
 
 def _named_mode(meta: MetaConfig) -> AbstractMode:

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from gradweave.agents import SelfTuning, SelfTuningState
-from gradweave.core import Bootstrapped, ForwardMode, MixedMode, ReverseMode
 from gradweave.core.bijectors import split_learned
 from gradweave.training.errors import OutOfMemory
 from gradweave.training.host_memory import HostMemory, host_memory
@@ -62,7 +61,7 @@ class Sizes(NamedTuple):
     @staticmethod
     def of(agent: SelfTuning, state: SelfTuningState) -> "Sizes":
         """The sizes of an agent's state, or of its shapes."""
-        mode = agent.mode
+        kept = agent.mode.footprint()
         learned, _ = split_learned(state.raw, agent.meta_spec)
         return Sizes(
             learner=num_bytes(state.learner),
@@ -71,10 +70,10 @@ class Sizes(NamedTuple):
             num_steps=state.batch.trajectory.rewards.size // agent.environment.axis.size,
             num_inner_steps=agent.num_inner_steps,
             keeps_batches=agent.learns and not agent.tracks_tangents,
-            records_states=agent.learns and isinstance(mode, MixedMode | ReverseMode),
-            keeps_activations=agent.learns and isinstance(mode, ReverseMode) and mode.remat == "none",
-            in_parts=agent.problem.microbatches is not None and not isinstance(agent.estimator, Bootstrapped),
-            num_tangents=sum(leaf.size for leaf in jax.tree.leaves(learned)) if isinstance(mode, ForwardMode) else 0,
+            records_states=agent.learns and kept.states,
+            keeps_activations=agent.learns and kept.activations,
+            in_parts=agent.problem.microbatches is not None,
+            num_tangents=sum(leaf.size for leaf in jax.tree.leaves(learned)) if kept.tangents else 0,
         )
 
     @property

@@ -3,20 +3,20 @@
 from gradweave.core.estimators.adaptive import (
     AbstractMixCriterion,
     AdaptiveMix,
-    AdaptiveMixState,
+    AdaptiveMixMemory,
     LeastError,
     SignalToNoise,
 )
-from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEstimator, Differentiand
+from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEstimator
 from gradweave.core.estimators.bootstrapped import Bootstrapped, euclidean_distance
 from gradweave.core.estimators.evolution import (
-    AntitheticEvolutionStrategies,
     EvolutionStrategies,
     PersistentEvolutionStrategies,
 )
 from gradweave.core.estimators.linear import (
     HorizonMix,
     Truncated,
+    TruncationMix,
     Unrolled,
     WindowMix,
     geometric_weights,
@@ -30,10 +30,8 @@ __all__ = [
     "AbstractLinearEstimator",
     "AbstractMixCriterion",
     "AdaptiveMix",
-    "AdaptiveMixState",
-    "AntitheticEvolutionStrategies",
+    "AdaptiveMixMemory",
     "Bootstrapped",
-    "Differentiand",
     "EvolutionStrategies",
     "HorizonMix",
     "LeastError",
@@ -42,6 +40,7 @@ __all__ = [
     "SignalToNoise",
     "Trace",
     "Truncated",
+    "TruncationMix",
     "Unrolled",
     "WindowMix",
     "euclidean_distance",

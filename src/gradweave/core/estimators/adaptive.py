@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gradweave.core.bijectors import split_learned
-from gradweave.core.estimators.base import AbstractEstimator, Differentiand, checked_memory
-from gradweave.core.modes.base import AbstractMode, Differentiated, ravel_learned
+from gradweave.core.estimators.base import AbstractEstimator, checked_memory
+from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, ravel_learned
 from gradweave.core.modes.forward import ForwardMode, every_horizon
 
 
@@ -97,7 +97,7 @@ class LeastError(AbstractMixCriterion):
         return _clipped_solution(error, jnp.ones_like(bias))
 
 
-class AdaptiveMixState(NamedTuple):
+class AdaptiveMixMemory(NamedTuple):
     """What `AdaptiveMix` remembers; P learned numbers in the order of `jax.tree.leaves`.
 
     Attributes:
@@ -152,11 +152,11 @@ class AdaptiveMix(AbstractEstimator):
                 "num_inner_steps must be at least 1, decay in [0, 1) and warmup at least 2."
             )
 
-    def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> AdaptiveMixState:
+    def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> AdaptiveMixMemory:
         """Uniform weights, nothing measured."""
         flat, _ = ravel_learned(split_learned(jax.tree.map(jnp.asarray, raw), spec)[0])
         num_steps, dtype = self.num_inner_steps, flat.dtype
-        return AdaptiveMixState(
+        return AdaptiveMixMemory(
             weights=jnp.full((flat.size, num_steps), 1 / num_steps, dtype),
             mean=jnp.zeros((flat.size, num_steps), dtype),
             covariance=jnp.zeros((flat.size, num_steps, num_steps), dtype),
@@ -176,19 +176,18 @@ class AdaptiveMix(AbstractEstimator):
         """All of them."""
         return True
 
-    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
         """Mixes with the weights in memory, then measures."""
-        memory: AdaptiveMixState = checked_memory(self, state)
-        problem, to_eta, learned, window = differentiand
-        flat, unravel = ravel_learned(learned)
-        inner_aux, (gradients, losses, outer_aux, final) = every_horizon(problem, to_eta, learned, window)
+        known: AdaptiveMixMemory = checked_memory(self, memory)
+        flat, unravel = ravel_learned(differentiand.learned)
+        inner_aux, (gradients, losses, outer_aux, final) = every_horizon(differentiand)
         gradients = gradients.T.astype(flat.dtype)
-        grad = jnp.sum(memory.weights * gradients, axis=1)
-        outer_loss = jnp.dot(memory.weights.mean(0).astype(losses.dtype), losses)
+        grad = jnp.sum(known.weights * gradients, axis=1)
+        outer_loss = jnp.dot(known.weights.mean(0).astype(losses.dtype), losses)
         result = Differentiated(unravel(grad), outer_loss, losses, outer_aux, inner_aux, final)
-        return result, self._measure(memory, gradients)
+        return result, self._measure(known, gradients)
 
-    def _measure(self, memory: AdaptiveMixState, gradients: Float[Array, "P L"]) -> AdaptiveMixState:
+    def _measure(self, memory: AdaptiveMixMemory, gradients: Float[Array, "P L"]) -> AdaptiveMixMemory:
         """The memory with one more window in it."""
         num_windows = memory.num_windows + 1
         rate = jnp.maximum(1 - self.decay, 1 / num_windows.astype(gradients.dtype))
@@ -200,7 +199,7 @@ class AdaptiveMix(AbstractEstimator):
         unbiased = covariance / jnp.where(concentration < 1, 1 - concentration, 1)
         measured = jax.vmap(lambda m, c: self.criterion(HorizonMoments(m, c, 1 / concentration)))(mean, unbiased)
         weights = jnp.where(num_windows >= self.warmup, measured, memory.weights)
-        return AdaptiveMixState(weights, mean, covariance, concentration, num_windows)
+        return AdaptiveMixMemory(weights, mean, covariance, concentration, num_windows)
 
 
 def _shrunk(covariance: Float[Array, "L L"], shrinkage: float) -> Float[Array, "L L"]:

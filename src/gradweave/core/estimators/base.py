@@ -1,31 +1,13 @@
 """The contract of an estimator: *what* meta-gradient is estimated, whatever the mode that differentiates it."""
 
 import abc
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jaxtyping import Array, Key, PyTree
 
-from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights
+from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, KernelWeights
 from gradweave.core.modes.reverse import ReverseMode
-from gradweave.core.problem import MetaProblemLike, Window
-
-
-class Differentiand(NamedTuple):
-    """What an estimator differentiates: a problem, its learned meta-parameters and one recorded window.
-
-    Attributes:
-        problem: the learner.
-        to_eta: maps `learned` to the natural meta-parameters, `Fixed` ones filled in.
-        learned: raw meta-parameters, None in the place of every `Fixed` leaf.
-        window: x_0, the batches and, perhaps, a recording of the updates.
-    """
-
-    problem: MetaProblemLike
-    to_eta: Callable[[PyTree], PyTree]
-    learned: PyTree
-    window: Window
 
 
 class AbstractEstimator(eqx.Module):
@@ -57,7 +39,7 @@ class AbstractEstimator(eqx.Module):
         """Raises ValueError when the estimator does not fit a window of this length."""
 
     @abc.abstractmethod
-    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
         """(the estimate, the estimator's new memory)."""
 
     def reads_horizons(self, num_inner_steps: int) -> bool:
@@ -81,11 +63,10 @@ class AbstractLinearEstimator(AbstractEstimator):
         """Where every step counts fully."""
         return self.kernel_weights(num_inner_steps).steps is None
 
-    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
         """Weights the kernel; every mode serves."""
-        problem, to_eta, learned, window = differentiand
-        weights = self.kernel_weights(window.num_inner_steps)
-        return mode.differentiate(problem, to_eta, learned, window, weights), state
+        weights = self.kernel_weights(differentiand.window.num_inner_steps)
+        return mode.differentiate(differentiand, weights), memory
 
 
 def chosen_mode(estimator: AbstractEstimator, mode: AbstractMode | None) -> AbstractMode:

@@ -11,6 +11,7 @@ T steps further ahead without differentiating through them; and the distance may
 policies for instance, and not where its parameters do.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from gradweave.core.estimators.base import AbstractEstimator, Differentiand
-from gradweave.core.learner import GradientLearner, LearnerState
-from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, leading
+from gradweave.core.estimators.base import AbstractEstimator
+from gradweave.core.learner import GradientLearner, LearnerState, Microbatches
+from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, KernelWeights, leading
 from gradweave.core.modes.mixed import record
 from gradweave.core.problem import MetaProblem, MetaProblemLike, Recording, Window, unroll
 
@@ -57,8 +58,9 @@ class Bootstrapped(AbstractEstimator):
 
     Attributes:
         target_steps: T, from 1 to L.
-        distance: `(state, target state, batch) -> scalar`; the batch is the one that judges x_L. By default
-            `euclidean_distance`; for actor-critics see `gradweave.agents.policy_distance`.
+        distance: `(state, target state, batch) -> scalar`; the batch is that of the outer loss at x_L. Of a learner
+            with microbatches the mean over their parts counts. By default `euclidean_distance`; for actor-critics see
+            `gradweave.agents.policy_distance`.
         target_learning_rate: rate of a plain gradient step in the place of the learner's own; None for the latter.
 
     In the result `outer_loss` is the distance, and `aux.outer_losses` and `aux.outer` are those of the outer loss at
@@ -90,10 +92,9 @@ class Bootstrapped(AbstractEstimator):
                 "target_steps or lengthen the window."
             )
 
-    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
         """Finds the target, then differentiates the distance to it."""
-        problem, to_eta, learned, window = differentiand
-        eta = to_eta(learned)
+        problem, window, eta = differentiand.problem, differentiand.window, differentiand.eta
         recording, inner_aux = window.recording, None
         if recording is not None:
             final = recording.final_state
@@ -112,10 +113,11 @@ class Bootstrapped(AbstractEstimator):
             judgement,
             None if recording is None else _first(recording, num_differentiated),
         )
-        result = mode.differentiate(_judged_by(self.distance, problem), to_eta, learned, shorter, KernelWeights())
+        to_target = differentiand._replace(problem=_judged_by(self.distance, problem), window=shorter)
+        result = mode.differentiate(to_target, KernelWeights())
         outer_losses, outer_aux = leading((outer_loss, outer_aux))
         result = result._replace(outer_losses=outer_losses, outer_aux=outer_aux, inner_aux=inner_aux, state=final)
-        return result, state
+        return result, memory
 
     def _target(
         self, problem: MetaProblemLike, eta: PyTree, state: PyTree, batch: PyTree
@@ -164,18 +166,22 @@ def _judged_by(distance: Distance, problem: MetaProblemLike) -> MetaProblemLike:
     if not isinstance(problem, GradientLearner):
         return MetaProblem(problem.update, outer_loss)
 
+    parts = problem.microbatches
+
     def forward(params: PyTree, batch: PyTree) -> PyTree:
         # A distance is between states, whatever the network makes of them.
         return params if isinstance(batch, _Judgement) else problem.forward(params, batch)
 
-    return GradientLearner(
-        problem.targets_of,
-        problem.loss_of,
-        problem.optimizer,
-        problem.learning_rate,
-        outer_loss,
+    def part(batch: PyTree, index: Array) -> PyTree:
+        assert parts is not None
+        if isinstance(batch, _Judgement):
+            return batch._replace(batch=parts.part(batch.batch, index))
+        return parts.part(batch, index)
+
+    return dataclasses.replace(
+        problem.with_outer_loss(outer_loss),
         forward=forward,
-        companion_loss=problem.companion_loss,
+        microbatches=None if parts is None else Microbatches(parts.num_parts, part),
     )
 
 

@@ -14,6 +14,7 @@ perturbations that this learner has lived under,
 which is unbiased for the smoothed gradient of the loss after window t through all t windows.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,18 +25,18 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gradweave.core.bijectors import split_learned
 from gradweave.core.contract import strong
-from gradweave.core.estimators.base import AbstractEstimator, Differentiand, checked_memory
-from gradweave.core.modes.base import AbstractMode, Differentiated, leading, ravel_learned
+from gradweave.core.estimators.base import AbstractEstimator, checked_memory
+from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, leading, ravel_learned
 from gradweave.core.problem import unroll
 
 
-class EvolutionState(NamedTuple):
+class EvolutionMemory(NamedTuple):
     """`key` for the perturbations to come."""
 
     key: Key[Array, ""]
 
 
-class PersistentEvolutionState(NamedTuple):
+class PersistentEvolutionMemory(NamedTuple):
     """What the particles carry from window to window.
 
     Attributes:
@@ -51,7 +52,18 @@ class PersistentEvolutionState(NamedTuple):
     num_windows: Int[Array, ""]
 
 
-class AntitheticEvolutionStrategies(AbstractEstimator):
+def _one_pair_for_true(num_pairs: int) -> int:
+    if num_pairs is not True:
+        return num_pairs
+    warnings.warn(
+        "EvolutionStrategies(num_pairs=True) draws one pair, num_pairs=1; particles that keep their learners from "
+        "window to window are PersistentEvolutionStrategies(sigma).",
+        stacklevel=4,
+    )
+    return 1
+
+
+class EvolutionStrategies(AbstractEstimator):
     """The smoothed gradient of the window's last outer loss, from 2 num_pairs perturbed unrolls.
 
     Costs 2 num_pairs unrolls, all at once, and nothing is differentiated: neither the update nor the outer loss needs a
@@ -69,28 +81,28 @@ class AntitheticEvolutionStrategies(AbstractEstimator):
     supported_modes: ClassVar[tuple[type[AbstractMode], ...]] = ()
 
     sigma: float = eqx.field(static=True)
-    num_pairs: int = eqx.field(static=True, default=8)
+    num_pairs: int = eqx.field(static=True, default=8, converter=_one_pair_for_true)
 
     def __check_init__(self) -> None:
         _check_fields(type(self).__name__, self.sigma, self.num_pairs)
 
-    def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> EvolutionState:
+    def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> EvolutionMemory:
         """The key for all perturbations to come; a fixed one for None."""
-        return EvolutionState(jax.random.key(0) if key is None else key)
+        return EvolutionMemory(jax.random.key(0) if key is None else key)
 
     def check(self, num_inner_steps: int) -> None:
         """Every length will do."""
 
-    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
         """Draws directions and compares both sides."""
-        key, noise_key = jax.random.split(checked_memory(self, state).key)
+        key, noise_key = jax.random.split(checked_memory(self, memory).key)
         flat, unravel = ravel_learned(differentiand.learned)
         noise = jax.random.normal(noise_key, (self.num_pairs, flat.size), flat.dtype)
         start = differentiand.window.state
         judge = _judge_of(differentiand)
         losses, _ = jax.vmap(jax.vmap(lambda offset: judge(flat + offset, start)))(self.sigma * _both_signs(noise))
         gradient = _credit(losses, noise, self.sigma)
-        return _at_center(differentiand, unravel(gradient)), EvolutionState(key)
+        return _at_center(differentiand, unravel(gradient)), EvolutionMemory(key)
 
 
 class PersistentEvolutionStrategies(AbstractEstimator):
@@ -123,21 +135,21 @@ class PersistentEvolutionStrategies(AbstractEstimator):
 
     def init(
         self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None
-    ) -> PersistentEvolutionState:
+    ) -> PersistentEvolutionMemory:
         """All particles at the learner's state; a fixed key for None."""
         flat, _ = ravel_learned(split_learned(jax.tree.map(jnp.asarray, raw), spec)[0])
         states = self._spread(jax.tree.map(strong, state))
         perturbations = jnp.zeros((self.num_pairs, flat.size), flat.dtype)
-        return PersistentEvolutionState(
+        return PersistentEvolutionMemory(
             jax.random.key(0) if key is None else key, states, perturbations, jnp.zeros((), jnp.int32)
         )
 
     def check(self, num_inner_steps: int) -> None:
         """Every length will do."""
 
-    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
         """One window further for every particle."""
-        key, states, perturbations, num_windows = checked_memory(self, state)
+        key, states, perturbations, num_windows = checked_memory(self, memory)
         key, noise_key = jax.random.split(key)
         flat, unravel = ravel_learned(differentiand.learned)
         # A Python number in the learner's state may have settled at another dtype since `init`.
@@ -157,26 +169,11 @@ class PersistentEvolutionStrategies(AbstractEstimator):
 
         losses, states = jax.vmap(jax.vmap(run))(self.sigma * _both_signs(noise), states)
         gradient = _credit(losses, perturbations, self.sigma)
-        memory = PersistentEvolutionState(key, states, perturbations, num_windows + 1)
-        return _at_center(differentiand, unravel(gradient)), memory
+        carried = PersistentEvolutionMemory(key, states, perturbations, num_windows + 1)
+        return _at_center(differentiand, unravel(gradient)), carried
 
     def _spread(self, state: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (2, self.num_pairs, *leaf.shape)), state)
-
-
-def EvolutionStrategies(
-    sigma: float, persistent: bool = False, *, num_pairs: int = 8
-) -> AntitheticEvolutionStrategies | PersistentEvolutionStrategies:
-    """The two kinds under one name: `AntitheticEvolutionStrategies`, or `PersistentEvolutionStrategies` if persistent.
-
-    Args:
-        sigma: width of the perturbations in raw units, above 0.
-        persistent: whether particles keep their learners from window to window.
-        num_pairs: N, at least 1.
-    """
-    if persistent:
-        return PersistentEvolutionStrategies(sigma, num_pairs)
-    return AntitheticEvolutionStrategies(sigma, num_pairs)
 
 
 def _judge_of(differentiand: Differentiand) -> Callable[[Array, PyTree], tuple[Array, PyTree]]:
@@ -202,9 +199,9 @@ def _credit(losses: Float[Array, "2 pairs"], directions: Float[Array, "pairs P"]
 
 def _at_center(differentiand: Differentiand, grad: PyTree) -> Differentiated:
     """The estimate together with what the unperturbed learner does; its updates are not made where recorded."""
-    problem, to_eta, learned, window = differentiand
+    problem, window = differentiand.problem, differentiand.window
     if window.recording is None:
-        final, inner_aux = unroll(problem, to_eta(learned), window.state, window.inner)
+        final, inner_aux = unroll(problem, differentiand.eta, window.state, window.inner)
     else:
         final, inner_aux = window.recording.final_state, None
     outer_loss, outer_aux = problem.outer_loss(final, window.last_outer)

@@ -57,37 +57,37 @@ class Unrolled(AbstractLinearEstimator):
 
 
 class Truncated(AbstractLinearEstimator):
-    """h_m: the outer loss at x_L, differentiated through the last `window` updates only (truncated back-propagation).
+    """h_m: the outer loss at x_L, differentiated through the last `length` updates only (truncated back-propagation).
 
     Attributes:
-        window: m, from 1 to L. m = L is `Unrolled`.
+        length: m, from 1 to L. m = L is `Unrolled`.
     """
 
-    window: int = eqx.field(static=True)
+    length: int = eqx.field(static=True)
 
     def __check_init__(self) -> None:
-        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
-            raise ValueError(f"Truncated(window={self.window!r}): the window must be an integer of at least 1.")
+        if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 1:
+            raise ValueError(f"Truncated(length={self.length!r}): the length must be an integer of at least 1.")
 
     def check(self, num_inner_steps: int) -> None:
-        """The window must not be longer than the unroll."""
-        if self.window > num_inner_steps:
+        """The truncation must not be longer than the window."""
+        if self.length > num_inner_steps:
             raise ValueError(
-                f"Truncated(window={self.window}) reaches back further than the {num_inner_steps} inner steps there "
-                f"are; use a window of at most {num_inner_steps}, or longer windows of data."
+                f"Truncated(length={self.length}) reaches back further than the {num_inner_steps} inner steps of the "
+                f"window; use a length of at most {num_inner_steps}, or a longer window."
             )
 
     def kernel_weights(self, num_inner_steps: int) -> KernelWeights:
         """1 for the last m steps, 0 before."""
         return KernelWeights(
-            steps=(jnp.arange(num_inner_steps) >= num_inner_steps - self.window).astype(jnp.result_type(float))
+            steps=(jnp.arange(num_inner_steps) >= num_inner_steps - self.length).astype(jnp.result_type(float))
         )
 
 
-class WindowMix(AbstractLinearEstimator):
+class TruncationMix(AbstractLinearEstimator):
     """sum_m w_m h_m: one outer loss at the end, truncation lengths mixed; reading (a) of Bonnet et al. 2021.
 
-    A step that lies j steps before the end is contained in the windows m >= j, so its derivative counts with their
+    A step that lies j steps before the end is contained in the truncations m >= j, so its derivative counts with their
     summed weight. Costs as much as `Unrolled`. With geometric weights it is an eligibility trace with decay lambda.
 
     Attributes:
@@ -97,15 +97,19 @@ class WindowMix(AbstractLinearEstimator):
     weights: Float[Array, " n"]
 
     def __init__(self, weights: ArrayLike) -> None:
-        self.weights = _checked_weights(weights, "WindowMix")
+        self.weights = _checked_weights(weights, "TruncationMix")
 
     def check(self, num_inner_steps: int) -> None:
         """One weight for each truncation length."""
-        _check_length(self.weights, num_inner_steps, "WindowMix")
+        _check_length(self.weights, num_inner_steps, "TruncationMix")
 
     def kernel_weights(self, num_inner_steps: int) -> KernelWeights:
-        """Step k is in the windows m >= L - k: a cumulative sum of the weights from the longest down."""
+        """Step k is in the truncations m >= L - k: a cumulative sum of the weights from the longest down."""
         return KernelWeights(steps=jnp.cumsum(self.weights[::-1]))
+
+
+WindowMix = TruncationMix
+"""The name that the mix had before `window` came to mean the L updates only."""
 
 
 class HorizonMix(AbstractLinearEstimator):

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from gradweave.core.estimators.base import AbstractEstimator, Differentiand, checked_memory
-from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights
+from gradweave.core.estimators.base import AbstractEstimator, checked_memory
+from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, KernelWeights
 
 
-class RandomTruncationState(NamedTuple):
+class RandomTruncationMemory(NamedTuple):
     """`key` for the depths to come."""
 
     key: Key[Array, ""]
@@ -34,7 +34,7 @@ class RandomTruncation(AbstractEstimator):
     All modes serve, one kernel each: as costly as `Unrolled`, because the shape of a compiled program cannot depend on
     K. It is a reference for what truncation costs in bias, not a way to save time. Its variance is larger than that
     of `Unrolled`, and without bound where contributions fall off more slowly than sqrt(probability)^j; prefer
-    `Unrolled` or `WindowMix` to learn with.
+    `Unrolled` or `TruncationMix` to learn with.
 
     Attributes:
         probability: in (0, 1]; 1 is `Unrolled`.
@@ -46,24 +46,23 @@ class RandomTruncation(AbstractEstimator):
         if not 0 < self.probability <= 1:
             raise ValueError(
                 f"RandomTruncation(probability={self.probability!r}): the probability of following one step further "
-                "must lie in (0, 1]; for a fixed depth use Truncated(window)."
+                "must lie in (0, 1]; for a fixed depth use Truncated(length)."
             )
 
     def init(
         self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None
-    ) -> RandomTruncationState:
+    ) -> RandomTruncationMemory:
         """The key for all depths to come; a fixed one for None."""
-        return RandomTruncationState(jax.random.key(0) if key is None else key)
+        return RandomTruncationMemory(jax.random.key(0) if key is None else key)
 
     def check(self, num_inner_steps: int) -> None:
         """Every length will do."""
 
-    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
         """Draws a depth and weighs the kernel."""
-        key, depth_key = jax.random.split(checked_memory(self, state).key)
-        problem, to_eta, learned, window = differentiand
-        weights = KernelWeights(steps=self.step_weights(window.num_inner_steps, key=depth_key))
-        return mode.differentiate(problem, to_eta, learned, window, weights), RandomTruncationState(key)
+        key, depth_key = jax.random.split(checked_memory(self, memory).key)
+        weights = KernelWeights(steps=self.step_weights(differentiand.window.num_inner_steps, key=depth_key))
+        return mode.differentiate(differentiand, weights), RandomTruncationMemory(key)
 
     def step_weights(self, num_inner_steps: int, *, key: Key[Array, ""]) -> Float[Array, " steps"]:
         """1[K >= j] / P(K >= j) with j = L - k, for k = 0 .. L - 1."""

@@ -17,8 +17,8 @@ from jaxtyping import Array, Key, PyTree
 
 from gradweave.core.bijectors import split_learned
 from gradweave.core.contract import strong
-from gradweave.core.estimators.base import AbstractEstimator, Differentiand, checked_memory
-from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights, leading, ravel_learned
+from gradweave.core.estimators.base import AbstractEstimator, checked_memory
+from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, KernelWeights, leading, ravel_learned
 from gradweave.core.modes.forward import ForwardMode, outer_derivative, propagate, zero_tangents
 
 
@@ -26,7 +26,7 @@ class Trace(AbstractEstimator):
     """z_L^T grad J(x_L) with a decaying z that is carried on, however long the learner runs.
 
     Influence that is n updates old counts decay^(n-1) of its exact amount. Started from z = 0 it is, over one window,
-    `WindowMix(geometric_weights(L, decay))`; with decay 1 and unchanged meta-parameters, over many windows, it is
+    `TruncationMix(geometric_weights(L, decay))`; with decay 1 and unchanged meta-parameters, over many windows, it is
     `Unrolled` over all of them at once. With windows of one update (L = 1) there is a meta-update at every inner step.
 
     Memory: the tangents of the learner state's inexact leaves, leading axis P (the number of learned numbers), and
@@ -57,17 +57,15 @@ class Trace(AbstractEstimator):
     def check(self, num_inner_steps: int) -> None:
         """Every length will do."""
 
-    def estimate(self, differentiand: Differentiand, mode: AbstractMode, state: PyTree) -> tuple[Differentiated, Any]:
+    def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
         """One window further; the memory is z_L."""
-        problem, to_eta, learned, window = differentiand
-        flat, unravel = ravel_learned(learned)
+        problem, window = differentiand.problem, differentiand.window
+        flat, unravel = ravel_learned(differentiand.learned)
         expected = zero_tangents(window.state, flat.size)
-        _check_tangents(checked_memory(self, state), expected)
+        _check_tangents(checked_memory(self, memory), expected)
         # A Python number in the learner's state may have settled at another dtype since `init`.
-        before = jax.tree.map(lambda given, zero: given.astype(zero.dtype), state, expected)
-        final, tangents, (inner_aux, _) = propagate(
-            problem, to_eta, learned, window, KernelWeights(), tangents=before, decay=self.decay
-        )
+        before = jax.tree.map(lambda given, zero: given.astype(zero.dtype), memory, expected)
+        final, tangents, (inner_aux, _) = propagate(differentiand, KernelWeights(), tangents=before, decay=self.decay)
         gradient, outer_loss, outer_aux = outer_derivative(problem, final, tangents, window.last_outer)
         outer_losses, outer_aux = leading((outer_loss, outer_aux))
         return Differentiated(unravel(gradient), outer_loss, outer_losses, outer_aux, inner_aux, final), tangents

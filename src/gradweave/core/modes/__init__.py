@@ -1,8 +1,17 @@
 """How a meta-gradient is differentiated: three ways to one number."""
 
-from gradweave.core.modes.base import AbstractMode, Differentiated, KernelWeights
+from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, Footprint, KernelWeights
 from gradweave.core.modes.forward import ForwardMode
 from gradweave.core.modes.mixed import MixedMode
 from gradweave.core.modes.reverse import ReverseMode
 
-__all__ = ["AbstractMode", "Differentiated", "ForwardMode", "KernelWeights", "MixedMode", "ReverseMode"]
+__all__ = [
+    "AbstractMode",
+    "Differentiand",
+    "Differentiated",
+    "Footprint",
+    "ForwardMode",
+    "KernelWeights",
+    "MixedMode",
+    "ReverseMode",
+]

@@ -10,7 +10,7 @@ Modes compute this number; they differ in arithmetic and memory, never in the re
 
 import abc
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from gradweave.core.problem import MetaProblemLike, Window
+from gradweave.core.problem import HorizonRecording, MetaProblemLike, Recording, Window
 
 
 class KernelWeights(NamedTuple):
@@ -54,19 +54,58 @@ class Differentiated(NamedTuple):
     state: PyTree
 
 
+class Differentiand(NamedTuple):
+    """What is differentiated: a problem, its learned meta-parameters and one recorded window.
+
+    Attributes:
+        problem: the learner.
+        to_eta: maps `learned` to the natural meta-parameters, `Fixed` ones filled in.
+        learned: raw meta-parameters, None in the place of every `Fixed` leaf.
+        window: x_0, the batches and, perhaps, a recording of the updates.
+    """
+
+    problem: MetaProblemLike
+    to_eta: Callable[[PyTree], PyTree]
+    learned: PyTree
+    window: Window
+
+    @property
+    def eta(self) -> PyTree:
+        """The natural meta-parameters."""
+        return self.to_eta(self.learned)
+
+
+class Footprint(NamedTuple):
+    """What a mode keeps of a window, beside its batches.
+
+    Attributes:
+        states: the learner's state and inner gradient of every update.
+        activations: the activations of every update.
+        tangents: a tangent of the learner's state for each learned number.
+    """
+
+    states: bool = False
+    activations: bool = False
+    tangents: bool = False
+
+
 class AbstractMode(eqx.Module):
-    """A way to differentiate through a window."""
+    """A way to differentiate through a window.
+
+    Attributes:
+        recording: what `meta_gradient` can be given of the updates, so that this mode need not make them again: the
+            type of its argument `recording`, or None if nothing helps.
+    """
+
+    recording: ClassVar[type[Recording] | type[HorizonRecording] | None] = None
+
+    def footprint(self) -> Footprint:
+        """What is kept of a window; by default nothing is known of."""
+        return Footprint()
 
     @abc.abstractmethod
-    def differentiate(
-        self,
-        problem: MetaProblemLike,
-        to_eta: Callable[[PyTree], PyTree],
-        learned: PyTree,
-        window: Window,
-        weights: KernelWeights,
-    ) -> Differentiated:
-        """The kernel's gradient with respect to `learned`, where eta = to_eta(learned)."""
+    def differentiate(self, differentiand: Differentiand, weights: KernelWeights) -> Differentiated:
+        """The kernel's gradient with respect to `differentiand.learned`."""
 
 
 def total_outer_loss(outer_losses: Float[Array, " horizons"], weights: KernelWeights) -> Float[Array, ""]:

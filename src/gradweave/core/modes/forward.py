@@ -7,7 +7,7 @@ of the one pass, and memory does not depend on L.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -18,14 +18,16 @@ from gradweave.core.jaxprs import OPAQUE, contains
 from gradweave.core.learner import GradientLearner, LearnerState
 from gradweave.core.modes.base import (
     AbstractMode,
+    Differentiand,
     Differentiated,
+    Footprint,
     KernelWeights,
     leading,
     ravel_learned,
     total_outer_loss,
 )
 from gradweave.core.modes.custom_rules import forward_differentiable
-from gradweave.core.problem import HorizonRecording, MetaProblemLike, Window
+from gradweave.core.problem import HorizonRecording, MetaProblemLike
 
 
 class ForwardMode(AbstractMode):
@@ -37,21 +39,20 @@ class ForwardMode(AbstractMode):
     gradient is wanted. Not for hundreds of meta-parameters.
     """
 
-    def differentiate(
-        self,
-        problem: MetaProblemLike,
-        to_eta: Callable[[PyTree], PyTree],
-        learned: PyTree,
-        window: Window,
-        weights: KernelWeights,
-    ) -> Differentiated:
+    recording: ClassVar = HorizonRecording
+
+    def footprint(self) -> Footprint:
+        return Footprint(tangents=True)
+
+    def differentiate(self, differentiand: Differentiand, weights: KernelWeights) -> Differentiated:
+        problem, _, learned, window = differentiand
         _, unravel = ravel_learned(learned)
         if weights.steps is None and (weights.horizons is not None or window.horizons is not None):
-            inner_aux, (gradients, outer_losses, outer_aux, state) = every_horizon(problem, to_eta, learned, window)
+            inner_aux, (gradients, outer_losses, outer_aux, state) = every_horizon(differentiand)
             if weights.horizons is None:
                 outer_losses, outer_aux = jax.tree.map(lambda leaf: leaf[-1:], (outer_losses, outer_aux))
         else:
-            state, tangents, (inner_aux, judged) = propagate(problem, to_eta, learned, window, weights)
+            state, tangents, (inner_aux, judged) = propagate(differentiand, weights)
             if judged is None:
                 judged = leading(outer_derivative(problem, state, tangents, window.last_outer))
             gradients, outer_losses, outer_aux = judged
@@ -62,10 +63,9 @@ class ForwardMode(AbstractMode):
         return Differentiated(unravel(gradient), outer_loss, outer_losses, outer_aux, inner_aux, state)
 
 
-def every_horizon(
-    problem: MetaProblemLike, to_eta: Callable[[PyTree], PyTree], learned: PyTree, window: Window
-) -> tuple[PyTree, HorizonRecording]:
+def every_horizon(differentiand: Differentiand) -> tuple[PyTree, HorizonRecording]:
     """(the updates' aux, or None if a recording made them unnecessary; g_1 .. g_L and what goes with them)."""
+    problem, to_eta, learned, window = differentiand
     flat, _ = ravel_learned(learned)
     if window.horizons is not None:
         expected, found = (window.num_inner_steps, flat.size), window.horizons.gradients.shape
@@ -77,7 +77,7 @@ def every_horizon(
         return None, window.horizons
     if not isinstance(problem, GradientLearner) or window.outer_batches is not None:
         weights = KernelWeights(horizons=jnp.ones((window.num_inner_steps,), flat.dtype))
-        state, _, (inner_aux, judged) = propagate(problem, to_eta, learned, window, weights)
+        state, _, (inner_aux, judged) = propagate(differentiand, weights)
         gradients, outer_losses, outer_aux = judged
         return inner_aux, HorizonRecording(gradients, outer_losses, outer_aux, state)
 
@@ -152,10 +152,7 @@ def tracked_horizons(
 
 
 def propagate(
-    problem: MetaProblemLike,
-    to_eta: Callable[[PyTree], PyTree],
-    learned: PyTree,
-    window: Window,
+    differentiand: Differentiand,
     weights: KernelWeights,
     *,
     tangents: PyTree = None,
@@ -164,10 +161,7 @@ def propagate(
     """Runs the window with tangents: z_{k+1} = decay A_k z_k + s_k B_k.
 
     Args:
-        problem: the learner.
-        to_eta: maps `learned` to the natural meta-parameters.
-        learned: P learned numbers in a pytree.
-        window: x_0 and the batches.
+        differentiand: the learner, its P learned numbers and the window.
         weights: s_k and h_k.
         tangents: z_0, as `zero_tangents` and this function return it; None for zero.
         decay: what the old tangents are multiplied by in every update; None for 1.
@@ -176,6 +170,7 @@ def propagate(
         (x_L, tangents of its inexact leaves with leading axis P, (inner aux, judgements)), where the judgements are
         `(gradients (L, P), outer losses (L,), outer aux)` when `weights.horizons` is given, else None.
     """
+    problem, to_eta, learned, window = differentiand
     flat, unravel = ravel_learned(learned)
     num_steps = window.num_inner_steps
     basis = jnp.diag(jnp.ones_like(flat))

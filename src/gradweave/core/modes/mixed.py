@@ -12,8 +12,7 @@ one pass back over both give it, and nothing but (x_k, G_k, batch_k) is kept fro
 learner state a step, never by activations.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,14 +22,16 @@ from jaxtyping import Array, PyTree
 from gradweave.core.learner import GradientLearner, LearnerState, RecordedBatch
 from gradweave.core.modes.base import (
     AbstractMode,
+    Differentiand,
     Differentiated,
+    Footprint,
     KernelWeights,
     combine_steps,
     leading,
     total_outer_loss,
 )
 from gradweave.core.modes.custom_rules import forward_differentiable
-from gradweave.core.problem import MetaProblemLike, Recording, Window
+from gradweave.core.problem import Recording
 
 
 class MixedMode(AbstractMode):
@@ -45,14 +46,13 @@ class MixedMode(AbstractMode):
         TypeError: the problem is not a `GradientLearner`.
     """
 
-    def differentiate(
-        self,
-        problem: MetaProblemLike,
-        to_eta: Callable[[PyTree], PyTree],
-        learned: PyTree,
-        window: Window,
-        weights: KernelWeights,
-    ) -> Differentiated:
+    recording: ClassVar = Recording
+
+    def footprint(self) -> Footprint:
+        return Footprint(states=True)
+
+    def differentiate(self, differentiand: Differentiand, weights: KernelWeights) -> Differentiated:
+        problem, window = differentiand.problem, differentiand.window
         if not isinstance(problem, GradientLearner):
             raise TypeError(
                 f"MixedMode needs the parts of a GradientLearner, but the problem is a {type(problem).__name__}; "
@@ -60,7 +60,7 @@ class MixedMode(AbstractMode):
             )
         recording, inner_aux = window.recording, None
         if recording is None:
-            recording, inner_aux = record(problem, to_eta(learned), window.state, window.inner)
+            recording, inner_aux = record(problem, differentiand.eta, window.state, window.inner)
         (last_loss, last_aux), cotangent = judge(problem, recording.final_state, window.last_outer)
         horizon_weights = None
         if weights.horizons is not None:
@@ -79,7 +79,7 @@ class MixedMode(AbstractMode):
             index, (state, gradient, _), judge_batch, weight = kept
             batch = RecordedBatch(batches, index)
             step = BackwardStep(index == 0, state, gradient, batch, judge_batch, weight)
-            return pull_back(problem, to_eta, learned, cotangent, step)
+            return pull_back(differentiand, cotangent, step)
 
         indices = jnp.arange(window.num_inner_steps, dtype=jnp.int32)
         steps = (indices, recording._replace(final_state=None), judging, horizon_weights)
@@ -130,10 +130,10 @@ def judge(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tuple
     return problem.batch_mean(part, batch)
 
 
-def pull_back(
-    problem: GradientLearner, to_eta: Callable[[PyTree], PyTree], learned: PyTree, cotangent: PyTree, step: BackwardStep
-) -> tuple[PyTree, Any]:
+def pull_back(differentiand: Differentiand, cotangent: PyTree, step: BackwardStep) -> tuple[PyTree, Any]:
     """One step back: (cotangent of x_k, (contribution of this step's eta, judgement of x_k or None))."""
+    problem, to_eta, learned, _ = differentiand
+    assert isinstance(problem, GradientLearner)
     state, weight = step.state, step.weight
     moving, still = eqx.partition(state.optimizer_state, eqx.is_inexact_array)
 
@@ -152,8 +152,8 @@ def pull_back(
         eta = to_eta(learned)
         forward = forward_differentiable(lambda leaves: problem.forward(leaves, batch))
         outputs, tangent = jax.jvp(forward, (params,), (direction,))
-        targets = problem.targets_of(outputs, eta, batch)
-        loss = forward_differentiable(lambda leaves: problem.loss_of(leaves, targets, eta, batch)[0])
+        targets = problem.targets(outputs, eta, batch)
+        loss = forward_differentiable(lambda leaves: problem.loss(leaves, targets, eta, batch)[0])
         _, total = jax.jvp(loss, (outputs,), (tangent,))
         if weight is None:
             return total, None

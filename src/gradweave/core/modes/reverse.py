@@ -12,13 +12,14 @@ from jaxtyping import PyTree
 
 from gradweave.core.modes.base import (
     AbstractMode,
+    Differentiand,
     Differentiated,
+    Footprint,
     KernelWeights,
     combine_steps,
     leading,
     total_outer_loss,
 )
-from gradweave.core.problem import MetaProblemLike, Window
 
 
 class ReverseMode(AbstractMode):
@@ -43,29 +44,19 @@ class ReverseMode(AbstractMode):
                 f'ReverseMode(remat={self.remat!r}): accepted are "none", "step" and an integer of at least 1.'
             )
 
-    def differentiate(
-        self,
-        problem: MetaProblemLike,
-        to_eta: Callable[[PyTree], PyTree],
-        learned: PyTree,
-        window: Window,
-        weights: KernelWeights,
-    ) -> Differentiated:
-        contributions, (outer_losses, outer_aux, inner_aux, state) = self.step_contributions(
-            problem, to_eta, learned, window, weights
-        )
+    def footprint(self) -> Footprint:
+        return Footprint(states=True, activations=self.remat == "none")
+
+    def differentiate(self, differentiand: Differentiand, weights: KernelWeights) -> Differentiated:
+        contributions, (outer_losses, outer_aux, inner_aux, state) = self.step_contributions(differentiand, weights)
         grad = combine_steps(contributions, weights)
         return Differentiated(grad, total_outer_loss(outer_losses, weights), outer_losses, outer_aux, inner_aux, state)
 
     def step_contributions(
-        self,
-        problem: MetaProblemLike,
-        to_eta: Callable[[PyTree], PyTree],
-        learned: PyTree,
-        window: Window,
-        weights: KernelWeights,
+        self, differentiand: Differentiand, weights: KernelWeights
     ) -> tuple[PyTree, tuple[Any, PyTree, PyTree, PyTree]]:
         """Per-step derivatives c_k = d(sum_j h_j J(x_j)) / d(eta_k), leading axis L, and what the unroll reported."""
+        problem, to_eta, learned, window = differentiand
         num_steps = window.num_inner_steps
         every_horizon = weights.horizons is not None
 

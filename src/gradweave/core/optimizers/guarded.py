@@ -62,7 +62,9 @@ def guarded(meta_optimizer: optax.GradientTransformation) -> optax.GradientTrans
         finite = all_finite(updates)
         # Not computed with what is not finite, which `jax_debug_nans` would stop at.
         usable = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.zeros_like(leaf)), updates)
-        changes, new_inner = inner.update(usable, state.inner, params, **extra)
+        # optax multiplies integer counts with floats, which strict promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            changes, new_inner = inner.update(usable, state.inner, params, **extra)
         finite = finite & all_finite((changes, new_inner))
         changes = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.zeros_like(leaf)), changes)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_inner, state.inner)
