@@ -60,6 +60,7 @@ _CORE = (
     "WindowAux",
     "WindowMix",
     "check_learner",
+    "clip_raw",
     "constrain",
     "contextual",
     "contextual_spec",

@@ -141,3 +141,22 @@ def test_a_spec_of_another_structure_is_refused(spec, tree):
 def test_a_spec_leaf_that_is_no_bijector_is_refused(leaf):
     with pytest.raises(ValueError, match="a spec holds bijectors"):
         gw.constrain({"a": 1.0}, {"a": leaf})
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("bijector", [gw.Interval(), gw.Interval(0.5, 0.999), gw.Positive()], ids=str)
+def test_a_clipped_raw_value_keeps_its_derivative(bijector, dtype):
+    slope = jax.vmap(jax.grad(lambda raw: bijector.forward(raw)))
+    far = jnp.array([-1e4, 1e4], dtype)
+    assert not jnp.any((slope(far) > 0) & jnp.isfinite(slope(far))), "there it is stuck"
+    clipped = gw.clip_raw(far, bijector)
+    assert clipped.dtype == dtype
+    assert jnp.all((slope(clipped) > 0) & jnp.isfinite(slope(clipped)))
+    usual = jnp.array([-5.0, 0.3, 9.0], dtype)
+    np.testing.assert_array_equal(gw.clip_raw(usual, bijector), usual)
+
+
+def test_what_is_fixed_or_unbounded_is_not_clipped():
+    raw = {"a": jnp.array(1e6), "b": jnp.array(-1e6)}
+    clipped = gw.clip_raw(raw, {"a": gw.Fixed(), "b": gw.Unbounded()})
+    assert clipped == raw

@@ -57,7 +57,7 @@ def test_options_reach_the_environment() -> None:
             {"num_row": 6},
             r"snake has no option 'num_row' \(did you mean 'num_rows'\?\); options are num_rows,",
         ),
-        ("constant-reward", {"num_steps": 3}, "constant-reward has no option 'num_steps'; it takes no options"),
+        ("constant-reward", {"num_steps": 3}, "constant-reward has no option 'num_steps'; options are action_mask"),
         ("snake", {"num_rows": 1}, "num_rows = 1 does not fit snake: give a whole number of at least 2"),
         ("snake", {"num_rows": 6.0}, "num_rows = 6.0"),
         ("snake", {"num_cols": True}, "num_cols = True"),

@@ -229,6 +229,21 @@ def test_the_first_policy_is_nearly_uniform_and_the_first_weights_have_the_right
     np.testing.assert_allclose(jnp.std(last) * math.sqrt(last.shape[0]), 0.008796, rtol=0.2)
 
 
+def test_the_last_policy_layer_is_scaled_and_no_other():
+    observation, key = board_observation(jax.random.key(0)), jax.random.key(3)
+    small, usual = (
+        build(observation, 4, key=jax.random.clone(key), policy_scale=scale, **SMALL) for scale in (0.01, 1.0)
+    )
+    np.testing.assert_allclose(100 * small.policy_head[-1].weight, usual.policy_head[-1].weight, rtol=1e-12)
+    # As drawn by every other layer: truncated at two standard deviations of 1 / sqrt(fan-in).
+    assert 0.5 < jnp.abs(usual.policy_head[-1].weight).max() * math.sqrt(5) <= 2.0
+    same = [jax.tree.leaves((net.policy_torso, net.value_head, net.policy_head[:-1])) for net in (small, usual)]
+    for one, other in zip(*same, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(ValueError, match=r"policy_scale = 0\.0.*above 0"):
+        actor_critic_network(observation, 4, key=key, policy_scale=0.0)
+
+
 def test_a_vector_goes_to_the_heads_as_it_is():
     observation = vector_observation()
     network = build(observation, 4, policy_layers=(), value_layers=(), key=jax.random.key(0))

@@ -48,13 +48,13 @@ def test_files_keep_none_where_the_preset_has_a_value(tmp_path: Path) -> None:
 
 def test_partial_files_change_only_what_they_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('preset = "snake-6x6"\n[inner]\nnum_envs = 8\ndiscount = 0.5\n[meta]\nweights = [1]\n')
+    path.write_text('preset = "snake-6x6"\n[inner]\nnum_envs = 8\ndiscount = 0.5\n[meta]\nestimator = "trace:0.5"\n')
     config = read_config(path)
     base = preset("snake-6x6")
     assert config == dataclasses.replace(
         base,
         inner=dataclasses.replace(base.inner, num_envs=8, discount=0.5),
-        meta=dataclasses.replace(base.meta, weights=(1.0,)),
+        meta=dataclasses.replace(base.meta, estimator="trace:0.5"),
     )
     assert read_config(path, "quick").preset == "quick"
 
@@ -107,7 +107,8 @@ def test_a_complete_file_does_not_take_todays_defaults(tmp_path: Path, line: str
     [
         ({"inner__optimizer": "rmsprop", "inner__eps": 0.0}, "inner.eps"),
         ({"inner__optimizer": "rmsprop", "inner__eps_root": 1e-8}, "inner.eps_root"),
-        ({"meta__estimator": "unrolled", "meta__weights": "geometric"}, "meta.weights"),
+        ({"meta__estimator": "trace", "meta__mode": "mixed"}, "meta.mode"),
+        ({"meta__estimator": "trace", "meta__sampling_correction": 0.1}, "meta.sampling_correction"),
         ({"meta__sampling_correction": 0.1, "outer__standardize_advantages": True}, "meta.sampling_correction"),
     ],
 )
@@ -153,16 +154,9 @@ def test_formatting_is_deterministic_and_valid_toml() -> None:
         ("meta.max_discount", 1.5, "--meta.max-discount"),
         ("meta.max_discount", 0.9, "--inner.discount"),  # where it starts
         ("meta.num_inner_steps", 0, "--meta.num-inner-steps"),
-        ("meta.weights", (0.5, 0.5), "--meta.num-inner-steps 2"),
-        ("meta.weights", (1.0, 1.0, 0.0, 0.0, 0.0), "--meta.weights 0.5 0.5 0 0 0"),
-        ("meta.weights", (2.0, -1.0, 0.0, 0.0, 0.0), "replace"),
-        ("meta.mix_lambda", 1.5, "--meta.mix-lambda"),
-        ("meta.window", 3, "leave --meta.window out"),
-        ("meta.remat", "step", "--meta.mode reverse"),
-        ("meta.mix_lambda", 0.5, "--meta.weights geometric"),
-        ("meta.trace_decay", 0.5, "--meta.estimator trace"),
-        ("meta.target_steps", 2, "--meta.estimator bootstrapped"),
-        ("meta.follow_probability", 0.9, "--meta.estimator random-truncation"),
+        ("meta.estimator", "horizon-mix:1,1,0,0,0", "--meta.estimator horizon-mix:0.5,0.5,0,0,0"),
+        ("meta.estimator", "truncated:6", "--meta.estimator truncated:5"),
+        ("meta.mode", "reverse:0", "--meta.mode reverse:step"),
         ("meta.schedule_layers", (4,), "--meta.schedule network"),
         ("inner.rmsprop_decay", 0.5, "--inner.optimizer rmsprop"),
         ("meta.learning_rate", 0.0, "--meta.learning-rate"),
@@ -197,9 +191,9 @@ def test_bad_values_name_their_field_and_a_remedy(field: str, value: Any, remedy
         ("inner.entropy_cost", 0.0, {"meta__learned": ("discount",)}),
         ("inner.eps_root", 0.0, {"inner__optimizer": "sgd"}),
         ("meta.max_discount", 0.997, {}),
-        ("meta.window", 5, {"meta__estimator": "truncated"}),
-        ("meta.remat", 2, {"meta__mode": "reverse"}),
-        ("meta.weights", (0.1, 0.2, 0.3, 0.4, 0.0), {}),
+        ("meta.estimator", "truncated:5", {}),
+        ("meta.estimator", "horizon:2", {"meta__sampling_correction": 0.5}),
+        ("meta.mode", "reverse:2", {}),
         ("meta.learned", (), {}),
         ("run.total_steps", 3200, {}),
     ],
@@ -215,12 +209,6 @@ def test_a_detached_critic_that_would_lose_a_derivative_is_refused(field: str, v
     assert field in problem.accepted
     assert find_problems(changed(field, value, network__outer_torso="own")) == []
     assert find_problems(changed(field, value, outer__critic="off")) == []
-
-
-@pytest.mark.parametrize("window", [None, 0, 6])
-def test_truncated_needs_a_window_within_the_inner_steps(window: int | None) -> None:
-    (problem,) = find_problems(changed("meta.window", window, meta__estimator="truncated"))
-    assert problem.field == "meta.window"
 
 
 def test_all_problems_are_reported_at_once() -> None:
@@ -255,6 +243,7 @@ def test_options_are_handed_on_as_the_environment_takes_them() -> None:
         "num_cols": 6,
         "time_limit": 500,
         "grid_only": True,
+        "action_mask": False,
     }
     assert "grid_only" not in preset("quick").environment.options()
     chain = dataclasses.replace(preset("discounting-chain").environment, best_chain=5)
@@ -286,3 +275,41 @@ def test_derived_values() -> None:
 )
 def test_nearest_name(name: str, expected: str | None) -> None:
     assert nearest_name(name, ["quick", "snake"]) == expected
+
+
+def test_outer_rollouts_of_their_own_are_counted() -> None:
+    config = preset("snake-6x6")
+    assert config.own_outer_rollouts and config.window_steps == 2 * 512 * 5
+    following = dataclasses.replace(config, outer=dataclasses.replace(config.outer, rollout="next"))
+    plain = dataclasses.replace(config, meta=dataclasses.replace(config.meta, learned=()))
+    assert following.window_steps == plain.window_steps == 512 * 5
+    assert find_problems(plain) == []
+
+
+def test_a_sampling_correction_needs_the_next_rollout() -> None:
+    config = preset("snake-6x6")
+    config = dataclasses.replace(config, meta=dataclasses.replace(config.meta, sampling_correction=0.5))
+    assert [problem.field for problem in find_problems(config)] == ["meta.sampling_correction"]
+
+
+def test_the_published_setting_has_every_constant_of_the_public_code() -> None:
+    """Of instadeepai/outer-value-function-meta-rl at eda5463: snake/configs, snake/networks/cnn.py, setup_run.py."""
+    config = preset("snake-6x6")
+    environment, network, inner, meta, outer = (
+        vars(getattr(config, name)) for name in ("environment", "network", "inner", "meta", "outer")
+    )
+    published = (
+        (environment, {"num_rows": 6, "num_cols": 6, "time_limit": 500, "grid_only": True, "action_mask": False}),
+        (network, {"channels": (32, 32), "strides": (2, 1), "kernel_size": 2, "shared_torso": False}),
+        (network, {"policy_layers": (64, 64), "value_layers": (128, 128), "policy_scale": 1.0, "outer_torso": "own"}),
+        (inner, {"num_envs": 512, "num_steps": 5, "optimizer": "rmsprop", "rmsprop_decay": 0.9, "eps": 1e-8}),
+        (inner, {"learning_rate": 5e-4, "discount": 0.8, "lambda_": 0.95, "value_cost": 0.5, "entropy_cost": 0.01}),
+        (inner, {"max_grad_norm": None}),
+        (meta, {"learned": ("discount",), "optimizer": "adam", "learning_rate": 3e-3, "eps_root": 1e-8}),
+        (meta, {"max_grad_norm": 0.1, "num_inner_steps": 1, "estimator": "unrolled"}),
+        (outer, {"discount": 1.0, "lambda_": 1.0, "value_cost": 0.0, "entropy_cost": 0.0, "kl_cost": 0.0}),
+        (outer, {"rollout": "own", "standardize_advantages": False, "critic_cost": inner["value_cost"]}),
+    )
+    for section, expected in published:
+        assert {name: section[name] for name in expected} == expected
+    assert config.outer_critic

@@ -8,7 +8,6 @@ while learning, and the meta-gradient is taken of the recording.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, cast
 
 import equinox as eqx
@@ -19,6 +18,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradweave.agents.actor_critic import ActorCriticEta
+from gradweave.agents.collection import collect_with
 from gradweave.agents.experience import AdvantageMoments, Apply, Experience, policy_logits
 from gradweave.agents.objectives import OuterObjective, log_likelihood, mean_reward
 from gradweave.agents.running import (
@@ -40,6 +40,7 @@ from gradweave.core import (
     MetaProblemLike,
     Recording,
     SamplingCorrection,
+    clip_raw,
     constrain,
     contextual,
     corrected_meta_gradient,
@@ -77,6 +78,10 @@ class SelfTuning(eqx.Module):
         num_inner_steps: L, at least 1.
         num_steps: steps of each environment in one inner batch.
         condition_on_eta: feed the learned raw meta-parameters to the network (Xu et al. 2018, section 2.3).
+        outer_rollout: "next": the rollout after update k, which drives update k + 1, is also what the outer loss is
+            evaluated on at x_k. "own": a rollout after every update serves the outer loss alone, as in Bonnet et al.
+            2022 (arXiv 2211.10550); its steps are counted, and the environments go on from its end. No such rollout is
+            made where nothing is learned.
         objective: the outer objective that `problem` was made with; needed only where it has a `kl_cost` or
             standardises advantages, for which more has to be noted than the trajectories.
         sampling_correction: account for how the meta-parameters change the data; None does not.
@@ -95,6 +100,7 @@ class SelfTuning(eqx.Module):
     num_inner_steps: int = eqx.field(static=True)
     num_steps: int = eqx.field(static=True)
     condition_on_eta: bool = eqx.field(static=True, default=False)
+    outer_rollout: str = eqx.field(static=True, default="next")
     objective: OuterObjective | None = None
     sampling_correction: SamplingCorrection | None = None
     schedule: ScheduleNetwork | None = None
@@ -104,11 +110,17 @@ class SelfTuning(eqx.Module):
             raise ValueError(
                 f"num_inner_steps={self.num_inner_steps} and num_steps={self.num_steps} must both be at least 1."
             )
+        if self.outer_rollout not in ("next", "own"):
+            raise ValueError(f'outer_rollout={self.outer_rollout!r} is not known: give "next" or "own".')
         if self.learns:
             self.estimator.check(self.num_inner_steps)
             chosen_mode(self.estimator, self.mode)
             if self.sampling_correction is not None:
                 check_correctable(self.estimator)
+                if self.outer_rollout == "own":
+                    raise ValueError(
+                        "a sampling correction needs batches that update and evaluate: outer_rollout next."
+                    )
                 if self.objective is not None and self.objective.standardize_advantages:
                     raise ValueError("a sampling correction is in units of rewards, standardised advantages are not.")
         elif self.schedule is not None:
@@ -128,8 +140,14 @@ class SelfTuning(eqx.Module):
         return self.environment.num_envs * self.num_steps
 
     def environment_steps(self, num_meta_steps: int) -> int:
-        """Environment steps taken after so many meta-steps, the very first rollout included."""
-        return (1 + num_meta_steps * self.num_inner_steps) * self.steps_per_rollout
+        """Environment steps taken after so many meta-steps, the very first rollout and outer rollouts included."""
+        per_window = self.num_inner_steps * (2 if self.collects_outer else 1)
+        return (1 + num_meta_steps * per_window) * self.steps_per_rollout
+
+    @property
+    def collects_outer(self) -> bool:
+        """Whether rollouts are collected for the outer loss alone."""
+        return self.learns and self.outer_rollout == "own"
 
     def init(self, params: PyTree, *, key: Key[Array, ""]) -> SelfTuningState:
         """The state before the first meta-step; takes the first rollout.
@@ -230,7 +248,7 @@ class SelfTuning(eqx.Module):
                 self.meta_spec,
                 state.learner,
                 window.batches,
-                None,
+                window.outer_batches,
                 estimator=self.estimator,
                 mode=self.mode,
                 estimator_state=state.estimator_state,
@@ -255,8 +273,8 @@ class SelfTuning(eqx.Module):
     def tracks_tangents(self) -> bool:
         """Whether tangents are carried through the updates while they are made, so that forward mode replays nothing.
 
-        Not where the estimate needs other weights than the horizons', and not where batches are annotated for the outer
-        objective, which is done when all have been collected.
+        Not where the estimate needs other weights than the horizons', not where rollouts are collected for the outer
+        loss alone, and not where batches are annotated for the outer objective, which is done when all are there.
         """
         objective = self.objective
         annotates = objective is not None and (objective.kl_cost != 0 or objective.standardize_advantages)
@@ -265,6 +283,7 @@ class SelfTuning(eqx.Module):
             and self.mode.recording is HorizonRecording
             and self.estimator.reads_horizons(self.num_inner_steps)
             and self.sampling_correction is None
+            and not self.collects_outer
             and not annotates
         )
 
@@ -278,8 +297,7 @@ class SelfTuning(eqx.Module):
             gradient, aux = self.problem.inner_gradient(learner, eta, batch)
             return Updated(self.problem.apply_gradient(gradient, learner, eta), None, (gradient, aux), None)
 
-        window, _, _ = self._collect_with(update, None, state, key)
-        return window
+        return collect_with(self, update, None, state, key=key)[0]
 
     def collect_tracked_window(self, state: SelfTuningState, *, key: Key[Array, ""]) -> CollectedWindow:
         """The same with tangents carried along, and so with every horizon's gradient. Only where `tracks_tangents`."""
@@ -291,39 +309,9 @@ class SelfTuning(eqx.Module):
             return Updated(*tracked_update(problem, to_eta, learned, learner, tangents, batch))
 
         start = zero_tangents(state.learner, ravel_learned(learned)[0].size)
-        window, tangents, judged = self._collect_with(update, start, state, key)
+        window, tangents, judged = collect_with(self, update, start, state, key=key)
         learner = window.recording.final_state
         return window._replace(horizons=tracked_horizons(problem, learner, tangents, judged, window.batch))
-
-    def _collect_with(
-        self, update: Callable[..., Updated], tangents: PyTree, state: SelfTuningState, key: Key[Array, ""]
-    ) -> tuple[CollectedWindow, PyTree, PyTree]:
-        """(the window, tangents at its end, what the updates judged)."""
-
-        def inner_step(carry: tuple[Any, ...], counted: tuple[Array, Key[Array, ""]]) -> tuple[Any, Any]:
-            (learner, tangents, running, batch, shelf), (index, key) = carry, counted
-            newest = batch
-            if shelf is not None:
-                # Read from where it is kept: were it read from the carry too, every batch would be copied.
-                put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
-                shelf = jax.tree.map(put, shelf, batch)
-                newest, batch = RecordedBatch(shelf, index), None
-            after, tangents, (gradient, aux), judged = update(learner, tangents, newest)
-            running, next_batch, episodes = self.collect(after.params, state.raw, running, key=key)
-            aux = aux | {"gradient_norm": optax.tree.norm(gradient)}
-            return (after, tangents, running, next_batch, shelf), (learner, gradient, batch, aux, episodes, judged)
-
-        count, shelf = self.num_inner_steps, None
-        if self.learns and not self.tracks_tangents:
-            shelf = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), state.batch)
-        start = (state.learner, tangents, state.rollout, state.batch, shelf)
-        end, kept = jax.lax.scan(inner_step, start, (jnp.arange(count, dtype=jnp.int32), jax.random.split(key, count)))
-        (learner, tangents, running, batch, shelf), (states, gradients, batches, aux, episodes, judged) = end, kept
-        early = batches if shelf is None else shelf
-        batches = jax.tree.map(lambda early, last: jnp.concatenate([early, last[None]]), early, batch)
-        batches = self._annotated(batches, state)
-        window = CollectedWindow(Recording(states, gradients, learner), batches, running, batch, aux, episodes)
-        return window, tangents, judged
 
     def collect(
         self, params: PyTree, raw: PyTree, running: RolloutState, *, key: Key[Array, ""]
@@ -358,7 +346,7 @@ class SelfTuning(eqx.Module):
             return None
         return ravel_pytree(split_learned(self.raw_eta(raw), self.spec)[0])[0]
 
-    def _annotated(self, batches: Experience, state: SelfTuningState) -> Experience:
+    def annotated(self, batches: Experience, state: SelfTuningState) -> Experience:
         """The batches of a window with what the outer objective reads beside them."""
         objective = self.objective
         if objective is None or not self.learns:
@@ -368,14 +356,14 @@ class SelfTuning(eqx.Module):
             batches = batches._replace(anchor_logits=logits)
         if objective.standardize_advantages and state.statistics is not None:
             moments = advantage_moments(state.statistics)
-            count = self.num_inner_steps + 1
+            count = batches.trajectory.rewards.shape[0]
             batches = batches._replace(
                 advantage_moments=AdvantageMoments(*(jnp.broadcast_to(moment, (count,)) for moment in moments))
             )
         return batches
 
     def _mean_rewards(self, batches: Experience) -> Float[Array, ""]:
-        """Mean reward per step of a window; the first batch judged nothing and belongs to the window before."""
+        """Mean reward per step of a window; the first batch belongs to the window before."""
         return self.environment.axis.mean(batches.trajectory.rewards[1:].mean())
 
     def _statistics(self) -> WindowStatistics | None:
@@ -392,7 +380,8 @@ class SelfTuning(eqx.Module):
         slopes, _ = split_learned(grad, self.meta_spec)
         with jax.numpy_dtype_promotion("standard"):  # as in GradientLearner: optax mixes integer counts and floats
             updates, meta_state = self.meta_optimizer.update(slopes, meta_state, learned)
-        return eqx.combine(jax.tree.map(jnp.add, learned, updates), fixed), meta_state
+        moved = eqx.combine(jax.tree.map(jnp.add, learned, updates), fixed)
+        return clip_raw(moved, self.meta_spec), meta_state
 
 
 def _all_finite(tree: PyTree) -> Bool[Array, ""]:

@@ -69,12 +69,15 @@ class CollectedWindow(NamedTuple):
 
     Attributes:
         recording: the learner's states, inner gradients and end.
-        batches: leading axis L + 1: batch k drives update k and, from k = 1 on, judges x_k.
+        batches: batch k drives update k. Leading axis L + 1 without `outer_batches`: from k = 1 on, the outer loss is
+            evaluated at x_k on the same batch; else L.
         rollout: where the environments stand afterwards.
-        batch: the last of `batches`.
+        batch: the newest rollout, for the next window's first update.
         aux: auxiliary scalars of the updates, and "gradient_norm"; leading axis L.
         episodes: totals of each rollout, leading axis L.
         horizons: every horizon's gradient, if tangents were carried along.
+        outer_batches: leading axis L: entry k - 1 was collected by x_k for the outer loss alone; None if no such
+            rollouts are made.
     """
 
     recording: Recording
@@ -84,6 +87,7 @@ class CollectedWindow(NamedTuple):
     aux: dict[str, Array]
     episodes: EpisodeTotals
     horizons: HorizonRecording | None = None
+    outer_batches: Experience | None = None
 
 
 class Updated(NamedTuple):

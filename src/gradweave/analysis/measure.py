@@ -77,7 +77,7 @@ class GradientSamples(NamedTuple):
         return self.contributions.sum(2)
 
     @property
-    def windows(self) -> FloatArray:
+    def truncations(self) -> FloatArray:
         """Truncated gradients h_1 .. h_L: (samples, L, P)."""
         return self.contributions[:, -1, ::-1].cumsum(1)
 
@@ -205,8 +205,8 @@ def estimator_samples(
 
 
 def single_estimates(samples: GradientSamples) -> dict[str, FloatArray]:
-    """Every g_k as "horizon k" and every h_m as "window m": (samples, P) each."""
-    families = {"horizon": samples.horizons, "window": samples.windows}
+    """Every g_k as "horizon k" and every h_m as "truncation m": (samples, P) each."""
+    families = {"horizon": samples.horizons, "truncation": samples.truncations}
     return {
         f"{family} {index + 1}": gradients[:, index]
         for family, gradients in families.items()
@@ -232,7 +232,7 @@ def episode_rollouts(rows: Iterable[Mapping[str, Any]], num_steps: int, step: in
 def default_estimators(num_inner_steps: int) -> dict[str, AbstractLinearEstimator]:
     """The estimators that are compared unless others are asked for, the reference ("unrolled") first."""
     estimators: dict[str, AbstractLinearEstimator] = {"unrolled": Unrolled(), "truncated 1": Truncated(1)}
-    for family, mix in (("horizon-mix", HorizonMix), ("window-mix", TruncationMix)):
+    for family, mix in (("horizon-mix", HorizonMix), ("truncation-mix", TruncationMix)):
         estimators[f"{family} uniform"] = mix(uniform_weights(num_inner_steps))
         for lambda_ in _MIX_LAMBDAS:
             estimators[f"{family} {lambda_}"] = mix(geometric_weights(num_inner_steps, lambda_))
@@ -256,7 +256,13 @@ def _sample(
     # Of a schedule, what it says now is measured: it adds to its base, so that the derivative is that by the base.
     raw = agent.raw_eta(state.raw)
     table = step_contributions(
-        agent.problem, raw, agent.spec, state.learner, window.batches, None, recording=window.recording
+        agent.problem,
+        raw,
+        agent.spec,
+        state.learner,
+        window.batches,
+        window.outer_batches,
+        recording=window.recording,
     )
     leaves = named_leaves(table)
     return jax.numpy.stack([leaves[name] for name in names], axis=-1)

@@ -1,6 +1,15 @@
 """Meta-gradients of any learner. Knows neither reinforcement learning nor environments."""
 
-from gradweave.core.bijectors import AbstractBijector, Fixed, Interval, Positive, Unbounded, constrain, unconstrain
+from gradweave.core.bijectors import (
+    AbstractBijector,
+    Fixed,
+    Interval,
+    Positive,
+    Unbounded,
+    clip_raw,
+    constrain,
+    unconstrain,
+)
 from gradweave.core.check import Finding, LeafReport, LearnerReport, ModeReport, check_learner
 from gradweave.core.context import Contextual, contextual, contextual_spec
 from gradweave.core.differences import finite_difference
@@ -101,6 +110,7 @@ __all__ = [
     "WindowAux",
     "WindowMix",
     "check_learner",
+    "clip_raw",
     "constrain",
     "contextual",
     "contextual_spec",

@@ -31,6 +31,10 @@ class AbstractBijector(eqx.Module):
         range.
         """
 
+    @abc.abstractmethod
+    def clip(self, raw: Array) -> Array:
+        """`raw`, moved to where `forward` still has a derivative in floating point."""
+
 
 class Interval(AbstractBijector):
     """The open interval (lower, upper): eta = lower + (upper - lower) * sigmoid(raw).
@@ -59,6 +63,10 @@ class Interval(AbstractBijector):
         )
         return jnp.log(eta - self.lower) - jnp.log(self.upper - eta)
 
+    def clip(self, raw: Array) -> Array:
+        limit = -math.log(float(jnp.finfo(raw.dtype).eps))  # 15.9 in float32, where the sigmoid is 1 from 16.7 on
+        return jnp.clip(raw, -limit, limit)
+
 
 class Positive(AbstractBijector):
     """The positive numbers: eta = exp(raw). A change of `raw` by 0.01 is a change of `eta` by about one per cent."""
@@ -71,6 +79,10 @@ class Positive(AbstractBijector):
         _check_inside(eta, self, eta > 0, "above 0")
         return jnp.log(eta)
 
+    def clip(self, raw: Array) -> Array:
+        info = jnp.finfo(raw.dtype)
+        return jnp.clip(raw, math.log(float(info.tiny)) + 1.0, math.log(float(info.max)) - 1.0)
+
 
 class Unbounded(AbstractBijector):
     """Any real number: eta = raw. For the weights of a network that produces hyper-parameters, say."""
@@ -80,6 +92,9 @@ class Unbounded(AbstractBijector):
 
     def inverse(self, eta: ArrayLike) -> Array:
         return _as_float(eta)
+
+    def clip(self, raw: Array) -> Array:
+        return raw
 
 
 class Fixed(AbstractBijector):
@@ -91,6 +106,9 @@ class Fixed(AbstractBijector):
 
     def inverse(self, eta: ArrayLike) -> Array:
         return _strong(eta)
+
+    def clip(self, raw: Array) -> Array:
+        return raw
 
 
 def constrain(raw: PyTree, spec: PyTree) -> PyTree:
@@ -116,6 +134,31 @@ def unconstrain(eta: PyTree, spec: PyTree) -> PyTree:
         ValueError: a concrete value lies outside its bijector's range, or the structures do not match.
     """
     return _map_spec(lambda bijector, leaf: bijector.inverse(leaf), spec, eta)
+
+
+def clip_raw(raw: PyTree, spec: PyTree) -> PyTree:
+    """Unconstrained meta-parameters moved back to where they can still be tuned; use it after each meta-update.
+
+    From a raw value of 16.7 on a float32 sigmoid is exactly 1: the meta-parameter is at the end of its interval, its
+    derivative is exactly 0, and no meta-gradient brings it back. `Interval` is clipped at the logarithm of the dtype's
+    precision (15.9 in float32, 36.0 in float64), `Positive` within the dtype's range; other leaves are returned as they
+    are.
+
+    Args:
+        raw: pytree of arrays.
+        spec: its bijectors, or a prefix of them.
+
+    Raises:
+        ValueError: the structures do not match.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import gradweave as gw
+        >>> raw = gw.clip_raw({"discount": jnp.float32(20.0)}, {"discount": gw.Interval()})
+        >>> float(raw["discount"]) < 16 and float(gw.constrain(raw, gw.Interval())["discount"]) < 1
+        True
+    """
+    return _map_spec(lambda bijector, leaf: bijector.clip(jnp.asarray(leaf)), spec, raw)
 
 
 def split_learned(raw: PyTree, spec: PyTree) -> tuple[PyTree, PyTree]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gradweave.envs.probe import AbstractProbe, OptimalValues, ProbeState
     from gradweave.envs.probes import ChosenReward, ConstantReward, MaskedAction, MatchedReward, ObservedReward
     from gradweave.envs.registry import ENVIRONMENTS, make_environment, validate_environment
+    from gradweave.envs.unmasked import Unmasked
     from gradweave.envs.vector import VectorEnvironment, VectorStep
 
 _MODULES = {
@@ -43,6 +44,7 @@ _MODULES = {
     "Step": "environment",
     "TerminatedReward": "horizon_probes",
     "TruncatedReward": "horizon_probes",
+    "Unmasked": "unmasked",
     "VectorEnvironment": "vector",
     "VectorStep": "vector",
     "make_environment": "registry",
@@ -73,6 +75,7 @@ __all__ = [
     "Step",
     "TerminatedReward",
     "TruncatedReward",
+    "Unmasked",
     "VectorEnvironment",
     "VectorStep",
     "make_environment",

@@ -113,12 +113,17 @@ GYMNAX_ENVIRONMENTS: Final = (
 )
 """Gymnax's environments with discrete actions; each takes `max_steps_in_episode`."""
 
+_EVERYWHERE: Final = {"action_mask": Option()}
+
 ENVIRONMENTS: Final[Mapping[str, Mapping[str, Option]]] = {
-    **{name: entry.options for name, entry in _OWN.items()},
-    **{f"jumanji:{name}": options for name, options in JUMANJI_ENVIRONMENTS.items()},
-    **{f"gymnax:{name}": {"max_steps_in_episode": Option(1)} for name in GYMNAX_ENVIRONMENTS},
+    name: {**options, **_EVERYWHERE}
+    for name, options in {
+        **{name: entry.options for name, entry in _OWN.items()},
+        **{f"jumanji:{name}": options for name, options in JUMANJI_ENVIRONMENTS.items()},
+        **{f"gymnax:{name}": {"max_steps_in_episode": Option(1)} for name in GYMNAX_ENVIRONMENTS},
+    }.items()
 }
-"""Every name, and the options it takes."""
+"""Every name, and the options it takes. `action_mask=False`, which all take, hides the mask (`Unmasked`)."""
 
 
 def make_environment(name: str, **options: Any) -> "AbstractEnvironment[Any]":
@@ -132,6 +137,10 @@ def make_environment(name: str, **options: Any) -> "AbstractEnvironment[Any]":
         ValueError: an unknown name or option, a value that is not accepted, or a suite that is not installed.
     """
     validate_environment(name, options)
+    if not options.pop("action_mask", True):
+        from gradweave.envs.unmasked import Unmasked
+
+        return Unmasked(make_environment(name, **options))
     suite, _, suite_name = name.rpartition(":")
     if suite:
         return import_module(f"gradweave.envs.{suite}").from_suite(suite_name, **options)
@@ -152,7 +161,7 @@ def validate_environment(name: str, options: Mapping[str, Any]) -> None:
     accepted = ENVIRONMENTS[name]
     for option, value in options.items():
         if option not in accepted:
-            listed = f"options are {', '.join(accepted)}" if accepted else "it takes no options"
+            listed = f"options are {', '.join(accepted)}"
             raise ValueError(f"{name} has no option {option!r}{_did_you_mean(option, accepted)}; {listed}")
         if not accepted[option].accepts(value):
             raise ValueError(f"{option} = {value!r} does not fit {name}: give {accepted[option]}")

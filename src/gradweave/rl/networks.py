@@ -4,8 +4,9 @@ A board goes through two small convolutions, flattened and joined by the observa
 is. From there multi-layer perceptrons lead to the logits, the value and, when asked for, a second value for the outer
 loss (Bonnet et al. 2022, arXiv 2211.10550, the outer critic). Board torso and initial weights are those of Jumanji's
 Snake network (Bonnet et al. 2023, arXiv 2306.09884): weights from a normal distribution of variance 1 / fan-in, cut off
-at two standard deviations, and biases of 0. One deviation: the last policy layer starts 100 times smaller, so that the
-first policy is nearly uniform over the allowed actions (Andrychowicz et al. 2020, arXiv 2006.05990).
+at two standard deviations, and biases of 0. One deviation, `policy_scale`: the last policy layer starts 100 times
+smaller, so that the first policy is nearly uniform over the allowed actions (Andrychowicz et al. 2020, arXiv
+2006.05990).
 
 Calls are for one observation; batches go through `jax.vmap`.
 """
@@ -24,8 +25,6 @@ from gradweave.envs import Observation
 from gradweave.rl.layers import Convolution, Dense, draw_dense
 
 __all__ = ["ActorCriticNetwork", "NetworkOutput", "actor_critic_network"]
-
-_POLICY_SCALE = 0.01  # of the last policy layer's initial weights
 
 
 class NetworkOutput(NamedTuple):
@@ -107,6 +106,7 @@ def actor_critic_network(
     kernel_size: int = 2,
     policy_layers: tuple[int, ...] = (64, 64),
     value_layers: tuple[int, ...] = (64, 64),
+    policy_scale: float = 0.01,
     shared_torso: bool = True,
     outer_critic: bool = False,
     outer_torso: str = "shared",
@@ -129,6 +129,8 @@ def actor_critic_network(
         kernel_size: height and width of all kernels.
         policy_layers: widths of the policy's hidden layers; may be empty.
         value_layers: widths of the hidden layers of the value, and of the outer value.
+        policy_scale: factor on the initial weights of the last policy layer, above 0. 1 draws them as
+            those of every other layer.
         shared_torso: True: all heads sit on one torso. False: each has its own, as in Jumanji. The heads are separate
             either way, so that for a vector, which has no torso, nothing is shared.
         outer_critic: add a second value, for the outer loss.
@@ -151,6 +153,8 @@ def actor_critic_network(
 
     *torso_keys, policy_key, value_key, outer_key = jax.random.split(key, 6)
     layout = _layout(observation.view.shape, channels, strides)
+    if not policy_scale > 0:
+        raise ValueError(f"policy_scale = {policy_scale!r} leaves a policy that cannot learn: give a number above 0")
     if outer_torso not in ("detached", "own", "shared"):
         raise ValueError(f'outer_torso = {outer_torso!r} is not known: give "detached", "own" or "shared"')
     own_outer_torso = outer_critic and outer_torso == "own"
@@ -162,7 +166,7 @@ def actor_critic_network(
         policy_torso=torsos[0],
         value_torso=None if shared_torso else torsos[1],
         outer_torso=torsos[-1] if own_outer_torso else None,
-        policy_head=_draw_head((embedding_size, *policy_layers, num_actions), _POLICY_SCALE, dtype, key=policy_key),
+        policy_head=_draw_head((embedding_size, *policy_layers, num_actions), policy_scale, dtype, key=policy_key),
         value_head=_draw_head(value_sizes, 1.0, dtype, key=value_key),
         outer_head=_draw_head(value_sizes, 1.0, dtype, key=outer_key) if outer_critic else None,
         conditioning_size=conditioning_size,

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 __all__ = [
-    "FORWARD_ONLY",
     "LEARNABLE",
     "PARTS",
     "Config",
@@ -26,27 +25,14 @@ __all__ = [
 ]
 
 Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
-Estimator: TypeAlias = Literal[
-    "horizon-mix",
-    "window-mix",
-    "unrolled",
-    "truncated",
-    "adaptive-mix",
-    "trace",
-    "bootstrapped",
-    "random-truncation",
-]
-Mode: TypeAlias = Literal["auto", "mixed", "reverse", "forward"]
 Critic: TypeAlias = Literal["auto", "on", "off"]
+OuterRollout: TypeAlias = Literal["next", "own"]
 OuterTorso: TypeAlias = Literal["detached", "own", "shared"]
 Targets: TypeAlias = Literal["differentiated", "stopped"]
 RateGroups: TypeAlias = Literal["all", "parts"]
 Schedule: TypeAlias = Literal["none", "network"]
 Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
 NumDevices: TypeAlias = int | Literal["all"]
-
-FORWARD_ONLY: Final = ("adaptive-mix", "trace")
-"""Estimators that need forward mode."""
 
 LEARNABLE: Final = ("discount", "lambda_", "entropy_cost", "value_cost", "learning_rate")
 """The fields of `InnerConfig` that the meta-gradient may tune."""
@@ -69,6 +55,8 @@ class EnvironmentConfig:
     """Steps after which an episode ends; Snake only."""
     grid_only: bool = False
     """Hide the step count from the agent; Snake only."""
+    action_mask: bool = True  # [B22] has none, nor had the Snake that [B21] played on
+    """Tell the agent which actions are allowed; without it an action that is not has the environment's consequences."""
     best_chain: int | None = None
     """Which chain pays most, 0 to 4; the discounting chain only."""
 
@@ -79,8 +67,11 @@ class EnvironmentConfig:
 
     def options(self) -> dict[str, Any]:
         """What to hand to `make_environment(name, **options)`: everything that was set."""
-        given: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "name"}
-        return {name: value for name, value in given.items() if value is not None and value is not False}
+        given: dict[str, Any] = {
+            name: value for name, value in vars(self).items() if name not in ("name", "action_mask")
+        }
+        chosen = {name: value for name, value in given.items() if value is not None and value is not False}
+        return chosen if self.action_mask else {**chosen, "action_mask": False}
 
 
 @dataclass(frozen=True)
@@ -97,6 +88,8 @@ class NetworkConfig:
     """Units of each hidden layer of the policy head."""
     value_layers: tuple[int, ...] = (64, 64)
     """Units of each hidden layer of the value head, and of the outer critic's."""
+    policy_scale: float = 0.01  # Andrychowicz et al. 2020 (arXiv 2006.05990); [B22] and [J] 1
+    """Factor on the initial weights of the last policy layer; small ones begin with a nearly uniform policy."""
     shared_torso: bool = True
     """One torso for policy and value, or one each."""
     outer_torso: OuterTorso = "detached"
@@ -152,25 +145,14 @@ class MetaConfig:
     """Upper end of the learned discount's range, above inner.discount and at most 1; None: 1."""
     num_inner_steps: int = 5  # [B21]: L
     """Inner updates in one window (L); the meta-parameters move once per window."""
-    estimator: Estimator = "horizon-mix"
-    """Which meta-gradient; docs/estimators.md says which is which."""
-    weights: Literal["uniform", "geometric"] | tuple[float, ...] = "uniform"
-    """Weights of the mixes: uniform, geometric in mix_lambda, or one number per inner step, summing to 1."""
-    mix_lambda: float = 0.9
-    """Ratio of successive geometric weights, in [0, 1]; 1 is the longest horizon only."""
-    window: int | None = None
-    """Updates differentiated through by the truncated estimator (m), 1 to num_inner_steps."""
-    trace_decay: float = 0.9
-    """Trace: how much of the sensitivity survives each update (mu), in [0, 1]."""
-    target_steps: int = 1
-    """Bootstrapped: steps from the judged state to its target, 1 to num_inner_steps."""
-    follow_probability: float = 0.5
-    """Random truncation: the chance of following one update further back, in (0, 1]."""
-    mode: Mode = "auto"
-    """How to differentiate; every mode gives the same gradient, at another cost. Auto: forward for a single number
-    over several updates, otherwise mixed, where they serve."""
-    remat: Literal["none", "step"] | int = "none"
-    """Reverse mode: what to compute again instead of keeping; an integer is the updates per segment."""
+    estimator: str = "horizon-mix"
+    """Which meta-gradient: unrolled, truncated:M, horizon:K, horizon-mix[:WEIGHTS], truncation-mix[:WEIGHTS],
+    adaptive-mix[:CRITERION], trace[:DECAY], bootstrapped[:STEPS] or random-truncation[:PROBABILITY]. WEIGHTS: uniform,
+    geometric:RATIO, or one number for each inner step, as in 0.5,0.3,0.2. See docs/estimators.md."""
+    mode: str = "auto"
+    """How to differentiate: auto, mixed, reverse[:REMAT] or forward; every mode gives the same gradient, at another
+    cost. Auto: forward for a single number over several updates, otherwise mixed, where they serve. REMAT, to compute
+    activations again: step, or the updates of a segment."""
     optimizer: Optimizer = "adam"
     """Meta-optimiser."""
     learning_rate: float = 1e-2
@@ -205,6 +187,9 @@ class OuterConfig:
     """Standardise the outer advantages by their running mean and standard deviation."""
     critic_cost: float = 0.5
     """Weight of the outer critic's value loss in the inner loss; on a shared torso it competes with the policy."""
+    rollout: OuterRollout = "next"  # [X18]; [B22] own
+    """The rollout that the outer loss is evaluated on: the next update's, or one of its own after every update, whose
+    steps are counted and which is then thrown away."""
     critic: Critic = "auto"  # [B22]: on whenever the discount is learned
     """A second value head trained at the outer discount and lambda; auto: on when the discount is learned."""
 
@@ -255,8 +240,16 @@ class Config:
 
     @property
     def window_steps(self) -> int:
-        """Environment steps of one meta-step: num_envs x num_steps x num_inner_steps."""
-        return self.inner.num_envs * self.inner.num_steps * self.meta.num_inner_steps
+        """Environment steps of one meta-step: num_envs x num_steps x num_inner_steps, twice that with outer rollouts of
+        their own.
+        """
+        rollouts = self.meta.num_inner_steps * (2 if self.own_outer_rollouts else 1)
+        return self.inner.num_envs * self.inner.num_steps * rollouts
+
+    @property
+    def own_outer_rollouts(self) -> bool:
+        """Whether rollouts are collected for the outer loss alone; plain learning has no use for them."""
+        return self.outer.rollout == "own" and bool(self.meta.learned)
 
     @property
     def num_meta_steps(self) -> int:

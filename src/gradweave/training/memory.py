@@ -40,7 +40,8 @@ class Sizes(NamedTuple):
         batch: one rollout's experience.
         num_steps: steps of all environments in it; a count, not bytes.
         num_inner_steps: L.
-        keeps_batches: whether a window's batches are all kept, for the meta-gradient.
+        keeps_batches: batches of every update that are kept for the meta-gradient: none, its own, or also that of the
+            outer loss.
         records_states: whether the learner's states and gradients are kept for every update (mixed mode).
         keeps_activations: whether the activations of all updates are (reverse mode that recomputes nothing).
         in_parts: whether a batch is worked on in parts of a given size.
@@ -52,7 +53,7 @@ class Sizes(NamedTuple):
     batch: int
     num_steps: int
     num_inner_steps: int
-    keeps_batches: bool
+    keeps_batches: int
     records_states: bool
     keeps_activations: bool
     in_parts: bool
@@ -69,7 +70,7 @@ class Sizes(NamedTuple):
             batch=num_bytes(state.batch) // agent.environment.axis.size,
             num_steps=state.batch.trajectory.rewards.size // agent.environment.axis.size,
             num_inner_steps=agent.num_inner_steps,
-            keeps_batches=agent.learns and not agent.tracks_tangents,
+            keeps_batches=(2 if agent.collects_outer else 1) if agent.learns and not agent.tracks_tangents else 0,
             records_states=agent.learns and kept.states,
             keeps_activations=agent.learns and kept.activations,
             in_parts=agent.problem.microbatches is not None,
@@ -87,7 +88,7 @@ class Sizes(NamedTuple):
         growing = max(0, total - self.recorded - states)
         if not self.in_parts or self.keeps_activations:
             return growing
-        batches = _BATCHES + (self.num_inner_steps if self.keeps_batches else 0)
+        batches = _BATCHES + self.num_inner_steps * self.keeps_batches
         return min(growing, batches * self.batch + _STEP_BYTES * self.num_steps)
 
 

@@ -37,12 +37,13 @@ def _snake() -> Config:
 def _snake_6x6() -> Config:
     """[B22]'s setting: Snake 6 x 6 from the board alone, one-step meta-gradients of the discount, separate networks."""
     return Config(
-        environment=EnvironmentConfig(num_rows=6, num_cols=6, time_limit=500, grid_only=True),
+        environment=EnvironmentConfig(num_rows=6, num_cols=6, time_limit=500, grid_only=True, action_mask=False),
         network=NetworkConfig(
             channels=(32, 32),
             strides=(2, 1),
             policy_layers=(64, 64),
             value_layers=(128, 128),
+            policy_scale=1.0,
             shared_torso=False,
             outer_torso="own",
         ),
@@ -58,9 +59,14 @@ def _snake_6x6() -> Config:
             rmsprop_decay=0.9,
         ),
         meta=MetaConfig(
-            learned=("discount",), num_inner_steps=1, estimator="unrolled", learning_rate=3e-3, max_grad_norm=0.1
+            learned=("discount",),
+            num_inner_steps=1,
+            estimator="unrolled",
+            learning_rate=3e-3,
+            eps_root=1e-8,
+            max_grad_norm=0.1,
         ),
-        outer=OuterConfig(discount=1.0, lambda_=1.0, value_cost=0.0, entropy_cost=0.0),
+        outer=OuterConfig(discount=1.0, lambda_=1.0, value_cost=0.0, entropy_cost=0.0, rollout="own"),
         run=RunConfig(
             total_steps=20_000_000,
             log_every=20,

@@ -1,0 +1,86 @@
+"""Snake 6x6 as Bonnet et al. 2022 (arXiv 2211.10550) play it, constant for constant: no mask, outer rollouts.
+
+The setting is the preset `snake-6x6`; docs/paper-notes.md has the table of constants, theirs beside ours. Every arm
+changes only what its name says.
+
+A test was fixed before its runs were made, on seeds that no earlier run had: do runs whose outer loss is evaluated on
+the next inner batch differ from runs with outer rollouts of their own, and either from the ten published ones?
+Statistics: the change of the raw discount from 2.99 to 5.23 million inner steps, and its level at 6 million; exact
+two-sided permutation tests of the difference of means, each at a level of 5 %. Arms `outer-critic` and
+`outer-critic-next`, seeds 10 to 14.
+"""
+
+from typing import Any, NamedTuple
+
+from gradweave.analysis.study import TINY_SNAKE, with_changes
+from gradweave.training.config import Config
+from gradweave.training.presets import preset
+
+ABOUT = "Snake 6x6 as in arXiv 2211.10550, without a mask: the learned discount, judged in several ways"
+COST = {
+    "tiny": "half a minute",
+    "quick": "15 minutes",
+    "full": "runs of 20 or 40 million inner steps, 20 to 70 minutes each; see --arms and --seeds",
+    "long": "goes on to 75 million inner steps, as in the paper",
+}
+
+_OUTER_CRITIC = {"outer.critic": "on"}
+_NEXT = {"outer.rollout": "next"}
+# Theirs: one target step of RMSProp, policies matched, twice the meta learning rate of the meta-gradient.
+_BOOTSTRAPPED = {"meta.estimator": "bootstrapped", "meta.learning_rate": 6e-3}
+ARMS: dict[str, dict[str, Any]] = {
+    "outer-critic": _OUTER_CRITIC,
+    "outer-critic-next": {**_OUTER_CRITIC, **_NEXT},
+    "plain": {"meta.learned": (), "outer.rollout": "next"},
+    "meta-gradient": {"outer.critic": "off"},
+    "bootstrapped": {"outer.critic": "off", **_BOOTSTRAPPED},
+    "bootstrapped-outer-critic": {**_OUTER_CRITIC, **_BOOTSTRAPPED},
+}
+"""In the order of the published table, the two arms of the test first."""
+MILLION = 1_000_000
+REPORTS = (1, 2, 5, 10, 20, 40, 75)
+"""Million inner steps after which everything is reported, as far as a run goes."""
+TEST_SEEDS = (10, 11, 12, 13, 14)
+"""Of the two arms of the test."""
+TEST_ARMS = ("outer-critic", "outer-critic-next")
+
+
+class Size(NamedTuple):
+    """How much of it."""
+
+    seeds: tuple[int, ...]
+    """Of every arm."""
+    inner_steps: int
+    reports: tuple[int, ...]
+    """Inner steps."""
+    test_seeds: tuple[int, ...] = ()
+    """Of the arms of the test: these seeds as well."""
+    test_steps: int = 0
+    """Inner steps of what is run for the test alone."""
+    arms: tuple[str, ...] = tuple(ARMS)
+
+
+SIZES = {
+    "tiny": Size((10,), 64, (32, 64), (10, 11), 32, ("plain", "outer-critic", "outer-critic-next")),
+    "quick": Size((10, 11), 600_000, (200_000, 400_000, 600_000)),
+    "full": Size(
+        TEST_SEEDS[:3],
+        40 * MILLION,
+        tuple(count * MILLION for count in REPORTS if count <= 40),
+        TEST_SEEDS,
+        20 * MILLION,
+    ),
+    "long": Size(TEST_SEEDS[:3], 75 * MILLION, tuple(count * MILLION for count in REPORTS), TEST_SEEDS, 20 * MILLION),
+}
+
+
+def base(size: str) -> Config:
+    """What all arms share: the preset, evaluated on 128 episodes after every million steps."""
+    changes: dict[str, Any] = {
+        "run.evaluation_episodes": 128,
+        "run.evaluate_every": 200_000 if size == "quick" else MILLION,
+        "run.checkpoint_every": MILLION,
+        "run.keep_checkpoints": 2,
+    }
+    tiny = {**TINY_SNAKE, "meta.num_inner_steps": 1, "run.evaluate_every": 32}
+    return with_changes(preset("snake-6x6"), {**changes, **(tiny if size == "tiny" else {})})
