@@ -147,7 +147,8 @@ def _along_leaves(
 
         ahead, behind = (float(at(moved(d), direction, here.stopped).outer_loss) for d in (step, -step))
         name = jax.tree_util.keystr(path) or "(the only one)"
-        found.append((name, (float(here.derivative), (ahead - behind) / (2 * step))))
+        derivative = float(here.derivative) if bool(here.is_finite) else float("nan")
+        found.append((name, (derivative, (ahead - behind) / (2 * step))))
     return found, precision, outer_loss
 
 

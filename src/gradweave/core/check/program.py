@@ -9,6 +9,7 @@ from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, PyTree
 
 from gradweave.core.check.places import fast_options
+from gradweave.core.finite import all_finite
 from gradweave.core.jaxprs import evaluate
 from gradweave.core.modes.custom_rules import forward_differentiable
 from gradweave.core.problem import MetaProblemLike, Window
@@ -35,11 +36,14 @@ class Values(NamedTuple):
         outer_loss: J(x_L).
         derivative: along the given direction.
         stopped: what the outer loss stopped the derivatives of.
+        is_finite: whether the derivative of x_L is finite, too. What the outer loss does not read of it, the next
+            update does.
     """
 
     outer_loss: Array
     derivative: Array
     stopped: list[Array]
+    is_finite: Array
 
 
 def in_float64(tree: PyTree) -> PyTree:
@@ -80,7 +84,7 @@ def compiled_values(
     batches = jax.tree.leaves(window.inner)
     judge = jax.tree.leaves(window.last_outer)
 
-    def judged(learned: PyTree, given: list[Array], held: Array) -> tuple[Array, list[Array]]:
+    def judged(learned: PyTree, given: list[Array], held: Array) -> tuple[Array, list[Array], list[Array]]:
         def step(state: list[Any], batch: list[Any]) -> tuple[list[Any], None]:
             return evaluate(traced.update, {}, [*jax.tree.leaves(learned), *state, *batch]), None
 
@@ -95,12 +99,13 @@ def compiled_values(
 
         rules = {"stop_gradient": stop}
         rules["jit"] = lambda equation, *inputs: evaluate(equation.params["jaxpr"], rules, list(inputs))
-        return evaluate(traced.outer_loss, rules, [*end, *judge])[0], stopped
+        moving = [leaf for leaf in end if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        return evaluate(traced.outer_loss, rules, [*end, *judge])[0], stopped, moving
 
     def both(learned: PyTree, direction: PyTree, given: list[Array], held: Array) -> Values:
         function = forward_differentiable(lambda learned: judged(learned, given, held))
-        (value, stopped), (slope, _) = jax.jvp(function, (learned,), (direction,))
-        return Values(value, slope, stopped)
+        (value, stopped, _), (slope, _, moving) = jax.jvp(function, (learned,), (direction,))
+        return Values(value, slope, stopped, all_finite((slope, moving)))
 
     off = jnp.zeros((), bool)
     shapes = jax.eval_shape(lambda: judged(learned, [], off)[1])
