@@ -70,7 +70,7 @@ def _turned(equation: JaxprEqn, *inputs: Any) -> list[Any]:
         read, pullback = jax.vjp(of_live, *(primals[place] for place in live))
         try:
             pushed = iter(jax.linear_transpose(pullback, read)(tuple(tangents[place] for place in live))[0])
-        except (TypeError, ValueError, NotImplementedError, AssertionError) as error:
+        except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             raise TypeError(NEEDS_REVERSE.format(why="it is not linear in its cotangent")) from error
         # What is discrete has a tangent without content.
         return outputs, [
