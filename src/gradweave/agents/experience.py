@@ -94,7 +94,7 @@ def evaluate_network(apply: Apply, params: PyTree, batch: Experience) -> Outputs
 
 
 def environments_in_parts(num_parts: int) -> Microbatches | None:
-    """The parts of an `Experience`, each with so many times fewer environments; None for a single one.
+    """The parts of an `Experience`, each with an equal share of the environments; None for a single one.
 
     A batch whose environments cannot be split evenly raises a ValueError.
     """
