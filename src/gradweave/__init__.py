@@ -73,6 +73,7 @@ _CORE = (
 )
 _AGENTS = (
     "ActorCriticEta",
+    "Agent",
     "Experience",
     "MetaStepMetrics",
     "OuterObjective",
@@ -80,6 +81,7 @@ _AGENTS = (
     "SelfTuning",
     "SelfTuningState",
     "actor_critic",
+    "actor_critic_agent",
     "inner_optimizer",
     "parameter_groups",
 )

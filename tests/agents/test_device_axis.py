@@ -16,7 +16,7 @@ from gradweave.agents import (
     policy_distance,
 )
 from gradweave.agents import bundled_apply as apply
-from gradweave.agents.objectives import log_likelihood, mean_reward
+from gradweave.agents.actor_critic.outer_loss import log_likelihood, mean_reward
 from gradweave.core import SamplingCorrection, corrected_meta_gradient
 from gradweave.envs import ONE_DEVICE, DeviceAxis, VectorEnvironment
 from gradweave.rl import RolloutState, Trajectory, init_rollout, rollout, sample
