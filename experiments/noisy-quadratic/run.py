@@ -64,17 +64,19 @@ def problem(length: int) -> tuple[Any, ...]:
 
 def linear_estimators(length: int) -> dict[str, gw.AbstractLinearEstimator]:
     found: dict[str, gw.AbstractLinearEstimator] = {"unrolled": gw.Unrolled()}
-    for family, mix in (("horizon-mix", gw.HorizonMix), ("window-mix", gw.TruncationMix)):
+    for family, mix in (("horizon-mix", gw.HorizonMix), ("truncation-mix", gw.TruncationMix)):
         found[f"{family}:uniform"] = mix(gw.uniform_weights(length))
         found |= {f"{family}:{lambda_}": mix(gw.geometric_weights(length, lambda_)) for lambda_ in MIX_LAMBDAS}
     return found
 
 
 def single_weights(length: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """(step weights, horizon weights) of "horizon k" and "window m"."""
+    """(step weights, horizon weights) of "horizon k" and "truncation m"."""
     one, all_steps = np.eye(length), np.ones(length)
     horizons = {f"horizon {k + 1}": (all_steps, one[k]) for k in range(length)}
-    return horizons | {f"window {m}": (1.0 * (np.arange(length) >= length - m), one[-1]) for m in range(1, length + 1)}
+    return horizons | {
+        f"truncation {m}": (1.0 * (np.arange(length) >= length - m), one[-1]) for m in range(1, length + 1)
+    }
 
 
 def kernel(estimator: gw.AbstractLinearEstimator, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ COST = {
 _OUTER_CRITIC = {"outer.critic": "on"}
 _NEXT = {"outer.rollout": "next"}
 # Theirs: one target step of RMSProp, policies matched, twice the meta learning rate of the meta-gradient.
-_BOOTSTRAPPED = {"meta.estimator": "bootstrapped", "meta.target_steps": 1, "meta.learning_rate": 6e-3}
+_BOOTSTRAPPED = {"meta.estimator": "bootstrapped", "meta.learning_rate": 6e-3}
 ARMS: dict[str, dict[str, Any]] = {
     "outer-critic": _OUTER_CRITIC,
     "outer-critic-next": {**_OUTER_CRITIC, **_NEXT},

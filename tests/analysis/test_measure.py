@@ -170,10 +170,10 @@ def test_default_estimators_fit_and_begin_with_the_reference(samples):
     found = estimator_samples(samples, default_estimators(LENGTH))
     assert next(iter(found)) == "unrolled"
     np.testing.assert_allclose(found["unrolled"], samples.horizons[:, -1])
-    np.testing.assert_allclose(found["truncated 1"], samples.windows[:, 0])
+    np.testing.assert_allclose(found["truncated 1"], samples.truncations[:, 0])
     np.testing.assert_allclose(found["horizon-mix uniform"], samples.horizons.mean(1))
-    geometric = 0.5 * samples.windows[:, 0] + 0.25 * samples.windows[:, 1] + 0.25 * samples.windows[:, 2]
-    np.testing.assert_allclose(found["window-mix 0.5"], geometric)
+    geometric = 0.5 * samples.truncations[:, 0] + 0.25 * samples.truncations[:, 1] + 0.25 * samples.truncations[:, 2]
+    np.testing.assert_allclose(found["truncation-mix 0.5"], geometric)
 
 
 def test_an_estimator_that_does_not_fit_is_an_error(samples):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from gradweave.analysis.estimates import compare, first_steps, named_estimates
-from gradweave.analysis.estimator_names import parse_estimator, parse_reference
 from gradweave.analysis.measure import GradientSamples, default_estimators, estimator_samples
 from gradweave.analysis.mixes import cross_fitted_mix
 from gradweave.analysis.partial import SampleStore, current_source
+from gradweave.config.estimators import measurable_estimator
 from gradweave.core import SignalToNoise
 from gradweave.core.estimators.adaptive import HorizonMoments
 from gradweave.training.errors import ConfigError
@@ -60,39 +60,31 @@ def test_too_few_or_too_many_folds(num_folds):
 
 def test_names_mean_estimators():
     samples = random_samples()
-    names = ("unrolled", "truncated:1", "horizon:2", "horizon-mix:uniform", "window-mix:0.5", "adaptive-mix")
+    names = ("unrolled", "truncated:1", "horizon:2", "horizon-mix:uniform", "truncation-mix:0.5", "adaptive-mix")
     found = named_estimates(samples, (*names, "adaptive-mix:least-error"))
     usual = estimator_samples(samples, default_estimators(LENGTH))
     np.testing.assert_allclose(found["unrolled"], usual["unrolled"])
     np.testing.assert_allclose(found["truncated:1"], usual["truncated 1"])
     np.testing.assert_allclose(found["horizon:2"], samples.horizons[:, 1])
     np.testing.assert_allclose(found["horizon-mix:uniform"], usual["horizon-mix uniform"])
-    np.testing.assert_allclose(found["window-mix:0.5"], usual["window-mix 0.5"])
+    np.testing.assert_allclose(found["truncation-mix:0.5"], usual["truncation-mix 0.5"])
     np.testing.assert_allclose(found["adaptive-mix"], cross_fitted_mix(samples).estimates)
     assert not np.allclose(found["adaptive-mix"], found["adaptive-mix:least-error"])
 
 
-@pytest.mark.parametrize(
-    "name", ["", "unroll", "truncated", "truncated:0", "truncated:4", "horizon:x", "horizon-mix", "window-mix:2", "pes"]
-)
-def test_other_names_are_refused(name):
-    with pytest.raises(ConfigError, match="accepted"):
-        parse_estimator(name, LENGTH)
-
-
-def test_references():
-    assert parse_reference("longest", 5) == 5
-    assert parse_reference("unroll:7", 5) == 7
-    for text in ("unroll:4", "unroll", "pes", "7"):
-        with pytest.raises(ConfigError, match="at least 5"):
-            parse_reference(text, 5)
+@pytest.mark.parametrize("name", ["unroll", "truncated:4", "horizon-mix:2", "trace", "bootstrapped"])
+def test_what_samples_do_not_hold_is_refused(name):
+    with pytest.raises(ConfigError) as raised:
+        measurable_estimator(name, LENGTH)
+    assert raised.value.field == "--estimators"
+    assert "truncat" in raised.value.accepted or "WEIGHTS" in raised.value.accepted
 
 
 def test_estimators_of_a_short_window_are_judged_by_a_long_one():
     samples = random_samples()
     summaries, single = compare(samples, 2, ("truncated:1", "unrolled"))
     assert list(summaries) == ["truncated:1", "unrolled"]
-    assert list(single) == ["horizon 1", "horizon 2", "window 1", "window 2"]
+    assert list(single) == ["horizon 1", "horizon 2", "truncation 1", "truncation 2"]
     short = first_steps(samples, 2)
     assert short.contributions.shape == (40, 2, 2, 2)
     expected = short.horizons[:, 1].mean(0) - samples.horizons[:, 2].mean(0)

@@ -269,9 +269,11 @@ def test_horizons_and_windows_are_sums(measured):
     samples, _, _ = measured
     table = samples.contributions
     np.testing.assert_allclose(samples.horizons[:, 1], table[:, 1, 0] + table[:, 1, 1])
-    np.testing.assert_allclose(samples.windows[:, 1], table[:, 2, 2] + table[:, 2, 1])
-    np.testing.assert_allclose(samples.windows[:, 2], samples.horizons[:, 2])
-    assert list(single_estimates(samples)) == [f"{family} {k}" for family in ("horizon", "window") for k in (1, 2, 3)]
+    np.testing.assert_allclose(samples.truncations[:, 1], table[:, 2, 2] + table[:, 2, 1])
+    np.testing.assert_allclose(samples.truncations[:, 2], samples.horizons[:, 2])
+    assert list(single_estimates(samples)) == [
+        f"{family} {k}" for family in ("horizon", "truncation") for k in (1, 2, 3)
+    ]
 
 
 def test_files_hold_the_measurement(measured, tmp_path):

@@ -50,12 +50,12 @@ def test_no_jax_before_the_configuration_is_good(argv: tuple[str, ...], code: in
 
 
 def test_flags_override_the_preset() -> None:
-    config = parse_config(["--inner.num-envs", "8", "--seed", "3", "snake-6x6", "--meta.weights", "1.0"])
+    config = parse_config(["--inner.num-envs", "8", "--seed", "3", "snake-6x6", "--meta.estimator", "trace:0.5"])
     base = preset("snake-6x6")
     assert config == dataclasses.replace(
         base,
         inner=dataclasses.replace(base.inner, num_envs=8),
-        meta=dataclasses.replace(base.meta, weights=(1.0,)),
+        meta=dataclasses.replace(base.meta, estimator="trace:0.5"),
         run=dataclasses.replace(base.run, seed=3),
     )
 

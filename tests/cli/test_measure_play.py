@@ -120,7 +120,7 @@ def test_measure(run, tmp_path, capsys):
     assert (summary["step"], summary["num_samples"], summary["num_inner_steps"]) == (12, 4, 3)
     assert summary["meta_parameters"] == ["discount", "entropy_cost"]
     assert summary["eta"]["discount"] == pytest.approx(0.9)
-    assert set(summary["estimators"]["window 3"]) == {"all", "discount", "entropy_cost"}
+    assert set(summary["estimators"]["truncation 3"]) == {"all", "discount", "entropy_cost"}
     assert (summary["run"], summary["batch_sizes"]) == (run.name, [])
     assert [set(source) for source in summary["sources"]] == [{"commit", "modified"}]
     with np.load(tmp_path / "found" / "samples.npz") as saved:
@@ -131,7 +131,7 @@ def test_measure(run, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_measure_asks_for_estimators_reference_and_batch_sizes(run, tmp_path, capsys):
-    names = ["unrolled", "truncated:1", "horizon:2", "horizon-mix:0.8", "window-mix:uniform", "adaptive-mix"]
+    names = ["unrolled", "truncated:1", "horizon:2", "horizon-mix:0.8", "truncation-mix:uniform", "adaptive-mix"]
     output = tmp_path / "found"
     arguments = ["measure", str(run), "--burn-in", "1", "--output", str(output), "--estimators", *names]
     assert main([*arguments, "--reference", "unroll:3", "--batch-sizes", "1", "2", "1"]) == 0
@@ -140,7 +140,7 @@ def test_measure_asks_for_estimators_reference_and_batch_sizes(run, tmp_path, ca
     assert shown.err.count("compiling") == 2 and "going on" not in shown.err
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["num_inner_steps"], summary["reference"], summary["num_envs"]) == (2, "horizon 3", 2)
-    singles = {f"{family} {k}" for family in ("horizon", "window") for k in (1, 2)}
+    singles = {f"{family} {k}" for family in ("horizon", "truncation") for k in (1, 2)}
     assert set(summary["estimators"]) == {*names, *singles}
     with np.load(output / "samples.npz") as saved:
         contributions = saved["contributions"]
@@ -338,7 +338,7 @@ def test_what_check_run_refuses(run, tmp_path):
         (("measure", "RUN", "--burn-in", "-1"), 2, "--burn-in = -1"),
         (("measure", "RUN", "--estimators", "unroled"), 2, "adaptive-mix"),
         (("measure", "RUN", "--estimators", "truncated:3"), 2, "from 1 to 2"),
-        (("measure", "RUN", "--estimators", "horizon-mix:1.5"), 2, "0 to 1"),
+        (("measure", "RUN", "--estimators", "horizon-mix:1.5"), 2, "[0, 1]"),
         (("measure", "RUN", "--reference", "unroll:1"), 2, "at least 2"),
         (("measure", "RUN", "--reference", "pes"), 2, "MetaProblem"),
         (("measure", "RUN", "--batch-sizes", "0"), 2, "--batch-sizes = 0"),

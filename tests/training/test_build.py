@@ -140,9 +140,7 @@ def test_a_constant_inside_the_root_floors_the_meta_optimisers_steps() -> None:
     [
         ({"estimator": "adaptive-mix", "mode": "mixed"}, "meta.mode"),
         ({"estimator": "trace", "mode": "reverse"}, "meta.mode"),
-        ({"estimator": "trace", "trace_decay": 1.5}, "meta.trace_decay"),
-        ({"estimator": "bootstrapped", "target_steps": 4}, "meta.target_steps"),
-        ({"estimator": "random-truncation", "follow_probability": 0.0}, "meta.follow_probability"),
+        ({"estimator": "bootstrapped:4"}, "meta.estimator"),
         ({"eps_root": -1e-8}, "meta.eps_root"),
         ({"eps_root": 1e-8, "optimizer": "sgd"}, "meta.eps_root"),
     ],

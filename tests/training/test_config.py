@@ -48,13 +48,13 @@ def test_files_keep_none_where_the_preset_has_a_value(tmp_path: Path) -> None:
 
 def test_partial_files_change_only_what_they_name(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text('preset = "snake-6x6"\n[inner]\nnum_envs = 8\ndiscount = 0.5\n[meta]\nweights = [1]\n')
+    path.write_text('preset = "snake-6x6"\n[inner]\nnum_envs = 8\ndiscount = 0.5\n[meta]\nestimator = "trace:0.5"\n')
     config = read_config(path)
     base = preset("snake-6x6")
     assert config == dataclasses.replace(
         base,
         inner=dataclasses.replace(base.inner, num_envs=8, discount=0.5),
-        meta=dataclasses.replace(base.meta, weights=(1.0,)),
+        meta=dataclasses.replace(base.meta, estimator="trace:0.5"),
     )
     assert read_config(path, "quick").preset == "quick"
 
@@ -107,7 +107,8 @@ def test_a_complete_file_does_not_take_todays_defaults(tmp_path: Path, line: str
     [
         ({"inner__optimizer": "rmsprop", "inner__eps": 0.0}, "inner.eps"),
         ({"inner__optimizer": "rmsprop", "inner__eps_root": 1e-8}, "inner.eps_root"),
-        ({"meta__estimator": "unrolled", "meta__weights": "geometric"}, "meta.weights"),
+        ({"meta__estimator": "trace", "meta__mode": "mixed"}, "meta.mode"),
+        ({"meta__estimator": "trace", "meta__sampling_correction": 0.1}, "meta.sampling_correction"),
         ({"meta__sampling_correction": 0.1, "outer__standardize_advantages": True}, "meta.sampling_correction"),
     ],
 )
@@ -153,16 +154,9 @@ def test_formatting_is_deterministic_and_valid_toml() -> None:
         ("meta.max_discount", 1.5, "--meta.max-discount"),
         ("meta.max_discount", 0.9, "--inner.discount"),  # where it starts
         ("meta.num_inner_steps", 0, "--meta.num-inner-steps"),
-        ("meta.weights", (0.5, 0.5), "--meta.num-inner-steps 2"),
-        ("meta.weights", (1.0, 1.0, 0.0, 0.0, 0.0), "--meta.weights 0.5 0.5 0 0 0"),
-        ("meta.weights", (2.0, -1.0, 0.0, 0.0, 0.0), "replace"),
-        ("meta.mix_lambda", 1.5, "--meta.mix-lambda"),
-        ("meta.window", 3, "leave --meta.window out"),
-        ("meta.remat", "step", "--meta.mode reverse"),
-        ("meta.mix_lambda", 0.5, "--meta.weights geometric"),
-        ("meta.trace_decay", 0.5, "--meta.estimator trace"),
-        ("meta.target_steps", 2, "--meta.estimator bootstrapped"),
-        ("meta.follow_probability", 0.9, "--meta.estimator random-truncation"),
+        ("meta.estimator", "horizon-mix:1,1,0,0,0", "--meta.estimator horizon-mix:0.5,0.5,0,0,0"),
+        ("meta.estimator", "truncated:6", "--meta.estimator truncated:5"),
+        ("meta.mode", "reverse:0", "--meta.mode reverse:step"),
         ("meta.schedule_layers", (4,), "--meta.schedule network"),
         ("inner.rmsprop_decay", 0.5, "--inner.optimizer rmsprop"),
         ("meta.learning_rate", 0.0, "--meta.learning-rate"),
@@ -197,9 +191,9 @@ def test_bad_values_name_their_field_and_a_remedy(field: str, value: Any, remedy
         ("inner.entropy_cost", 0.0, {"meta__learned": ("discount",)}),
         ("inner.eps_root", 0.0, {"inner__optimizer": "sgd"}),
         ("meta.max_discount", 0.997, {}),
-        ("meta.window", 5, {"meta__estimator": "truncated"}),
-        ("meta.remat", 2, {"meta__mode": "reverse"}),
-        ("meta.weights", (0.1, 0.2, 0.3, 0.4, 0.0), {}),
+        ("meta.estimator", "truncated:5", {}),
+        ("meta.estimator", "horizon:2", {"meta__sampling_correction": 0.5}),
+        ("meta.mode", "reverse:2", {}),
         ("meta.learned", (), {}),
         ("run.total_steps", 3200, {}),
     ],
@@ -215,12 +209,6 @@ def test_a_detached_critic_that_would_lose_a_derivative_is_refused(field: str, v
     assert field in problem.accepted
     assert find_problems(changed(field, value, network__outer_torso="own")) == []
     assert find_problems(changed(field, value, outer__critic="off")) == []
-
-
-@pytest.mark.parametrize("window", [None, 0, 6])
-def test_truncated_needs_a_window_within_the_inner_steps(window: int | None) -> None:
-    (problem,) = find_problems(changed("meta.window", window, meta__estimator="truncated"))
-    assert problem.field == "meta.window"
 
 
 def test_all_problems_are_reported_at_once() -> None:

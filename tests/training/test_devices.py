@@ -38,15 +38,15 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "trace": {"meta": {"estimator": "trace"}, "network": {"condition_on_eta": True}},
     "parts": {
-        "meta": {"weights": "geometric"},
+        "meta": {"estimator": "horizon-mix:geometric:0.9"},
         "inner": {"microbatches": 2},
         "outer": {"standardize_advantages": True},
     },
     "adaptive": {"meta": {"estimator": "adaptive-mix"}, "inner": {"optimizer": "rmsprop"}},
-    "bootstrapped": {"meta": {"estimator": "bootstrapped", "target_steps": 2}, "inner": {"max_grad_norm": 0.5}},
+    "bootstrapped": {"meta": {"estimator": "bootstrapped:2"}, "inner": {"max_grad_norm": 0.5}},
     "one number": {"meta": {"learned": ("discount",)}, "inner": {"microbatches": 2}},
     "random": {
-        "meta": {"estimator": "random-truncation", "mode": "reverse", "remat": "step"},
+        "meta": {"estimator": "random-truncation", "mode": "reverse:step"},
         "inner": {"targets": "stopped"},
     },
 }

@@ -3,31 +3,23 @@
 from collections.abc import Iterable, Sequence
 
 from gradweave.analysis.bootstrap import FloatArray
-from gradweave.analysis.estimator_names import EstimatorName, parse_estimator
 from gradweave.analysis.measure import GradientSamples, default_estimators, estimator_samples, single_estimates
 from gradweave.analysis.mixes import cross_fitted_mix
 from gradweave.analysis.summary import EstimatorSummary, summarize
-from gradweave.core import (
-    AbstractLinearEstimator,
-    HorizonMix,
-    LeastError,
-    Truncated,
-    TruncationMix,
-    Unrolled,
-    geometric_weights,
-    uniform_weights,
-)
+from gradweave.config.estimators import measurable_estimator
+from gradweave.core import AbstractLinearEstimator, AdaptiveMix
+from gradweave.training.estimators import make_estimator
 
 __all__ = ["compare", "first_steps", "named_estimates"]
 
 
 def named_estimates(samples: GradientSamples, names: Iterable[str]) -> dict[str, FloatArray]:
-    """(samples, meta-parameters) for each name that `parse_estimator` knows; adaptive mixes are cross-fitted.
+    """(samples, meta-parameters) for each name that `measurable_estimator` knows; adaptive mixes are cross-fitted.
 
     Raises:
         ConfigError: an unknown name, or one that does not fit the windows.
     """
-    return {name: _estimates(samples, parse_estimator(name, samples.num_inner_steps)) for name in names}
+    return {name: _estimates(samples, name) for name in names}
 
 
 def compare(
@@ -38,12 +30,12 @@ def compare(
     Args:
         samples: of windows of `length` updates or more.
         length: L of the estimators.
-        names: as for `parse_estimator`, the first one the baseline that variances are compared with; a selection by
-            default.
+        names: as for `measurable_estimator`, the first one the baseline that variances are compared with; by default a
+            selection.
         seed: of the bootstrap.
 
     Returns:
-        Those of the named estimators, and those of every "horizon k" and "window m" by itself.
+        Those of the named estimators, and those of every "horizon k" and "truncation m" by itself.
 
     Raises:
         ConfigError: a name that is unknown or does not fit.
@@ -63,21 +55,10 @@ def first_steps(samples: GradientSamples, num_inner_steps: int) -> GradientSampl
     return samples._replace(contributions=samples.contributions[:, :num_inner_steps, :num_inner_steps])
 
 
-def _estimates(samples: GradientSamples, name: EstimatorName) -> FloatArray:
-    if name.family == "adaptive-mix":
-        return cross_fitted_mix(samples).estimates
-    if name.family == "adaptive-mix:least-error":
-        return cross_fitted_mix(samples, LeastError()).estimates
-    if name.family == "horizon":
-        return samples.horizons[:, int(name.number or 1) - 1]
-    estimator = _linear(name, samples.num_inner_steps)
-    return estimator_samples(samples, {name.text: estimator})[name.text]
-
-
-def _linear(name: EstimatorName, length: int) -> AbstractLinearEstimator:
-    if name.family == "unrolled":
-        return Unrolled()
-    if name.family == "truncated":
-        return Truncated(int(name.number or 1))
-    weights = uniform_weights(length) if name.number is None else geometric_weights(length, name.number)
-    return HorizonMix(weights) if name.family == "horizon-mix" else TruncationMix(weights)
+def _estimates(samples: GradientSamples, name: str) -> FloatArray:
+    spec = measurable_estimator(name, samples.num_inner_steps)
+    estimator = make_estimator(spec, num_inner_steps=samples.num_inner_steps)
+    if isinstance(estimator, AdaptiveMix):
+        return cross_fitted_mix(samples, estimator.criterion).estimates
+    assert isinstance(estimator, AbstractLinearEstimator)
+    return estimator_samples(samples, {name: estimator})[name]

@@ -78,7 +78,7 @@ class GradientSamples(NamedTuple):
         return self.contributions.sum(2)
 
     @property
-    def windows(self) -> FloatArray:
+    def truncations(self) -> FloatArray:
         """Truncated gradients h_1 .. h_L: (samples, L, P)."""
         return self.contributions[:, -1, ::-1].cumsum(1)
 
@@ -210,8 +210,8 @@ def estimator_samples(
 
 
 def single_estimates(samples: GradientSamples) -> dict[str, FloatArray]:
-    """Every g_k as "horizon k" and every h_m as "window m": (samples, P) each."""
-    families = {"horizon": samples.horizons, "window": samples.windows}
+    """Every g_k as "horizon k" and every h_m as "truncation m": (samples, P) each."""
+    families = {"horizon": samples.horizons, "truncation": samples.truncations}
     return {
         f"{family} {index + 1}": gradients[:, index]
         for family, gradients in families.items()
@@ -237,7 +237,7 @@ def episode_rollouts(rows: Iterable[Mapping[str, Any]], num_steps: int, step: in
 def default_estimators(num_inner_steps: int) -> dict[str, AbstractLinearEstimator]:
     """The estimators that are compared unless others are asked for, the reference ("unrolled") first."""
     estimators: dict[str, AbstractLinearEstimator] = {"unrolled": Unrolled(), "truncated 1": Truncated(1)}
-    for family, mix in (("horizon-mix", HorizonMix), ("window-mix", TruncationMix)):
+    for family, mix in (("horizon-mix", HorizonMix), ("truncation-mix", TruncationMix)):
         estimators[f"{family} uniform"] = mix(uniform_weights(num_inner_steps))
         for lambda_ in _MIX_LAMBDAS:
             estimators[f"{family} {lambda_}"] = mix(geometric_weights(num_inner_steps, lambda_))

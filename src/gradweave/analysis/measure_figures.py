@@ -20,12 +20,12 @@ def draw_horizons(names: Sequence[str], num_inner_steps: int, single: Mapping[st
     Args:
         names: of the meta-parameters.
         num_inner_steps: L.
-        single: summaries named "horizon k" and "window m", k and m from 1 to L.
+        single: summaries named "horizon k" and "truncation m", k and m from 1 to L.
     """
     figure = Figure(figsize=(0.8 + 3.0 * len(names), 5.2), layout="constrained")
     axes = figure.subplots(2, len(names), sharex=True, squeeze=False)
     steps = np.arange(1, num_inner_steps + 1)
-    families = {"horizon": "judged after k updates ($g_k$)", "window": "through the last m updates ($h_m$)"}
+    families = {"horizon": "judged after k updates ($g_k$)", "truncation": "through the last m updates ($h_m$)"}
     for column, name in enumerate(names):
         for row, field in enumerate(("variance", "snr")):
             for index, (family, label) in enumerate(families.items()):

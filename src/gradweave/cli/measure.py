@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 
 import tyro
 
-from gradweave.analysis.estimator_names import parse_estimator, parse_reference
+from gradweave.config.estimators import measurable_estimator, parse_reference
 from gradweave.training.config import Config
 from gradweave.training.errors import CheckpointError, ConfigError
 from gradweave.training.loading import check_run
@@ -45,8 +45,9 @@ class _Flags:
     output: Path | None = None
     """Folder to write to; by default `measure` in the run's own."""
     estimators: tuple[str, ...] = ()
-    """Which to compare: unrolled, truncated:M, horizon:K, horizon-mix:W, window-mix:W (W: uniform, or the ratio of
-    geometric weights), adaptive-mix; by default a selection. Variances are compared with the first one's."""
+    """Which to compare, named as for train: unrolled, truncated:M, horizon:K, horizon-mix[:WEIGHTS],
+    truncation-mix[:WEIGHTS], adaptive-mix[:CRITERION]; by default a selection. Variances are compared with the first
+    one's."""
     reference: str = "longest"
     """What bias, cosine, error and sign are judged by: the longest horizon, or unroll:K, a longer one of K updates."""
     batch_sizes: tuple[int, ...] = ()
@@ -355,8 +356,8 @@ def _check_numbers(flags: _Flags) -> None:
 
 def _check_estimators(names: Sequence[str], length: int, num_samples: int) -> None:
     for name in names:
-        family = parse_estimator(name, length).family
-        if family.startswith("adaptive-mix") and num_samples < 4:  # weights of one half, of two or more, for the other
+        row = measurable_estimator(name, length).row
+        if row.name == "adaptive-mix" and num_samples < 4:  # weights of one half, of two or more, for the other
             raise ConfigError("--samples", num_samples, f"at least 4 with {name}", "--samples 128, say")
 
 

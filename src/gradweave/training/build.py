@@ -20,36 +20,27 @@ from gradweave.agents import (
     parameter_groups,
     policy_distance,
 )
+from gradweave.config.estimators import parse_estimator
+from gradweave.config.modes import AUTO, parse_mode
 from gradweave.core import (
     AbstractBijector,
     AbstractEstimator,
     AbstractMode,
-    AdaptiveMix,
-    Bootstrapped,
     Fixed,
     ForwardMode,
-    HorizonMix,
     Interval,
-    MixedMode,
     Positive,
-    RandomTruncation,
-    ReverseMode,
     SamplingCorrection,
-    Trace,
-    Truncated,
-    TruncationMix,
-    Unrolled,
-    geometric_weights,
     unconstrain,
-    uniform_weights,
 )
 from gradweave.core.bijectors import split_learned
 from gradweave.envs import ONE_DEVICE, DeviceAxis, VectorEnvironment
 from gradweave.envs.registry import make_environment
 from gradweave.rl import ActorCriticNetwork, actor_critic_network
-from gradweave.training.config import FORWARD_ONLY, LEARNABLE, PARTS, Config, MetaConfig
+from gradweave.training.config import LEARNABLE, PARTS, Config, MetaConfig
+from gradweave.training.estimators import make_estimator, make_mode
 
-__all__ = ["build_agent", "build_estimator", "init_state"]
+__all__ = ["build_agent", "init_state"]
 
 _CACHED_STEPS = 256  # of a part of a batch, with networks of the usual sizes (benchmarks/)
 
@@ -100,6 +91,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         eta = eta._replace(learning_rate=dict.fromkeys(PARTS, eta.learning_rate))
         groups = _network_parts(environment, config)
     meta = config.meta
+    estimator, mode = _estimator_and_mode(config, axis)
     agent = SelfTuning(
         agent=actor_critic_agent(
             bundled_apply,
@@ -114,8 +106,8 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         environment=environment,
         initial_raw=unconstrain(eta, spec),
         spec=spec,
-        estimator=build_estimator(config.meta, axis),
-        mode=_named_mode(config.meta),
+        estimator=estimator,
+        mode=mode,
         meta_optimizer=_meta_optimizer(config.meta),
         num_inner_steps=config.meta.num_inner_steps,
         num_steps=inner.num_steps,
@@ -124,7 +116,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
         schedule=ScheduleNetwork(meta.schedule_layers) if meta.schedule == "network" else None,
     )
-    return _in_cheapest_mode(agent) if meta.mode == "auto" else agent
+    return _in_cheapest_mode(agent) if meta.mode == AUTO else agent
 
 
 def _num_microbatches(config: Config, axis: DeviceAxis) -> int:
@@ -186,36 +178,13 @@ def _network_parts(environment: VectorEnvironment[Any], config: Config) -> PyTre
     return parameter_groups(shapes, heads, default="torso")
 
 
-def build_estimator(meta: MetaConfig, axis: DeviceAxis = ONE_DEVICE) -> AbstractEstimator:
-    """The estimator that a configuration names; `axis` as for `build_agent`."""
-    length = meta.num_inner_steps
-    if meta.estimator == "unrolled":
-        return Unrolled()
-    if meta.estimator == "truncated":
-        return Truncated(length if meta.window is None else meta.window)
-    if meta.estimator == "adaptive-mix":
-        return AdaptiveMix(length)
-    if meta.estimator == "trace":
-        return Trace(meta.trace_decay)
-    if meta.estimator == "bootstrapped":
-        return Bootstrapped(meta.target_steps, policy_distance(bundled_apply, value_cost=0.0, axis=axis))
-    if meta.estimator == "random-truncation":
-        return RandomTruncation(meta.follow_probability)
-    if meta.weights == "uniform":
-        weights = uniform_weights(length)
-    elif meta.weights == "geometric":
-        weights = geometric_weights(length, meta.mix_lambda)
-    else:
-        weights = jnp.asarray(meta.weights, jnp.result_type(float))
-    return HorizonMix(weights) if meta.estimator == "horizon-mix" else TruncationMix(weights)
-
-
-def _named_mode(meta: MetaConfig) -> AbstractMode:
-    """The mode that a configuration names; for "auto" what serves the estimator, whatever is learned."""
-    only_forward = meta.estimator in FORWARD_ONLY
-    if meta.mode == "forward" or (meta.mode == "auto" and only_forward):
-        return ForwardMode()
-    return ReverseMode(meta.remat) if meta.mode == "reverse" else MixedMode()
+def _estimator_and_mode(config: Config, axis: DeviceAxis) -> tuple[AbstractEstimator, AbstractMode]:
+    """As the configuration names them; for "auto" the mode that serves the estimator, whatever is learned."""
+    length = config.meta.num_inner_steps
+    spec = parse_estimator(config.meta.estimator, length)
+    distance = policy_distance(bundled_apply, value_cost=0.0, axis=axis)
+    estimator = make_estimator(spec, num_inner_steps=length, distance=distance)
+    return estimator, make_mode(parse_mode(config.meta.mode, spec.row, length))
 
 
 def _in_cheapest_mode(agent: SelfTuning) -> SelfTuning:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 __all__ = [
-    "FORWARD_ONLY",
     "LEARNABLE",
     "PARTS",
     "Config",
@@ -26,17 +25,6 @@ __all__ = [
 ]
 
 Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
-Estimator: TypeAlias = Literal[
-    "horizon-mix",
-    "window-mix",
-    "unrolled",
-    "truncated",
-    "adaptive-mix",
-    "trace",
-    "bootstrapped",
-    "random-truncation",
-]
-Mode: TypeAlias = Literal["auto", "mixed", "reverse", "forward"]
 Critic: TypeAlias = Literal["auto", "on", "off"]
 OuterRollout: TypeAlias = Literal["next", "own"]
 OuterTorso: TypeAlias = Literal["detached", "own", "shared"]
@@ -45,9 +33,6 @@ RateGroups: TypeAlias = Literal["all", "parts"]
 Schedule: TypeAlias = Literal["none", "network"]
 Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
 NumDevices: TypeAlias = int | Literal["all"]
-
-FORWARD_ONLY: Final = ("adaptive-mix", "trace")
-"""Estimators that need forward mode."""
 
 LEARNABLE: Final = ("discount", "lambda_", "entropy_cost", "value_cost", "learning_rate")
 """The fields of `InnerConfig` that the meta-gradient may tune."""
@@ -160,25 +145,14 @@ class MetaConfig:
     """Upper end of the learned discount's range, above inner.discount and at most 1; None: 1."""
     num_inner_steps: int = 5  # [B21]: L
     """Inner updates in one window (L); the meta-parameters move once per window."""
-    estimator: Estimator = "horizon-mix"
-    """Which meta-gradient; docs/estimators.md says which is which."""
-    weights: Literal["uniform", "geometric"] | tuple[float, ...] = "uniform"
-    """Weights of the mixes: uniform, geometric in mix_lambda, or one number per inner step, summing to 1."""
-    mix_lambda: float = 0.9
-    """Ratio of successive geometric weights, in [0, 1]; 1 is the longest horizon only."""
-    window: int | None = None
-    """Updates differentiated through by the truncated estimator (m), 1 to num_inner_steps."""
-    trace_decay: float = 0.9
-    """Trace: how much of the sensitivity survives each update (mu), in [0, 1]."""
-    target_steps: int = 1
-    """Bootstrapped: steps from the judged state to its target, 1 to num_inner_steps."""
-    follow_probability: float = 0.5
-    """Random truncation: the chance of following one update further back, in (0, 1]."""
-    mode: Mode = "auto"
-    """How to differentiate; every mode gives the same gradient, at another cost. Auto: forward for a single number
-    over several updates, otherwise mixed, where they serve."""
-    remat: Literal["none", "step"] | int = "none"
-    """Reverse mode: what to compute again instead of keeping; an integer is the updates per segment."""
+    estimator: str = "horizon-mix"
+    """Which meta-gradient: unrolled, truncated:M, horizon:K, horizon-mix[:WEIGHTS], truncation-mix[:WEIGHTS],
+    adaptive-mix[:CRITERION], trace[:DECAY], bootstrapped[:STEPS] or random-truncation[:PROBABILITY]. WEIGHTS: uniform,
+    geometric:RATIO, or one number for each inner step, as in 0.5,0.3,0.2. See docs/estimators.md."""
+    mode: str = "auto"
+    """How to differentiate: auto, mixed, reverse[:REMAT] or forward; every mode gives the same gradient, at another
+    cost. Auto: forward for a single number over several updates, otherwise mixed, where they serve. REMAT, to compute
+    activations again: step, or the updates of a segment."""
     optimizer: Optimizer = "adam"
     """Meta-optimiser."""
     learning_rate: float = 1e-2

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from gradweave.config.old_fields import translated
 from gradweave.training.config import Config, EnvironmentConfig
 from gradweave.training.errors import ConfigError, nearest_name
 from gradweave.training.presets import preset as find_preset
@@ -82,6 +83,9 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     sections = {field.name for field in dataclasses.fields(base)} - {"preset"}
     _refuse_unknown(data, {*sections, "preset", _COMPLETE}, prefix="")
     changes = {}
+    data = (
+        {**data, "meta": translated(data["meta"], complete=complete)} if isinstance(data.get("meta"), Mapping) else data
+    )
     for section in sections & set(data):
         if not isinstance(data[section], Mapping):
             raise ConfigError(section, data[section], "a table", f"write it under a heading [{section}]")

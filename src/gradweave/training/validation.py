@@ -8,15 +8,14 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradweave.training.config import FORWARD_ONLY, LEARNABLE, Config, NetworkConfig
+from gradweave.config.estimators import ESTIMATORS, parse_estimator
+from gradweave.config.modes import parse_mode
+from gradweave.training.config import LEARNABLE, Config, NetworkConfig
 from gradweave.training.errors import ConfigError, nearest_name
 from gradweave.training.presets import PRESETS
 
 __all__ = ["find_problems", "indivisible", "validate"]
 
-_MIXES = ("horizon-mix", "window-mix")
-_LINEAR = (*_MIXES, "unrolled", "truncated")
-_ESTIMATORS = (*_LINEAR, "adaptive-mix", "trace", "bootstrapped", "random-truncation")
 _DEFAULTS = Config()
 
 
@@ -38,7 +37,7 @@ def validate(config: Config, *, num_processes: int = 1) -> None:
 
 def find_problems(config: Config, *, num_processes: int = 1) -> list[ConfigError]:
     """Every bad value of `config`, in the order of its fields; empty when it can be run."""
-    checks = (_preset, _environment, _network, _inner, _learned, _meta, _meta_options, _weights, _outer, _run)
+    checks = (_preset, _environment, _network, _inner, _learned, _meta, _meta_options, _outer, _run)
     problems = [problem for check in checks for problem in check(config)]
     named = {problem.field for problem in problems}
     problems += [problem for problem in _without_effect(config) if problem.field not in named]
@@ -200,48 +199,39 @@ def _meta(config: Config) -> Iterator[ConfigError]:
     meta = config.meta
     num_inner_steps = meta.num_inner_steps
     yield from _at_least("meta", {"num_inner_steps": num_inner_steps}, 1)
-    yield from _choice("meta.estimator", meta.estimator, _ESTIMATORS)
-    yield from _choice("meta.mode", meta.mode, ("auto", "mixed", "reverse", "forward"))
-    if meta.estimator in FORWARD_ONLY and meta.mode not in ("auto", "forward"):
-        accepted = f"auto or forward for the estimator {meta.estimator}"
-        yield ConfigError("meta.mode", meta.mode, accepted, "leave --meta.mode out")
-    yield from _in_range("meta.trace_decay", meta.trace_decay, "a number in [0, 1]", 0 <= meta.trace_decay <= 1)
-    follow = meta.follow_probability
-    yield from _in_range("meta.follow_probability", follow, "a number in (0, 1]", 0 < follow <= 1)
-    if meta.estimator == "bootstrapped":
-        steps = f"a whole number from 1 to num_inner_steps ({num_inner_steps})"
-        yield from _in_range("meta.target_steps", meta.target_steps, steps, 1 <= meta.target_steps <= num_inner_steps)
+    yield from _estimator_and_mode(config)
     yield from _choice("meta.optimizer", meta.optimizer, ("adam", "rmsprop", "sgd"))
     yield from _positive("meta", {"learning_rate": meta.learning_rate, "max_grad_norm": meta.max_grad_norm})
     yield from _at_least("meta", {"eps_root": meta.eps_root}, 0)
     if meta.eps_root > 0 and meta.optimizer != "adam":
         remedy = "--meta.optimizer adam, or leave --meta.eps-root out"
         yield ConfigError("meta.eps_root", meta.eps_root, f"0 for the meta-optimiser {meta.optimizer}", remedy)
-    limits = f"a whole number from 1 to num_inner_steps ({num_inner_steps})"
-    if meta.estimator == "truncated" and meta.window is None:
-        yield ConfigError("meta.window", None, limits, f"--meta.window {max(1, num_inner_steps // 2)}")
-    if meta.estimator != "truncated" and meta.window is not None:
-        yield ConfigError(
-            "meta.window", meta.window, "None, unless the estimator is truncated", "leave --meta.window out"
-        )
-    elif meta.window is not None and not 1 <= meta.window <= num_inner_steps:
-        yield ConfigError(
-            "meta.window", meta.window, limits, f"--meta.window {min(max(1, meta.window), num_inner_steps)}"
-        )
-    yield from _remat(config)
+
+
+def _estimator_and_mode(config: Config) -> Iterator[ConfigError]:
+    meta = config.meta
+    if meta.num_inner_steps < 1:  # which is a problem of its own, and bounds nothing
+        return
+    rho = meta.sampling_correction
+    try:
+        row = parse_estimator(meta.estimator, meta.num_inner_steps).row
+        if rho > 0 and not row.linear:
+            linear = [row.name for row in ESTIMATORS if row.linear]
+            yield ConfigError(
+                "meta.sampling_correction",
+                rho,
+                f"0 for the estimator {row.name}; it needs one of {', '.join(linear)}",
+                f"--meta.estimator {linear[0]}, or leave --meta.sampling-correction out",
+            )
+        parse_mode(meta.mode, row, meta.num_inner_steps)
+    except ConfigError as problem:
+        yield problem
 
 
 def _meta_options(config: Config) -> Iterator[ConfigError]:
     meta = config.meta
     rho = meta.sampling_correction
     yield from _in_range("meta.sampling_correction", rho, "a number in [0, 1]", 0 <= rho <= 1)
-    if rho > 0 and meta.estimator not in _LINEAR:
-        yield ConfigError(
-            "meta.sampling_correction",
-            rho,
-            f"0 for the estimator {meta.estimator}; it needs one of {', '.join(_LINEAR)}",
-            f"--meta.estimator {_LINEAR[0]}, or leave --meta.sampling-correction out",
-        )
     if rho > 0 and config.outer.standardize_advantages:
         yield ConfigError(
             "meta.sampling_correction",
@@ -270,56 +260,11 @@ def _meta_options(config: Config) -> Iterator[ConfigError]:
         )
 
 
-def _remat(config: Config) -> Iterator[ConfigError]:
-    remat, mode = config.meta.remat, config.meta.mode
-    if isinstance(remat, str):
-        yield from _choice("meta.remat", remat, ("none", "step"))
-    else:
-        yield from _at_least("meta", {"remat": remat}, 1)
-    if remat != "none" and mode != "reverse":
-        yield ConfigError(
-            "meta.remat",
-            remat,
-            f"'none' in {mode} mode, which keeps no activations",
-            "--meta.mode reverse, or leave --meta.remat out",
-        )
-
-
-def _weights(config: Config) -> Iterator[ConfigError]:
-    meta = config.meta
-    weights, count = meta.weights, meta.num_inner_steps
-    mixes = meta.estimator in _MIXES
-    yield from _in_range("meta.mix_lambda", meta.mix_lambda, "a number in [0, 1]", 0 <= meta.mix_lambda <= 1)
-    if isinstance(weights, str):
-        yield from _choice("meta.weights", weights, ("uniform", "geometric"))
-        return
-    if not mixes:
-        remedy = "--meta.estimator horizon-mix, or leave --meta.weights out"
-        yield ConfigError("meta.weights", weights, f"no weights: {meta.estimator} does not mix", remedy)
-    elif len(weights) != count:
-        text = f"{count} weights, one for each inner step"
-        yield ConfigError(
-            "meta.weights", weights, text, f"give {count} weights or --meta.num-inner-steps {len(weights)}"
-        )
-    elif not all(math.isfinite(weight) and weight >= 0 for weight in weights):
-        yield ConfigError("meta.weights", weights, "finite weights of at least 0", "replace the others by 0")
-    elif not math.isclose(math.fsum(weights), 1.0, abs_tol=1e-6):
-        total = math.fsum(weights)
-        scaled = " ".join(f"{weight / total:.6g}" for weight in weights) if total > 0 else "uniform"
-        yield ConfigError("meta.weights", weights, f"weights that sum to 1, not {total:g}", f"--meta.weights {scaled}")
-
-
 def _without_effect(config: Config) -> Iterator[ConfigError]:
     """Values that somebody chose and nothing reads."""
     inner, meta = config.inner, config.meta
-    mixes = meta.estimator in _MIXES
     readers = (
         ("meta.max_discount", "discount" in meta.learned, "add discount to --meta.learned"),
-        ("meta.weights", mixes or not isinstance(meta.weights, str), "--meta.estimator horizon-mix"),
-        ("meta.mix_lambda", mixes and meta.weights == "geometric", "--meta.weights geometric"),
-        ("meta.trace_decay", meta.estimator == "trace", "--meta.estimator trace"),
-        ("meta.target_steps", meta.estimator == "bootstrapped", "--meta.estimator bootstrapped"),
-        ("meta.follow_probability", meta.estimator == "random-truncation", "--meta.estimator random-truncation"),
         ("meta.schedule_layers", meta.schedule == "network", "--meta.schedule network"),
         ("inner.rmsprop_decay", inner.optimizer == "rmsprop", "--inner.optimizer rmsprop"),
         ("inner.eps_root", inner.optimizer != "rmsprop", "--inner.optimizer adam"),

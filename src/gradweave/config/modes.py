@@ -1,0 +1,60 @@
+"""The table of modes: how a meta-gradient may be differentiated, by name. JAX is not imported here."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from gradweave.config.estimators import EstimatorRow
+from gradweave.config.specs import Refused, Row, Spec, parse_spec
+from gradweave.training.errors import ConfigError
+
+__all__ = ["AUTO", "MODES", "parse_mode"]
+
+AUTO: Final = "auto"
+"""The mode that costs least, among those that serve the estimator."""
+
+
+@dataclass(frozen=True)
+class Remat:
+    """What reverse mode computes again: `none`, each `step`, or segments of N steps."""
+
+    metavar: str = "REMAT"
+    default: str = "none"
+
+    def parse(self, text: str, num_inner_steps: int) -> Literal["none", "step"] | int:
+        """The argument of `ReverseMode`."""
+        if text == "none" or text == "step":
+            return "none" if text == "none" else "step"
+        if text.isdecimal() and int(text) >= 1:
+            return int(text)
+        raise Refused("REMAT none, step, or the updates of a segment, a whole number of at least 1", "step")
+
+
+MODES: Final = (
+    Row("mixed", "gradweave.core:MixedMode"),
+    Row("reverse", "gradweave.core:ReverseMode", Remat()),
+    Row("forward", "gradweave.core:ForwardMode"),
+)
+"""Every mode; all of them give the same gradient."""
+
+_AUTO_ROW: Final = Row(AUTO, "")  # so that an error lists it
+
+
+def parse_mode(text: str, estimator: EstimatorRow, num_inner_steps: int, field: str = "meta.mode") -> Spec[Row]:
+    """The mode that a text means; for "auto" the usual one of the estimator.
+
+    Args:
+        text: "auto", or a name of the table and its argument.
+        estimator: what it has to serve.
+        num_inner_steps: L.
+        field: to name in an error.
+
+    Raises:
+        ConfigError: an unknown mode, an argument that it does not take, or a mode that does not serve the estimator.
+    """
+    if text == AUTO:
+        text = estimator.modes[0]
+    spec = parse_spec(text, (*MODES, _AUTO_ROW), num_inner_steps, field)
+    if spec.row.name not in estimator.modes:
+        accepted = " or ".join((AUTO, *estimator.modes))
+        raise ConfigError(field, text, f"{accepted} for the estimator {estimator.name}", "leave --meta.mode out")
+    return spec

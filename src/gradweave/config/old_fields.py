@@ -1,0 +1,64 @@
+"""Configuration files of earlier versions in today's words, so that their runs can still be read.
+
+An estimator's argument had a field of its own for each estimator, and so had reverse mode's rematerialisation; today it
+stands behind the name: `estimator = "truncated"` with `window = 3` is `estimator = "truncated:3"`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gradweave.training.errors import ConfigError
+
+__all__ = ["translated"]
+
+_OF_ESTIMATOR: Final = {
+    "truncated": ("window",),
+    "horizon-mix": ("weights", "mix_lambda"),
+    "window-mix": ("weights", "mix_lambda"),
+    "trace": ("trace_decay",),
+    "bootstrapped": ("target_steps",),
+    "random-truncation": ("follow_probability",),
+}
+_GONE: Final = ("weights", "mix_lambda", "window", "trace_decay", "target_steps", "follow_probability", "remat")
+_MIX_LAMBDA: Final = 0.9  # the default of the field that is gone
+_DEFAULTS: Final = {"window": None, "trace_decay": 0.9, "target_steps": 1, "follow_probability": 0.5}
+
+
+def translated(meta: Mapping[str, Any], *, complete: bool) -> Mapping[str, Any]:
+    """A file's section [meta] without the fields that are gone.
+
+    Args:
+        meta: the section as it was read.
+        complete: whether the file holds every field, those without effect, too.
+
+    Raises:
+        ConfigError: a field that is gone stands in a file that names no estimator, or mode, that it belongs to.
+    """
+    old = {name: meta[name] for name in _GONE if name in meta}
+    if not old:
+        return meta
+    new = {name: value for name, value in meta.items() if name not in _GONE}
+    used = ["remat"] if new.get("mode") == "reverse" else []
+    if "remat" in old and used and old["remat"] != "none":
+        new["mode"] = f"reverse:{old['remat']}"
+    estimator = new.get("estimator")
+    fields = _OF_ESTIMATOR.get(estimator, ()) if isinstance(estimator, str) else ()
+    argument = _argument({name: old[name] for name in fields if name in old})
+    if argument is not None:
+        new["estimator"] = f"{estimator}:{argument}"
+    for name in old:
+        if not complete and name not in (*used, *fields):
+            accepted = "arguments behind a name, as in estimator = 'truncated:3' or mode = 'reverse:step'"
+            raise ConfigError(f"meta.{name}", old[name], accepted, f"leave {name} out, and write the argument so")
+    return new
+
+
+def _argument(old: Mapping[str, Any]) -> str | None:
+    """What stands behind the colon today; None for nothing."""
+    weights = old.get("weights", "uniform")
+    if weights == "geometric":
+        return f"geometric:{old.get('mix_lambda', _MIX_LAMBDA)}"
+    if isinstance(weights, list | tuple):
+        return ",".join(str(weight) for weight in weights)
+    rest = [value for name, value in old.items() if name in _DEFAULTS and value != _DEFAULTS[name]]
+    return str(rest[0]) if rest else None
