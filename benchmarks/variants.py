@@ -53,7 +53,7 @@ def configured(changes: Mapping[str, Any]) -> Config:
 
 
 def agent_for(changes: Mapping[str, Any], num_learned: int, num_updates: int) -> tuple[SelfTuning, Config]:
-    """The agent that learns so many meta-parameters (0, 1, 2, 4 or 8) over windows of so many updates."""
+    """The agent that learns a number of meta-parameters (0, 1, 2, 4 or 8) over windows of a number of updates."""
     given = {"meta.learned": LEARNED[num_learned], "meta.num_inner_steps": num_updates, **changes}
     config = configured(given)
     agent = build_agent(config)
@@ -86,7 +86,7 @@ def forward_passes(changes: Mapping[str, Any], num_updates: int) -> Program:
 
 
 def naive_meta_step(changes: Mapping[str, Any], num_learned: int, num_updates: int) -> Program:
-    """The same meta-step as everyone writes it: `jax.grad` of a loop that acts, updates and judges.
+    """The same meta-step as everyone writes it: `jax.grad` of a loop that acts, updates and evaluates.
 
     The gradient is that of the agent with a uniform mix of horizons; tests/test_benchmarks.py compares the two.
     """

@@ -1,6 +1,6 @@
 """Seeds in processes of their own, one core each, stepped together: the other way to compute several seeds at once.
 
-As a program this file is one worker: it compiles a meta-step, then takes so many steps for each number it is told.
+As a program this file is one worker: it compiles a meta-step, then takes as many steps as each number it reads says.
 """
 
 import os

@@ -39,7 +39,7 @@ def draw(key, shape, noise):
 
 
 def training(key):
-    """(parameters to begin with, noisy batches to learn from, clean batches to be judged by)."""
+    """(parameters to begin with, noisy batches to learn from, clean batches to evaluate on)."""
     params_key, data_key, judge_key = jax.random.split(key, 3)
     first, second = jax.random.normal(params_key, (2, 16, 2))
     params = {"in": first.T, "bias": second[:, 0], "out": second[:, 1]}

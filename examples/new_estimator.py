@@ -56,7 +56,7 @@ raw = gw.unconstrain(jnp.array(0.2), gw.Positive())
 
 
 def draw(key):
-    """Batches that now and then hold an outlier to be judged by."""
+    """Batches that now and then hold an outlier to evaluate on."""
     target_key, judge_key, outlier_key = jax.random.split(key, 3)
     shape = (NUM_INNER_STEPS, 4)
     outlier = jax.random.bernoulli(outlier_key, 0.1, (NUM_INNER_STEPS, 1))

@@ -36,7 +36,7 @@ meta_optimizer = optax.adam(0.03)
 
 @jax.jit
 def meta_step(weights, raw, meta_state, key):
-    batches = draw(key, (NUM_INNER_STEPS + 1,))  # batch k judges the weights after k updates, then drives update k + 1
+    batches = draw(key, (NUM_INNER_STEPS + 1,))  # batch k evaluates the weights after k updates, then drives the next
     mix = gw.HorizonMix(gw.uniform_weights(NUM_INNER_STEPS))
     result = gw.meta_gradient(problem, raw, spec, weights, batches, None, estimator=mix)
     changes, meta_state = meta_optimizer.update(result.grad, meta_state)

@@ -28,7 +28,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "mix-critic": {},
 }
 """Plain with the starting discount and with one that is high enough for every chain; one step and five mixed horizons,
-judged with the inner critic's values or with an outer critic's."""
+with the inner critic's values in the outer loss or with an outer critic's."""
 
 ARMS = {
     f"{way}-delay{DELAYS[chain]}": {**changes, "environment.best_chain": chain}

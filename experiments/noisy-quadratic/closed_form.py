@@ -1,6 +1,6 @@
 """The moments of every linear meta-gradient on the noisy quadratic, by algebra; nothing here differentiates.
 
-With a the curvature, alpha the rate, c = 1 - alpha a and noise xi on the learner's, zeta on the judge's target, each
+With a the curvature, alpha the rate, c = 1 - alpha a and noise xi on the learner's, zeta on the outer target, each
 coordinate by itself obeys
 
     x_{k+1} = c x_k + alpha a (xi_k + s)            J_k = a (x_k - zeta_k)^2 / 2, summed over coordinates

@@ -13,7 +13,7 @@ from gradweave.analysis.tables import read_rows
 
 STATISTICS = {"mean": "mean", "variance": "variance of one sample", "snr": "signal-to-noise of one sample"}
 PARAMETERS = {"rate": "learning rate", "shift": "shift of the targets"}
-FAMILIES = {"horizon": "judged after k updates ($g_k$)", "truncation": "through the last m updates ($h_m$)"}
+FAMILIES = {"horizon": "outer loss after k updates ($g_k$)", "truncation": "through the last m updates ($h_m$)"}
 
 
 def picked(rows: list[dict[str, str]], parameter: str, statistic: str) -> list[dict[str, str]]:

@@ -1,6 +1,6 @@
 """A noisy quadratic on which short and long horizons disagree about the learning rate, and what is measured on it.
 
-Three coordinates of curvature 1, 0.3 and 0.05 follow noisy targets by gradient steps; the judge's target is noisy too.
+Three coordinates of curvature 1, 0.3 and 0.05 follow noisy targets by gradient steps; the outer target is noisy too.
 Two meta-parameters: the learning rate, and a shift that is added to the learner's targets and should be 0. The fast
 coordinates stand at their optimum and the slow one far from it: a higher rate costs noise at once and pays off late.
 """

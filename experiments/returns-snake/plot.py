@@ -18,7 +18,7 @@ from gradweave.analysis.tables import read_rows
 PANELS = {
     "poor": "from poor hyper-parameters",
     "good": "from good hyper-parameters",
-    "added": "added: what keeps tuning on the plateau?",
+    "added": "added: why does self-tuning plateau?",
 }
 META = {"discount": "discount", "lambda_": "lambda", "entropy_cost": "entropy cost", "learning_rate": "learning rate"}
 SCORES = {

@@ -95,7 +95,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "horizon-mix-batch-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **LARGE_BATCHES},
 }
 ADDED_SEEDS = 3
-"""Of the added arms, so many of a size's seeds."""
+"""How many of a size's seeds the added arms have."""
 ARMS = {f"{way}-{start}": {**STARTS[start], **WAYS[way]} for start in STARTS for way in WAYS} | ADDED
 MIXES = tuple(f"{way}-poor" for way in WAYS if way.endswith("-mix"))
 SWEPT = "plain-swept"
@@ -111,7 +111,7 @@ SWEEP = {
     }
     for rate, discount, cost in itertools.product((3e-4, 1e-3, 3e-3), (0.9, 0.97, 0.997), (0.01, 0.03))
 }
-"""What the sweep tries: 18 settings, judged by the training return over the last quarter of their runs."""
+"""What the sweep tries: 18 settings, ranked by the training return over the last quarter of their runs."""
 
 REFERENCES = ("plain-poor", "plain-good", SWEPT, "one-step-poor", "one-step-slow-poor", "unrolled-poor")
 """What all arms are compared with."""

@@ -5,8 +5,8 @@ reports.csv  every run at the reported inner steps: sampled and greedy return, d
              steps really used
 table.csv    every arm at these steps: interquartile means over seeds with 95 % bootstrap intervals
 
-The batch that judges an update is the next update's own, so that environment steps exceed inner steps by one rollout
-only; where each update is judged on a batch of its own they are twice as many.
+The batch that evaluates an update is the next update's own, so that environment steps exceed inner steps by one rollout
+only; where each update is evaluated on a batch of its own they are twice as many.
 """
 
 from collections.abc import Mapping, Sequence

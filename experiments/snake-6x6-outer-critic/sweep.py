@@ -46,7 +46,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "outer-critic-L5-mix-fast": {**ARMS["outer-critic-L5-mix"], "meta.learning_rate": 1.5e-2},
 }
 ADDED_SEEDS = {"meta-gradient-fast": 3, "outer-critic-fast": 3}
-"""Of the added arms, so many of a size's seeds, where it is more than one: the first had made a large difference."""
+"""How many of a size's seeds an added arm has, if more than one: where the first made a large difference."""
 MILLION = 1_000_000
 ADDED_INNER_STEPS = 10 * MILLION
 """Of the added arms, or as many as the size has."""

@@ -16,7 +16,7 @@ from gradweave.analysis.study import TINY_SNAKE, with_changes
 from gradweave.training.config import Config
 from gradweave.training.presets import preset
 
-ABOUT = "Snake 6x6 as in arXiv 2211.10550, without a mask: the learned discount, judged in several ways"
+ABOUT = "Snake 6x6 as in arXiv 2211.10550, without a mask: the learned discount with several outer losses"
 COST = {
     "tiny": "half a minute",
     "quick": "15 minutes",

@@ -18,8 +18,8 @@ from sweep import LENGTHS, NUM_WARM_UPS, SEEDS, STEPS, WRITINGS, configuration
 
 import gradweave as gw
 from gradweave.analysis.bootstrap import bootstrap_interval
+from gradweave.config.learners.actor_critic import LEARNABLE
 from gradweave.training.build import build_agent, init_state
-from gradweave.training.config import LEARNABLE
 from gradweave.training.provenance import collect_provenance, is_modified
 
 

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from gradweave.training.config import LEARNABLE, Config
+from gradweave.config.learners.actor_critic import LEARNABLE
+from gradweave.training.config import Config
 from gradweave.training.presets import preset
 
 LENGTHS = (1, 2, 5, 10)

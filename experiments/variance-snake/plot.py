@@ -119,7 +119,7 @@ def main(flags: PlotFlags) -> None:
     _, results = folders("variance-snake", Flags(size=flags.size, results=flags.results))
     horizons, directions, mixes = (read_rows(results / f"{name}.csv") for name in ("horizons", "directions", "mixes"))
     save_figure(
-        draw_horizons(horizons), results / "horizons.png", horizons, "judged after k updates, by moment; 95 % intervals"
+        draw_horizons(horizons), results / "horizons.png", horizons, "after k updates, by moment; 95 % intervals"
     )
     save_figure(
         draw_directions(directions),

@@ -1,4 +1,4 @@
-"""gradweave: agents that tune their own hyper-parameters by multi-step meta-gradients, and the instruments to judge
+"""gradweave: agents that tune their own hyper-parameters by multi-step meta-gradients, and the instruments to measure
 them.
 
 The public names are loaded on first use, because importing JAX takes half a second that `gradweave --help` does not

@@ -59,6 +59,7 @@ def network(key: Any, *, outer_critic: bool, conditioning_size: int = 0) -> Any:
         policy_layers=(6,),
         value_layers=(5,),
         outer_critic=outer_critic,
+        outer_torso="shared",
         conditioning_size=conditioning_size,
         key=key,
     )

@@ -24,7 +24,7 @@ from gradweave.rl import Acted, RolloutState, Trajectory, init_rollout, rollout,
 from .material import ETA, LEARNED, NUM_ACTIONS, NUM_STEPS, Ladder, experience, network, quick_jit
 
 LENGTH, NUM_ENVS = 3, 4
-OBJECTIVE = OuterObjective(entropy_cost=0.1, kl_cost=0.3, standardize_advantages=True)
+OBJECTIVE = OuterObjective(value_cost=0.5, entropy_cost=0.1, kl_cost=0.3, standardize_advantages=True)
 WEIGHTS = jnp.array([0.2, 0.3, 0.5])
 TWO = DeviceAxis("envs", 2)
 SAME, BATCHES = PartitionSpec(), PartitionSpec(None, None, "envs")

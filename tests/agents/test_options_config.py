@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from gradweave.agents import ScheduleNetwork
+from gradweave.config.learners.actor_critic import PARTS
 from gradweave.core import SamplingCorrection
 from gradweave.training.build import build_agent, init_state
-from gradweave.training.config import PARTS, Config
+from gradweave.training.config import Config
 from gradweave.training.config_file import read_config, write_config
 from gradweave.training.errors import ConfigError
 from gradweave.training.loop import load_agent, train
@@ -39,7 +40,6 @@ def changed(**others: Any) -> Config:
 ALL = {
     "meta__learned": ("discount", "learning_rate"),
     "meta__schedule": "network",
-    "meta__schedule_layers": (3,),
     "inner__learning_rate_groups": "parts",
     "inner__targets": "stopped",
     "outer__kl_cost": 0.5,
@@ -53,7 +53,6 @@ ALL = {
     [
         ("meta__sampling_correction", 1.5, "--meta.sampling-correction"),
         ("meta__sampling_correction", float("nan"), "--meta.sampling-correction"),
-        ("meta__schedule_layers", (0,), "--meta.schedule-layers"),
         ("inner__learning_rate_groups", "parts", "--meta.learned"),
         ("outer__kl_cost", -1.0, "--outer.kl-cost"),
     ],
@@ -81,14 +80,14 @@ def test_options_survive_a_file(tmp_path: Path) -> None:
 def test_options_are_built() -> None:
     agent = build_agent(changed(**ALL))
     assert build_agent(changed(meta__sampling_correction=0.1)).sampling_correction == SamplingCorrection(0.1)
-    assert agent.schedule == ScheduleNetwork((3,))
+    assert agent.schedule == ScheduleNetwork()
     assert agent.agent.annotation is not None and build_agent(changed()).agent.annotation is None
     assert set(agent.initial_raw.learning_rate) == set(PARTS)
     config = changed(**ALL)
     assert len(config.learned_names) == 4
     state = jax.eval_shape(lambda: init_state(agent, config, key=jax.random.key(0)))
     assert state.batch.conditioning.shape == (4,)
-    assert [weight.shape for weight, _ in state.raw.weights.layers] == [(3, 4), (4, 3)]
+    assert [weight.shape for weight, _ in state.raw.weights.layers] == [(8, 4), (4, 8)]
 
 
 def test_without_options_there_is_no_trace_of_them() -> None:

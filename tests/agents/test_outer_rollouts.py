@@ -18,7 +18,7 @@ NUM_INNER = 3
 
 
 def make(*, estimator, mode, outer_rollout="own", spec=LEARNED, objective=None):
-    objective = OuterObjective(entropy_cost=0.01) if objective is None else objective
+    objective = OuterObjective(value_cost=0.5, entropy_cost=0.01) if objective is None else objective
     return SelfTuning(
         agent=actor_critic_agent(bundled_apply, inner_optimizer("sgd"), objective),
         environment=VectorEnvironment(Ladder(), NUM_ENVS),

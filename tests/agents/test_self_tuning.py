@@ -35,6 +35,7 @@ from .material import (
 
 PLAIN = ActorCriticEta(*[gw.Fixed()] * 5)
 NUM_INNER = 3
+OBJECTIVE = OuterObjective(value_cost=0.5, entropy_cost=0.01)
 
 
 def make(
@@ -56,9 +57,7 @@ def make(
         conditioning_size=num_learned if condition else 0,
     )
     agent = SelfTuning(
-        agent=actor_critic_agent(
-            bundled_apply, inner_optimizer(optimizer, **options), OuterObjective(entropy_cost=0.01)
-        ),
+        agent=actor_critic_agent(bundled_apply, inner_optimizer(optimizer, **options), OBJECTIVE),
         environment=VectorEnvironment(Ladder() if environment is None else environment, NUM_ENVS),
         initial_raw=gw.unconstrain(ETA, spec),
         spec=spec,

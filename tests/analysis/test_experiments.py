@@ -14,8 +14,8 @@ import gradweave as gw
 from gradweave.analysis.study import Flags, Job, jobs, with_changes
 from gradweave.analysis.study_figures import PlotFlags
 from gradweave.analysis.tables import read_rows, write_rows
-from gradweave.training.config import Config
 from gradweave.training.errors import ConfigError
+from gradweave.training.presets import preset
 from gradweave.training.run_folder import RunFolder
 
 
@@ -108,7 +108,7 @@ def test_variance_snake_names_the_code_that_drew_each_sample(script, tmp_path):
             store = run.store_of(tmp_path, step, size, source)
             store.known()
             store.keep(samples[:count], now=True)
-    found = list(run.measured([(Job("agent", 0, Config()), tmp_path)], size))
+    found = list(run.measured([(Job("agent", 0, preset("quick")), tmp_path)], size))
     assert [place["moment"] for place, _, _ in found] == list(size.moments)
     assert all(own == sources for _, _, own in found)
 

@@ -15,6 +15,7 @@ from gradweave.analysis.measure import (
     measure_agent,
     with_num_envs,
 )
+from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig
 from gradweave.core import (
     HorizonMix,
     ReverseMode,
@@ -26,7 +27,7 @@ from gradweave.core import (
     uniform_weights,
 )
 from gradweave.training.build import build_agent, init_state
-from gradweave.training.config import Config, EnvironmentConfig, InnerConfig, MetaConfig, NetworkConfig
+from gradweave.training.config import Config, EnvironmentConfig, MetaConfig
 from gradweave.training.errors import NonFiniteError
 
 LEARNED = ("discount", "entropy_cost", "learning_rate")
@@ -36,7 +37,7 @@ OPTIONS = {"num_samples": 5, "burn_in_rollouts": 2, "chunk_size": 2}
 
 def tiny(learned=LEARNED, **inner):
     config = Config(
-        environment=EnvironmentConfig("discounting-chain", num_rows=None, num_cols=None, time_limit=None),
+        environment=EnvironmentConfig("discounting-chain"),
         network=NetworkConfig(policy_layers=(4,), value_layers=(4,)),
         inner=InnerConfig(num_envs=3, num_steps=2, learning_rate=0.05, **inner),
         meta=MetaConfig(learned=learned, num_inner_steps=LENGTH),

@@ -30,12 +30,13 @@ from gradweave.training.errors import (
     SeedFailed,
     Stopped,
 )
+from gradweave.training.presets import preset
 from gradweave.training.run_folder import RunFolder
 
 ARMS = {"plain": {"meta.learned": ()}, "mix": {"meta.estimator": "window-mix"}}
 
 
-SMALL = with_changes(Config(), {"inner.num_envs": 2, "inner.num_steps": 5, "meta.num_inner_steps": 1})
+SMALL = with_changes(preset("quick"), {"inner.num_envs": 2, "inner.num_steps": 5, "meta.num_inner_steps": 1})
 END = 110  # of a run of 100 steps: the first rollout, which judges nothing, has ten
 
 

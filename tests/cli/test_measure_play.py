@@ -16,8 +16,9 @@ from PIL import Image
 
 from gradweave.analysis.measure import GradientSamples
 from gradweave.cli.main import main
+from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig
 from gradweave.training.build import build_agent, init_state
-from gradweave.training.config import Config, EnvironmentConfig, InnerConfig, MetaConfig, NetworkConfig, RunConfig
+from gradweave.training.config import Config, EnvironmentConfig, MetaConfig, RunConfig
 from gradweave.training.errors import CheckpointError, ConfigError
 from gradweave.training.files import write_atomically
 from gradweave.training.loading import check_run, read_agent
@@ -35,9 +36,9 @@ PROBE = (
 
 def tiny_config(tmp_path, learned=("discount", "entropy_cost")):
     return Config(
-        environment=EnvironmentConfig("discounting-chain", num_rows=None, num_cols=None, time_limit=None),
+        environment=EnvironmentConfig("discounting-chain"),
         network=NetworkConfig(policy_layers=(4,), value_layers=(4,)),
-        inner=InnerConfig(num_envs=2, num_steps=2, microbatches=2),
+        inner=InnerConfig(num_envs=2, num_steps=2, discount=0.9, microbatches=2),
         meta=MetaConfig(learned=learned, num_inner_steps=2),
         run=RunConfig(runs_dir=str(tmp_path), measure_samples=4, max_episode_steps=9),
     )

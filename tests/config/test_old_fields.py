@@ -18,6 +18,7 @@ OLD = {
     "target_steps": 1,
     "follow_probability": 0.5,
     "remat": "none",
+    "schedule_layers": [8],
 }
 
 
@@ -69,6 +70,13 @@ def test_other_partial_files_are_told_how_it_is_written_today(tmp_path: Path, li
         read_config(tmp_path / "mine.toml")
     assert raised.value.field == "meta." + line.rpartition("\n")[2].partition(" ")[0]
     assert "truncated:3" in raised.value.accepted
+
+
+def test_a_size_that_is_gone_is_refused_where_it_counts() -> None:
+    assert config_from_dict(complete(schedule_layers=[3])) == preset("quick")
+    with pytest.raises(ConfigError) as raised:
+        config_from_dict(complete(schedule="network", schedule_layers=[3]))
+    assert (raised.value.field, raised.value.value) == ("meta.schedule_layers", [3])
 
 
 def test_todays_files_are_left_alone() -> None:

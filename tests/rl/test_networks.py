@@ -163,7 +163,7 @@ def test_torsos_are_shared_exactly_when_asked_for():
     def drawn(**options):
         return build(observation, 4, **SMALL, outer_critic=True, **options, key=jax.random.key(1))
 
-    shared = drawn()
+    shared = drawn(outer_torso="shared")
     assert moved_by("logits", shared, observation) == {"policy_torso", "policy_head"}
     assert moved_by("value", shared, observation) == {"policy_torso", "value_head"}
     assert moved_by("outer_value", shared, observation) == {"policy_torso", "outer_head"}
@@ -171,7 +171,10 @@ def test_torsos_are_shared_exactly_when_asked_for():
     assert moved_by("logits", apart, observation) == {"policy_torso", "policy_head"}
     assert moved_by("value", apart, observation) == {"value_torso", "value_head"}
     assert moved_by("outer_value", apart, observation) == {"outer_torso", "outer_head"}
-    assert moved_by("outer_value", drawn(shared_torso=False), observation) == {"value_torso", "outer_head"}
+    assert moved_by("outer_value", drawn(shared_torso=False, outer_torso="shared"), observation) == {
+        "value_torso",
+        "outer_head",
+    }
     own = drawn(outer_torso="own")
     assert moved_by("value", own, observation) == {"policy_torso", "value_head"}
     assert moved_by("outer_value", own, observation) == {"outer_torso", "outer_head"}

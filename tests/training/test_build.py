@@ -76,7 +76,7 @@ def test_one_number_over_several_updates_is_learned_in_forward_mode(changes: dic
         {"learned": ("discount",)},
         {"learned": ("discount",), "num_inner_steps": 1},
         {"learned": ("discount", "learning_rate"), "inner": {"microbatches": 2, "learning_rate_groups": "parts"}},
-        {"learned": ("discount", "lambda_"), "schedule": "network", "schedule_layers": (3,)},
+        {"learned": ("discount", "lambda_"), "schedule": "network"},
         {"learned": ("learning_rate",), "estimator": "unrolled", "outer": {"critic": "off"}},
     ],
 )

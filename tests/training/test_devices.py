@@ -32,7 +32,7 @@ def on(config: Config, devices: Any) -> Config:
 # Together: every estimator that is a program of its own, every mode, and every option that reads whole batches.
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "corrected": {
-        "meta": {"sampling_correction": 0.5, "schedule": "network", "schedule_layers": (3,)},
+        "meta": {"sampling_correction": 0.5, "schedule": "network"},
         "inner": {"learning_rate_groups": "parts"},
         "outer": {"kl_cost": 0.5},
     },

@@ -1,10 +1,10 @@
 """A learner that tunes its own hyper-parameters while it learns: agent x estimator x mode x meta-optimiser.
 
 One meta-step is one window of L inner updates. Each update uses the newest rollout, each rollout the newest parameters;
-the rollout collected *after* update k judges it and then drives update k + 1 (online cross-validation, Xu et al. 2018,
-arXiv 1805.09801), and the last one is the first batch of the next window. No environment step is spent on the outer
-loss alone. The environment is never inside a differentiated function: states, inner gradients and batches are recorded
-while learning, and the meta-gradient is taken of the recording.
+the outer loss of x_k is taken on the rollout collected *after* update k, which then drives update k + 1 (online
+cross-validation, Xu et al. 2018, arXiv 1805.09801), and the last one is the first batch of the next window. No
+environment step is spent on the outer loss alone. The environment is never inside a differentiated function: states,
+inner gradients and batches are recorded while learning, and the meta-gradient is taken of the recording.
 """
 
 from typing import Any, cast
@@ -128,7 +128,7 @@ class SelfTuning(eqx.Module):
         return self.environment.num_envs * self.num_steps
 
     def environment_steps(self, num_meta_steps: int) -> int:
-        """Environment steps taken after so many meta-steps, the very first rollout and outer rollouts included."""
+        """Environment steps taken after that many meta-steps, the very first rollout and outer rollouts included."""
         per_window = self.num_inner_steps * (2 if self.collects_outer else 1)
         return (1 + num_meta_steps * per_window) * self.steps_per_rollout
 

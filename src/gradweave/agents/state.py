@@ -100,7 +100,7 @@ class CollectedWindow(NamedTuple):
 
 
 class Updated(NamedTuple):
-    """One inner update: the state and the tangents after it, (inner gradient, aux), and the judgement before it."""
+    """One inner update: the state and the tangents after it, (inner gradient, aux), and the outer loss before."""
 
     state: Any
     tangents: PyTree

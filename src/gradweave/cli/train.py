@@ -12,15 +12,8 @@ from typing import Annotated, TypeVar
 
 import tyro
 
-from gradweave.training.config import (
-    Config,
-    EnvironmentConfig,
-    InnerConfig,
-    MetaConfig,
-    NetworkConfig,
-    OuterConfig,
-    RunConfig,
-)
+from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig, OuterConfig
+from gradweave.training.config import Config, EnvironmentConfig, MetaConfig, RunConfig
 from gradweave.training.config_file import format_config, read_config
 from gradweave.training.follower import NoFolder
 from gradweave.training.hosts import ALONE, Hosts, check_hosts, check_same
@@ -123,7 +116,7 @@ def parse_all(
     base = start(base)
     name = parse(base).environment.name
     if name != base.environment.name:  # the preset's options, such as the board's size, belong to its environment
-        base = dataclasses.replace(base, environment=EnvironmentConfig.bare(name))
+        base = dataclasses.replace(base, environment=EnvironmentConfig(name=name))
     return _to_config(parse(base), base.preset), flags
 
 

@@ -32,8 +32,10 @@ def translated(meta: Mapping[str, Any], *, complete: bool) -> Mapping[str, Any]:
         complete: whether the file holds every field, those without effect, too.
 
     Raises:
-        ConfigError: a field that is gone stands in a file that names no estimator, or mode, that it belongs to.
+        ConfigError: a field that is gone stands in a file that names no estimator, or mode, that it belongs to; or it
+            has a value that nothing today has.
     """
+    meta = _without_layers(meta)
     old = {name: meta[name] for name in _GONE if name in meta}
     if not old:
         return meta
@@ -51,6 +53,15 @@ def translated(meta: Mapping[str, Any], *, complete: bool) -> Mapping[str, Any]:
             accepted = "arguments behind a name, as in estimator = 'truncated:3' or mode = 'reverse:step'"
             raise ConfigError(f"meta.{name}", old[name], accepted, f"leave {name} out, and write the argument so")
     return new
+
+
+def _without_layers(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without the sizes of the schedule's network, which are always one hidden layer of 8 units today."""
+    layers = meta.get("schedule_layers", [8])
+    if meta.get("schedule") == "network" and list(layers) != [8]:
+        accepted = "[8], which is the only size today"
+        raise ConfigError("meta.schedule_layers", layers, accepted, "use the version of gradweave that trained the run")
+    return {name: value for name, value in meta.items() if name != "schedule_layers"}
 
 
 def _argument(old: Mapping[str, Any]) -> str | None:

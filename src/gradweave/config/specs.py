@@ -56,7 +56,7 @@ class Count:
         value = _number(text, int)
         if value is None or not 1 <= value <= num_inner_steps:
             nearest = max(1, num_inner_steps // 2) if value is None else min(max(1, int(value)), num_inner_steps)
-            accepted = f"{self.metavar} a whole number from 1 to the number of inner steps ({num_inner_steps})"
+            accepted = f"{self.metavar} a whole number from 1 to {num_inner_steps}, the number of inner steps"
             raise Refused(accepted, str(nearest))
         return int(value)
 

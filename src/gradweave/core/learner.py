@@ -74,7 +74,7 @@ class GradientLearner(eqx.Module):
             evaluated once where `MixedMode` needs all three, and their derivatives travel back through it in one pass.
             What the loss does not read of them costs the learner no pass back.
         companion_loss: optional `(outputs, targets, batch) -> scalar`, trained along: its gradient is added to the
-            loss's, and the meta-gradient takes it for a number, in every mode, which costs nothing. That is exact if
+            loss's, and the meta-gradient treats it as a constant, in every mode, which costs nothing. That is exact if
             and only if the parameters that it moves do not reach the losses through anything that is differentiated: an
             outer critic that supplies baselines, say. (A clipping of the global norm is such a way.)
         microbatches: optional parts of a batch, for a loss that is a mean over them: gradients and outer losses are

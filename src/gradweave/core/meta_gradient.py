@@ -57,8 +57,9 @@ def meta_gradient(
         spec: bijectors, shaped like `raw` or a prefix of it; `Fixed()` leaves are not differentiated.
         state: x_0, the learner's state before the window.
         batches: leading axis L; batch k drives update k.
-        outer_batches: leading axis L; entry k - 1 judges x_k. None: `batches` has L + 1 entries and entry k judges x_k
-            (online cross-validation), which lets a mode share work between judging x_k and updating it.
+        outer_batches: leading axis L; the outer loss of x_k is taken on entry k - 1. None: `batches` has L + 1 entries,
+            and it is taken on entry k (online cross-validation), which lets a mode share work between evaluating x_k
+            and updating it.
         estimator: what is estimated; `Unrolled()` by default.
         mode: how it is differentiated; `ReverseMode()` by default, where the estimator leaves the choice.
         estimator_state: the memory of an estimator that has one, from `estimator.init` or the last `MetaGradient`.
@@ -173,12 +174,12 @@ def checked_window(
     if num_steps < 1:
         raise ValueError(
             f"batches has {length} entries: at least one inner step is needed, and without outer_batches one more "
-            "entry to judge it."
+            "entry to evaluate the outer loss on."
         )
     if outer_batches is not None and _leading_length(outer_batches, "outer_batches") != length:
         raise ValueError(
             f"batches has {length} entries, outer_batches {_leading_length(outer_batches, 'outer_batches')}; "
-            "outer_batches needs one entry for each inner step: entry k - 1 judges the state after k updates."
+            "outer_batches needs one entry for each inner step: the outer loss of x_k is taken on entry k - 1."
         )
     if recording is not None and _leading_length(recording.gradients, "recording.gradients") != num_steps:
         raise ValueError(
@@ -190,7 +191,7 @@ def checked_window(
     if not isinstance(recording, HorizonRecording):
         return Window(state, batches, outer_batches, recording)
     if outer_batches is not None:
-        raise ValueError("a HorizonRecording was judged by the batches of the updates: leave outer_batches out.")
+        raise ValueError("a HorizonRecording has outer losses of the updates' own batches: leave outer_batches out.")
     return Window(state, batches, None, horizons=recording)
 
 

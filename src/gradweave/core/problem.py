@@ -1,7 +1,7 @@
 """A meta-problem: any learner as two pure functions, with no environment inside.
 
 An inner update x_{k+1} = update(x_k, eta, batch_k) depends on meta-parameters eta, and an outer loss J(x_k; batch)
-judges the learner's state. Batches are recorded and held fixed while differentiating, which is what makes a
+evaluates the learner's state. Batches are recorded and held fixed while differentiating, which is what makes a
 meta-gradient well defined (Xu et al. 2018, arXiv 1805.09801, section 2).
 """
 
@@ -18,7 +18,7 @@ class MetaProblem(NamedTuple):
     Attributes:
         update: `(state, eta, batch) -> (state, aux)`, one inner update. The new state has the structure, shapes and
             dtypes of the old.
-        outer_loss: `(state, batch) -> (scalar, aux)`, what the meta-parameters are judged by, with fixed
+        outer_loss: `(state, batch) -> (scalar, aux)`, what the meta-parameters are tuned for, with fixed
             hyper-parameters of its own.
     """
 
@@ -36,7 +36,7 @@ class MetaProblemLike(Protocol):
 
     @property
     def outer_loss(self) -> Callable[[PyTree, PyTree], tuple[Array, PyTree]]:
-        """The judge."""
+        """The outer loss."""
 
 
 class Recording(NamedTuple):
@@ -54,8 +54,8 @@ class Recording(NamedTuple):
 
 
 class HorizonRecording(NamedTuple):
-    """Every horizon's gradient, found while the inner updates of a window were made, each batch judging before it drove
-    an update (online cross-validation).
+    """Every horizon's gradient, found while the inner updates of a window were made, the outer loss being taken on each
+    batch before it drove an update (online cross-validation).
 
     Attributes:
         gradients: g_1 .. g_L by the P learned numbers, in the order of `jax.tree.leaves`.
@@ -76,9 +76,9 @@ class Window(NamedTuple):
     Attributes:
         state: x_0.
         batches: leading axis L; batch k drives update k. When `outer_batches` is None the axis has length L + 1, and
-            batch k also judges x_k (online cross-validation: what drives update k + 1 first judges the parameters it
-            was collected with).
-        outer_batches: leading axis L; entry k - 1 judges x_k. Or None.
+            the outer loss of x_k is taken on batch k (online cross-validation: before it drives update k + 1 it
+            evaluates the parameters it was collected with).
+        outer_batches: leading axis L; the outer loss of x_k is taken on entry k - 1. Or None.
         recording: what was noted during the updates, or None.
         horizons: what was differentiated during the updates, or None.
     """
@@ -102,14 +102,14 @@ class Window(NamedTuple):
 
     @property
     def outer(self) -> PyTree:
-        """The batches that judge x_1 .. x_L, leading axis L."""
+        """The batches that the outer losses of x_1 .. x_L are taken on, leading axis L."""
         return (
             self.outer_batches if self.outer_batches is not None else jax.tree.map(lambda leaf: leaf[1:], self.batches)
         )
 
     @property
     def last_outer(self) -> PyTree:
-        """The batch that judges x_L."""
+        """The batch that the outer loss of x_L is taken on."""
         source = self.batches if self.outer_batches is None else self.outer_batches
         return jax.tree.map(lambda leaf: leaf[-1], source)
 

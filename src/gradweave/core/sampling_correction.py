@@ -1,7 +1,7 @@
 """The sampling correction: meta-parameters also change which data later updates see.
 
 A window's batches are held fixed while differentiating. But tau_j was drawn with theta_j(eta), so that the derivative
-of an *expected* outer return has a second part, by the score function, for every batch before the judging one:
+of an *expected* outer return has a second part, by the score function, for every batch before the evaluated one:
 
     d/d(eta) E[R(tau_k)] = E[ d/d(theta) (policy gradient at x_k) . dx_k/d(eta) ]
                          + E[ sum_{1 <= j < k} d/d(eta) log p(tau_j | theta_j(eta)) (R(tau_k) - b) ]
@@ -54,10 +54,10 @@ class SamplingCorrection(eqx.Module):
 
 
 class _Judged(NamedTuple):
-    """A batch with the constants by which it judges."""
+    """A batch with the constants of its outer loss."""
 
     batch: PyTree
-    weight: Float[Array, "*steps"]  # h_k; 0 for the batch that judges nothing
+    weight: Float[Array, "*steps"]  # h_k; 0 for the batch without an outer loss
     score: Float[Array, "*steps"]  # rho c_k
 
 
@@ -96,7 +96,7 @@ def corrected_meta_gradient(
         raw: as for `meta_gradient`.
         spec: as for `meta_gradient`.
         state: x_0.
-        batches: L + 1 entries, entry k collected with x_k; it judges x_k and then drives update k + 1.
+        batches: L + 1 entries, entry k collected with x_k; it evaluates x_k and then drives update k + 1.
         correction: how much of it.
         log_prob: `(state, batch) -> log p(batch | state)` up to terms that do not depend on the state: the sum of the
             log-probabilities of all actions. Given a `forward`, the state holds its outputs, as for `outer_loss`.

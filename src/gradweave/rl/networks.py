@@ -111,7 +111,7 @@ def actor_critic_network(
     policy_scale: float = 0.01,
     shared_torso: bool = True,
     outer_critic: bool = False,
-    outer_torso: str = "shared",
+    outer_torso: str = "detached",
     conditioning_size: int = 0,
     dtype: DTypeLike | None = None,
     key: Key[Array, ""],
@@ -138,7 +138,7 @@ def actor_critic_network(
         outer_critic: add a second value, for the outer loss.
         outer_torso: of the outer critic. "shared": the value's, which it moves. "own": a torso apart, at its cost.
             "detached": it reads the value's and moves only its own head, so that its errors, which are large, leave
-            alone what the policy sees; right only for outer losses that take its values for numbers
+            alone what the policy sees; right only for outer losses that treat its values as constants
             (`OuterObjective.value_cost` 0), because others would lose a derivative.
         conditioning_size: length of the conditioning vector that the network then takes as its second argument.
         dtype: of the parameters and of all that is computed; None: that of `observation.view`.

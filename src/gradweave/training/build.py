@@ -1,6 +1,7 @@
 """From a configuration to an agent: the one place where names in a configuration become objects."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from gradweave.agents import (
     policy_distance,
 )
 from gradweave.config.estimators import parse_estimator
+from gradweave.config.learners.actor_critic import HYPERPARAMETERS, PARTS
 from gradweave.config.modes import AUTO, parse_mode
 from gradweave.core import (
     AbstractBijector,
@@ -37,19 +39,12 @@ from gradweave.core.bijectors import split_learned
 from gradweave.envs import ONE_DEVICE, DeviceAxis, VectorEnvironment
 from gradweave.envs.registry import make_environment
 from gradweave.rl import ActorCriticNetwork, actor_critic_network
-from gradweave.training.config import LEARNABLE, PARTS, Config, MetaConfig
+from gradweave.training.config import Config, MetaConfig
 from gradweave.training.estimators import make_estimator, make_mode
 
 __all__ = ["build_agent", "init_state"]
 
 _CACHED_STEPS = 256  # of a part of a batch, with networks of the usual sizes (benchmarks/)
-
-_RANGES: dict[str, AbstractBijector] = {
-    "lambda_": Interval(0.0, 1.0),
-    "entropy_cost": Positive(),
-    "value_cost": Positive(),
-    "learning_rate": Positive(),
-}
 
 
 def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
@@ -83,9 +78,9 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         outer.kl_cost,
         outer.standardize_advantages,
     )
-    ranges = _RANGES | {"discount": Interval(0.0, config.meta.max_discount or 1.0)}
-    spec = ActorCriticEta(**{name: ranges[name] if name in config.meta.learned else Fixed() for name in LEARNABLE})
-    eta = ActorCriticEta(**{name: jnp.asarray(getattr(inner, name), jnp.result_type(float)) for name in LEARNABLE})
+    spec = ActorCriticEta(**{name: _bijector(config, name) for name in HYPERPARAMETERS})
+    floats = jnp.result_type(float)
+    eta = ActorCriticEta(**{name: jnp.asarray(getattr(inner, name), floats) for name in HYPERPARAMETERS})
     groups = None
     if inner.learning_rate_groups == "parts":
         eta = eta._replace(learning_rate=dict.fromkeys(PARTS, eta.learning_rate))
@@ -114,9 +109,18 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         condition_on_eta=config.network.condition_on_eta,
         outer_rollout=config.outer.rollout,
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
-        schedule=ScheduleNetwork(meta.schedule_layers) if meta.schedule == "network" else None,
+        schedule=ScheduleNetwork() if meta.schedule == "network" else None,
     )
     return _in_cheapest_mode(agent) if meta.mode == AUTO else agent
+
+
+def _bijector(config: Config, name: str) -> AbstractBijector:
+    """What keeps a learned hyper-parameter in its range."""
+    if name not in config.meta.learned:
+        return Fixed()
+    limits = HYPERPARAMETERS[name]
+    upper = config.meta.max_discount or limits.upper if name == "discount" else limits.upper
+    return Positive() if math.isinf(upper) else Interval(limits.lower, upper)
 
 
 def _num_microbatches(config: Config, axis: DeviceAxis) -> int:

@@ -1,6 +1,7 @@
 """The configuration of a run: frozen dataclasses, pure Python, checked before JAX is imported.
 
-Defaults are those of the `quick` preset. Where a default comes from a publication or another code base the comment
+Defaults are a plain learner's, which learns no meta-parameter; presets say what a demonstration or a paper has. Where a
+default comes from a publication or another code base the comment
 beside it says so: [B21] Bonnet et al. 2021 (arXiv 2111.00206), [B22] Bonnet et al. 2022 (arXiv 2211.10550), [X18] Xu et
 al. 2018 (arXiv 1805.09801), [J] Jumanji's own A2C configuration for Snake (n_steps 20, batch 128, discount .997,
 lambda .95, value cost 1, entropy cost .01, learning rate 3e-4). Everything else was chosen here.
@@ -9,36 +10,16 @@ lambda .95, value cost 1, entropy cost .01, learning rate 3e-4). Everything else
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-__all__ = [
-    "LEARNABLE",
-    "PARTS",
-    "Config",
-    "EnvironmentConfig",
-    "InnerConfig",
-    "MetaConfig",
-    "NetworkConfig",
-    "NumDevices",
-    "OuterConfig",
-    "RunConfig",
-]
+from gradweave.config.learners.actor_critic import PARTS, InnerConfig, NetworkConfig, OuterConfig, has_outer_critic
+
+__all__ = ["Config", "EnvironmentConfig", "MetaConfig", "NumDevices", "RunConfig"]
 
 Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
-Critic: TypeAlias = Literal["auto", "on", "off"]
-OuterRollout: TypeAlias = Literal["next", "own"]
-OuterTorso: TypeAlias = Literal["detached", "own", "shared"]
-Targets: TypeAlias = Literal["differentiated", "stopped"]
-RateGroups: TypeAlias = Literal["all", "parts"]
 Schedule: TypeAlias = Literal["none", "network"]
 Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
 NumDevices: TypeAlias = int | Literal["all"]
-
-LEARNABLE: Final = ("discount", "lambda_", "entropy_cost", "value_cost", "learning_rate")
-"""The fields of `InnerConfig` that the meta-gradient may tune."""
-
-PARTS: Final = ("policy", "torso", "value")
-"""The parts of the network, each with a learning rate of its own when `inner.learning_rate_groups` is "parts"."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +28,11 @@ class EnvironmentConfig:
 
     name: str = "snake"
     """Name in the registry (gradweave.envs.registry)."""
-    num_rows: int | None = 12  # [B21] plays on Jumanji's 12 x 12 board
+    num_rows: int | None = None
     """Rows of the board; Snake only."""
-    num_cols: int | None = 12
+    num_cols: int | None = None
     """Columns of the board; Snake only."""
-    time_limit: int | None = 4000  # Jumanji's default
+    time_limit: int | None = None
     """Steps after which an episode ends; Snake only."""
     grid_only: bool = False
     """Hide the step count from the agent; Snake only."""
@@ -59,11 +40,6 @@ class EnvironmentConfig:
     """Tell the agent which actions are allowed; without it an action that is not has the environment's consequences."""
     best_chain: int | None = None
     """Which chain pays most, 0 to 4; the discounting chain only."""
-
-    @classmethod
-    def bare(cls, name: str) -> "EnvironmentConfig":
-        """The environment with nothing chosen but its name."""
-        return cls(name=name, num_rows=None, num_cols=None, time_limit=None)
 
     def options(self) -> dict[str, Any]:
         """What to hand to `make_environment(name, **options)`: everything that was set."""
@@ -75,77 +51,16 @@ class EnvironmentConfig:
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """The actor-critic's network."""
-
-    channels: tuple[int, ...] = (16, 16)
-    """Channels of each convolution; ignored where observations are vectors."""
-    strides: tuple[int, ...] = (2, 1)  # [B22]
-    """Stride of each convolution."""
-    kernel_size: int = 2  # [B22]
-    """Height and width of each convolution's kernel, in cells."""
-    policy_layers: tuple[int, ...] = (64, 64)  # [B22]
-    """Units of each hidden layer of the policy head."""
-    value_layers: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer of the value head, and of the outer critic's."""
-    policy_scale: float = 0.01  # Andrychowicz et al. 2020 (arXiv 2006.05990); [B22] and [J] 1
-    """Factor on the initial weights of the last policy layer; small ones begin with a nearly uniform policy."""
-    shared_torso: bool = True
-    """One torso for policy and value, or one each."""
-    outer_torso: OuterTorso = "detached"
-    """The outer critic's: the value's, which it reads and does not move; one of its own; or shared with the value."""
-    condition_on_eta: bool = False  # [X18], section 2.3
-    """Feed the current meta-parameters to the network."""
-
-
-@dataclass(frozen=True)
-class InnerConfig:
-    """The learner; discount, lambda, costs and learning rate are where the meta-parameters start."""
-
-    num_envs: int = 64
-    """Environments stepped at the same time."""
-    num_steps: int = 5
-    """Steps of each environment in one inner batch."""
-    discount: float = 0.9  # poor on purpose: the meta-gradient has to raise it ([J] uses .997)
-    """Discount, in (0, 1)."""
-    lambda_: float = 0.9  # [J] .95
-    """Mixing of the lambda-return, in [0, 1]."""
-    entropy_cost: float = 0.03  # [J] .01
-    """Weight of the entropy bonus, > 0 when learned."""
-    value_cost: float = 0.5  # [B22]; [J] 1
-    """Weight of the value loss, > 0 when learned."""
-    learning_rate: float = 1e-3  # [J] 3e-4
-    """Step size of the inner optimiser, > 0."""
-    optimizer: Optimizer = "adam"
-    """Inner optimiser; the meta-gradient is taken through it."""
-    eps: float = 1e-8  # Adam's usual value
-    """Adam: added outside the root of the second moment. RMSProp: added inside it; its root is then a floor under every
-    gradient's magnitude."""
-    eps_root: float = 1e-16  # 1e-8 floors gradients at 1e-4 and stops Snake from learning; 1e-16 keeps float32 finite
-    """Adam: added inside the root of the second moment, so that its derivative stays finite at zero."""
-    rmsprop_decay: float = 0.9  # [B22]
-    """Decay of RMSProp's second moment."""
-    max_grad_norm: float | None = None
-    """Clip the inner gradient's global norm; None does not clip."""
-    learning_rate_groups: RateGroups = "all"
-    """One learning rate for all parameters, or one for each part (torso, policy head, value heads); all start alike."""
-    microbatches: int = 0
-    """Parts into which a batch is split for gradients, which are averaged; 0: as suits the processor's cache."""
-    targets: Targets = "differentiated"
-    """Stopped: the usual code, whose meta-gradients are wrong from two inner updates on; for comparison only."""
-
-
-@dataclass(frozen=True)
 class MetaConfig:
     """What is tuned, and by which meta-gradient."""
 
-    learned: tuple[str, ...] = ("discount", "lambda_", "entropy_cost", "learning_rate")
+    learned: tuple[str, ...] = ()
     """Meta-parameters to tune, of: discount lambda_ entropy_cost value_cost learning_rate. None of them: plain A2C."""
     max_discount: float | None = None
     """Upper end of the learned discount's range, above inner.discount and at most 1; None: 1."""
-    num_inner_steps: int = 5  # [B21]: L
+    num_inner_steps: int = 1
     """Inner updates in one window (L); the meta-parameters move once per window."""
-    estimator: str = "horizon-mix"
+    estimator: str = "unrolled"
     """Which meta-gradient: unrolled, truncated:M, horizon:K, horizon-mix[:WEIGHTS], truncation-mix[:WEIGHTS],
     adaptive-mix[:CRITERION], trace[:DECAY], bootstrapped[:STEPS] or random-truncation[:PROBABILITY]. WEIGHTS: uniform,
     geometric:RATIO, or one number for each inner step, as in 0.5,0.3,0.2. See docs/estimators.md."""
@@ -165,33 +80,6 @@ class MetaConfig:
     """How much to account for the meta-parameters' influence on the data, 0 (not) to 1 (wholly, with more variance)."""
     schedule: Schedule = "none"
     """Network: a small network moves the meta-parameters by statistics of learning, and is itself learned."""
-    schedule_layers: tuple[int, ...] = (8,)
-    """Units of each hidden layer of the schedule's network."""
-
-
-@dataclass(frozen=True)
-class OuterConfig:
-    """The outer loss: what the meta-parameters are judged by."""
-
-    discount: float = 0.997  # [J]
-    """Discount of the outer returns, in (0, 1]."""
-    lambda_: float = 0.95  # [J]
-    """Mixing of the outer lambda-return, in [0, 1]."""
-    value_cost: float = 0.0  # [B22]
-    """Weight of the value loss in the outer loss; 0 leaves the policy term only."""
-    entropy_cost: float = 0.0
-    """Weight of the entropy bonus in the outer loss."""
-    kl_cost: float = 0.0  # Zahavy et al. 2020 (arXiv 2002.12928) use 1
-    """Weight of the divergence from the policy before the window; 0 leaves it out."""
-    standardize_advantages: bool = False
-    """Standardise the outer advantages by their running mean and standard deviation."""
-    critic_cost: float = 0.5
-    """Weight of the outer critic's value loss in the inner loss; on a shared torso it competes with the policy."""
-    rollout: OuterRollout = "next"  # [X18]; [B22] own
-    """The rollout that the outer loss is evaluated on: the next update's, or one of its own after every update, whose
-    steps are counted and which is then thrown away."""
-    critic: Critic = "auto"  # [B22]: on whenever the discount is learned
-    """A second value head trained at the outer discount and lambda; auto: on when the discount is learned."""
 
 
 @dataclass(frozen=True)
@@ -274,6 +162,4 @@ class Config:
     @property
     def outer_critic(self) -> bool:
         """Whether the outer loss has its own value head, with `auto` resolved."""
-        if self.outer.critic == "auto":
-            return "discount" in self.meta.learned
-        return self.outer.critic == "on"
+        return has_outer_critic(self.outer, self.meta.learned)

@@ -98,7 +98,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
 def _below(base: Config, section: str, data: Mapping[str, Any]) -> Any:
     """What the file's section lies on: the preset's, but for the options of another environment."""
     if section == "environment" and data.get("name", base.environment.name) != base.environment.name:
-        return EnvironmentConfig.bare(data["name"])
+        return EnvironmentConfig(name=data["name"])
     return getattr(base, section)
 
 

@@ -4,31 +4,35 @@
 said in docs/paper-notes.md. Pure Python: nothing here imports JAX.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Final
 
-from gradweave.training.config import (
-    Config,
-    EnvironmentConfig,
-    InnerConfig,
-    MetaConfig,
-    NetworkConfig,
-    OuterConfig,
-    RunConfig,
-)
+from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig, OuterConfig
+from gradweave.training.config import Config, EnvironmentConfig, MetaConfig, RunConfig
 from gradweave.training.errors import ConfigError, nearest_name
 
 __all__ = ["PRESETS", "preset"]
 
 
+_BOARD = EnvironmentConfig(num_rows=12, num_cols=12, time_limit=4000)  # [B21] plays on Jumanji's board
+_POOR = InnerConfig(discount=0.9, lambda_=0.9, entropy_cost=0.03)  # on purpose: the meta-gradient has to correct them
+_FIVE_HORIZONS = MetaConfig(
+    learned=("discount", "lambda_", "entropy_cost", "learning_rate"), num_inner_steps=5, estimator="horizon-mix"
+)  # [B21]
+
+
 def _quick() -> Config:
     """The demo: Snake 12 x 12 from poor hyper-parameters, minutes on two cores."""
-    return Config(preset="quick")
+    return Config(environment=_BOARD, inner=_POOR, meta=_FIVE_HORIZONS, preset="quick")
 
 
 def _snake() -> Config:
     """[B21]'s setting at length: Snake 12 x 12, five horizons mixed uniformly, 20 million steps."""
     return Config(
+        environment=_BOARD,
+        inner=_POOR,
+        meta=_FIVE_HORIZONS,
         run=RunConfig(total_steps=20_000_000, log_every=5, checkpoint_every=1_000_000, evaluate_every=1_000_000),
         preset="snake",
     )
@@ -82,10 +86,10 @@ def _snake_6x6() -> Config:
 def _discounting_chain() -> Config:
     """The discounting chain of bsuite: five rewards at delays 1 to 100; only the right discount finds the best one."""
     return Config(
-        environment=EnvironmentConfig(name="discounting-chain", num_rows=None, num_cols=None, time_limit=None),
+        environment=EnvironmentConfig(name="discounting-chain"),
         network=NetworkConfig(policy_layers=(32,), value_layers=(32,)),
-        inner=InnerConfig(num_envs=32, num_steps=20, discount=0.9, learning_rate=1e-3),
-        meta=MetaConfig(learned=("discount", "lambda_")),
+        inner=dataclasses.replace(_POOR, num_envs=32, num_steps=20),
+        meta=dataclasses.replace(_FIVE_HORIZONS, learned=("discount", "lambda_")),
         outer=OuterConfig(discount=1.0, lambda_=1.0),
         run=RunConfig(total_steps=500_000, checkpoint_every=100_000, evaluate_every=100_000, max_episode_steps=200),
         preset="discounting-chain",

@@ -33,7 +33,7 @@ def policy_distance(
     Args:
         apply: the network, as for `actor_critic`.
         value_cost: weight of the value matching, at least 0; 0 leaves it out. The outer critic takes no part: it
-            belongs to the judge.
+            belongs to the outer loss.
         head: of the policy, as for `actor_critic`, like the next.
         memory: of a recurrent network.
         axis: the devices over which the environments are split, as for `actor_critic`.

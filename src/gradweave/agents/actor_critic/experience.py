@@ -134,7 +134,7 @@ def _evaluate_in_time(apply: Apply, params: PyTree, batch: Experience, memory: P
 
 
 def environments_in_parts(num_parts: int) -> Microbatches | None:
-    """The parts of an `Experience`, each with so many times fewer environments; None for a single one.
+    """The parts of an `Experience`, each with an equal share of the environments; None for a single one.
 
     A batch whose environments cannot be split evenly raises a ValueError.
     """

@@ -84,7 +84,7 @@ def actor_critic(
         apply: `(params, observation, conditioning) -> NetworkOutput` for one observation; its `outer_value` is the
             outer critic, or None for none. `bundled_apply` for the networks of `gradweave.rl`.
         optimizer: gives directions without a learning rate; see `inner_optimizer`.
-        outer: what meta-parameters are judged by; the default is Jumanji's (0.997, 0.95).
+        outer: the outer loss; the default is Jumanji's (0.997, 0.95).
         targets: "differentiated", or "stopped" for comparison with code that writes `stop_gradient` around the critic
             inside the inner loss: the learner is the same, but the meta-gradient loses the path from the parameters
             through the targets, and with two or more inner updates it is no longer the derivative of anything. See

@@ -1,4 +1,4 @@
-"""What meta-parameters are judged by: the actor-critic loss at fixed hyper-parameters, and its optional terms.
+"""The outer loss: the actor-critic loss at fixed hyper-parameters, and its optional terms.
 
     J = mean(-log pi(a) A') + value_cost mean((G' - v')^2) - entropy_cost mean(H) + kl_cost mean(KL(pi_0 || pi))
 
@@ -8,8 +8,8 @@ with returns G' at (discount', lambda') and advantages A' = G' - v' from the out
 The divergence from the previous policy is that of the self-tuning actor-critic (Zahavy et al. 2020, arXiv 2002.12928):
 it keeps the meta-gradient from favouring meta-parameters that change the policy much. "Previous" here means pi_0, the
 policy before the *window*: it does not depend on the meta-parameters, so that the term has an honest derivative at
-every horizon, and with one inner update it is STAC's. (The policy that collected a batch would not do: it is the judged
-policy itself, and the divergence 0.)
+every horizon, and with one inner update it is STAC's. (The policy that collected a batch would not do: it is the
+evaluated policy itself, and the divergence 0.)
 """
 
 from typing import NamedTuple
@@ -35,7 +35,7 @@ __all__ = ["OuterObjective", "log_likelihood", "mean_reward", "outer_actor_criti
 
 
 class OuterObjective(NamedTuple):
-    """The fixed hyper-parameters by which meta-parameters are judged.
+    """The fixed hyper-parameters of the outer loss.
 
     Attributes:
         discount: gamma', in (0, 1].
@@ -44,7 +44,7 @@ class OuterObjective(NamedTuple):
         entropy_cost: weight of the entropy bonus; 0 leaves it out.
         critic_cost: weight of the outer critic's value loss in the *inner* loss. Values at discount' are large, and on
             a torso shared with the policy their errors slow it down; a small weight spares the policy and leaves
-            a worse judge (docs/decisions.md). Without effect when the network has no outer critic.
+            a worse critic (docs/decisions.md). Without effect when the network has no outer critic.
         kl_cost: weight of the divergence from the policy before the window; 0 leaves it out. Costs one more forward
             pass for each rollout, to note that policy.
         standardize_advantages: subtract a running mean from the outer advantages and divide by a running standard
@@ -54,7 +54,7 @@ class OuterObjective(NamedTuple):
 
     discount: float = 0.997
     lambda_: float = 0.95
-    value_cost: float = 0.5
+    value_cost: float = 0.0
     entropy_cost: float = 0.0
     critic_cost: float = 0.5
     kl_cost: float = 0.0
@@ -73,8 +73,8 @@ def outer_actor_critic_loss(
     critic = "value" if outputs.steps.outer_value is None else "outer_value"
     values = getattr(outputs.steps, critic)
     # Removes d(returns)/d(parameters) and, in the advantage, d(values)/d(parameters): the outer gradient is the policy
-    # gradient and the semi-gradient of the value error at the judged parameters, as in Xu et al. 2018. No inner update
-    # lies behind this point, so that, unlike in an inner loss, nothing else is removed with it.
+    # gradient and the semi-gradient of the value error at the evaluated parameters, as in Xu et al. 2018. No inner
+    # update lies behind this point, so that, unlike in an inner loss, nothing else is removed with it.
     returns = jax.lax.stop_gradient(head_returns(outputs, trajectory, critic, outer.discount, outer.lambda_))
     advantages = returns - jax.lax.stop_gradient(values)
     used = _standardized(advantages, batch) if outer.standardize_advantages else advantages

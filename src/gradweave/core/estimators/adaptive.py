@@ -125,7 +125,7 @@ class AdaptiveMix(AbstractEstimator):
 
     Costs one forward-mode pass with an outer loss after every update, and P solutions of an L x L system; only
     `ForwardMode` gives every g_k, so not for hundreds of meta-parameters. Not for short runs; and where the outer loss
-    is judged well by one batch, `Unrolled` has less bias and is as good or better (see the measurements in
+    is estimated well by one batch, `Unrolled` has less bias and is as good or better (see the measurements in
     docs/estimators.md).
 
     Attributes:

@@ -151,7 +151,7 @@ class Bootstrapped(AbstractEstimator):
 
 
 class _Judgement(NamedTuple):
-    """What judges in the place of an outer batch."""
+    """What the distance is evaluated on, in the place of an outer batch."""
 
     target: PyTree
     batch: PyTree

@@ -115,7 +115,7 @@ class PersistentEvolutionStrategies(AbstractEstimator):
     Attributes:
         sigma: width of the perturbations in raw units, above 0.
         num_pairs: N, at least 1.
-        num_windows: after so many windows all particles start anew from the learner's state; None for never. 1 is the
+        num_windows: how many windows until all particles start anew from the learner's state; None for never. 1 is the
             plain kind.
     """
 

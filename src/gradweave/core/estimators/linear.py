@@ -45,7 +45,7 @@ def geometric_weights(n: int, lambda_: float) -> Float[Array, " n"]:
 class Unrolled(AbstractLinearEstimator):
     """g_L: the outer loss at x_L, differentiated through all L updates. With L = 1 the meta-gradient of Xu et al. 2018.
 
-    Biased only by what lies beyond L; the noisiest of the family. The reference that the others are judged by.
+    Biased only by what lies beyond L; the noisiest of the family. The reference for the others.
     """
 
     def check(self, num_inner_steps: int) -> None:
@@ -115,8 +115,9 @@ WindowMix = TruncationMix
 class HorizonMix(AbstractLinearEstimator):
     """sum_k w_k g_k: an outer loss after every inner update; reading (b) of Bonnet et al. 2021.
 
-    Every rollout of the window judges, so it draws on L times the outer data of `Unrolled`, at the price of L - 1 more
-    outer losses. Magnitudes of g_k grow with k: compare variances relative to the squared mean too.
+    The outer loss is evaluated on every rollout of the window, so it draws on L times the outer data of `Unrolled`, at
+    the price of L - 1 more outer losses. Magnitudes of g_k grow with k: compare variances relative to the squared mean
+    too.
 
     Attributes:
         weights: (L,), non-negative, summing to 1; entry k - 1 is the weight of g_k.

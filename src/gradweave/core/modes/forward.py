@@ -96,7 +96,7 @@ def tracked_update(
     tangents: PyTree,
     batch: PyTree,
 ) -> tuple[LearnerState, PyTree, tuple[PyTree, PyTree], tuple[Float[Array, " P"], Float[Array, ""], PyTree]]:
-    """One update with tangents on a batch that judges x_k first: one forward pass for both, and nothing to replay.
+    """One update with tangents, on the batch that evaluates x_k: one forward pass for both, and nothing to replay.
 
     Args:
         problem: the learner.
@@ -138,8 +138,8 @@ def tracked_horizons(
         problem: the learner.
         state: x_L.
         tangents: z_L.
-        judged: of x_0 .. x_{L-1}, as `tracked_update` returns it, stacked.
-        last_batch: judges x_L.
+        judged: the outer losses of x_0 .. x_{L-1} and their derivatives, as `tracked_update` returns it, stacked.
+        last_batch: what the outer loss of x_L is taken on.
     """
     last = leading(outer_derivative(problem, state, tangents, last_batch))
     # x_0 does not depend on the meta-parameters; what was found there is not asked for.
@@ -165,7 +165,7 @@ def propagate(
         decay: what the old tangents are multiplied by in every update; None for 1.
 
     Returns:
-        (x_L, tangents of its inexact leaves with leading axis P, (inner aux, judgements)), where the judgements are
+        (x_L, tangents of its inexact leaves with leading axis P, (inner aux, evaluations)), where the evaluations are
         `(gradients (L, P), outer losses (L,), outer aux)` when `weights.horizons` is given, else None.
     """
     problem, to_eta, learned, window = differentiand

@@ -63,11 +63,11 @@ class MixedMode(AbstractMode):
         (last_loss, last_aux), cotangent = judge(problem, recording.final_state, window.last_outer)
         horizon_weights = None
         if weights.horizons is not None:
-            # Entry k judges x_k. x_0 is not judged: weight 0, there only to keep the shapes alike.
+            # Entry k is of the outer loss of x_k. That of x_0 has weight 0 and only keeps the shapes alike.
             horizon_weights = jnp.roll(weights.horizons, 1).at[0].set(0)
             last_weight = weights.horizons[-1]
             cotangent = jax.tree.map(lambda leaf: last_weight.astype(leaf.dtype) * leaf, cotangent)
-        # With online cross-validation batch k both judges x_k and drives update k: None says "the same batch".
+        # With online cross-validation batch k both evaluates x_k and drives update k: None says "the same batch".
         judging = None
         if weights.horizons is not None and window.outer_batches is not None:
             judging = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), window.outer_batches)
@@ -92,8 +92,8 @@ class MixedMode(AbstractMode):
 
 
 class BackwardStep(NamedTuple):
-    """What is known of inner step k: whether it is the window's first, x_k, G_k, its batch, the batch that judges x_k
-    (None: the same) and h_k (None: not judged).
+    """What is known of inner step k: whether it is the window's first, x_k, G_k, its batch, the outer batch of x_k
+    (None: the same) and h_k (None: no outer loss).
     """
 
     is_first: Array
@@ -130,7 +130,7 @@ def judge(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tuple
 
 
 def pull_back(differentiand: Differentiand, cotangent: PyTree, step: BackwardStep) -> tuple[PyTree, Any]:
-    """One step back: (cotangent of x_k, (contribution of this step's eta, judgement of x_k or None))."""
+    """One step back: (cotangent of x_k, (contribution of this step's eta, outer loss of x_k and its aux, or None))."""
     problem, to_eta, learned, _ = differentiand
     assert isinstance(problem, GradientLearner)
     state, weight = step.state, step.weight

@@ -1,0 +1,54 @@
+"""Checks of one value each, for what a configuration may hold: they yield a problem, or nothing."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gradweave.training.errors import ConfigError, nearest_name
+
+__all__ = ["at_least", "choice", "fields", "flag", "in_range", "positive", "unused"]
+
+
+def flag(field: str) -> str:
+    """How a field is written on the command line, such as --inner.num-envs for inner.num_envs."""
+    return "--" + field.removeprefix("run.").rstrip("_").replace("_", "-")
+
+
+def in_range(field: str, value: int | float, text: str, accepted: bool) -> Iterator[ConfigError]:
+    """One problem unless `accepted`; a NaN or infinity is never accepted."""
+    if not (accepted and math.isfinite(value)):
+        yield ConfigError(field, value, text, f"set {flag(field)} to such a value")
+
+
+def at_least(section: str, values: Mapping[str, int | float | None], lowest: int | float) -> Iterator[ConfigError]:
+    """Yield one problem for each number below `lowest`; None is accepted."""
+    for name, value in values.items():
+        if value is not None:
+            yield from in_range(f"{section}.{name}", value, f"at least {lowest}", value >= lowest)
+
+
+def positive(section: str, values: Mapping[str, int | float | None]) -> Iterator[ConfigError]:
+    """Yield one problem for each number that is not finite and above 0; None is accepted."""
+    for name, value in values.items():
+        if value is not None:
+            yield from in_range(f"{section}.{name}", value, "a finite number above 0", value > 0)
+
+
+def choice(field: str, value: str, names: tuple[str, ...]) -> Iterator[ConfigError]:
+    """Yield one problem unless `value` is one of `names`."""
+    if value not in names:
+        near = nearest_name(value, names)
+        remedy = f"did you mean {near!r}?" if near else f"set {flag(field)} to one of these"
+        yield ConfigError(field, value, ", ".join(names), remedy)
+
+
+def unused(field: str, value: Any, default: Any, reader: str) -> Iterator[ConfigError]:
+    """One problem, if a value that has no effect is not the default; `reader` is what would give it one."""
+    if value != default:
+        accepted = f"{default!r}, the default: another value has no effect with these settings"
+        yield ConfigError(field, value, accepted, f"{reader}, or leave {flag(field)} out")
+
+
+def fields(section: object, *names: str) -> dict[str, Any]:
+    """Return some fields of a section by name."""
+    return {name: getattr(section, name) for name in names}

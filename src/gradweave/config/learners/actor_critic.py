@@ -1,0 +1,227 @@
+"""What can be chosen of the actor-critic: its network, its inner and its outer loss.
+
+A meta-parameter is one row here, a field of `InnerConfig` made by `hyperparameter`: the flag, the check, the range in
+which it is learned and the name in the metrics follow from it. The loss has to read it, as a field of `ActorCriticEta`
+of the same name.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal, TypeAlias
+
+import tyro
+
+from gradweave.config.checks import at_least, choice, fields, flag, in_range, positive, unused
+from gradweave.config.hyperparameters import hyperparameter, hyperparameters_of
+from gradweave.training.errors import ConfigError
+
+__all__ = [
+    "HYPERPARAMETERS",
+    "LEARNABLE",
+    "PARTS",
+    "InnerConfig",
+    "NetworkConfig",
+    "OuterConfig",
+    "has_outer_critic",
+    "problems",
+]
+
+Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
+Critic: TypeAlias = Literal["auto", "on", "off"]
+OuterRollout: TypeAlias = Literal["next", "own"]
+OuterTorso: TypeAlias = Literal["detached", "own", "shared"]
+Targets: TypeAlias = Literal["differentiated", "stopped"]
+RateGroups: TypeAlias = Literal["all", "parts"]
+
+PARTS: Final = ("policy", "torso", "value")
+"""The parts of the network, each with a learning rate of its own when `inner.learning_rate_groups` is "parts"."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The actor-critic's network."""
+
+    channels: tuple[int, ...] = (16, 16)
+    """Channels of each convolution; ignored where observations are vectors."""
+    strides: tuple[int, ...] = (2, 1)  # [B22]
+    """Stride of each convolution."""
+    kernel_size: int = 2  # [B22]
+    """Height and width of each convolution's kernel, in cells."""
+    policy_layers: tuple[int, ...] = (64, 64)  # [B22]
+    """Units of each hidden layer of the policy head."""
+    value_layers: tuple[int, ...] = (64, 64)
+    """Units of each hidden layer of the value head, and of the outer critic's."""
+    policy_scale: float = 0.01  # Andrychowicz et al. 2020 (arXiv 2006.05990); [B22] and [J] 1
+    """Factor on the initial weights of the last policy layer; small ones begin with a nearly uniform policy."""
+    shared_torso: bool = True
+    """One torso for policy and value, or one each."""
+    outer_torso: OuterTorso = "detached"
+    """The outer critic's: the value's, which it reads and does not move; one of its own; or shared with the value."""
+    condition_on_eta: bool = False  # [X18], section 2.3
+    """Feed the current meta-parameters to the network."""
+
+
+@dataclass(frozen=True)
+class InnerConfig:
+    """The learner; discount, lambda, costs and learning rate are where the meta-parameters start."""
+
+    num_envs: int = 64
+    """Environments stepped at the same time."""
+    num_steps: int = 5
+    """Steps of each environment in one inner batch."""
+    discount: float = hyperparameter(0.99, 0.0, 1.0)  # [J] .997
+    """Discount, in (0, 1)."""
+    lambda_: Annotated[float, tyro.conf.arg(name="lambda")] = hyperparameter(0.95, 0.0, 1.0, closed=True)  # [J]
+    """Mixing of the lambda-return, in [0, 1]."""
+    entropy_cost: float = hyperparameter(0.01, 0.0, closed=True)  # [J]
+    """Weight of the entropy bonus, > 0 when learned."""
+    value_cost: float = hyperparameter(0.5, 0.0, closed=True)  # [B22]; [J] 1
+    """Weight of the value loss, > 0 when learned."""
+    learning_rate: float = hyperparameter(1e-3, 0.0)  # [J] 3e-4
+    """Step size of the inner optimiser, > 0."""
+    optimizer: Optimizer = "adam"
+    """Inner optimiser; the meta-gradient is taken through it."""
+    eps: float = 1e-8  # Adam's usual value
+    """Adam: added outside the root of the second moment. RMSProp: added inside it; its root is then a floor under every
+    gradient's magnitude."""
+    eps_root: float = 1e-16  # 1e-8 floors gradients at 1e-4 and stops Snake from learning; 1e-16 keeps float32 finite
+    """Adam: added inside the root of the second moment, so that its derivative stays finite at zero."""
+    rmsprop_decay: float = 0.9  # [B22]
+    """Decay of RMSProp's second moment."""
+    max_grad_norm: float | None = None
+    """Clip the inner gradient's global norm; None does not clip."""
+    learning_rate_groups: RateGroups = "all"
+    """One learning rate for all parameters, or one for each part (torso, policy head, value heads); all start alike."""
+    microbatches: int = 0
+    """Parts into which a batch is split for gradients, which are averaged; 0: as suits the processor's cache."""
+    targets: Targets = "differentiated"
+    """Stopped: the usual code, whose meta-gradients are wrong from two inner updates on; for comparison only."""
+
+
+HYPERPARAMETERS: Final = hyperparameters_of(InnerConfig)
+"""The fields of `InnerConfig` that the meta-gradient may tune, with the ranges they are learned in."""
+
+LEARNABLE: Final = tuple(HYPERPARAMETERS)
+"""Their names."""
+
+
+@dataclass(frozen=True)
+class OuterConfig:
+    """The outer loss, which the meta-parameters are tuned for."""
+
+    discount: float = 0.997  # [J]
+    """Discount of the outer returns, in (0, 1]."""
+    lambda_: Annotated[float, tyro.conf.arg(name="lambda")] = 0.95  # [J]
+    """Mixing of the outer lambda-return, in [0, 1]."""
+    value_cost: float = 0.0  # [B22]
+    """Weight of the value loss in the outer loss; 0 leaves the policy term only."""
+    entropy_cost: float = 0.0
+    """Weight of the entropy bonus in the outer loss."""
+    kl_cost: float = 0.0  # Zahavy et al. 2020 (arXiv 2002.12928) use 1
+    """Weight of the divergence from the policy before the window; 0 leaves it out."""
+    standardize_advantages: bool = False
+    """Standardise the outer advantages by their running mean and standard deviation."""
+    critic_cost: float = 0.5
+    """Weight of the outer critic's value loss in the inner loss; on a shared torso it competes with the policy."""
+    rollout: OuterRollout = "next"  # [X18]; [B22] own
+    """The rollout that the outer loss is evaluated on: the next update's, or one of its own after every update, whose
+    steps are counted and which is then thrown away."""
+    critic: Critic = "auto"  # [B22]: on whenever the discount is learned
+    """A second value head trained at the outer discount and lambda; auto: on when the discount is learned."""
+
+
+def has_outer_critic(outer: OuterConfig, learned: tuple[str, ...]) -> bool:
+    """Whether the outer loss has its own value head, with `auto` resolved."""
+    return "discount" in learned if outer.critic == "auto" else outer.critic == "on"
+
+
+def problems(
+    network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, learned: tuple[str, ...]
+) -> Iterator[ConfigError]:
+    """What of these options cannot be used, when `learned` names the learned hyper-parameters."""
+    yield from _network(network)
+    yield from _torso(network, inner, outer, has_outer_critic(outer, learned))
+    yield from _inner(inner, learned)
+    yield from _outer(outer)
+
+
+def _network(network: NetworkConfig) -> Iterator[ConfigError]:
+    yield from at_least("network", {"kernel_size": network.kernel_size}, 1)
+    yield from positive("network", {"policy_scale": network.policy_scale})
+    for name in ("channels", "strides", "policy_layers", "value_layers"):
+        sizes = getattr(network, name)
+        if any(size < 1 for size in sizes):
+            yield ConfigError(f"network.{name}", sizes, "numbers of at least 1", f"set {flag('network.' + name)}")
+    if len(network.channels) != len(network.strides):
+        yield ConfigError(
+            "network.strides",
+            network.strides,
+            f"one stride for each convolution: {len(network.channels)} numbers",
+            f"{flag('network.strides')} {_repeat_last(network)}",
+        )
+
+
+def _repeat_last(network: NetworkConfig) -> str:
+    count = len(network.channels)
+    padded = (*network.strides, *([network.strides[-1] if network.strides else 1] * count))[:count]
+    return " ".join(str(stride) for stride in padded)
+
+
+def _inner(inner: InnerConfig, learned: tuple[str, ...]) -> Iterator[ConfigError]:
+    yield from at_least("inner", fields(inner, "num_envs", "num_steps"), 1)
+    for name, limits in HYPERPARAMETERS.items():
+        value, is_learned = getattr(inner, name), name in learned
+        accepted = limits.contains(value, learned=is_learned)
+        yield from in_range(f"inner.{name}", value, limits.describe(learned=is_learned), accepted)
+    yield from positive("inner", fields(inner, "max_grad_norm"))
+    yield from choice("inner.optimizer", inner.optimizer, ("adam", "rmsprop", "sgd"))
+    yield from at_least("inner", {"eps": inner.eps}, 0)
+    yield from _optimizer(inner)
+    yield from at_least("inner", {"microbatches": inner.microbatches}, 0)
+    if inner.microbatches > 1 and inner.num_envs % inner.microbatches:
+        yield ConfigError(
+            "inner.microbatches",
+            inner.microbatches,
+            f"a divisor of inner.num_envs ({inner.num_envs})",
+            "leave --inner.microbatches out",
+        )
+    yield from choice("inner.targets", inner.targets, ("differentiated", "stopped"))
+    yield from choice("inner.learning_rate_groups", inner.learning_rate_groups, ("all", "parts"))
+    if inner.learning_rate_groups == "parts" and "learning_rate" not in learned:
+        yield ConfigError(
+            "inner.learning_rate_groups",
+            "parts",
+            "'all', unless the learning rate is learned",
+            "add learning_rate to --meta.learned, or leave --inner.learning-rate-groups out",
+        )
+
+
+def _outer(outer: OuterConfig) -> Iterator[ConfigError]:
+    yield from in_range("outer.discount", outer.discount, "a number in (0, 1]", 0 < outer.discount <= 1)
+    yield from in_range("outer.lambda_", outer.lambda_, "a number in [0, 1]", 0 <= outer.lambda_ <= 1)
+    yield from at_least("outer", fields(outer, "value_cost", "entropy_cost", "kl_cost"), 0)
+    yield from positive("outer", {"critic_cost": outer.critic_cost})
+    yield from choice("outer.critic", outer.critic, ("auto", "on", "off"))
+    yield from choice("outer.rollout", outer.rollout, ("next", "own"))
+
+
+def _torso(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, has_critic: bool) -> Iterator[ConfigError]:
+    yield from choice("network.outer_torso", network.outer_torso, ("detached", "own", "shared"))
+    differentiated = {"outer.value_cost": outer.value_cost, "inner.max_grad_norm": inner.max_grad_norm or 0.0}
+    reasons = [name for name, value in differentiated.items() if value > 0]
+    if has_critic and network.outer_torso == "detached" and reasons:
+        accepted = f"own or shared, because with {reasons[0]} the outer critic is differentiated"
+        yield ConfigError("network.outer_torso", "detached", accepted, "--network.outer-torso own")
+
+
+def _optimizer(inner: InnerConfig) -> Iterator[ConfigError]:
+    # Without the constant inside the root the root's second derivative at zero is infinite.
+    decay, eps_root = inner.rmsprop_decay, inner.eps_root
+    if inner.optimizer == "rmsprop":
+        yield from positive("inner", {"eps": inner.eps})
+        yield from in_range("inner.rmsprop_decay", decay, "a number in [0, 1)", 0 <= decay < 1)
+        yield from unused("inner.eps_root", eps_root, InnerConfig.eps_root, "--inner.optimizer adam")
+    else:
+        yield from unused("inner.rmsprop_decay", decay, InnerConfig.rmsprop_decay, "--inner.optimizer rmsprop")
+    if inner.optimizer == "adam":
+        yield from positive("inner", {"eps_root": eps_root})
