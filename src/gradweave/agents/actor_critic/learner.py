@@ -14,7 +14,7 @@ learned discount, which biases the outer advantage upwards and the meta-gradient
 al. 2022, arXiv 2211.10550).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -133,21 +133,25 @@ def actor_critic(
     def companion_loss(outputs: Outputs, targets: _Targets, batch: Experience) -> Array:
         return outer.critic_cost * _critic_loss(outputs, targets, axis)
 
-    def learning_rate(eta: ActorCriticEta) -> PyTree:
-        if learning_rate_groups is None:
-            return eta.learning_rate
-        return jax.tree.map(lambda name: eta.learning_rate[name], learning_rate_groups)
-
     return GradientLearner(
         targets_of,
         loss,
         optimizer,
-        learning_rate,
+        _learning_rate(learning_rate_groups),
         lambda state, batch: outer_actor_critic_loss(state.params, batch, outer, axis, head),
         forward=forward,
         companion_loss=companion_loss if critic_apart else None,
         microbatches=environments_in_parts(num_microbatches),
     )
+
+
+def _learning_rate(groups: PyTree) -> Callable[[ActorCriticEta], PyTree]:
+    """One rate, or one for each group."""
+
+    def learning_rate(eta: ActorCriticEta) -> PyTree:
+        return eta.learning_rate if groups is None else jax.tree.map(lambda name: eta.learning_rate[name], groups)
+
+    return learning_rate
 
 
 def _check_options(targets: str, outer: OuterObjective, *, critic_apart: bool) -> None:
