@@ -8,7 +8,7 @@ import pytest
 from gradweave.config.estimators import ESTIMATORS, parse_estimator, parse_reference
 from gradweave.config.modes import MODES, parse_mode
 from gradweave.config.specs import resolve
-from gradweave.training.errors import ConfigError
+from gradweave.errors import ConfigError
 
 LENGTH = 5
 ROWS = {row.name: row for row in ESTIMATORS}

@@ -10,10 +10,10 @@ from gradweave.cli.train import parse_config
 from gradweave.config.hyperparameters import Range
 from gradweave.config.learners import LEARNERS
 from gradweave.config.learners.actor_critic import HYPERPARAMETERS, InnerConfig, OuterConfig
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.config.validation import find_problems
 from gradweave.training.build import build_agent
-from gradweave.training.config import Config
-from gradweave.training.presets import preset
-from gradweave.training.validation import find_problems
 
 
 def with_inner(name: str, value: float, learned: tuple[str, ...]) -> Config:
