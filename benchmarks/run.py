@@ -30,6 +30,7 @@ from timing import Program, alternate, spread
 from variants import MODES, agent_for, configured, forward_passes, meta_step, naive_meta_step, seeds_in_one_program
 from workers import SeedsInProcesses
 
+from gradweave.agents import bundled_apply
 from gradweave.config.presets import preset
 from gradweave.machine.runtime import usable_cores
 from gradweave.reports.tables import write_rows
@@ -317,7 +318,7 @@ def _forward_flops(sizes: dict[str, Any]) -> tuple[float, float]:
     state = jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(0))
 
     def outputs(params: Any, observations: Any) -> Any:
-        return jax.vmap(lambda observation: agent.apply(params, observation, None))(observations)
+        return jax.vmap(lambda observation: bundled_apply(params, observation, None))(observations)
 
     def count(function: Callable[..., Any]) -> float:
         compiled = jax.jit(function).lower(state.learner.params, state.rollout.observation).compile()

@@ -82,6 +82,7 @@ _CORE = (
 )
 _AGENTS = (
     "ActorCriticEta",
+    "Agent",
     "Experience",
     "MetaStepMetrics",
     "OuterObjective",
@@ -89,6 +90,7 @@ _AGENTS = (
     "SelfTuning",
     "SelfTuningState",
     "actor_critic",
+    "actor_critic_agent",
     "inner_optimizer",
     "parameter_groups",
 )

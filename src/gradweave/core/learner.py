@@ -271,7 +271,7 @@ class GradientLearner(eqx.Module):
         """
         parts = self.microbatches
         if parts is None:
-            return function(*(_sliced_out(batch) for batch in batches))
+            return function(*(sliced_out(batch) for batch in batches))
 
         def of_part(index: Array) -> Result:
             return function(*(None if batch is None else _part(parts, batch, index) for batch in batches))
@@ -315,11 +315,12 @@ def _part(parts: Microbatches, batch: PyTree, index: Array) -> PyTree:
     if isinstance(batch, RecordedBatch):
         # The barrier makes the slice depend on the part: the compiler would copy the whole batch before the loop.
         which, index = jax.lax.optimization_barrier((batch.step, index))
-        batch = _sliced_out(RecordedBatch(batch.batches, which))
+        batch = sliced_out(RecordedBatch(batch.batches, which))
     return parts.part(batch, index)
 
 
-def _sliced_out(batch: PyTree) -> PyTree:
+def sliced_out(batch: PyTree) -> PyTree:
+    """The batch that a `RecordedBatch` stands for; any other batch is returned as it is."""
     if not isinstance(batch, RecordedBatch):
         return batch
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, batch.step, keepdims=False), batch.batches)

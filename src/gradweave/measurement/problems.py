@@ -1,6 +1,6 @@
 """The measuring instrument for any learner: independent samples of the meta-gradients of a `MetaProblem`.
 
-As `analysis.measure` does for agents, but of a problem given as functions and of windows drawn by a function: the
+As `gradweave.measurement.sampling` does for agents, but of a problem given as functions and of windows drawn by a function: the
 learner's state and the meta-parameters stay where they are, each sample is one window with data of its own, and the
 same key gives the same windows to every function here, so that comparing estimators is comparing pairs.
 """
@@ -52,7 +52,7 @@ def measure_problem(
     Returns:
         The samples, for `estimator_samples`, `single_estimates`, `cross_fitted_mix` and `summarize`. Computed by one
         reverse pass for each outer loss through the whole window, whose activations are kept: for problems of moderate
-        size. `analysis.measure` is for agents.
+        size. `gradweave.measurement.sampling` is for agents.
 
     Raises:
         ValueError: fewer than two samples, nothing learned, or a learned meta-parameter that is not a number.
