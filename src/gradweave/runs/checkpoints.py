@@ -59,8 +59,8 @@ class SavedArray(NamedTuple):
     """One array of a checkpoint.
 
     Attributes:
-        data: its numbers; those of its keys where it is an array of typed PRNG keys.
-        dtype: the name of the dtype that the state has.
+        data: its numbers, in any order of bytes and axes; those of its keys where it is an array of typed PRNG keys.
+        dtype: the name of the dtype that the state has, which does not tell the order of bytes.
         key_impl: the implementation of typed PRNG keys, None for numbers.
     """
 
@@ -179,7 +179,7 @@ def _serialize(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, st
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     chunks, end = [], 0
     for name, array in arrays.items():
-        chunks.append(array.tobytes())  # every platform JAX runs on is little-endian, as the format asks
+        chunks.append(array.astype(array.dtype.newbyteorder("<")).tobytes())  # little-endian, as the format asks
         begin, end = end, end + len(chunks[-1])
         shape = [int(size) for size in array.shape]
         header[name] = {"dtype": _TAGS[array.dtype.name], "shape": shape, "data_offsets": [begin, end]}
