@@ -1,8 +1,8 @@
 """The measuring instrument for any learner: independent samples of the meta-gradients of a `MetaProblem`.
 
-As `gradweave.measurement.sampling` does for agents, but of a problem given as functions and of windows drawn by a function: the
-learner's state and the meta-parameters stay where they are, each sample is one window with data of its own, and the
-same key gives the same windows to every function here, so that comparing estimators is comparing pairs.
+As `gradweave.measurement.sampling` does for agents, but of a problem given as functions and of windows drawn by a
+function: the learner's state and the meta-parameters stay where they are, each sample is one window with data of its
+own, and the same key gives the same windows to every function here, so that comparing estimators is comparing pairs.
 """
 
 from collections.abc import Callable
