@@ -30,6 +30,7 @@ from timing import Program, alternate, spread
 from variants import MODES, agent_for, configured, forward_passes, meta_step, naive_meta_step, seeds_in_one_program
 from workers import SeedsInProcesses
 
+from gradweave.agents import bundled_apply
 from gradweave.analysis.study import TINY_SNAKE
 from gradweave.analysis.tables import write_rows
 from gradweave.training.build import init_state
@@ -303,7 +304,7 @@ def _forward_flops(sizes: dict[str, Any]) -> tuple[float, float]:
     state = jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(0))
 
     def outputs(params: Any, observations: Any) -> Any:
-        return jax.vmap(lambda observation: agent.apply(params, observation, None))(observations)
+        return jax.vmap(lambda observation: bundled_apply(params, observation, None))(observations)
 
     def count(function: Callable[..., Any]) -> float:
         compiled = jax.jit(function).lower(state.learner.params, state.rollout.observation).compile()

@@ -43,8 +43,7 @@ def make_agent(params):
     eta = gw.ActorCriticEta(jnp.array(0.9), jnp.array(0.9), jnp.array(0.01), jnp.array(0.5), rates)
     spec = gw.ActorCriticEta(gw.Interval(), gw.Fixed(), gw.Fixed(), gw.Fixed(), gw.Positive())
     return gw.SelfTuning(
-        problem=gw.actor_critic(apply, gw.inner_optimizer("sgd"), learning_rate_groups=groups),
-        apply=apply,
+        agent=gw.actor_critic_agent(apply, gw.inner_optimizer("sgd"), learning_rate_groups=groups),
         environment=VectorEnvironment(environment, 32),
         initial_raw=gw.unconstrain(eta, spec),
         spec=spec,
@@ -65,7 +64,7 @@ def main() -> dict[str, float]:
     learn = jax.jit(lambda state: jax.lax.scan(lambda carry, _: agent.step(carry), state, length=NUM_META_STEPS))
     state, metrics = learn(state)
     _, _, played = rollout(
-        agent.greedy_policy(state.learner.params, None), agent.environment, state.rollout, 20, key=play_key
+        agent.policy(state.learner.params, None, greedy=True), agent.environment, state.rollout, 20, key=play_key
     )
     rates = agent.eta(state.raw).learning_rate
     result = {

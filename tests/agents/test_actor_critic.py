@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 import gradweave as gw
 from gradweave.agents import ActorCriticEta, OuterObjective, actor_critic, bundled_apply, inner_optimizer
-from gradweave.agents.experience import evaluate_network, head_returns
+from gradweave.agents.actor_critic.experience import evaluate_network, head_returns
 
 from .material import ETA, LEARNED, evaluate, experience, looped_policy, looped_returns, network, quick_jit, surrogate
 

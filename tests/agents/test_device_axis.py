@@ -16,10 +16,10 @@ from gradweave.agents import (
     policy_distance,
 )
 from gradweave.agents import bundled_apply as apply
-from gradweave.agents.objectives import log_likelihood, mean_reward
+from gradweave.agents.actor_critic.outer_loss import log_likelihood, mean_reward
 from gradweave.core import SamplingCorrection, corrected_meta_gradient
 from gradweave.envs import ONE_DEVICE, DeviceAxis, VectorEnvironment
-from gradweave.rl import RolloutState, Trajectory, init_rollout, rollout, sample
+from gradweave.rl import Acted, RolloutState, Trajectory, init_rollout, rollout, sample
 
 from .material import ETA, LEARNED, NUM_ACTIONS, NUM_STEPS, Ladder, experience, network, quick_jit
 
@@ -125,9 +125,9 @@ def test_experience_does_not_depend_on_the_number_of_devices() -> None:
     def collect(axis):
         environment = VectorEnvironment(Ladder(), 6, axis)
 
-        def act(observations, key):
+        def act(observations, memory, key):
             batch = observations.view.shape[0]
-            return sample(jnp.tile(logits, (batch, 1)), observations.action_mask, key=key, axis=axis)
+            return Acted(sample(jnp.tile(logits, (batch, 1)), observations.action_mask, key=key, axis=axis), memory)
 
         def run(key):
             reset_key, key = jax.random.split(key)
@@ -136,7 +136,7 @@ def test_experience_does_not_depend_on_the_number_of_devices() -> None:
         return run
 
     time_first = PartitionSpec(None, "envs")
-    specs = (RolloutState(*[PartitionSpec("envs")] * 4), Trajectory(*[time_first] * 6), SAME)
+    specs = (RolloutState(*[PartitionSpec("envs")] * 5), Trajectory(*[time_first] * 8), SAME)
     one = quick_jit(collect(ONE_DEVICE))(jax.random.key(3))
     two = on_two_devices(collect(TWO), SAME, specs)(jax.random.key(3))
     assert one[2].num_episodes > 6

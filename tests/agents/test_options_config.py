@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from gradweave.agents import OuterObjective, ScheduleNetwork
+from gradweave.agents import ScheduleNetwork
 from gradweave.config.learners.actor_critic import PARTS
 from gradweave.core import SamplingCorrection
 from gradweave.training.build import build_agent, init_state
@@ -81,7 +81,7 @@ def test_options_are_built() -> None:
     agent = build_agent(changed(**ALL))
     assert build_agent(changed(meta__sampling_correction=0.1)).sampling_correction == SamplingCorrection(0.1)
     assert agent.schedule == ScheduleNetwork()
-    assert agent.objective == OuterObjective(1.0, 1.0, 0.0, 0.0, 0.5, 0.5, True)
+    assert agent.agent.annotation is not None and build_agent(changed()).agent.annotation is None
     assert set(agent.initial_raw.learning_rate) == set(PARTS)
     config = changed(**ALL)
     assert len(config.learned_names) == 4
@@ -97,7 +97,7 @@ def test_without_options_there_is_no_trace_of_them() -> None:
     assert agent.sampling_correction is None and agent.schedule is None
     state = jax.eval_shape(lambda: init_state(agent, config, key=jax.random.key(0)))
     assert state.statistics is None and state.batch.anchor_logits is None and state.batch.advantage_moments is None
-    never_told = dataclasses.replace(agent, objective=None)
+    never_told = dataclasses.replace(agent, agent=dataclasses.replace(agent.agent, annotation=None))
     programs = [str(jax.make_jaxpr(one.step)(state)) for one in (agent, never_told)]
     assert programs[0] == programs[1]
 

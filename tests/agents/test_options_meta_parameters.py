@@ -12,6 +12,7 @@ from gradweave.agents import (
     ScheduleNetwork,
     SelfTuning,
     actor_critic,
+    actor_critic_agent,
     bundled_apply,
     inner_optimizer,
     learning_features,
@@ -221,8 +222,7 @@ def test_any_update_function_may_be_contextual():
 
 def agent(schedule, *, spec=LEARNED, mode=None, condition=False):
     return SelfTuning(
-        problem=actor_critic(bundled_apply, inner_optimizer("sgd")),
-        apply=bundled_apply,
+        agent=actor_critic_agent(bundled_apply, inner_optimizer("sgd")),
         environment=VectorEnvironment(Ladder(), 3),
         initial_raw=gw.unconstrain(ETA, spec),
         spec=spec,

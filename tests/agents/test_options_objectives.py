@@ -1,5 +1,7 @@
 """Divergence from the previous policy, advantages standardised by running statistics, and stopped targets."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,15 @@ import optax
 import pytest
 
 import gradweave as gw
-from gradweave.agents import AdvantageMoments, OuterObjective, SelfTuning, actor_critic, bundled_apply, inner_optimizer
+from gradweave.agents import (
+    AdvantageMoments,
+    OuterObjective,
+    SelfTuning,
+    actor_critic,
+    actor_critic_agent,
+    bundled_apply,
+    inner_optimizer,
+)
 from gradweave.envs import VectorEnvironment
 from gradweave.rl import kl
 
@@ -34,10 +44,9 @@ def learner(outer=None, **options):
     return problem, problem.init(network(jax.random.key(1), outer_critic=False))
 
 
-def agent(objective, *, num_inner_steps=2, given=True, mode=None, spec=LEARNED):
+def agent(objective, *, num_inner_steps=2, mode=None, spec=LEARNED):
     return SelfTuning(
-        problem=actor_critic(bundled_apply, inner_optimizer("sgd"), objective),
-        apply=bundled_apply,
+        agent=actor_critic_agent(bundled_apply, inner_optimizer("sgd"), objective),
         environment=VectorEnvironment(Ladder(), NUM_ENVS),
         initial_raw=RAW,
         spec=spec,
@@ -46,7 +55,6 @@ def agent(objective, *, num_inner_steps=2, given=True, mode=None, spec=LEARNED):
         meta_optimizer=optax.sgd(0.1),
         num_inner_steps=num_inner_steps,
         num_steps=NUM_STEPS,
-        objective=objective if given else None,
     )
 
 
@@ -151,7 +159,7 @@ def test_moments_run_over_earlier_windows_only():
         np.testing.assert_allclose(used.std, np.full(3, np.sqrt(square - mean**2)), rtol=1e-9)
         state, metrics = step(state)
         seen.append((float(metrics.outer["outer_advantage"]), float(metrics.outer["outer_squared_advantage"])))
-    assert state.statistics.reward is None
+    assert state.usual_reward is None
 
 
 def test_plain_learning_keeps_no_statistics():
@@ -165,8 +173,9 @@ def test_plain_learning_keeps_no_statistics():
     ("option", "message"), [("kl_cost", "anchor_logits"), ("standardize_advantages", "advantage_moments")]
 )
 def test_an_objective_that_the_agent_was_not_told_of_is_refused(option, message):
-    one = agent(OuterObjective(**{option: True}), given=False)
-    with pytest.raises(ValueError, match=f"{message}, but the batch has none; give SelfTuning the objective"):
+    one = agent(OuterObjective(**{option: True}))
+    one = dataclasses.replace(one, agent=dataclasses.replace(one.agent, annotation=None))
+    with pytest.raises(ValueError, match=f"{message}, but the batch has none"):
         jax.eval_shape(
             lambda key: one.step(one.init(network(jax.random.key(1), outer_critic=False), key=key)), jax.random.key(0)
         )

@@ -20,10 +20,11 @@ from gradweave.agents import (
     OuterObjective,
     SelfTuning,
     actor_critic,
+    actor_critic_agent,
     bundled_apply,
     inner_optimizer,
 )
-from gradweave.agents.objectives import log_likelihood, mean_reward
+from gradweave.agents.actor_critic.outer_loss import log_likelihood, mean_reward
 from gradweave.core.sampling_correction import correction_coefficients
 from gradweave.envs import Observation, VectorEnvironment
 from gradweave.rl import NetworkOutput, Trajectory
@@ -169,8 +170,7 @@ def test_coefficients_are_the_sums_they_stand_for():
 
 def agent(correction, estimator=None, mode=None, num_inner_steps=3, num_microbatches=1, objective=None):
     return SelfTuning(
-        problem=actor_critic(bundled_apply, inner_optimizer("sgd"), num_microbatches=num_microbatches),
-        apply=bundled_apply,
+        agent=actor_critic_agent(bundled_apply, inner_optimizer("sgd"), objective, num_microbatches=num_microbatches),
         environment=VectorEnvironment(Ladder(), 2),
         initial_raw=gw.unconstrain(ETA, LEARNED),
         spec=LEARNED,
@@ -180,7 +180,6 @@ def agent(correction, estimator=None, mode=None, num_inner_steps=3, num_microbat
         num_inner_steps=num_inner_steps,
         num_steps=4,
         sampling_correction=correction,
-        objective=objective,
     )
 
 
@@ -189,8 +188,7 @@ def test_an_agent_adds_the_score_of_earlier_batches():
     """The correction is the central difference of sum_j c_j log p(tau_j | x_j), batches and returns held fixed."""
     whole = agent(gw.SamplingCorrection(1.0))
     state = whole.init(network(jax.random.key(1), outer_critic=False), key=jax.random.key(2))
-    reward = state.statistics.reward.add(jnp.array(0.3), 0.5)
-    state = state._replace(statistics=state.statistics._replace(reward=reward))
+    state = state._replace(usual_reward=state.usual_reward.add(jnp.array(0.3), 0.5))
     window = jax.jit(lambda state: whole.collect_window(state, key=jax.random.key(3)))(state)
     variants = {
         "plain": agent(None),
@@ -233,10 +231,10 @@ def test_an_agent_adds_the_score_of_earlier_batches():
 def test_the_baseline_follows_the_rewards_of_earlier_windows():
     one = agent(gw.SamplingCorrection(0.5), num_inner_steps=1)
     state = one.init(network(jax.random.key(1), outer_critic=False), key=jax.random.key(2))
-    assert float(state.statistics.reward.mean(0.0)) == 0.0
-    assert state.statistics.advantage is None
+    assert float(state.usual_reward.mean(0.0)) == 0.0
+    assert state.statistics is None
     after, _ = jax.jit(lambda state: one.step(state))(state)
-    np.testing.assert_allclose(after.statistics.reward.mean(0.0), after.batch.trajectory.rewards.mean(), rtol=1e-12)
+    np.testing.assert_allclose(after.usual_reward.mean(0.0), after.batch.trajectory.rewards.mean(), rtol=1e-12)
 
 
 def test_wrong_corrections_are_refused():
@@ -247,7 +245,7 @@ def test_wrong_corrections_are_refused():
 
 
 def test_a_correction_in_other_units_than_the_outer_loss_is_refused():
-    with pytest.raises(ValueError, match="standardised advantages are not"):
+    with pytest.raises(ValueError, match=r"Agent\.sampling"):
         agent(gw.SamplingCorrection(0.5), objective=OuterObjective(standardize_advantages=True))
 
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import gradweave as gw
-from gradweave.agents import OuterObjective, SelfTuning, actor_critic, bundled_apply, inner_optimizer
+from gradweave.agents import OuterObjective, SelfTuning, actor_critic_agent, bundled_apply, inner_optimizer
 from gradweave.envs import VectorEnvironment
 
 from .material import ETA, LEARNED, NUM_ENVS, NUM_STEPS, Ladder, network, quick_jit
@@ -20,8 +20,7 @@ NUM_INNER = 3
 def make(*, estimator, mode, outer_rollout="own", spec=LEARNED, objective=None):
     objective = OuterObjective(value_cost=0.5, entropy_cost=0.01) if objective is None else objective
     return SelfTuning(
-        problem=actor_critic(bundled_apply, inner_optimizer("sgd"), objective),
-        apply=bundled_apply,
+        agent=actor_critic_agent(bundled_apply, inner_optimizer("sgd"), objective),
         environment=VectorEnvironment(Ladder(), NUM_ENVS),
         initial_raw=gw.unconstrain(ETA, spec),
         spec=spec,
@@ -31,7 +30,6 @@ def make(*, estimator, mode, outer_rollout="own", spec=LEARNED, objective=None):
         num_inner_steps=NUM_INNER,
         num_steps=NUM_STEPS,
         outer_rollout=outer_rollout,
-        objective=objective,
     )
 
 

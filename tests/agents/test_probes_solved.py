@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from optax import sgd
 
-from gradweave.agents import ActorCriticEta, SelfTuning, actor_critic, bundled_apply, inner_optimizer
+from gradweave.agents import ActorCriticEta, SelfTuning, actor_critic_agent, bundled_apply, inner_optimizer
 from gradweave.core import Fixed, ReverseMode, Unrolled, unconstrain
 from gradweave.envs import (
     AbstractProbe,
@@ -44,8 +44,7 @@ def learner(probe: AbstractProbe[Any]) -> SelfTuning:
     spec = ActorCriticEta(Fixed(), Fixed(), Fixed(), Fixed(), Fixed())
     eta = ActorCriticEta(*(jnp.asarray(value) for value in (DISCOUNT, 0.9, 0.0, 0.5, 0.01)))
     return SelfTuning(
-        problem=actor_critic(bundled_apply, inner_optimizer("adam")),
-        apply=bundled_apply,
+        agent=actor_critic_agent(bundled_apply, inner_optimizer("adam")),
         environment=VectorEnvironment(probe, 8),
         initial_raw=unconstrain(eta, spec),
         spec=spec,

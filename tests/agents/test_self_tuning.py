@@ -12,12 +12,12 @@ from gradweave.agents import (
     Experience,
     OuterObjective,
     SelfTuning,
-    actor_critic,
+    actor_critic_agent,
     bundled_apply,
     inner_optimizer,
 )
 from gradweave.envs import VectorEnvironment
-from gradweave.rl import init_rollout, rollout, sample
+from gradweave.rl import Acted, init_rollout, rollout, sample
 
 from .material import (
     ENDLESS,
@@ -57,8 +57,7 @@ def make(
         conditioning_size=num_learned if condition else 0,
     )
     agent = SelfTuning(
-        problem=actor_critic(bundled_apply, inner_optimizer(optimizer, **options), OBJECTIVE),
-        apply=bundled_apply,
+        agent=actor_critic_agent(bundled_apply, inner_optimizer(optimizer, **options), OBJECTIVE),
         environment=VectorEnvironment(Ladder() if environment is None else environment, NUM_ENVS),
         initial_raw=gw.unconstrain(ETA, spec),
         spec=spec,
@@ -89,9 +88,10 @@ def differs(one, other):
 
 
 def slow_policy(params, conditioning=None):
-    def act(observations, key):
+    def act(observations, memory, key):
+        assert memory is None
         logits = jax.vmap(lambda observation: params(observation, conditioning))(observations).logits
-        return sample(logits, observations.action_mask, key=key)
+        return Acted(sample(logits, observations.action_mask, key=key))
 
     return act
 
@@ -295,11 +295,11 @@ def test_greedy_and_sampled_policies_respect_the_mask():
     agent, params = make(PLAIN)
     state = agent.init(params, key=jax.random.key(6))
     seen = state.rollout.observation
-    greedy = agent.greedy_policy(params, None)(seen, jax.random.key(0))
+    greedy = agent.policy(params, None, greedy=True)(seen, None, jax.random.key(0)).actions
     logits = jax.vmap(params)(seen).logits
     np.testing.assert_array_equal(greedy, jnp.argmax(jnp.where(seen.action_mask, logits, -jnp.inf), -1))
     act = quick_jit(agent.policy(params, None))
-    draws = np.stack([act(seen, key) for key in jax.random.split(jax.random.key(1), 200)])
+    draws = np.stack([act(seen, None, key).actions for key in jax.random.split(jax.random.key(1), 200)])
     assert seen.action_mask[np.arange(NUM_ENVS), draws].all() and len(np.unique(draws)) == 4 - int(
         (~seen.action_mask[:, 3]).all()
     )

@@ -143,7 +143,7 @@ def shared_forward() -> Case:
 
     def forward(params: Any, batch: Transitions) -> Any:
         def values(features: Any) -> Any:
-            return jnp.tanh(features @ params["torso"]["w"] + params["torso"]["b"]) @ params["head"]
+            return jnp.tanh(features @ params["torso"]["w"] + params["torso"]["b"][None]) @ params["head"]
 
         return {"before": values(batch.before), "after": values(batch.after)}
 
@@ -173,7 +173,7 @@ def rate_groups() -> Case:
     """Regression with one learning rate for each group of parameters: `learning_rate` returns a prefix of them."""
 
     def loss(params: Any, targets: Any, eta: Any, batch: Transitions) -> tuple[Any, Any]:
-        hidden = jnp.tanh(batch.before @ params["first"]["w"] + params["first"]["b"])
+        hidden = jnp.tanh(batch.before @ params["first"]["w"] + params["first"]["b"][None])
         return jnp.mean((batch.rewards - hidden @ params["second"]) ** 2), None
 
     def outer_loss(state: gw.LearnerState, batch: Transitions) -> tuple[Any, Any]:

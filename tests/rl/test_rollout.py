@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import Array, Int, Key
 
 from gradweave.envs import AbstractEnvironment, Observation, Step, VectorEnvironment
-from gradweave.rl import init_rollout, rollout
+from gradweave.rl import Acted, init_rollout, rollout
 
 NUM_ENVS, NUM_STEPS, GOAL, TIME_LIMIT = 3, 25, 5, 6
 
@@ -38,10 +38,15 @@ class Walk(AbstractEnvironment[Int[Array, "2"]]):
         return Observation(numbers[:1], numbers[1:], jnp.ones(3, bool))
 
 
-def random_policy(observation, key):
+def random_actions(observation, key):
     """Random, and dependent on the observation, so that a shift by one step would show."""
     drawn = jax.random.randint(key, (NUM_ENVS,), 0, 3, dtype=int)
     return (drawn + observation.view[:, 0].astype(int)) % 3
+
+
+def random_policy(observation, memory, key):
+    """The same; what it records is the observation that it saw."""
+    return Acted(random_actions(observation, key), memory, observation.view[:, 0])
 
 
 def looped(state, num_steps, key):
@@ -51,7 +56,7 @@ def looped(state, num_steps, key):
     for step_key in jax.random.split(key, num_steps):
         policy_key, _ = jax.random.split(step_key)
         view = jnp.asarray([[float(position)] for position, _ in walkers])
-        actions = random_policy(state.observation._replace(view=view), policy_key).tolist()
+        actions = random_actions(state.observation._replace(view=view), policy_key).tolist()
         for i, action in enumerate(actions):
             seen = tuple(walkers[i])
             position, clock = seen[0] + action, seen[1] + 1
@@ -121,9 +126,10 @@ def test_totals_are_those_of_whole_episodes(collected):
     np.testing.assert_array_equal(end.episode_length, walkers[:, 1])
 
 
-def greedy_policy(observation, key):
+def greedy_policy(observation, memory, key):
+    assert memory is None
     del key
-    return (observation.view[:, 0].astype(int) + jnp.arange(NUM_ENVS)) % 3
+    return Acted((observation.view[:, 0].astype(int) + jnp.arange(NUM_ENVS)) % 3)
 
 
 def test_two_short_rollouts_make_a_long_one():
@@ -161,3 +167,36 @@ def test_a_rollout_of_no_steps_is_refused():
     state = init_rollout(env, key=jax.random.key(0))
     with pytest.raises(ValueError, match="num_steps = 0 collects nothing"):
         rollout(greedy_policy, env, state, 0, key=jax.random.key(1))
+
+
+def counting_policy(observation, memory, key):
+    """Remembers how often it acted in the running episode."""
+    return Acted(random_actions(observation, key), memory + 1, memory)
+
+
+@pytest.mark.parametrize("num_rollouts", [1, 2])
+def test_memory_is_carried_from_step_to_step_and_begins_anew_with_an_episode(num_rollouts):
+    env, fresh = VectorEnvironment(Walk(), NUM_ENVS), jnp.zeros((), int)
+    state = init_rollout(env, memory=fresh, key=jax.random.key(0))
+    run = jax.jit(lambda state, key: rollout(counting_policy, env, state, NUM_STEPS, memory=fresh, key=key))
+    recorded, ends, expected = [], [], np.zeros(NUM_ENVS, int)
+    for key in jax.random.split(jax.random.key(1), num_rollouts):
+        before = state.memory
+        state, trajectory, _ = run(state, key)
+        np.testing.assert_array_equal(trajectory.memory, before)
+        recorded += list(np.asarray(trajectory.record))
+        ends += list(np.asarray(trajectory.terminations | trajectory.truncations))
+    assert np.any(ends)
+    for seen, ended in zip(recorded, ends, strict=True):
+        np.testing.assert_array_equal(seen, expected)
+        expected = np.where(ended, 0, expected + 1)
+    np.testing.assert_array_equal(state.memory, expected)
+
+
+def test_what_a_policy_records_is_kept_step_by_step():
+    env = VectorEnvironment(Walk(), NUM_ENVS)
+    state = init_rollout(env, key=jax.random.key(0))
+    _, trajectory, _ = jax.jit(lambda state: rollout(random_policy, env, state, NUM_STEPS, key=jax.random.key(1)))(
+        state
+    )
+    np.testing.assert_array_equal(trajectory.record, trajectory.observations.view[:-1, :, 0])

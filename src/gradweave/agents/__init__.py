@@ -1,11 +1,20 @@
 """Learners as meta-problems, and what joins one to an estimator, a mode and a meta-optimiser."""
 
-from gradweave.agents.actor_critic import ActorCriticEta, actor_critic, bundled_apply, parameter_groups
-from gradweave.agents.distances import policy_distance
-from gradweave.agents.experience import AdvantageMoments, Experience
-from gradweave.agents.objectives import OuterObjective
+from gradweave.agents.actor_critic import (
+    ActorCriticEta,
+    AdvantageMoments,
+    Experience,
+    OuterObjective,
+    actor_critic,
+    actor_critic_agent,
+    bundled_apply,
+    network_policy,
+    parameter_groups,
+    policy_distance,
+)
+from gradweave.agents.agent import Agent, Annotation, SamplingTerms
 from gradweave.agents.optimizers import inner_optimizer, safe_clip_by_global_norm
-from gradweave.agents.running import RunningMean, WindowStatistics
+from gradweave.agents.running import RunningMean
 from gradweave.agents.schedule import LearningStatistics, ScheduleNetwork, ScheduleWeights, learning_features
 from gradweave.agents.self_tuning import SelfTuning
 from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, named_leaves
@@ -13,22 +22,26 @@ from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningS
 __all__ = [
     "ActorCriticEta",
     "AdvantageMoments",
+    "Agent",
+    "Annotation",
     "CollectedWindow",
     "Experience",
     "LearningStatistics",
     "MetaStepMetrics",
     "OuterObjective",
     "RunningMean",
+    "SamplingTerms",
     "ScheduleNetwork",
     "ScheduleWeights",
     "SelfTuning",
     "SelfTuningState",
-    "WindowStatistics",
     "actor_critic",
+    "actor_critic_agent",
     "bundled_apply",
     "inner_optimizer",
     "learning_features",
     "named_leaves",
+    "network_policy",
     "parameter_groups",
     "policy_distance",
     "safe_clip_by_global_norm",

@@ -60,7 +60,8 @@ def collect_with(
         running, next_batch, episodes = agent.collect(after.params, state.raw, running, key=key)
         if outer_episodes is not None:
             episodes = jax.tree.map(jnp.add, episodes, outer_episodes)
-        aux = aux | {"gradient_norm": optax.tree.norm(gradient)}
+        if gradient is not None:
+            aux = aux | {"gradient_norm": optax.tree.norm(gradient)}
         kept = (learner, gradient, batch, aux, episodes, judged, outer_batch)
         return (after, tangents, running, next_batch, shelf), kept
 
@@ -74,9 +75,17 @@ def collect_with(
     batches = batches if shelf is None else shelf
     if outer_batches is None:
         batches = jax.tree.map(lambda early, last: jnp.concatenate([early, last[None]]), batches, batch)
-        batches = agent.annotated(batches, state)
+        batches = _annotated(agent, batches, state)
     else:
-        outer_batches = agent.annotated(outer_batches, state)
+        outer_batches = _annotated(agent, outer_batches, state)
     recording = Recording(states, gradients, learner)
     window = CollectedWindow(recording, batches, running, batch, aux, episodes, None, outer_batches)
     return window, tangents, judged
+
+
+def _annotated(agent: "SelfTuning", batches: PyTree, state: SelfTuningState) -> PyTree:
+    """Batches with what the outer loss reads beside them."""
+    annotation = agent.agent.annotation
+    if annotation is None or not agent.learns:
+        return batches
+    return annotation.annotate(batches, state.learner, state.statistics)

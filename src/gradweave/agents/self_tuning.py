@@ -7,7 +7,6 @@ environment step is spent on the outer loss alone. The environment is never insi
 inner gradients and batches are recorded while learning, and the meta-gradient is taken of the recording.
 """
 
-import functools
 from typing import Any, cast
 
 import equinox as eqx
@@ -15,19 +14,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
-from gradweave.agents.actor_critic import ActorCriticEta
+from gradweave.agents.agent import Agent, SamplingTerms
 from gradweave.agents.collection import collect_with
-from gradweave.agents.experience import AdvantageMoments, Apply, Experience, policy_logits
-from gradweave.agents.objectives import OuterObjective, log_likelihood, mean_reward
-from gradweave.agents.running import (
-    WindowStatistics,
-    advantage_moments,
-    empty_statistics,
-    reward_baseline,
-    with_window,
-)
+from gradweave.agents.running import DECAY, RunningMean
 from gradweave.agents.schedule import ScheduleNetwork
 from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, Updated
 from gradweave.core import (
@@ -48,14 +39,14 @@ from gradweave.core import (
 )
 from gradweave.core.bijectors import learned_to_eta, split_learned
 from gradweave.core.estimators.base import chosen_mode
-from gradweave.core.learner import RecordedBatch
+from gradweave.core.learner import sliced_out
 from gradweave.core.modes.base import ravel_learned
 from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
 from gradweave.core.sampling_correction import check_correctable
 from gradweave.envs import Observation, VectorEnvironment
-from gradweave.rl import EpisodeTotals, RolloutState, init_rollout, mode, rollout, sample
+from gradweave.rl import Acted, EpisodeTotals, Policy, RolloutState, init_rollout, rollout
 
-_FOR_ESTIMATOR = 1 << 31  # the first numbers folded into a key give what splitting it gives
+_FOR_ESTIMATOR, _FOR_BATCH = 1 << 31, (1 << 31) + 1  # the first numbers give what splitting the key gives
 
 __all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuning", "SelfTuningState"]
 
@@ -64,10 +55,9 @@ class SelfTuning(eqx.Module):
     """Joins an agent to an estimator, a mode and a meta-optimiser.
 
     Attributes:
-        problem: the agent, from `actor_critic`.
-        apply: its network.
+        agent: the learner and how it acts, from `actor_critic_agent` for example.
         environment: where it acts; shared by all inner steps. If its environments are split over an axis of devices,
-            `init` and `step` are to be called inside a `jax.shard_map` over that axis, and `problem` and a distance in
+            `init` and `step` are to be called inside a `jax.shard_map` over that axis, and the agent and a distance in
             the estimator have to know the axis as well.
         initial_raw: where the meta-parameters start, unconstrained.
         spec: bijectors; every leaf `Fixed` makes this plain actor-critic, and nothing is spent on a meta-gradient.
@@ -82,18 +72,15 @@ class SelfTuning(eqx.Module):
             evaluated on at x_k. "own": a rollout after every update serves the outer loss alone, as in Bonnet et al.
             2022 (arXiv 2211.10550); its steps are counted, and the environments go on from its end. No such rollout is
             made where nothing is learned.
-        objective: the outer objective that `problem` was made with; needed only where it has a `kl_cost` or
-            standardises advantages, for which more has to be noted than the trajectories.
         sampling_correction: account for how the meta-parameters change the data; None does not.
         schedule: a network that moves the meta-parameters by statistics of learning; None leaves them to the
             meta-optimiser alone.
     """
 
-    problem: GradientLearner
-    apply: Apply
+    agent: Agent
     environment: VectorEnvironment[Any]
-    initial_raw: ActorCriticEta
-    spec: ActorCriticEta
+    initial_raw: PyTree
+    spec: PyTree
     estimator: AbstractEstimator
     mode: AbstractMode
     meta_optimizer: optax.GradientTransformation
@@ -101,7 +88,6 @@ class SelfTuning(eqx.Module):
     num_steps: int = eqx.field(static=True)
     condition_on_eta: bool = eqx.field(static=True, default=False)
     outer_rollout: str = eqx.field(static=True, default="next")
-    objective: OuterObjective | None = None
     sampling_correction: SamplingCorrection | None = None
     schedule: ScheduleNetwork | None = None
 
@@ -117,17 +103,19 @@ class SelfTuning(eqx.Module):
             chosen_mode(self.estimator, self.mode)
             if self.sampling_correction is not None:
                 check_correctable(self.estimator)
-                if self.outer_rollout == "own":
-                    raise ValueError(
-                        "a sampling correction needs batches that update and evaluate: outer_rollout next."
-                    )
-                if self.objective is not None and self.objective.standardize_advantages:
-                    raise ValueError("a sampling correction is in units of rewards, standardised advantages are not.")
-        elif self.schedule is not None:
+                self._sampling_terms()
+        if self.schedule is not None and not isinstance(self.agent.problem, GradientLearner):
+            raise ValueError("a schedule reads the norm of inner gradients, which only a GradientLearner reports.")
+        if not self.learns and self.schedule is not None:
             raise ValueError(
                 "a schedule moves learned meta-parameters, but every leaf of the spec is Fixed; let one be learned, or "
                 "leave the schedule out."
             )
+
+    @property
+    def problem(self) -> MetaProblemLike:
+        """The agent's learner."""
+        return self.agent.problem
 
     @property
     def learns(self) -> bool:
@@ -161,13 +149,16 @@ class SelfTuning(eqx.Module):
             key, schedule_key = jax.random.split(key)
             raw = self.schedule.init(raw, self.spec, key=schedule_key)
         key, reset_key, rollout_key = jax.random.split(key, 3)
-        running = init_rollout(self.environment, key=reset_key)
+        running = init_rollout(self.environment, memory=self.agent.memory, key=reset_key)
         running, batch, _ = self.collect(params, raw, running, key=rollout_key)
-        learner = self.problem.init(params)
+        learner = self.agent.start(params)
+        learned, fixed = split_learned(raw, self.meta_spec)
+        annotation, corrects = self.agent.annotation, self.learns and self.sampling_correction is not None
         return SelfTuningState(
             learner=learner,
-            raw=raw,
-            meta_optimizer_state=self.meta_optimizer.init(split_learned(raw, self.meta_spec)[0]),
+            learned=learned,
+            fixed=fixed,
+            meta_optimizer_state=self.meta_optimizer.init(learned),
             # fold_in leaves the key itself untouched: agents without such an estimator stay what they were, to the bit.
             estimator_state=self.estimator.init(
                 raw, self.meta_spec, learner, key=jax.random.fold_in(key, _FOR_ESTIMATOR)
@@ -176,7 +167,8 @@ class SelfTuning(eqx.Module):
             batch=batch,
             key=key,
             num_meta_steps=jnp.zeros((), jnp.int32),
-            statistics=self._statistics(),
+            statistics=annotation.initial() if annotation is not None and self.learns else None,
+            usual_reward=RunningMean.empty() if corrects else None,
         )
 
     def step(self, state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
@@ -189,20 +181,24 @@ class SelfTuning(eqx.Module):
         collect = self.collect_tracked_window if self.tracks_tangents else self.collect_window
         window = collect(state, key=window_key)
         learner = window.recording.final_state
-        raw, meta_state = state.raw, state.meta_optimizer_state
-        memory, statistics = state.estimator_state, state.statistics
-        grad, outer_loss, outer = jax.tree.map(jnp.zeros_like, raw), jnp.zeros(()), {}
+        changes: dict[str, Any] = {}
+        grad, outer_loss, outer = jax.tree.map(jnp.zeros_like, state.raw), jnp.zeros(()), {}
         if self.learns:
             result = self.window_gradient(state, window)
-            grad, outer_loss, memory = result.grad, result.outer_loss, result.estimator_state
+            grad, outer_loss = result.grad, result.outer_loss
             outer = jax.tree.map(jnp.mean, result.aux.outer)
-            raw, meta_state = self._move(raw, grad, meta_state)
-            statistics = with_window(statistics, outer, self._mean_rewards(window.batches))
+            changes = self._moved(state, grad) | self._observed(state, window, outer)
+            changes["estimator_state"] = result.estimator_state
         if self.schedule is not None:
-            context = state.raw.context.observe(window.episodes, window.aux["gradient_norm"])
-            raw = raw._replace(context=context)
-        new_state = SelfTuningState(
-            learner, raw, meta_state, memory, window.rollout, window.batch, key, state.num_meta_steps + 1, statistics
+            context = state.fixed.context.observe(window.episodes, window.aux["gradient_norm"])
+            changes["fixed"] = state.fixed._replace(context=context)
+        new_state = state._replace(
+            learner=learner,
+            rollout=window.rollout,
+            batch=window.batch,
+            key=key,
+            num_meta_steps=state.num_meta_steps + 1,
+            **changes,
         )
         metrics = MetaStepMetrics(
             episodes=jax.tree.map(jnp.sum, window.episodes),
@@ -213,7 +209,7 @@ class SelfTuning(eqx.Module):
             outer_loss=outer_loss,
             inner=jax.tree.map(jnp.mean, window.aux),
             outer=outer,
-            finite=_all_finite((learner.params, raw, grad)),
+            finite=_all_finite((learner.params, new_state.raw, grad)),
         )
         return new_state, metrics
 
@@ -230,17 +226,18 @@ class SelfTuning(eqx.Module):
         """Bijectors of the raw meta-parameters as the state holds them."""
         return self.spec if self.schedule is None else self.schedule.spec(self.spec)
 
-    def raw_eta(self, raw: PyTree) -> ActorCriticEta:
+    def raw_eta(self, raw: PyTree) -> PyTree:
         """The unconstrained meta-parameters in use: `raw` itself, or what a schedule makes of it."""
         return raw if self.schedule is None else self.schedule.raw_eta(raw.weights, raw.context, self.spec)
 
-    def eta(self, raw: PyTree) -> ActorCriticEta:
+    def eta(self, raw: PyTree) -> PyTree:
         """The natural meta-parameters in use."""
         return constrain(self.raw_eta(raw), self.spec)
 
     def window_gradient(self, state: SelfTuningState, window: CollectedWindow) -> MetaGradient:
         """The meta-gradient of a window that was collected from `state`."""
-        recording = window.recording if self.mode.recording is Recording else None
+        recorded = self.mode.recording is Recording and isinstance(self.agent.problem, GradientLearner)
+        recording = window.recording if recorded else None
         if self.sampling_correction is None:
             return meta_gradient(
                 self.meta_problem,
@@ -261,10 +258,10 @@ class SelfTuning(eqx.Module):
             state.learner,
             window.batches,
             correction=self.sampling_correction,
-            log_prob=functools.partial(log_likelihood, axis=self.environment.axis),
-            reward=functools.partial(mean_reward, axis=self.environment.axis),
+            log_prob=self._sampling_terms().log_likelihood,
+            reward=self._sampling_terms().mean_reward,
             estimator=self.estimator,
-            baseline=reward_baseline(state.statistics),
+            baseline=jnp.zeros(()) if state.usual_reward is None else state.usual_reward.mean(0.0),
             mode=self.mode,
             recording=recording,
         )
@@ -276,67 +273,64 @@ class SelfTuning(eqx.Module):
         Not where the estimate needs other weights than the horizons', not where rollouts are collected for the outer
         loss alone, and not where batches are annotated for the outer objective, which is done when all are there.
         """
-        objective = self.objective
-        annotates = objective is not None and (objective.kl_cost != 0 or objective.standardize_advantages)
         return (
             self.learns
+            and isinstance(self.agent.problem, GradientLearner)
             and self.mode.recording is HorizonRecording
             and self.estimator.reads_horizons(self.num_inner_steps)
             and self.sampling_correction is None
             and not self.collects_outer
-            and not annotates
+            and self.agent.annotation is None
         )
 
     def collect_window(self, state: SelfTuningState, *, key: Key[Array, ""]) -> CollectedWindow:
         """L updates at fixed meta-parameters, each on the newest rollout, and a rollout after each. Moves no
         meta-parameter.
         """
-        eta = self.eta(state.raw)
+        eta, problem = self.eta(state.raw), self.agent.problem
 
-        def update(learner: LearnerState, tangents: None, batch: Experience | RecordedBatch) -> Updated:
-            gradient, aux = self.problem.inner_gradient(learner, eta, batch)
-            return Updated(self.problem.apply_gradient(gradient, learner, eta), None, (gradient, aux), None)
+        def gradient_step(learner: LearnerState, tangents: None, batch: PyTree) -> Updated:
+            assert isinstance(problem, GradientLearner)
+            gradient, aux = problem.inner_gradient(learner, eta, batch)
+            return Updated(problem.apply_gradient(gradient, learner, eta), None, (gradient, aux), None)
 
+        def any_update(learner: Any, tangents: None, batch: PyTree) -> Updated:
+            learner, aux = problem.update(learner, eta, sliced_out(batch))
+            return Updated(learner, None, (None, aux), None)
+
+        update = gradient_step if isinstance(problem, GradientLearner) else any_update
         return collect_with(self, update, None, state, key=key)[0]
 
     def collect_tracked_window(self, state: SelfTuningState, *, key: Key[Array, ""]) -> CollectedWindow:
         """The same with tangents carried along, and so with every horizon's gradient. Only where `tracks_tangents`."""
         problem = cast(GradientLearner, self.meta_problem)
-        learned, fixed = split_learned(state.raw, self.meta_spec)
-        to_eta = learned_to_eta(fixed, self.meta_spec)
+        to_eta = learned_to_eta(state.fixed, self.meta_spec)
 
-        def update(learner: LearnerState, tangents: PyTree, batch: Experience) -> Updated:
-            return Updated(*tracked_update(problem, to_eta, learned, learner, tangents, batch))
+        def update(learner: LearnerState, tangents: PyTree, batch: PyTree) -> Updated:
+            return Updated(*tracked_update(problem, to_eta, state.learned, learner, tangents, batch))
 
-        start = zero_tangents(state.learner, ravel_learned(learned)[0].size)
+        start = zero_tangents(state.learner, ravel_learned(state.learned)[0].size)
         window, tangents, judged = collect_with(self, update, start, state, key=key)
         learner = window.recording.final_state
         return window._replace(horizons=tracked_horizons(problem, learner, tangents, judged, window.batch))
 
     def collect(
         self, params: PyTree, raw: PyTree, running: RolloutState, *, key: Key[Array, ""]
-    ) -> tuple[RolloutState, Experience, EpisodeTotals]:
+    ) -> tuple[RolloutState, PyTree, EpisodeTotals]:
         """One inner batch: a rollout of every environment with these parameters."""
-        conditioning = self.conditioning(raw)
+        conditioning, memory = self.conditioning(raw), self.agent.memory
         policy = self.policy(params, conditioning)
-        running, trajectory, episodes = rollout(policy, self.environment, running, self.num_steps, key=key)
-        return running, Experience(trajectory, conditioning), episodes
+        batch_key = jax.random.fold_in(key, _FOR_BATCH)
+        running, trajectory, episodes = rollout(
+            policy, self.environment, running, self.num_steps, memory=memory, key=key
+        )
+        return running, self.agent.batch(trajectory, conditioning, key=batch_key), episodes
 
-    def policy(self, params: PyTree, conditioning: Array | None) -> Any:
-        """The sampled policy of these parameters, `(observations, key) -> actions`."""
+    def policy(self, params: PyTree, conditioning: Array | None, *, greedy: bool = False) -> Policy:
+        """The policy of these parameters, sampled or greedy, for `gradweave.rl.rollout`."""
 
-        def act(observations: Observation, key: Key[Array, ""]) -> Int[Array, " batch"]:
-            outputs = jax.vmap(lambda observation: self.apply(params, observation, conditioning))(observations)
-            return sample(outputs.logits, observations.action_mask, key=key, axis=self.environment.axis)
-
-        return act
-
-    def greedy_policy(self, params: PyTree, conditioning: Array | None) -> Any:
-        """The most probable action of these parameters, `(observations, key) -> actions`; the key is not used."""
-
-        def act(observations: Observation, key: Key[Array, ""]) -> Int[Array, " batch"]:
-            outputs = jax.vmap(lambda observation: self.apply(params, observation, conditioning))(observations)
-            return mode(outputs.logits, observations.action_mask)
+        def act(observations: Observation, memory: PyTree, key: Key[Array, ""]) -> Acted:
+            return self.agent.act(params, observations, memory, conditioning, key=key, greedy=greedy)
 
         return act
 
@@ -346,42 +340,40 @@ class SelfTuning(eqx.Module):
             return None
         return ravel_pytree(split_learned(self.raw_eta(raw), self.spec)[0])[0]
 
-    def annotated(self, batches: Experience, state: SelfTuningState) -> Experience:
-        """The batches of a window with what the outer objective reads beside them."""
-        objective = self.objective
-        if objective is None or not self.learns:
-            return batches
-        if objective.kl_cost != 0:
-            logits = jax.lax.map(lambda batch: policy_logits(self.apply, state.learner.params, batch), batches)
-            batches = batches._replace(anchor_logits=logits)
-        if objective.standardize_advantages and state.statistics is not None:
-            moments = advantage_moments(state.statistics)
-            count = batches.trajectory.rewards.shape[0]
-            batches = batches._replace(
-                advantage_moments=AdvantageMoments(*(jnp.broadcast_to(moment, (count,)) for moment in moments))
+    def _sampling_terms(self) -> SamplingTerms:
+        terms = self.agent.sampling
+        if terms is None:
+            raise ValueError(
+                "a sampling correction needs Agent.sampling, the log-likelihood and mean reward of a batch, which this "
+                "agent does not give (an actor-critic does, unless it standardises advantages, which are not in units "
+                "of rewards); leave sampling_correction out."
             )
-        return batches
+        if self.outer_rollout == "own":
+            raise ValueError('a sampling correction needs batches that update and evaluate: outer_rollout="next".')
+        return terms
 
-    def _mean_rewards(self, batches: Experience) -> Float[Array, ""]:
-        """Mean reward per step of a window; the first batch belongs to the window before."""
-        return self.environment.axis.mean(batches.trajectory.rewards[1:].mean())
+    def _observed(self, state: SelfTuningState, window: CollectedWindow, outer: dict[str, Array]) -> dict[str, Any]:
+        """The fields of the state that know of earlier windows, with one more."""
+        changes: dict[str, Any] = {}
+        if self.agent.annotation is not None:
+            changes["statistics"] = self.agent.annotation.observe(state.statistics, outer)
+        if state.usual_reward is not None:
+            # The first batch belongs to the window before.
+            later = jax.tree.map(lambda leaf: leaf[1:], window.batches)
+            rewards = jax.vmap(self._sampling_terms().mean_reward)(later)
+            changes["usual_reward"] = state.usual_reward.add(rewards.mean(), DECAY)
+        return changes
 
-    def _statistics(self) -> WindowStatistics | None:
-        """Before the first window."""
-        moments = self.objective is not None and self.objective.standardize_advantages
-        return empty_statistics(
-            moments=self.learns and moments, reward=self.learns and self.sampling_correction is not None
-        )
-
-    def _move(self, raw: PyTree, grad: PyTree, meta_state: PyTree) -> tuple[PyTree, PyTree]:
+    def _moved(self, state: SelfTuningState, grad: PyTree) -> dict[str, Any]:
+        """The fields of the state that the meta-optimiser moves."""
         # Fixed leaves are kept away from the meta-optimiser: one with weight decay, say, would move them without a
         # gradient.
-        learned, fixed = split_learned(raw, self.meta_spec)
         slopes, _ = split_learned(grad, self.meta_spec)
         with jax.numpy_dtype_promotion("standard"):  # as in GradientLearner: optax mixes integer counts and floats
-            updates, meta_state = self.meta_optimizer.update(slopes, meta_state, learned)
-        moved = eqx.combine(jax.tree.map(jnp.add, learned, updates), fixed)
-        return clip_raw(moved, self.meta_spec), meta_state
+            updates, meta_state = self.meta_optimizer.update(slopes, state.meta_optimizer_state, state.learned)
+        moved = eqx.combine(jax.tree.map(jnp.add, state.learned, updates), state.fixed)
+        learned, _ = split_learned(clip_raw(moved, self.meta_spec), self.meta_spec)
+        return {"learned": learned, "meta_optimizer_state": meta_state}
 
 
 def _all_finite(tree: PyTree) -> Bool[Array, ""]:

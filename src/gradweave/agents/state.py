@@ -2,13 +2,12 @@
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from gradweave.agents.actor_critic import ActorCriticEta
-from gradweave.agents.experience import Experience
-from gradweave.agents.running import WindowStatistics
-from gradweave.core import HorizonRecording, LearnerState, Recording
+from gradweave.agents.running import RunningMean
+from gradweave.core import HorizonRecording, Recording
 from gradweave.rl import EpisodeTotals, RolloutState
 
 __all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuningState", "Updated", "named_leaves"]
@@ -19,25 +18,35 @@ class SelfTuningState(NamedTuple):
 
     Attributes:
         learner: parameters and inner optimiser.
-        raw: unconstrained meta-parameters; with a schedule `Contextual`, its weights and the statistics it reads.
+        learned: unconstrained meta-parameters that are learned, None in the place of every other; with a schedule
+            `Contextual`, its weights.
+        fixed: the others, None in the place of every learned one; with a schedule also the statistics that it reads.
         meta_optimizer_state: of the meta-optimiser.
         estimator_state: the estimator's memory, or None.
         rollout: the running episodes.
-        batch: the newest rollout, not yet used for an update.
+        batch: what the newest rollout collected, not yet used for an update.
         key: for all randomness to come.
         num_meta_steps: windows finished so far.
-        statistics: what the options of the agent need of earlier windows, or None.
+        statistics: what the agent's annotation needs of earlier windows, or None.
+        usual_reward: running mean of the reward per step, or None where no sampling correction needs it.
     """
 
-    learner: LearnerState
-    raw: PyTree
+    learner: Any
+    learned: PyTree
+    fixed: PyTree
     meta_optimizer_state: PyTree
     estimator_state: PyTree
     rollout: RolloutState
-    batch: Experience
+    batch: PyTree
     key: Key[Array, ""]
     num_meta_steps: Int[Array, ""]
-    statistics: WindowStatistics | None = None
+    statistics: PyTree = None
+    usual_reward: RunningMean | None = None
+
+    @property
+    def raw(self) -> PyTree:
+        """All unconstrained meta-parameters."""
+        return eqx.combine(self.learned, self.fixed)
 
 
 class MetaStepMetrics(NamedTuple):
@@ -49,15 +58,15 @@ class MetaStepMetrics(NamedTuple):
         raw: the same, unconstrained.
         grad: the meta-gradient with respect to `raw`; 0 where nothing is learned.
         outer_loss: what was differentiated; 0 for plain learning.
-        inner: auxiliary scalars of the inner updates, and "gradient_norm".
+        inner: auxiliary scalars of the inner updates, and "gradient_norm" of a `GradientLearner`.
         outer: auxiliary scalars of the outer loss, empty for plain learning.
         finite: whether parameters, meta-parameters and meta-gradient are all finite.
     """
 
     episodes: EpisodeTotals
-    eta: ActorCriticEta
-    raw: ActorCriticEta
-    grad: ActorCriticEta
+    eta: PyTree
+    raw: PyTree
+    grad: PyTree
     outer_loss: Float[Array, ""]
     inner: dict[str, Array]
     outer: dict[str, Array]
@@ -68,12 +77,12 @@ class CollectedWindow(NamedTuple):
     """What L inner updates, and the rollouts between them, left behind.
 
     Attributes:
-        recording: the learner's states, inner gradients and end.
+        recording: the learner's states, inner gradients (None of a learner that is no `GradientLearner`) and end.
         batches: batch k drives update k. Leading axis L + 1 without `outer_batches`: from k = 1 on, the outer loss is
             evaluated at x_k on the same batch; else L.
         rollout: where the environments stand afterwards.
         batch: the newest rollout, for the next window's first update.
-        aux: auxiliary scalars of the updates, and "gradient_norm"; leading axis L.
+        aux: auxiliary scalars of the updates, and "gradient_norm" of a `GradientLearner`; leading axis L.
         episodes: totals of each rollout, leading axis L.
         horizons: every horizon's gradient, if tangents were carried along.
         outer_batches: leading axis L: entry k - 1 was collected by x_k for the outer loss alone; None if no such
@@ -81,19 +90,19 @@ class CollectedWindow(NamedTuple):
     """
 
     recording: Recording
-    batches: Experience
+    batches: PyTree
     rollout: RolloutState
-    batch: Experience
+    batch: PyTree
     aux: dict[str, Array]
     episodes: EpisodeTotals
     horizons: HorizonRecording | None = None
-    outer_batches: Experience | None = None
+    outer_batches: PyTree = None
 
 
 class Updated(NamedTuple):
     """One inner update: the state and the tangents after it, (inner gradient, aux), and the outer loss before."""
 
-    state: LearnerState
+    state: Any
     tangents: PyTree
     made: tuple[PyTree, dict[str, Array]]
     judged: PyTree

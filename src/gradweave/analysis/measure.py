@@ -23,6 +23,7 @@ from gradweave.core import (
     AbstractLinearEstimator,
     GradientLearner,
     HorizonMix,
+    MetaProblemLike,
     Truncated,
     TruncationMix,
     Unrolled,
@@ -151,7 +152,7 @@ def measure_agent(
 
 
 def with_num_envs(
-    agent: SelfTuning, state: SelfTuningState, num_envs: int, *, problem: GradientLearner | None = None
+    agent: SelfTuning, state: SelfTuningState, num_envs: int, *, problem: MetaProblemLike | None = None
 ) -> tuple[SelfTuning, SelfTuningState]:
     """The same agent in the same state, with batches of another number of environments, to measure what they change.
 
@@ -170,6 +171,8 @@ def with_num_envs(
     if num_envs < 1:
         raise ValueError(f"num_envs={num_envs} must be at least 1.")
     problem = agent.problem if problem is None else problem
+    if not isinstance(problem, GradientLearner):
+        raise TypeError(f"the agent's learner is a {type(problem).__name__}; only a GradientLearner is measured.")
     if problem.microbatches is not None and num_envs % problem.microbatches.num_parts:
         raise ValueError(
             f"num_envs={num_envs} cannot be split into {problem.microbatches.num_parts} equal parts, as the agent's "
@@ -178,7 +181,9 @@ def with_num_envs(
     places = np.arange(num_envs) % agent.environment.num_envs
     rollout = jax.tree.map(lambda leaf: leaf[places], state.rollout)
     environment: VectorEnvironment[Any] = VectorEnvironment(agent.environment.environment, num_envs)
-    return dataclasses.replace(agent, problem=problem, environment=environment), state._replace(rollout=rollout)
+    return dataclasses.replace(
+        agent, agent=dataclasses.replace(agent.agent, problem=problem), environment=environment
+    ), state._replace(rollout=rollout)
 
 
 def estimator_samples(

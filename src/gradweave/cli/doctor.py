@@ -160,6 +160,39 @@ def _meta_gradient(runs_dir: Path) -> str:
     return f"agrees with finite differences to {error:.0e}"
 
 
+def _check_learner(runs_dir: Path) -> str:
+    """A small network with a dead ReLU unit, trained by Adam and a clipped norm: what breaks most meta-gradients."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from gradweave.core import GradientLearner, Positive, check_learner, differentiable, unconstrain
+
+    def network(params: dict[str, jax.Array], batch: jax.Array) -> jax.Array:
+        # The second unit never fires, so that its gradient is exactly zero.
+        return jax.nn.relu(batch[:, :2] @ params["w"] + jnp.array([0.5, -100.0])) @ params["v"]
+
+    def loss(outputs: jax.Array, targets: None, eta: dict[str, jax.Array], batch: jax.Array) -> tuple[jax.Array, None]:
+        return jnp.mean((outputs - batch[:, 2]) ** 2) + eta["decay"] * jnp.mean(outputs**2), None
+
+    learner = GradientLearner(
+        targets=lambda outputs, eta, batch: None,
+        loss=loss,
+        optimizer=differentiable(optax.chain(optax.clip_by_global_norm(0.5), optax.scale_by_adam())),
+        learning_rate=lambda eta: eta["rate"],
+        outer_loss=lambda state, batch: (jnp.mean((state.params - batch[:, 2]) ** 2), None),
+        forward=network,
+    )
+    spec = {"rate": Positive(), "decay": Positive()}
+    raw = unconstrain({"rate": 0.05, "decay": 0.1}, spec)
+    state = learner.init({"w": jnp.array([[1.0, 0.3], [0.4, -0.2]]), "v": jnp.array([0.7, 0.3])})
+    report = check_learner(learner, raw, spec, state, jax.random.normal(jax.random.key(0), (3, 8, 3)))
+    if not report.ok:
+        raise _Problem(f"the demonstration learner fails its check; report this with your versions:\n{report}")
+    verdicts = ", ".join(f"{leaf.name} {leaf.verdict}" for leaf in report.leaves)
+    return f"{verdicts}; {sum(mode.applies for mode in report.modes)} of {len(report.modes)} modes apply"
+
+
 CHECKS: dict[str, Callable[[Path], str]] = {
     "python": _python,
     "packages": _packages,
@@ -169,6 +202,7 @@ CHECKS: dict[str, Callable[[Path], str]] = {
     "compilation cache": _compilation_cache,
     "environment": _environment,
     "meta-gradient": _meta_gradient,
+    "learner": _check_learner,
     "figures": _figures,
 }
 """Every check: given the folder for runs, it returns what it found or raises."""

@@ -10,6 +10,7 @@ from gradweave.core.bijectors import (
     constrain,
     unconstrain,
 )
+from gradweave.core.check import Finding, LeafReport, LearnerReport, ModeReport, check_learner
 from gradweave.core.context import Contextual, contextual, contextual_spec
 from gradweave.core.differences import finite_difference
 from gradweave.core.estimators import (
@@ -46,6 +47,7 @@ from gradweave.core.modes import (
     MixedMode,
     ReverseMode,
 )
+from gradweave.core.optimizers import GuardedState, differentiable, guarded, tunable
 from gradweave.core.problem import (
     HorizonRecording,
     MetaProblem,
@@ -72,14 +74,18 @@ __all__ = [
     "Differentiated",
     "EstimatorStatistics",
     "EvolutionStrategies",
+    "Finding",
     "Fixed",
     "Footprint",
     "ForwardMode",
     "GradientLearner",
+    "GuardedState",
     "HorizonMix",
     "HorizonRecording",
     "Interval",
     "KernelWeights",
+    "LeafReport",
+    "LearnerReport",
     "LearnerState",
     "LeastError",
     "MetaGradient",
@@ -87,6 +93,7 @@ __all__ = [
     "MetaProblemLike",
     "Microbatches",
     "MixedMode",
+    "ModeReport",
     "PersistentEvolutionStrategies",
     "Positive",
     "RandomTruncation",
@@ -102,19 +109,23 @@ __all__ = [
     "Window",
     "WindowAux",
     "WindowMix",
+    "check_learner",
     "clip_raw",
     "constrain",
     "contextual",
     "contextual_spec",
     "corrected_meta_gradient",
+    "differentiable",
     "estimator_statistics",
     "euclidean_distance",
     "finite_difference",
     "geometric_weights",
     "gradient_samples",
+    "guarded",
     "horizon_gradients",
     "meta_gradient",
     "truncated_gradients",
+    "tunable",
     "unconstrain",
     "uniform_weights",
     "unroll",

@@ -61,6 +61,7 @@ def step_contributions(
         )
     window = checked_window(state, batches, outer_batches, recording)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
+    window = differentiand.window
     length = window.num_inner_steps
     if recording is None:
         recording, _ = record(problem, differentiand.eta, window.state, window.inner)

@@ -23,6 +23,9 @@ import optax
 from jax.extend.core import Jaxpr, Var
 from jaxtyping import Array, PyTree
 
+from gradweave.core.contract import check_pair, check_scalar
+from gradweave.core.optimizers.direction import check_descends, checked_params
+
 Result = TypeVar("Result", bound=PyTree)
 
 
@@ -63,9 +66,9 @@ class GradientLearner(eqx.Module):
         targets: `(params, eta, batch) -> targets`, evaluated outside the learner's own gradient.
         loss: `(params, targets, eta, batch) -> (scalar, aux)`; must not contain `stop_gradient`.
         optimizer: an optax transformation *without* a learning rate, such as `optax.scale_by_adam(eps_root=1e-16)`.
-            `optax.adam(...)` has one and its sign turned: with that the learner would climb.
-            Adam's square root has no finite second derivative at zero: give it an `eps_root`, but a tiny one, because
-            1e-8 puts a floor of 1e-4 under every gradient.
+            `optax.adam(...)` has one and its sign turned: with that the learner would climb, and `init` refuses it.
+            Adam's square root has no finite second derivative at zero: wrap it in `gradweave.differentiable`, or give
+            it a tiny `eps_root` (1e-8 puts a floor of 1e-4 under every gradient).
         learning_rate: `(eta) -> scalar`, or a pytree that is a prefix of `params` (one rate for each group).
         outer_loss: `(state, batch) -> (scalar, aux)`. The field is called `outer_loss_of`, because `outer_loss` is the
             method that evaluates it; the constructor takes both names, so that `dataclasses.replace` serves.
@@ -126,7 +129,14 @@ class GradientLearner(eqx.Module):
         self.microbatches = microbatches
 
     def init(self, params: PyTree) -> LearnerState:
-        """The state before the first update."""
+        """The state before the first update.
+
+        Raises:
+            TypeError: a parameter is no inexact array, or the optimiser wants more than a gradient.
+            ValueError: the optimiser's direction would climb.
+        """
+        params = checked_params(params)
+        check_descends(self.optimizer, params)
         return LearnerState(params, self.optimizer.init(params))
 
     def update(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[LearnerState, PyTree]:
@@ -138,9 +148,13 @@ class GradientLearner(eqx.Module):
         """The outer loss at `state` on `batch`."""
 
         def judged(part: PyTree) -> tuple[Array, PyTree]:
-            return self.outer_loss_of(state._replace(params=self.forward(state.params, part)), part)
+            return self._judgement(state._replace(params=self.forward(state.params, part)), part)
 
         return self.batch_mean(judged, batch)
+
+    def _judgement(self, state: LearnerState, part: PyTree) -> tuple[Array, PyTree]:
+        judgement: tuple[Array, PyTree] = check_pair(self.outer_loss_of(state, part), "outer_loss", "(scalar, aux)")
+        return judgement
 
     def with_outer_loss(self, outer_loss: Callable[..., tuple[Array, PyTree]]) -> "GradientLearner":
         """The same learner with another outer loss, `(state, batch) -> (scalar, aux)`; the arguments are as for the
@@ -201,7 +215,7 @@ class GradientLearner(eqx.Module):
 
         def part_gradient(part: PyTree) -> tuple[PyTree, PyTree, tuple[Array, PyTree]]:
             gradient, aux, outputs = self._part_gradient(state, eta, part)
-            return gradient, aux, self.outer_loss_of(state._replace(params=outputs), part)
+            return gradient, aux, self._judgement(state._replace(params=outputs), part)
 
         return self.batch_mean(part_gradient, batch)
 
@@ -217,7 +231,9 @@ class GradientLearner(eqx.Module):
         targets = self.targets(eqx.combine(read, others), eta, batch)
 
         def loss(read: PyTree) -> tuple[Array, PyTree]:
-            return self.loss(eqx.combine(read, others), targets, eta, batch)
+            value, aux = check_pair(self.loss(eqx.combine(read, others), targets, eta, batch), "loss", "(scalar, aux)")
+            check_scalar(value, "loss")
+            return value, aux
 
         output_gradient, aux = jax.grad(loss, has_aux=True)(read)
         (gradient,) = pullback(output_gradient)
@@ -231,7 +247,9 @@ class GradientLearner(eqx.Module):
         """
         outputs = jax.eval_shape(lambda params: self.forward(params, batch), params)
         targets = jax.eval_shape(lambda outputs: self.targets(outputs, eta, batch), outputs)
-        loss = jax.make_jaxpr(lambda outputs, targets: self.loss(outputs, targets, eta, batch)[0])
+        loss = jax.make_jaxpr(
+            lambda outputs, targets: check_pair(self.loss(outputs, targets, eta, batch), "loss", "(scalar, aux)")[0]
+        )
         read = _read_inputs(loss(outputs, targets).jaxpr)
         leaves = jax.tree.leaves(outputs)
         return [
@@ -253,7 +271,7 @@ class GradientLearner(eqx.Module):
         """
         parts = self.microbatches
         if parts is None:
-            return function(*(_sliced_out(batch) for batch in batches))
+            return function(*(sliced_out(batch) for batch in batches))
 
         def of_part(index: Array) -> Result:
             return function(*(None if batch is None else _part(parts, batch, index) for batch in batches))
@@ -297,11 +315,12 @@ def _part(parts: Microbatches, batch: PyTree, index: Array) -> PyTree:
     if isinstance(batch, RecordedBatch):
         # The barrier makes the slice depend on the part: the compiler would copy the whole batch before the loop.
         which, index = jax.lax.optimization_barrier((batch.step, index))
-        batch = _sliced_out(RecordedBatch(batch.batches, which))
+        batch = sliced_out(RecordedBatch(batch.batches, which))
     return parts.part(batch, index)
 
 
-def _sliced_out(batch: PyTree) -> PyTree:
+def sliced_out(batch: PyTree) -> PyTree:
+    """The batch that a `RecordedBatch` stands for; any other batch is returned as it is."""
     if not isinstance(batch, RecordedBatch):
         return batch
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, batch.step, keepdims=False), batch.batches)

@@ -7,13 +7,16 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from gradweave.core.bijectors import learned_to_eta, split_learned
+from gradweave.core.contract import settle_window, strong
 from gradweave.core.estimators.base import AbstractEstimator, chosen_mode
 from gradweave.core.estimators.linear import Unrolled
+from gradweave.core.finite import all_finite
 from gradweave.core.modes.base import AbstractMode, Differentiand, KernelWeights, ravel_learned
-from gradweave.core.modes.forward import every_horizon
+from gradweave.core.modes.forward import ForwardMode, every_horizon
+from gradweave.core.modes.limits import named_limits
 from gradweave.core.modes.reverse import ReverseMode
 from gradweave.core.problem import HorizonRecording, MetaProblemLike, Recording, Window, WindowAux
 
@@ -27,6 +30,8 @@ class MetaGradient(NamedTuple):
         state: x_L.
         aux: what the problem's functions reported.
         estimator_state: the estimator's new memory, None if it has none.
+        finite: whether every entry of `grad` and `outer_loss` are finite. A window without a finite gradient is best
+            skipped: see `guarded`, and `check_learner` for the reason.
     """
 
     grad: PyTree
@@ -34,6 +39,7 @@ class MetaGradient(NamedTuple):
     state: PyTree
     aux: WindowAux
     estimator_state: PyTree = None
+    finite: Bool[Array, ""] | None = None
 
 
 def meta_gradient(
@@ -72,8 +78,11 @@ def meta_gradient(
 
     Raises:
         ValueError: leading axes disagree, the estimator does not fit L, its memory is missing, the spec does not fit
-            `raw`, or the recording covers another number of updates.
-        TypeError: the mode cannot differentiate this kind of problem or estimator; the message names one that can.
+            `raw`, the recording covers another number of updates, `update` changes the shape of the state, or the outer
+            loss is not of shape ().
+        TypeError: the mode cannot differentiate this kind of problem or estimator; the message names one that can. Or
+            `update` or `outer_loss` does not return a pair, `update` changes the structure or a dtype of the state, or
+            the outer loss is not a real number.
 
     Example:
         >>> import jax.numpy as jnp
@@ -96,10 +105,12 @@ def meta_gradient(
     window = checked_window(state, batches, outer_batches, recording)
     estimator.check(window.num_inner_steps)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
-    result, memory = estimator.estimate(differentiand, mode, estimator_state)
+    with named_limits(mode):
+        result, memory = estimator.estimate(differentiand, mode, estimator_state)
     grad = eqx.combine(result.grad, jax.tree.map(jnp.zeros_like, fixed))
     aux = WindowAux(result.inner_aux, result.outer_aux, result.outer_losses)
-    return MetaGradient(grad, result.outer_loss, result.state, aux, memory)
+    finite = all_finite((result.grad, result.outer_loss))
+    return MetaGradient(grad, result.outer_loss, result.state, aux, memory, finite)
 
 
 def horizon_gradients(
@@ -123,7 +134,8 @@ def horizon_gradients(
     window = checked_window(state, batches, outer_batches, None)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
     _, unravel = ravel_learned(differentiand.learned)
-    _, found = every_horizon(differentiand)
+    with named_limits(ForwardMode()):
+        _, found = every_horizon(differentiand)
     return eqx.combine(jax.vmap(unravel)(found.gradients), _zeros_with_axis(fixed, window.num_inner_steps))
 
 
@@ -149,7 +161,9 @@ def truncated_gradients(
     """
     window = checked_window(state, batches, outer_batches, None)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
-    contributions, _ = ReverseMode(remat).step_contributions(differentiand, KernelWeights())
+    mode = ReverseMode(remat)
+    with named_limits(mode):
+        contributions, _ = mode.step_contributions(differentiand, KernelWeights())
     gradients = jax.tree.map(lambda leaf: jnp.cumsum(leaf[::-1], axis=0), contributions)
     return eqx.combine(gradients, _zeros_with_axis(fixed, window.num_inner_steps))
 
@@ -157,12 +171,13 @@ def truncated_gradients(
 def differentiate_learned(
     problem: MetaProblemLike, raw: PyTree, spec: PyTree, window: Window
 ) -> tuple[Differentiand, PyTree]:
-    """What an estimator is handed, and the `Fixed` leaves of `raw` (None elsewhere)."""
-    learned, fixed = split_learned(jax.tree.map(jnp.asarray, raw), spec)
+    """What an estimator is handed, and the `Fixed` leaves of `raw` (None elsewhere). Checks the problem's functions."""
+    learned, fixed = split_learned(jax.tree.map(strong, raw), spec)
     learned = jax.tree.map(
-        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf.astype(float), learned
+        lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf.astype(jnp.result_type(float)), learned
     )
-    return Differentiand(problem, learned_to_eta(fixed, spec), learned, window), fixed
+    to_eta = learned_to_eta(fixed, spec)
+    return Differentiand(problem, to_eta, learned, settle_window(problem, to_eta, learned, window)), fixed
 
 
 def checked_window(
@@ -186,8 +201,6 @@ def checked_window(
             f"the recording covers {_leading_length(recording.gradients, 'recording.gradients')} updates, the window "
             f"{num_steps}."
         )
-    # Python numbers would be weakly typed and change type in the first update.
-    state = jax.tree.map(jnp.asarray, state)
     if not isinstance(recording, HorizonRecording):
         return Window(state, batches, outer_batches, recording)
     if outer_batches is not None:

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEstimator
+from gradweave.core.finite import all_finite
 from gradweave.core.learner import GradientLearner
 from gradweave.core.meta_gradient import MetaGradient, checked_window, meta_gradient
 from gradweave.core.modes.base import AbstractMode, KernelWeights
@@ -142,7 +143,8 @@ def corrected_meta_gradient(
         horizons = horizons[-1:]
     aux = result.aux._replace(outer=outer_aux, outer_losses=outer_losses)
     outer_loss = jnp.dot(horizons.astype(outer_losses.dtype), outer_losses)
-    return result._replace(outer_loss=outer_loss, aux=aux)
+    finite = all_finite((result.grad, outer_loss))
+    return result._replace(outer_loss=outer_loss, aux=aux, finite=finite)
 
 
 def correction_coefficients(

@@ -89,7 +89,7 @@ def estimator_statistics(samples: PyTree, reference: PyTree | None = None) -> Es
     variance = jax.tree.map(lambda leaf: leaf.var(0, ddof=1), samples)
     standard_error = jax.tree.map(lambda leaf: jnp.sqrt(leaf / count), variance)
     if reference is None:
-        bias, target = None, jax.tree.map(lambda leaf: (leaf.sum(0) - leaf) / (count - 1), samples)
+        bias, target = None, jax.tree.map(lambda leaf: (leaf.sum(0, keepdims=True) - leaf) / (count - 1), samples)
     else:
         bias = jax.tree.map(jnp.subtract, mean, reference)
         target = jax.tree.map(lambda true, leaf: jnp.broadcast_to(true, leaf.shape), reference, samples)

@@ -13,7 +13,7 @@ import abc
 from typing import Generic, NamedTuple, TypeVar
 
 import equinox as eqx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key, Shaped
 
 from gradweave.envs.observation import Observation
 
@@ -40,7 +40,7 @@ class AbstractEnvironment(eqx.Module, Generic[State]):
     """
 
     num_actions: eqx.AbstractVar[int]
-    """Actions are the integers 0 to `num_actions - 1`."""
+    """Discrete actions are the integers 0 to `num_actions - 1`; of continuous ones, vectors of floats, their length."""
     can_truncate: eqx.AbstractVar[bool]
     """False promises that `truncated` is never True, so that nobody needs to keep final observations."""
 
@@ -49,5 +49,5 @@ class AbstractEnvironment(eqx.Module, Generic[State]):
         """Begin an episode: the first state and what is seen of it."""
 
     @abc.abstractmethod
-    def step(self, state: State, action: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[State, Step]:
+    def step(self, state: State, action: Shaped[Array, "*action"], *, key: Key[Array, ""]) -> tuple[State, Step]:
         """Take one action: the next state and the transition that led there."""

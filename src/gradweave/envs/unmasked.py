@@ -9,7 +9,7 @@ from typing import Generic
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key, Shaped
 
 from gradweave.envs.environment import AbstractEnvironment, State, Step
 from gradweave.envs.observation import Observation
@@ -39,7 +39,7 @@ class Unmasked(AbstractEnvironment[State], Generic[State]):
         state, observation = self.environment.reset(key=key)
         return state, _unmasked(observation)
 
-    def step(self, state: State, action: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[State, Step]:
+    def step(self, state: State, action: Shaped[Array, "*action"], *, key: Key[Array, ""]) -> tuple[State, Step]:
         """Take one action, which the environment may not have allowed."""
         next_state, step = self.environment.step(state, action, key=key)
         return next_state, step._replace(observation=_unmasked(step.observation))

@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key, Shaped
 
 from gradweave.envs.device_axis import ONE_DEVICE, DeviceAxis
 from gradweave.envs.environment import AbstractEnvironment, State
@@ -74,7 +74,9 @@ class VectorEnvironment(eqx.Module, Generic[State]):
         # What is the same in every first state is computed as a constant, but will differ soon.
         return self.axis.varying(jax.vmap(lambda key: self.environment.reset(key=key))(keys))
 
-    def step(self, state: State, actions: Int[Array, " num_envs"], *, key: Key[Array, ""]) -> tuple[State, VectorStep]:
+    def step(
+        self, state: State, actions: Shaped[Array, "num_envs *action"], *, key: Key[Array, ""]
+    ) -> tuple[State, VectorStep]:
         """Take one action in every environment, then reset those whose episode ended.
 
         Args:

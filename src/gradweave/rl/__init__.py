@@ -7,14 +7,19 @@ differentiated in them.
 from gradweave.rl.categorical import MASKED_LOG_PROB, entropy, kl, log_prob, log_probs, mode, probs, sample
 from gradweave.rl.losses import entropy_bonus, policy_gradient_loss, value_loss
 from gradweave.rl.networks import ActorCriticNetwork, NetworkOutput, actor_critic_network
+from gradweave.rl.policies import AbstractPolicyHead, Categorical, Gaussian
 from gradweave.rl.returns import generalized_advantages, lambda_returns, trajectory_discounts, trajectory_lambda
-from gradweave.rl.rollout import EpisodeTotals, Policy, RolloutState, init_rollout, rollout
+from gradweave.rl.rollout import Acted, EpisodeTotals, Policy, RolloutState, init_rollout, rollout
 from gradweave.rl.trajectory import Trajectory, next_values
 
 __all__ = [
     "MASKED_LOG_PROB",
+    "AbstractPolicyHead",
+    "Acted",
     "ActorCriticNetwork",
+    "Categorical",
     "EpisodeTotals",
+    "Gaussian",
     "NetworkOutput",
     "Policy",
     "RolloutState",

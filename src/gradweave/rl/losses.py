@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from gradweave.rl.categorical import entropy
+from gradweave.rl.policies import AbstractPolicyHead
 
 __all__ = ["entropy_bonus", "policy_gradient_loss", "value_loss"]
 
@@ -36,12 +37,15 @@ def value_loss(values: Float[Array, "*steps"], targets: Float[Array, "*steps"]) 
 
 
 def entropy_bonus(
-    logits: Float[Array, "*steps num_actions"], mask: Bool[Array, "*steps num_actions"]
+    outputs: Float[Array, "*steps num_outputs"],
+    mask: Bool[Array, "*steps num_actions"],
+    head: AbstractPolicyHead | None = None,
 ) -> Float[Array, ""]:
     """Mean entropy of the policy in nats, to be *subtracted* from a loss.
 
     Args:
-        logits: of the policy at each step.
+        outputs: of the network for its policy at each step; logits, for a categorical one.
         mask: True = allowed action.
+        head: of the policy; None for a categorical one.
     """
-    return jnp.mean(entropy(logits, mask))
+    return jnp.mean(entropy(outputs, mask) if head is None else head.entropy(outputs, mask))

@@ -13,7 +13,7 @@ Calls are for one observation; batches go through `jax.vmap`.
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -30,11 +30,13 @@ __all__ = ["ActorCriticNetwork", "NetworkOutput", "actor_critic_network"]
 class NetworkOutput(NamedTuple):
     """What a network says about one observation."""
 
-    logits: Float[Array, " num_actions"]
-    """Of the policy; to be read together with the action mask (`gradweave.rl.categorical`)."""
+    logits: Float[Array, " num_outputs"]
+    """What the policy head reads, together with the action mask: of a categorical policy its logits."""
     value: Float[Array, ""]
     outer_value: Float[Array, ""] | None
     """Second value estimate, for the outer loss only; None when the network has no outer critic."""
+    memory: Any = None
+    """What a recurrent network remembers before the next observation; None for feed-forward ones."""
 
 
 class ActorCriticNetwork(eqx.Module):

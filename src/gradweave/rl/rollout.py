@@ -10,15 +10,27 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from gradweave.envs import Observation, VectorEnvironment
 from gradweave.rl.trajectory import Trajectory
 
-__all__ = ["EpisodeTotals", "Policy", "RolloutState", "init_rollout", "rollout"]
+__all__ = ["Acted", "EpisodeTotals", "Policy", "RolloutState", "init_rollout", "rollout"]
 
-Policy = Callable[[Observation, Key[Array, ""]], Int[Array, " batch"]]
-"""(observations of all environments, key) -> one action for each."""
+
+class Acted(NamedTuple):
+    """What a policy did in every environment."""
+
+    actions: Array
+    """One for each environment, leading axis batch."""
+    memory: Any = None
+    """What the policy remembers before the next observation; None for one without memory."""
+    record: Any = None
+    """What the learner wants to know of the behaviour, log-probabilities for example; a pytree, leading axis batch."""
+
+
+Policy = Callable[[Observation, Any, Key[Array, ""]], Acted]
+"""(observations of all environments, memory or None, key) -> `Acted`."""
 
 
 class RolloutState(NamedTuple):
@@ -32,6 +44,8 @@ class RolloutState(NamedTuple):
     """Undiscounted sum of the rewards of the running episode."""
     episode_length: Int[Array, " batch"]
     """Steps taken in the running episode."""
+    memory: Any = None
+    """What the policy remembers of the running episode; a pytree, leading axis batch, or None."""
 
 
 class EpisodeTotals(NamedTuple):
@@ -51,19 +65,21 @@ class _StepRecord(NamedTuple):
     """What one step of the scan leaves behind; every field has a leading axis batch, `totals` excepted."""
 
     observation: Observation
-    action: Int[Array, " batch"]
+    action: Array
     reward: Float[Array, " batch"]
     terminated: Array
     truncated: Array
     final_observation: Observation | None
+    record: Any
     totals: EpisodeTotals
 
 
-def init_rollout(env: VectorEnvironment[Any], *, key: Key[Array, ""]) -> RolloutState:
+def init_rollout(env: VectorEnvironment[Any], *, memory: Any = None, key: Key[Array, ""]) -> RolloutState:
     """Begin an episode in every environment.
 
     Args:
         env: the environments.
+        memory: of one environment at the beginning of an episode; None for policies without memory.
         key: for their resets.
     """
     env_state, observation = env.reset(key=key)
@@ -72,11 +88,18 @@ def init_rollout(env: VectorEnvironment[Any], *, key: Key[Array, ""]) -> Rollout
         observation=observation,
         episode_return=env.axis.varying(jnp.zeros(env.num_own, jnp.result_type(float))),
         episode_length=env.axis.varying(jnp.zeros(env.num_own, jnp.result_type(int))),
+        memory=env.axis.varying(for_each(memory, env.num_own)),
     )
 
 
 def rollout(
-    policy: Policy, env: VectorEnvironment[Any], state: RolloutState, num_steps: int, *, key: Key[Array, ""]
+    policy: Policy,
+    env: VectorEnvironment[Any],
+    state: RolloutState,
+    num_steps: int,
+    *,
+    memory: Any = None,
+    key: Key[Array, ""],
 ) -> tuple[RolloutState, Trajectory, EpisodeTotals]:
     """Let the policy act for `num_steps` steps in every environment.
 
@@ -86,10 +109,13 @@ def rollout(
     ```
 
     Args:
-        policy: (observations, key) -> actions. Observations have a leading axis batch; the key is fresh at every step.
+        policy: (observations, memory, key) -> `Acted`. Observations have a leading axis batch; the key is fresh at
+            every step.
         env: the environments.
         state: of `init_rollout` or of the last rollout.
         num_steps: steps to take in each environment, at least 1.
+        memory: of one environment at the beginning of an episode; it takes the place of what was remembered where an
+            episode stopped. None for policies without memory.
         key: for actions and environments.
 
     Returns:
@@ -103,7 +129,7 @@ def rollout(
         raise ValueError(f"num_steps = {num_steps} collects nothing: give a number of steps of at least 1")
 
     def body(state: RolloutState, key: Key[Array, ""]) -> tuple[RolloutState, _StepRecord]:
-        return _act(policy, env, state, key=key)
+        return _act(policy, env, state, memory, key=key)
 
     last_state, records = jax.lax.scan(body, state, jax.random.split(key, num_steps))
     trajectory = Trajectory(
@@ -113,17 +139,19 @@ def rollout(
         terminations=records.terminated,
         truncations=records.truncated,
         final_observations=records.final_observation,
+        record=records.record,
+        memory=state.memory,
     )
     return last_state, trajectory, jax.tree.map(lambda leaf: env.axis.sum(jnp.sum(leaf)), records.totals)
 
 
 def _act(
-    policy: Policy, env: VectorEnvironment[Any], state: RolloutState, *, key: Key[Array, ""]
+    policy: Policy, env: VectorEnvironment[Any], state: RolloutState, memory: Any, *, key: Key[Array, ""]
 ) -> tuple[RolloutState, _StepRecord]:
     """One step of every environment: the next state and the record of the step."""
     policy_key, env_key = jax.random.split(key)
-    actions = policy(state.observation, policy_key)
-    env_state, step = env.step(state.env_state, actions, key=env_key)
+    acted = policy(state.observation, state.memory, policy_key)
+    env_state, step = env.step(state.env_state, acted.actions, key=env_key)
     ended = step.terminated | step.truncated
     episode_return = state.episode_return + step.reward.astype(state.episode_return.dtype)
     episode_length = state.episode_length + 1
@@ -138,17 +166,33 @@ def _act(
         observation=step.observation,
         episode_return=jnp.where(ended, 0.0, episode_return),
         episode_length=jnp.where(ended, 0, episode_length),
+        memory=where_ended(ended, for_each(memory, ended.shape[0]), acted.memory),
     )
     record = _StepRecord(
         observation=state.observation,
-        action=actions,
+        action=acted.actions,
         reward=step.reward,
         terminated=step.terminated,
         truncated=step.truncated,
         final_observation=step.final_observation if env.environment.can_truncate else None,
+        record=acted.record,
         totals=totals,
     )
     return next_state, record
+
+
+def where_ended(ended: Bool[Array, " batch"], fresh: Any, running: Any) -> Any:
+    """`fresh` where an episode stopped, `running` elsewhere; pytrees with a leading axis batch, or None."""
+
+    def select(new: Array, old: Array) -> Array:
+        return jnp.where(ended.reshape(ended.shape + (1,) * (old.ndim - 1)), new, old)
+
+    return jax.tree.map(select, fresh, running)
+
+
+def for_each(memory: Any, num_envs: int) -> Any:
+    """The memory of one environment, for all of them."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_envs, *jnp.shape(leaf))), memory)
 
 
 def _append(series: Array, last: Array) -> Array:

@@ -10,10 +10,10 @@ bootstrapped there does not matter.
 The distinction is Pardo et al. 2018, "Time limits in reinforcement learning" (arXiv 1712.00378).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from gradweave.envs import Observation
 
@@ -25,7 +25,8 @@ class Trajectory(NamedTuple):
 
     observations: Observation
     """time + 1 entries: `observations[t]` is seen before action t; the last one after the last step and its reset."""
-    actions: Int[Array, "time ..."]
+    actions: Array
+    """Integers, or vectors of floats; axes (time, ...)."""
     rewards: Float[Array, "time ..."]
     """`rewards[t]` is paid for action t."""
     terminations: Bool[Array, "time ..."]
@@ -34,6 +35,10 @@ class Trajectory(NamedTuple):
     """True where the episode was cut off after step t."""
     final_observations: Observation | None
     """time entries: what step t led to, before any reset. None when the environment never truncates."""
+    record: Any = None
+    """time entries: what the policy noted of its behaviour (`Acted.record`), or None."""
+    memory: Any = None
+    """What the policy remembered before the first step; no time axis. None for policies without memory."""
 
 
 def next_values(

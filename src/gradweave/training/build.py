@@ -15,7 +15,7 @@ from gradweave.agents import (
     ScheduleNetwork,
     SelfTuning,
     SelfTuningState,
-    actor_critic,
+    actor_critic_agent,
     bundled_apply,
     inner_optimizer,
     parameter_groups,
@@ -88,7 +88,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
     meta = config.meta
     estimator, mode = _estimator_and_mode(config, axis)
     agent = SelfTuning(
-        problem=actor_critic(
+        agent=actor_critic_agent(
             bundled_apply,
             optimizer,
             objective,
@@ -98,7 +98,6 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
             num_microbatches=_num_microbatches(config, axis),
             axis=axis,
         ),
-        apply=bundled_apply,
         environment=environment,
         initial_raw=unconstrain(eta, spec),
         spec=spec,
@@ -108,7 +107,6 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         num_inner_steps=config.meta.num_inner_steps,
         num_steps=inner.num_steps,
         condition_on_eta=config.network.condition_on_eta,
-        objective=objective,
         outer_rollout=config.outer.rollout,
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
         schedule=ScheduleNetwork() if meta.schedule == "network" else None,

@@ -9,14 +9,14 @@ compiles the very programs it would without this file.
 
 import os
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from gradweave.agents import Experience, SelfTuningState
+from gradweave.agents import SelfTuning, SelfTuningState
 from gradweave.envs import DeviceAxis, VectorEnvironment
 from gradweave.envs.registry import make_environment
 from gradweave.training.config import Config
@@ -28,15 +28,36 @@ __all__ = ["DEFAULT_DEVICE", "Devices", "check_splittable", "find_devices", "off
 
 _AXIS = "envs"
 
+Layout: TypeAlias = Callable[[Any, Any, Any], PyTree]
+"""As `Agent.layout`."""
+
+
+def _unsplit(same: Any, envs_first: Any, time_first: Any) -> Any:
+    """The same on all devices."""
+    return same
+
 
 class Devices(NamedTuple):
     """Where a run computes. Without a mesh: on JAX's default device.
 
     Attributes:
         mesh: one axis, the devices of all processes in the order of their processes.
+        layout: how a batch of the agent is split (`Agent.layout`).
     """
 
     mesh: Mesh | None = None
+    layout: Layout = _unsplit
+
+    def of_agent(self, agent: SelfTuning) -> "Devices":
+        """The same devices, with the layout of an agent's batches.
+
+        Raises:
+            ValueError: there are several devices, and the agent does not say how its batches are split.
+        """
+        layout = agent.agent.layout
+        if layout is None and self.mesh is not None:
+            raise ValueError("this agent has no layout of its batches over devices (Agent.layout); use one device.")
+        return self._replace(layout=layout or _unsplit)
 
     @property
     def total(self) -> int:
@@ -55,13 +76,13 @@ class Devices(NamedTuple):
 
     def start(self, init: Callable[[Any], SelfTuningState], key: Any) -> SelfTuningState:
         """The state `init(key)`, made where it is to be."""
-        mapped = self.mapped(init, (PartitionSpec(),), _state_specs())
+        mapped = self.mapped(init, (PartitionSpec(),), _state_specs(self.layout))
         started: SelfTuningState = jax.jit(mapped)(key)
         return started
 
     def shapes(self, init: Callable[[Any], SelfTuningState]) -> SelfTuningState:
         """The shapes of the state that `start` returns, and how they are split; nothing is computed."""
-        mapped = self.mapped(init, (PartitionSpec(),), _state_specs())
+        mapped = self.mapped(init, (PartitionSpec(),), _state_specs(self.layout))
         like: SelfTuningState = jax.eval_shape(mapped, jax.random.key(0))
         if self.mesh is None:
             return like
@@ -75,7 +96,7 @@ class Devices(NamedTuple):
 
     def stepping(self, step: Callable[[SelfTuningState], Any]) -> Callable[[SelfTuningState], Any]:
         """`step(state) -> (state, metrics)`, for all devices."""
-        return self.mapped(step, (_state_specs(),), (_state_specs(), PartitionSpec()))
+        return self.mapped(step, (_state_specs(self.layout),), (_state_specs(self.layout), PartitionSpec()))
 
     def place(self, state: SelfTuningState) -> SelfTuningState:
         """A whole state, the same in every process, laid out as the programs expect it."""
@@ -110,7 +131,9 @@ class Devices(NamedTuple):
             # XLA leaves what has no elements undivided.
             return jax.tree.map(lambda leaf: self._sharding(spec if leaf.size else PartitionSpec()), part)
 
-        return jax.tree.map(split, _state_specs(), state, is_leaf=lambda node: isinstance(node, PartitionSpec))
+        return jax.tree.map(
+            split, _state_specs(self.layout), state, is_leaf=lambda node: isinstance(node, PartitionSpec)
+        )
 
     def _sharding(self, spec: PartitionSpec) -> NamedSharding:
         assert self.mesh is not None
@@ -202,19 +225,21 @@ def _first_of_each_process(count: int) -> Any:
     return np.array([device for index in sorted(by_process) for device in by_process[index][:count]])
 
 
-def _state_specs() -> SelfTuningState:
+def _state_specs(layout: Layout) -> SelfTuningState:
     """How each part of the state is split; `PartitionSpec()` is the same on all devices."""
     same: Any = PartitionSpec()
     envs_first: Any = PartitionSpec(_AXIS)
     time_first: Any = PartitionSpec(None, _AXIS)
     return SelfTuningState(
         learner=same,
-        raw=same,
+        learned=same,
+        fixed=same,
         meta_optimizer_state=same,
         estimator_state=same,
         rollout=envs_first,
-        batch=Experience(trajectory=time_first, conditioning=same, anchor_logits=time_first, advantage_moments=same),
+        batch=layout(same, envs_first, time_first),
         key=same,
         num_meta_steps=same,
         statistics=same,
+        usual_reward=same,
     )

@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradweave.agents import SelfTuning
 from gradweave.envs import Observation, VectorEnvironment
-from gradweave.rl import init_rollout, mode, rollout, sample
+from gradweave.rl import Acted, init_rollout, rollout
+from gradweave.rl.rollout import for_each
 
 __all__ = ["Evaluation", "evaluate", "play_episode"]
 
@@ -51,26 +52,26 @@ def evaluate(
     environments: VectorEnvironment[Any] = VectorEnvironment(agent.environment.environment, num_episodes)
     conditioning = agent.conditioning(raw)
 
-    def act(observations: Observation, key: Key[Array, ""]) -> Int[Array, " batch"]:
-        outputs = jax.vmap(lambda observation: agent.apply(params, observation, conditioning))(observations)
-        logits = jnp.where(uniform, jnp.zeros_like(outputs.logits), outputs.logits)
-        sampled = sample(logits, observations.action_mask, key=key)
-        return jnp.where(greedy, mode(logits, observations.action_mask).astype(sampled.dtype), sampled)
+    def act(observations: Observation, memory: PyTree, key: Key[Array, ""]) -> Acted:
+        return agent.agent.act(params, observations, memory, conditioning, key=key, greedy=greedy, uniform=uniform)
 
     def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        state, observations, playing, result, key, count = carry
+        state, observations, memory, playing, result, key, count = carry
         key, action_key, step_key = jax.random.split(key, 3)
-        state, outcome = environments.step(state, act(observations, action_key), key=step_key)
+        acted = act(observations, memory, action_key)
+        state, outcome = environments.step(state, acted.actions, key=step_key)
         returns = result.returns + jnp.where(playing, outcome.reward, 0.0)
         lengths = result.lengths + playing.astype(result.lengths.dtype)
         playing = playing & ~(outcome.terminated | outcome.truncated)
-        return state, outcome.observation, playing, Evaluation(returns, lengths), key, count + 1
+        # What is remembered need not begin anew: of each environment the first episode counts.
+        return state, outcome.observation, acted.memory, playing, Evaluation(returns, lengths), key, count + 1
 
     reset_key, key = jax.random.split(key)
     state, observations = environments.reset(key=reset_key)
     nothing = Evaluation(jnp.zeros(num_episodes), jnp.zeros(num_episodes, jnp.int32))
-    start = (state, observations, jnp.ones(num_episodes, bool), nothing, key, jnp.zeros((), jnp.int32))
-    *_, result, _, _ = jax.lax.while_loop(lambda carry: carry[2].any() & (carry[5] < max_steps), step, start)
+    memory = for_each(agent.agent.memory, num_episodes)
+    start = (state, observations, memory, jnp.ones(num_episodes, bool), nothing, key, jnp.zeros((), jnp.int32))
+    *_, result, _, _ = jax.lax.while_loop(lambda carry: carry[3].any() & (carry[6] < max_steps), step, start)
     return result
 
 
@@ -84,13 +85,13 @@ def play_episode(
     """
     environments: VectorEnvironment[Any] = VectorEnvironment(agent.environment.environment, 1)
     conditioning = agent.conditioning(raw)
-    policy = agent.greedy_policy(params, conditioning) if greedy else agent.policy(params, conditioning)
+    policy, memory = agent.policy(params, conditioning, greedy=greedy), agent.agent.memory
 
     @jax.jit
     def play(key: Key[Array, ""]) -> Any:
         reset_key, play_key = jax.random.split(key)
-        running = init_rollout(environments, key=reset_key)
-        return rollout(policy, environments, running, max_steps, key=play_key)[1]
+        running = init_rollout(environments, memory=memory, key=reset_key)
+        return rollout(policy, environments, running, max_steps, memory=memory, key=play_key)[1]
 
     trajectory = jax.device_get(play(key))
     stopped = (trajectory.terminations | trajectory.truncations)[:, 0]

@@ -79,6 +79,7 @@ def train(
         OutOfMemory: training needs more than there is; said before it starts where that can be known.
     """
     agent = build_agent(config, devices.axis)
+    devices = devices.of_agent(agent)
     tracker = make_tracker(folder.path, config)
     with contextlib.closing(tracker), noted_signals() as received, explaining() as memory:
         with progress.compiling("compiling"):

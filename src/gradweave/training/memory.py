@@ -68,12 +68,12 @@ class Sizes(NamedTuple):
             learner=num_bytes(state.learner),
             gradient=num_bytes(state.learner.params),
             batch=num_bytes(state.batch) // agent.environment.axis.size,
-            num_steps=state.batch.trajectory.rewards.size // agent.environment.axis.size,
+            num_steps=agent.steps_per_rollout // agent.environment.axis.size,
             num_inner_steps=agent.num_inner_steps,
             keeps_batches=(2 if agent.collects_outer else 1) if agent.learns and not agent.tracks_tangents else 0,
             records_states=agent.learns and kept.states,
             keeps_activations=agent.learns and kept.activations,
-            in_parts=agent.problem.microbatches is not None,
+            in_parts=getattr(agent.problem, "microbatches", None) is not None,
             num_tangents=sum(leaf.size for leaf in jax.tree.leaves(learned)) if kept.tangents else 0,
         )
 

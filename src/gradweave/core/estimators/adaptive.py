@@ -93,7 +93,7 @@ class LeastError(AbstractMixCriterion):
         sampling = jnp.maximum(variance + variance[-1] - 2 * covariance[:, -1], 0) / moments.num_samples
         certain = bias**2 > sampling
         bias = bias * jnp.sqrt(jnp.where(certain, 1 - sampling / jnp.where(certain, bias**2, 1), 0))
-        error = _shrunk(covariance, self.shrinkage) / self.num_averaged + bias[:, None] * bias
+        error = _shrunk(covariance, self.shrinkage) / self.num_averaged + jnp.outer(bias, bias)
         return _clipped_solution(error, jnp.ones_like(bias))
 
 
@@ -216,7 +216,7 @@ def _clipped_solution(matrix: Float[Array, "L L"], target: Float[Array, " L"]) -
     # Scaled to a diagonal of ones: horizons may differ by orders of magnitude.
     scale = jnp.sqrt(jnp.where(positive, diagonal, 1))
     ridge = jnp.finfo(matrix.dtype).eps ** 0.5
-    correlations = matrix / (scale[:, None] * scale) + ridge * jnp.eye(scale.size, dtype=matrix.dtype)
+    correlations = matrix / jnp.outer(scale, scale) + ridge * jnp.eye(scale.size, dtype=matrix.dtype)
     solution = jnp.maximum(jnp.linalg.solve(correlations, target / scale), 0) / scale
     total = solution.sum()
     defined = positive & (total > 0) & jnp.isfinite(total)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gradweave.core.bijectors import split_learned
+from gradweave.core.contract import strong
 from gradweave.core.estimators.base import AbstractEstimator, checked_memory
 from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, leading, ravel_learned
 from gradweave.core.problem import unroll
@@ -137,7 +138,7 @@ class PersistentEvolutionStrategies(AbstractEstimator):
     ) -> PersistentEvolutionMemory:
         """All particles at the learner's state; a fixed key for None."""
         flat, _ = ravel_learned(split_learned(jax.tree.map(jnp.asarray, raw), spec)[0])
-        states = self._spread(jax.tree.map(jnp.asarray, state))
+        states = self._spread(jax.tree.map(strong, state))
         perturbations = jnp.zeros((self.num_pairs, flat.size), flat.dtype)
         return PersistentEvolutionMemory(
             jax.random.key(0) if key is None else key, states, perturbations, jnp.zeros((), jnp.int32)
@@ -151,6 +152,8 @@ class PersistentEvolutionStrategies(AbstractEstimator):
         key, states, perturbations, num_windows = checked_memory(self, memory)
         key, noise_key = jax.random.split(key)
         flat, unravel = ravel_learned(differentiand.learned)
+        # A Python number in the learner's state may have settled at another dtype since `init`.
+        states = jax.tree.map(lambda old, now: jnp.asarray(old, now.dtype), states, differentiand.window.state)
         if self.num_windows is not None:
             anew = num_windows >= self.num_windows
             fresh = self._spread(differentiand.window.state)

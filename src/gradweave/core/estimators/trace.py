@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
 from gradweave.core.bijectors import split_learned
+from gradweave.core.contract import strong
 from gradweave.core.estimators.base import AbstractEstimator, checked_memory
 from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, KernelWeights, leading, ravel_learned
 from gradweave.core.modes.forward import ForwardMode, outer_derivative, propagate, zero_tangents
@@ -51,7 +52,7 @@ class Trace(AbstractEstimator):
     def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> PyTree:
         """z = 0."""
         learned, _ = split_learned(jax.tree.map(jnp.asarray, raw), spec)
-        return zero_tangents(jax.tree.map(jnp.asarray, state), ravel_learned(learned)[0].size)
+        return zero_tangents(jax.tree.map(strong, state), ravel_learned(learned)[0].size)
 
     def check(self, num_inner_steps: int) -> None:
         """Every length will do."""
@@ -60,8 +61,11 @@ class Trace(AbstractEstimator):
         """One window further; the memory is z_L."""
         problem, window = differentiand.problem, differentiand.window
         flat, unravel = ravel_learned(differentiand.learned)
-        _check_tangents(checked_memory(self, memory), zero_tangents(window.state, flat.size))
-        final, tangents, (inner_aux, _) = propagate(differentiand, KernelWeights(), tangents=memory, decay=self.decay)
+        expected = zero_tangents(window.state, flat.size)
+        _check_tangents(checked_memory(self, memory), expected)
+        # A Python number in the learner's state may have settled at another dtype since `init`.
+        before = jax.tree.map(lambda given, zero: given.astype(zero.dtype), memory, expected)
+        final, tangents, (inner_aux, _) = propagate(differentiand, KernelWeights(), tangents=before, decay=self.decay)
         gradient, outer_loss, outer_aux = outer_derivative(problem, final, tangents, window.last_outer)
         outer_losses, outer_aux = leading((outer_loss, outer_aux))
         return Differentiated(unravel(gradient), outer_loss, outer_losses, outer_aux, inner_aux, final), tangents

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from gradweave.core.jaxprs import OPAQUE, contains
 from gradweave.core.learner import GradientLearner, LearnerState
 from gradweave.core.modes.base import (
     AbstractMode,
@@ -25,6 +26,7 @@ from gradweave.core.modes.base import (
     ravel_learned,
     total_outer_loss,
 )
+from gradweave.core.modes.custom_rules import forward_differentiable
 from gradweave.core.problem import HorizonRecording, MetaProblemLike
 
 
@@ -119,7 +121,7 @@ def tracked_update(
         new_moving, new_still = eqx.partition(after, eqx.is_inexact_array)
         return (new_moving, outer_loss), (new_still, (gradient, aux), outer_aux)
 
-    basis = jnp.eye(flat.size, dtype=flat.dtype)
+    basis = jnp.diag(jnp.ones_like(flat))
     (new_moving, outer_loss), pushed, kept = _push_all(update, (moving, flat), (tangents, basis))
     (new_tangents, slopes), (new_still, made, outer_aux) = pushed, kept
     return eqx.combine(new_moving, new_still), new_tangents, made, (slopes, outer_loss, outer_aux)
@@ -171,7 +173,7 @@ def propagate(
     problem, to_eta, learned, window = differentiand
     flat, unravel = ravel_learned(learned)
     num_steps = window.num_inner_steps
-    basis = jnp.eye(flat.size, dtype=flat.dtype)
+    basis = jnp.diag(jnp.ones_like(flat))
     steps = jnp.ones((num_steps,), flat.dtype) if weights.steps is None else weights.steps.astype(flat.dtype)
 
     def step(carry: tuple[PyTree, PyTree], inputs: tuple[PyTree, PyTree, Array]) -> tuple[Any, Any]:
@@ -198,10 +200,11 @@ def propagate(
 
 
 def _push_all(
-    function: Callable[..., tuple[PyTree, Any]], primals: tuple[PyTree, Array], tangents: tuple[PyTree, Array]
+    function: Callable[..., tuple[PyTree, Any]], primals: tuple[PyTree, ...], tangents: tuple[PyTree, ...]
 ) -> tuple[PyTree, PyTree, Any]:
     """(outputs, tangents of the outputs with leading axis P, aux) for tangents with that axis."""
-    if tangents[1].shape[0] == 1:
+    function = forward_differentiable(function)
+    if jax.tree.leaves(tangents)[0].shape[0] == 1:
         single = jax.tree.map(lambda leaf: leaf[0], tangents)
         outputs, pushed, aux = jax.jvp(function, primals, single, has_aux=True)
         return outputs, leading(pushed), aux
@@ -216,7 +219,8 @@ def _push_all(
 def zero_tangents(state: PyTree, num_learned: int) -> PyTree:
     """z = 0: for each inexact leaf of the state P zeros of its shape, None for the others."""
     moving = eqx.filter(state, eqx.is_inexact_array)
-    return jax.tree.map(lambda leaf: jnp.zeros((num_learned, *leaf.shape), leaf.dtype), moving)
+    # Made of the leaf and not afresh, so that they vary over devices as it does (`jax.shard_map`).
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.zeros_like(leaf), (num_learned, *leaf.shape)), moving)
 
 
 def outer_derivative(
@@ -228,11 +232,11 @@ def outer_derivative(
     def judge(moving: PyTree) -> tuple[Array, PyTree]:
         return problem.outer_loss(eqx.combine(moving, still), outer_batch)
 
-    if jax.tree.leaves(tangents)[0].shape[0] == 1:
-        # One tangent: pushing it forward (two forward passes) is cheaper than the whole gradient (three).
-        single = jax.tree.map(lambda leaf: leaf[0], tangents)
-        outer_loss, derivative, aux = jax.jvp(judge, (moving,), (single,), has_aux=True)
-        return derivative[None], outer_loss, aux
+    # One tangent: pushing it forward (two forward passes) is cheaper than the whole gradient (three). And through a
+    # while loop there is no other way.
+    if jax.tree.leaves(tangents)[0].shape[0] == 1 or contains(jax.make_jaxpr(judge)(moving), "while", opaque=OPAQUE):
+        outer_loss, derivatives, aux = _push_all(judge, (moving,), (tangents,))
+        return derivatives, outer_loss, aux
     (outer_loss, aux), gradient = jax.value_and_grad(judge, has_aux=True)(moving)
     products = jax.tree.map(
         lambda tangent, slope: (tangent.reshape(tangent.shape[0], slope.size) @ slope.ravel()).astype(outer_loss.dtype),

@@ -30,6 +30,7 @@ from gradweave.core.modes.base import (
     leading,
     total_outer_loss,
 )
+from gradweave.core.modes.custom_rules import forward_differentiable
 from gradweave.core.problem import Recording
 
 
@@ -149,9 +150,11 @@ def pull_back(differentiand: Differentiand, cotangent: PyTree, step: BackwardSte
         params: PyTree, judged_moving: PyTree, learned: PyTree, batch: PyTree, judge_batch: PyTree
     ) -> tuple[Array, Any]:
         eta = to_eta(learned)
-        outputs, tangent = jax.jvp(lambda leaves: problem.forward(leaves, batch), (params,), (direction,))
+        forward = forward_differentiable(lambda leaves: problem.forward(leaves, batch))
+        outputs, tangent = jax.jvp(forward, (params,), (direction,))
         targets = problem.targets(outputs, eta, batch)
-        _, total = jax.jvp(lambda leaves: problem.loss(leaves, targets, eta, batch)[0], (outputs,), (tangent,))
+        loss = forward_differentiable(lambda leaves: problem.loss(leaves, targets, eta, batch)[0])
+        _, total = jax.jvp(loss, (outputs,), (tangent,))
         if weight is None:
             return total, None
         judged_outputs = outputs if judge_batch is None else problem.forward(params, judge_batch)

@@ -18,10 +18,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gradweave.agents.experience import Experience, Outputs, action_log_probs, head_returns, policy_terms
+from gradweave.agents.actor_critic.experience import (
+    CATEGORICAL,
+    Experience,
+    Outputs,
+    action_log_probs,
+    action_masks,
+    head_returns,
+    policy_terms,
+)
 from gradweave.core import LearnerState
 from gradweave.envs import ONE_DEVICE, DeviceAxis
-from gradweave.rl import kl, value_loss
+from gradweave.rl import AbstractPolicyHead, value_loss
 
 __all__ = ["OuterObjective", "log_likelihood", "mean_reward", "outer_actor_critic_loss"]
 
@@ -54,19 +62,23 @@ class OuterObjective(NamedTuple):
 
 
 def outer_actor_critic_loss(
-    outputs: Outputs, batch: Experience, outer: OuterObjective, axis: DeviceAxis = ONE_DEVICE
+    outputs: Outputs,
+    batch: Experience,
+    outer: OuterObjective,
+    axis: DeviceAxis = ONE_DEVICE,
+    head: AbstractPolicyHead = CATEGORICAL,
 ) -> tuple[Array, dict[str, Array]]:
     """(J, scalars for logging); means are over the environments of all devices of the axis."""
     trajectory = batch.trajectory
-    head = "value" if outputs.steps.outer_value is None else "outer_value"
-    values = getattr(outputs.steps, head)
+    critic = "value" if outputs.steps.outer_value is None else "outer_value"
+    values = getattr(outputs.steps, critic)
     # Removes d(returns)/d(parameters) and, in the advantage, d(values)/d(parameters): the outer gradient is the policy
     # gradient and the semi-gradient of the value error at the evaluated parameters, as in Xu et al. 2018. No inner
     # update lies behind this point, so that, unlike in an inner loss, nothing else is removed with it.
-    returns = jax.lax.stop_gradient(head_returns(outputs, trajectory, head, outer.discount, outer.lambda_))
+    returns = jax.lax.stop_gradient(head_returns(outputs, trajectory, critic, outer.discount, outer.lambda_))
     advantages = returns - jax.lax.stop_gradient(values)
     used = _standardized(advantages, batch) if outer.standardize_advantages else advantages
-    policy, entropy = policy_terms(outputs, used, trajectory, axis)
+    policy, entropy = policy_terms(outputs, used, trajectory, axis, head)
     total = policy
     if outer.value_cost != 0:
         total = total + outer.value_cost * axis.mean(value_loss(values, returns))
@@ -76,15 +88,17 @@ def outer_actor_critic_loss(
     if outer.standardize_advantages:
         aux["outer_squared_advantage"] = axis.mean((advantages**2).mean())
     if outer.kl_cost != 0:
-        divergence = axis.mean(_divergence(outputs, batch))
+        divergence = axis.mean(_divergence(outputs, batch, head))
         total = total + outer.kl_cost * divergence
         aux["outer_kl"] = divergence
     return total, aux
 
 
-def log_likelihood(state: LearnerState, batch: Experience, axis: DeviceAxis = ONE_DEVICE) -> Float[Array, ""]:
+def log_likelihood(
+    state: LearnerState, batch: Experience, axis: DeviceAxis = ONE_DEVICE, head: AbstractPolicyHead = CATEGORICAL
+) -> Float[Array, ""]:
     """log p(trajectory | policy), the environment's part left out: the sum over all actions of all environments."""
-    return axis.sum(action_log_probs(state.params, batch.trajectory).sum())
+    return axis.sum(action_log_probs(state.params, batch.trajectory, head).sum())
 
 
 def mean_reward(batch: Experience, axis: DeviceAxis = ONE_DEVICE) -> Float[Array, ""]:
@@ -97,17 +111,16 @@ def _standardized(advantages: Array, batch: Experience) -> Array:
     if moments is None:
         raise ValueError(
             "OuterObjective(standardize_advantages=True) reads Experience.advantage_moments, but the batch has none; "
-            "give SelfTuning the objective (objective=...), which then keeps them, or fill them in."
+            "let the agent know of the objective (actor_critic_agent), or fill them in."
         )
     mean, std = (moment.astype(advantages.dtype) for moment in moments)
     return (advantages - mean) / std
 
 
-def _divergence(outputs: Outputs, batch: Experience) -> Array:
+def _divergence(outputs: Outputs, batch: Experience, head: AbstractPolicyHead) -> Array:
     if batch.anchor_logits is None:
         raise ValueError(
-            "OuterObjective(kl_cost=...) reads Experience.anchor_logits, but the batch has none; give SelfTuning the "
-            "objective (objective=...), which then notes them, or fill them in."
+            "OuterObjective(kl_cost=...) reads Experience.anchor_logits, but the batch has none; let the "
+            "agent know of the objective (actor_critic_agent), or fill them in."
         )
-    mask = batch.trajectory.observations.action_mask[:-1]
-    return jnp.mean(kl(batch.anchor_logits, outputs.steps.logits, mask))
+    return jnp.mean(head.kl(batch.anchor_logits, outputs.steps.logits, action_masks(batch.trajectory)))

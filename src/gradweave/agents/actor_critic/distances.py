@@ -7,18 +7,23 @@ measures what a change of parameters does, and so does not depend on how they ar
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from gradweave.agents.experience import Apply, Experience, evaluate_network
+from gradweave.agents.actor_critic.experience import CATEGORICAL, Apply, Experience, action_masks, evaluate_network
 from gradweave.core import LearnerState
 from gradweave.envs import ONE_DEVICE, DeviceAxis
-from gradweave.rl import kl
+from gradweave.rl import AbstractPolicyHead
 
 __all__ = ["policy_distance"]
 
 
 def policy_distance(
-    apply: Apply, *, value_cost: float = 0.5, axis: DeviceAxis = ONE_DEVICE
+    apply: Apply,
+    *,
+    value_cost: float = 0.5,
+    head: AbstractPolicyHead = CATEGORICAL,
+    memory: PyTree = None,
+    axis: DeviceAxis = ONE_DEVICE,
 ) -> Callable[[LearnerState, LearnerState, Experience], Float[Array, ""]]:
     """A `distance` for `gradweave.Bootstrapped`: mean of KL(target ‖ policy) + value_cost (v - v_target)^2.
 
@@ -29,6 +34,8 @@ def policy_distance(
         apply: the network, as for `actor_critic`.
         value_cost: weight of the value matching, at least 0; 0 leaves it out. The outer critic takes no part: it
             belongs to the outer loss.
+        head: of the policy, as for `actor_critic`, like the next.
+        memory: of a recurrent network.
         axis: the devices over which the environments are split, as for `actor_critic`.
 
     Returns:
@@ -43,9 +50,10 @@ def policy_distance(
         raise ValueError(f"policy_distance(value_cost={value_cost}): must be at least 0; 0 leaves the values out.")
 
     def distance(state: LearnerState, target: LearnerState, batch: Experience) -> Float[Array, ""]:
-        said, wanted = (evaluate_network(apply, axis.varying(each.params), batch).steps for each in (state, target))
-        mask = batch.trajectory.observations.action_mask[:-1]
-        total = axis.mean(jnp.mean(kl(wanted.logits, said.logits, mask)))
+        said, wanted = (
+            evaluate_network(apply, axis.varying(each.params), batch, memory).steps for each in (state, target)
+        )
+        total = axis.mean(jnp.mean(head.kl(wanted.logits, said.logits, action_masks(batch.trajectory))))
         if value_cost != 0:
             total = total + value_cost * axis.mean(jnp.mean((said.value - wanted.value) ** 2))
         return total

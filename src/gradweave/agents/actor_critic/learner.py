@@ -14,14 +14,15 @@ learned discount, which biases the outer advantage upwards and the meta-gradient
 al. 2022, arXiv 2211.10550).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
 import optax
 from jaxtyping import Array, PyTree
 
-from gradweave.agents.experience import (
+from gradweave.agents.actor_critic.experience import (
+    CATEGORICAL,
     Apply,
     Experience,
     Outputs,
@@ -30,10 +31,10 @@ from gradweave.agents.experience import (
     head_returns,
     policy_terms,
 )
-from gradweave.agents.objectives import OuterObjective, outer_actor_critic_loss
+from gradweave.agents.actor_critic.outer_loss import OuterObjective, outer_actor_critic_loss
 from gradweave.core import GradientLearner
 from gradweave.envs import ONE_DEVICE, DeviceAxis, Observation
-from gradweave.rl import ActorCriticNetwork, NetworkOutput, Trajectory, value_loss
+from gradweave.rl import AbstractPolicyHead, ActorCriticNetwork, NetworkOutput, Trajectory, value_loss
 
 __all__ = ["ActorCriticEta", "actor_critic", "bundled_apply", "parameter_groups"]
 
@@ -73,6 +74,8 @@ def actor_critic(
     learning_rate_groups: PyTree = None,
     critic_apart: bool = False,
     num_microbatches: int = 1,
+    head: AbstractPolicyHead = CATEGORICAL,
+    memory: PyTree = None,
     axis: DeviceAxis = ONE_DEVICE,
 ) -> GradientLearner:
     """Advantage actor-critic as a meta-problem over `ActorCriticEta` and batches of `Experience`.
@@ -94,6 +97,8 @@ def actor_critic(
             `outer.value_cost` 0.
         num_microbatches: parts into which the environments are split for gradients and outer losses, which are
             averaged; must divide their number (on each device). Changes only the rounding, memory and speed.
+        head: what the network's outputs for the policy mean; by default logits of discrete actions.
+        memory: of a recurrent network at the beginning of an episode, for one environment; None for a feed-forward one.
         axis: the devices over which the batches' environments are split; the losses are then means over all of them,
             and the problem is to be used inside a `jax.shard_map` over this axis.
 
@@ -107,7 +112,7 @@ def actor_critic(
     _check_options(targets, outer, critic_apart=critic_apart)
 
     def forward(params: PyTree, batch: Experience) -> Outputs:
-        return evaluate_network(apply, axis.varying(params), batch)
+        return evaluate_network(apply, axis.varying(params), batch, memory)
 
     def targets_of(outputs: Outputs, eta: ActorCriticEta, batch: Experience) -> _Targets:
         if targets == "stopped":
@@ -119,7 +124,7 @@ def actor_critic(
     def loss(
         outputs: Outputs, targets: _Targets, eta: ActorCriticEta, batch: Experience
     ) -> tuple[Array, dict[str, Array]]:
-        total, aux = _inner_loss(outputs, targets, eta, batch.trajectory, axis)
+        total, aux = _inner_loss(outputs, targets, eta, batch.trajectory, axis, head)
         if targets.outer_returns is not None:
             aux["outer_critic_loss"] = _critic_loss(outputs, targets, axis)
             total = total if critic_apart else total + outer.critic_cost * aux["outer_critic_loss"]
@@ -128,21 +133,25 @@ def actor_critic(
     def companion_loss(outputs: Outputs, targets: _Targets, batch: Experience) -> Array:
         return outer.critic_cost * _critic_loss(outputs, targets, axis)
 
-    def learning_rate(eta: ActorCriticEta) -> PyTree:
-        if learning_rate_groups is None:
-            return eta.learning_rate
-        return jax.tree.map(lambda name: eta.learning_rate[name], learning_rate_groups)
-
     return GradientLearner(
         targets_of,
         loss,
         optimizer,
-        learning_rate,
-        lambda state, batch: outer_actor_critic_loss(state.params, batch, outer, axis),
+        _learning_rate(learning_rate_groups),
+        lambda state, batch: outer_actor_critic_loss(state.params, batch, outer, axis, head),
         forward=forward,
         companion_loss=companion_loss if critic_apart else None,
         microbatches=environments_in_parts(num_microbatches),
     )
+
+
+def _learning_rate(groups: PyTree) -> Callable[[ActorCriticEta], PyTree]:
+    """One rate, or one for each group."""
+
+    def learning_rate(eta: ActorCriticEta) -> PyTree:
+        return eta.learning_rate if groups is None else jax.tree.map(lambda name: eta.learning_rate[name], groups)
+
+    return learning_rate
 
 
 def _check_options(targets: str, outer: OuterObjective, *, critic_apart: bool) -> None:
@@ -203,9 +212,14 @@ def _inner_targets(outputs: Outputs, eta: ActorCriticEta, trajectory: Trajectory
 
 
 def _inner_loss(
-    outputs: Outputs, targets: _Targets, eta: ActorCriticEta, trajectory: Trajectory, axis: DeviceAxis
+    outputs: Outputs,
+    targets: _Targets,
+    eta: ActorCriticEta,
+    trajectory: Trajectory,
+    axis: DeviceAxis,
+    head: AbstractPolicyHead,
 ) -> tuple[Array, dict[str, Array]]:
-    policy, entropy = policy_terms(outputs, targets.advantages, trajectory, axis)
+    policy, entropy = policy_terms(outputs, targets.advantages, trajectory, axis, head)
     value = axis.mean(value_loss(outputs.steps.value, targets.returns))
     total = policy + eta.value_cost * value - eta.entropy_cost * entropy
     return total, {"policy_loss": policy, "value_loss": value, "entropy": entropy}

@@ -1,7 +1,7 @@
 """What an actor-critic learns from: one batch of experience, and what its network says of it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +10,27 @@ from jaxtyping import Array, Float, Int, PyTree
 from gradweave.core import Microbatches
 from gradweave.envs import ONE_DEVICE, DeviceAxis, Observation
 from gradweave.rl import (
+    AbstractPolicyHead,
+    Categorical,
     NetworkOutput,
     Trajectory,
     entropy_bonus,
     lambda_returns,
-    log_prob,
     next_values,
     policy_gradient_loss,
     trajectory_discounts,
     trajectory_lambda,
 )
+from gradweave.rl.rollout import where_ended
 
 __all__ = [
+    "CATEGORICAL",
     "AdvantageMoments",
     "Apply",
     "Experience",
     "Outputs",
     "action_log_probs",
+    "action_masks",
     "environments_in_parts",
     "evaluate_network",
     "head_returns",
@@ -34,8 +38,13 @@ __all__ = [
     "policy_terms",
 ]
 
-Apply = Callable[[PyTree, Observation, Array | None], NetworkOutput]
-"""`(params, one observation, conditioning or None) -> NetworkOutput`."""
+Apply = Callable[..., NetworkOutput]
+"""`(params, one observation, conditioning or None) -> NetworkOutput` for feed-forward networks. A recurrent one takes
+its memory as a fourth argument and returns the next one in `NetworkOutput.memory`."""
+
+
+CATEGORICAL: Final = Categorical(0)
+"""The head of policies over discrete actions; their number is read from the outputs."""
 
 
 class AdvantageMoments(NamedTuple):
@@ -81,9 +90,18 @@ class Outputs(NamedTuple):
     """(time, batch): what each step led to, when the environment truncates."""
 
 
-def evaluate_network(apply: Apply, params: PyTree, batch: Experience) -> Outputs:
-    """The network on every observation of a batch, each once."""
+def evaluate_network(apply: Apply, params: PyTree, batch: Experience, memory: PyTree = None) -> Outputs:
+    """The network on every observation of a batch, each once.
+
+    Args:
+        apply: the network.
+        params: its parameters.
+        batch: what a rollout collected.
+        memory: of a recurrent network at the beginning of an episode; None for a feed-forward one.
+    """
     trajectory = batch.trajectory
+    if memory is not None:
+        return _evaluate_in_time(apply, params, batch, memory)
     # The last observation is evaluated apart, because neither its policy nor its gradient is needed by the learner.
     steps = _evaluate(apply, params, jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations), batch.conditioning)
     last = _evaluate(apply, params, jax.tree.map(lambda leaf: leaf[-1:], trajectory.observations), batch.conditioning)
@@ -91,6 +109,28 @@ def evaluate_network(apply: Apply, params: PyTree, batch: Experience) -> Outputs
     if trajectory.final_observations is not None:
         final = _evaluate(apply, params, trajectory.final_observations, batch.conditioning)
     return Outputs(steps, last, final)
+
+
+def _evaluate_in_time(apply: Apply, params: PyTree, batch: Experience, memory: PyTree) -> Outputs:
+    """Step by step, from the memory that the rollout began with; it begins anew where an episode stopped."""
+    trajectory = batch.trajectory
+    fresh = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (trajectory.rewards.shape[1], *leaf.shape)), memory)
+
+    def one_step(memory: PyTree, observations: Observation) -> NetworkOutput:
+        outputs = jax.vmap(lambda one, memory: apply(params, one, batch.conditioning, memory))(observations, memory)
+        return at_least_single(outputs)
+
+    def step(memory: PyTree, seen: tuple[Observation, Array, Observation | None]) -> tuple[PyTree, Any]:
+        observations, ended, final = seen
+        output = one_step(memory, observations)
+        final_output = None if final is None else one_step(output.memory, final)._replace(memory=None)
+        return where_ended(ended, fresh, output.memory), (output._replace(memory=None), final_output)
+
+    before = jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations)
+    ended = trajectory.terminations | trajectory.truncations
+    memory, (steps, final) = jax.lax.scan(step, trajectory.memory, (before, ended, trajectory.final_observations))
+    last = one_step(memory, jax.tree.map(lambda leaf: leaf[-1], trajectory.observations))._replace(memory=None)
+    return Outputs(steps, jax.tree.map(lambda leaf: leaf[None], last), final)
 
 
 def environments_in_parts(num_parts: int) -> Microbatches | None:
@@ -110,15 +150,20 @@ def environments_in_parts(num_parts: int) -> Microbatches | None:
         def some(leaf: Array) -> Array:
             return jax.lax.dynamic_slice_in_dim(leaf, index * size, size, axis=1)
 
-        return batch._replace(
-            trajectory=jax.tree.map(some, batch.trajectory), anchor_logits=jax.tree.map(some, batch.anchor_logits)
-        )
+        trajectory = batch.trajectory
+        memory = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, index * size, size), trajectory.memory)
+        trajectory = jax.tree.map(some, trajectory._replace(memory=None))._replace(memory=memory)
+        return batch._replace(trajectory=trajectory, anchor_logits=jax.tree.map(some, batch.anchor_logits))
 
     return Microbatches(num_parts, part)
 
 
-def policy_logits(apply: Apply, params: PyTree, batch: Experience) -> Float[Array, "time batch num_actions"]:
-    """The policy's logits before each step of a batch."""
+def policy_logits(
+    apply: Apply, params: PyTree, batch: Experience, memory: PyTree = None
+) -> Float[Array, "time batch num_outputs"]:
+    """The network's outputs for the policy before each step of a batch; arguments as for `evaluate_network`."""
+    if memory is not None:
+        return _evaluate_in_time(apply, params, batch, memory).steps.logits
     observations = jax.tree.map(lambda leaf: leaf[:-1], batch.trajectory.observations)
     return _evaluate(apply, params, observations, batch.conditioning).logits
 
@@ -142,22 +187,28 @@ def head_returns(
     return jax.vmap(one, in_axes=1, out_axes=1)(rewards, trajectory.terminations, trajectory.truncations, bootstraps)
 
 
-def action_log_probs(outputs: Outputs, trajectory: Trajectory) -> Float[Array, "time batch"]:
+def action_log_probs(
+    outputs: Outputs, trajectory: Trajectory, head: AbstractPolicyHead = CATEGORICAL
+) -> Float[Array, "time batch"]:
     """Log-probability of each action taken, under the network's policy."""
-    return log_prob(outputs.steps.logits, _mask(trajectory), trajectory.actions)
+    return head.log_prob(outputs.steps.logits, action_masks(trajectory), trajectory.actions)
 
 
 def policy_terms(
-    outputs: Outputs, advantages: Array, trajectory: Trajectory, axis: DeviceAxis = ONE_DEVICE
+    outputs: Outputs,
+    advantages: Array,
+    trajectory: Trajectory,
+    axis: DeviceAxis = ONE_DEVICE,
+    head: AbstractPolicyHead = CATEGORICAL,
 ) -> tuple[Array, Array]:
     """(policy-gradient loss, mean entropy) over the environments of all devices."""
-    mask = _mask(trajectory)
-    log_probs = log_prob(outputs.steps.logits, mask, trajectory.actions)
-    policy, entropy = policy_gradient_loss(log_probs, advantages), entropy_bonus(outputs.steps.logits, mask)
+    policy = policy_gradient_loss(action_log_probs(outputs, trajectory, head), advantages)
+    entropy = entropy_bonus(outputs.steps.logits, action_masks(trajectory), head)
     return axis.mean(policy), axis.mean(entropy)
 
 
-def _mask(trajectory: Trajectory) -> Array:
+def action_masks(trajectory: Trajectory) -> Array:
+    """The mask before each step, (time, batch, num_actions)."""
     mask: Array = trajectory.observations.action_mask[:-1]
     return mask
 
@@ -166,8 +217,16 @@ def _evaluate(apply: Apply, params: PyTree, observations: Observation, condition
     def evaluate(observations: Observation) -> NetworkOutput:
         return jax.vmap(lambda observation: apply(params, observation, conditioning))(observations)
 
-    def at_least_single(leaf: Array) -> Array:
+    return at_least_single(jax.vmap(evaluate)(observations))
+
+
+def at_least_single(output: NetworkOutput) -> NetworkOutput:
+    """Outputs in single precision at least, whatever the network computes in: returns and losses are not in half
+    precision, where a discount of 0.999 would be 1. Its memory stays as it is.
+    """
+
+    def widened(leaf: Array) -> Array:
         return leaf.astype(jnp.float32) if jnp.finfo(leaf.dtype).bits < 32 else leaf
 
-    # Whatever the network computes in, returns and losses are not in half precision: a discount of 0.999 would be 1.
-    return jax.tree.map(at_least_single, jax.vmap(evaluate)(observations))
+    wide: NetworkOutput = jax.tree.map(widened, output._replace(memory=None))
+    return wide._replace(memory=output.memory)

@@ -1,0 +1,157 @@
+"""From what was measured and what is written to sentences with a remedy."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jaxtyping import PyTree
+
+from gradweave.core.check.places import met_singularities, place_of, written_places
+from gradweave.core.check.program import Traced
+from gradweave.core.check.report import Finding, LeafReport
+from gradweave.core.jaxprs import OPAQUE, equations
+from gradweave.core.modes.base import Differentiand
+
+__all__ = ["find_breaks", "leaf_findings"]
+
+_WRAP = "wrap the whole optimiser, clipping included: gw.differentiable(optax.chain(...)); its values stay the same"
+_AT_ZERO = ": exactly 0, as the second moment of a dead unit, or a zero norm,"
+_AWAY = "keep its argument away from there: a small constant inside the root, or jnp.where inside and outside of it"
+
+
+def leaf_findings(leaves: Iterable[LeafReport]) -> Iterator[Finding]:
+    """One for each leaf whose derivative is not to be trusted, or says nothing."""
+    broken = [leaf.name for leaf in leaves if leaf.verdict == "not finite"]
+    if broken:
+        yield Finding(
+            "error",
+            f"the derivative by {', '.join(broken)} is not finite",
+            "see infinite derivatives below; until they are mended, gw.guarded(meta_optimizer) skips such updates",
+        )
+    for leaf in leaves:
+        if leaf.verdict == "never read":
+            yield Finding(
+                "error",
+                f"update never reads the meta-parameter {leaf.name}: its gradient is 0 for ever",
+                "use it in update, or declare it as gw.Fixed()",
+            )
+        elif leaf.verdict == "zero":
+            yield Finding(
+                "warning",
+                f"the gradient by {leaf.name} is exactly 0, and so is its difference: nothing here depends on it",
+                "give a longer window (num_inner_steps), or look for a product with 0 or a comparison behind it",
+            )
+        elif leaf.verdict in ("stopped", "disagrees"):
+            yield Finding(
+                "error",
+                f"the derivative by {leaf.name} is {leaf.derivative:.4g}, but differences say {leaf.difference:.4g}",
+                "see stopped derivatives and custom rules below; without any, a kink (clip, max, sign) may lie close",
+            )
+
+
+def find_breaks(
+    traced: Traced, given: Differentiand, leaves: tuple[LeafReport, ...], state: PyTree
+) -> Iterator[Finding]:
+    """What is known to break a meta-gradient, with its source lines."""
+    broken = any(leaf.verdict == "not finite" for leaf in leaves)
+    differs = any(leaf.verdict in ("stopped", "disagrees") for leaf in leaves)
+    yield from _singular(traced, given, broken)
+    for place in written_places(traced.update, "stop_gradient"):
+        yield Finding(
+            "error" if differs else "note",
+            "update stops a derivative (stop_gradient): the meta-gradient loses that path, not only the learner",
+            "compute targets outside of the function that the learner differentiates (see GradientLearner)",
+            place,
+        )
+    for place in written_places(traced.outer_loss, "stop_gradient"):
+        yield Finding(
+            "note",
+            "the outer loss stops a derivative; differences here hold that value constant, too",
+            "nothing to do where it is a baseline or data; differences of your own will not agree with the derivative",
+            place,
+        )
+    for name, closed in (("update", traced.update), ("the outer loss", traced.outer_loss)):
+        for place in written_places(closed, "custom_vjp_call", frozenset({"custom_jvp_call"})):
+            yield Finding(
+                "note",
+                f"{name} calls a function with a custom_vjp: its derivative is whatever the rule says",
+                "forward and mixed mode turn linear rules around; for others use ReverseMode",
+                place,
+            )
+        for place in written_places(closed, "while", OPAQUE):
+            yield Finding(
+                "note",
+                f"{name} contains a while loop, which has no reverse derivative",
+                "use ForwardMode(), or jax.lax.scan, or fori_loop with constant bounds",
+                place,
+            )
+    yield from _leaves_of_state(state)
+
+
+def _singular(traced: Traced, given: Differentiand, broken: bool) -> Iterator[Finding]:
+    """Infinite derivatives that these data meet; where all is well, roots of the optimiser that others may."""
+    if not broken:
+        for equation in _unguarded_roots(traced.update):
+            place = place_of(equation)
+            yield Finding(
+                "warning",
+                "a root in the optimiser has an infinite derivative at 0 (a dead unit, a zero norm); not met here",
+                _WRAP,
+                place,
+            )
+        return
+    batch = jax.tree.map(lambda leaf: leaf[0], given.window.inner)
+    met = met_singularities(traced.update, jax.tree.leaves((given.learned, given.window.state, batch)))
+    met += met_singularities(traced.outer_loss, jax.tree.leaves((given.window.state, given.window.last_outer)))
+    for one in met:
+        yield Finding(
+            "error",
+            f"{one.operation} was taken where its derivative is infinite{_AT_ZERO if one.in_optimizer else ''}",
+            _WRAP if one.in_optimizer else _AWAY,
+            one.place,
+        )
+
+
+def _unguarded_roots(closed: ClosedJaxpr) -> list[JaxprEqn]:
+    """Square roots within optax to whose argument no positive constant was added, one a source line."""
+    found: dict[Any, JaxprEqn] = {}
+    made_by: dict[Any, JaxprEqn] = {}
+    for equation in equations(closed, opaque=OPAQUE):
+        made_by.update(dict.fromkeys(equation.outvars, equation))
+        place = place_of(equation)
+        if equation.primitive.name != "sqrt" or not place.through.startswith("optax"):
+            continue
+        source = made_by.get(equation.invars[0])
+        if source is not None and source.primitive.name == "add":
+            constants = [atom.val for atom in source.invars if isinstance(atom, Literal)]
+            if any(float(jnp.min(jnp.asarray(value))) > 0 for value in constants):
+                continue
+        found.setdefault(place, equation)
+    return list(found.values())
+
+
+def _leaves_of_state(state: PyTree) -> Iterator[Finding]:
+    weak = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if getattr(jax.typeof(leaf), "weak_type", False)
+    ]
+    if weak:
+        yield Finding(
+            "note",
+            f"Python numbers in the state ({', '.join(weak[:4])}) take the dtype of the first update",
+            "give them a dtype, jnp.asarray(x, jnp.float32), to begin with it",
+        )
+    integers = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    ]
+    if integers:
+        yield Finding(
+            "note",
+            f"integers in the state ({', '.join(integers[:4])}) are carried along and not differentiated",
+            "nothing to do for counters",
+        )

@@ -1,0 +1,121 @@
+"""The one program that `check_learner` compiles: the outer loss after a few updates, and its derivative."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
+from jaxtyping import Array, PyTree
+
+from gradweave.core.check.places import fast_options
+from gradweave.core.finite import all_finite
+from gradweave.core.jaxprs import evaluate
+from gradweave.core.modes.custom_rules import forward_differentiable
+from gradweave.core.problem import MetaProblemLike, Window
+
+__all__ = ["Traced", "Values", "compiled_values", "in_float64", "trace_learner"]
+
+
+class Traced(NamedTuple):
+    """A learner's two functions as jaxprs, both with flat inputs.
+
+    Attributes:
+        update: (learned, state, batch) -> state.
+        outer_loss: (state, batch) -> scalar.
+    """
+
+    update: ClosedJaxpr
+    outer_loss: ClosedJaxpr
+
+
+class Values(NamedTuple):
+    """Of one evaluation.
+
+    Attributes:
+        outer_loss: J(x_L).
+        derivative: along the given direction.
+        stopped: what the outer loss stopped the derivatives of.
+        is_finite: whether the derivative of x_L is finite, too. What the outer loss does not read of it, the next
+            update does.
+    """
+
+    outer_loss: Array
+    derivative: Array
+    stopped: list[Array]
+    is_finite: Array
+
+
+def in_float64(tree: PyTree) -> PyTree:
+    """Every floating-point leaf in float64; call it within `jax.enable_x64(True)`."""
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+    )
+
+
+def trace_learner(
+    problem: MetaProblemLike, to_eta: Callable[[PyTree], PyTree], learned: PyTree, window: Window
+) -> Traced:
+    """The learner's functions on the first batch of a window."""
+    batch = jax.tree.map(lambda leaf: leaf[0], window.inner)
+    given, structure = jax.tree.flatten((learned, window.state, batch))
+
+    def update(*leaves: Any) -> list[Any]:
+        learned, state, batch = jax.tree.unflatten(structure, leaves)
+        return jax.tree.leaves(problem.update(state, to_eta(learned), batch)[0])
+
+    judged, judged_structure = jax.tree.flatten((window.state, window.last_outer))
+
+    def outer_loss(*leaves: Any) -> Any:
+        return problem.outer_loss(*jax.tree.unflatten(judged_structure, leaves))[0]
+
+    return Traced(jax.make_jaxpr(update)(*given), jax.make_jaxpr(outer_loss)(*judged))
+
+
+def compiled_values(
+    traced: Traced, learned: PyTree, window: Window
+) -> Callable[[PyTree, PyTree, list[Array] | None], Values]:
+    """`(learned, direction, stopped) -> Values`, compiled; `stopped` None for the outer loss as it is.
+
+    Given what it stopped at another point, the outer loss holds those values constant, so that its difference quotients
+    see what its derivative sees.
+    """
+    state = jax.tree.leaves(window.state)
+    batches = jax.tree.leaves(window.inner)
+    judge = jax.tree.leaves(window.last_outer)
+
+    def judged(learned: PyTree, given: list[Array], held: Array) -> tuple[Array, list[Array], list[Array]]:
+        def step(state: list[Any], batch: list[Any]) -> tuple[list[Any], None]:
+            return evaluate(traced.update, {}, [*jax.tree.leaves(learned), *state, *batch]), None
+
+        end, _ = jax.lax.scan(step, state, batches)
+        stopped: list[Array] = []
+
+        def stop(equation: Any, value: Any) -> list[Any]:
+            own = jax.lax.stop_gradient(value)
+            kept = own if len(given) <= len(stopped) else jnp.where(held, given[len(stopped)], own)
+            stopped.append(own)
+            return [kept]
+
+        rules = {"stop_gradient": stop}
+        rules["jit"] = lambda equation, *inputs: evaluate(equation.params["jaxpr"], rules, list(inputs))
+        moving = [leaf for leaf in end if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+        return evaluate(traced.outer_loss, rules, [*end, *judge])[0], stopped, moving
+
+    def both(learned: PyTree, direction: PyTree, given: list[Array], held: Array) -> Values:
+        function = forward_differentiable(lambda learned: judged(learned, given, held))
+        (value, stopped, _), (slope, _, moving) = jax.jvp(function, (learned,), (direction,))
+        return Values(value, slope, stopped, all_finite((slope, moving)))
+
+    off = jnp.zeros((), bool)
+    shapes = jax.eval_shape(lambda: judged(learned, [], off)[1])
+    nothing = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+    program = jax.jit(both).lower(learned, learned, nothing, off).compile(compiler_options=fast_options())
+
+    def values(learned: PyTree, direction: PyTree, stopped: list[Array] | None) -> Values:
+        result: Values = program(
+            learned, direction, nothing if stopped is None else stopped, off | (stopped is not None)
+        )
+        return result
+
+    return values

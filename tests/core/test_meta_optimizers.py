@@ -1,0 +1,166 @@
+"""Hyper-parameters of optimisers as traced values, and a meta-optimiser that skips what is not finite."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradweave as gw
+
+from .problems import CASES
+
+HYPERPARAMETERS = {
+    "adamw": {"learning_rate": 0.1, "b1": 0.8, "b2": 0.99, "eps": 1e-6, "weight_decay": 0.01},
+    "sgd": {"learning_rate": 0.1, "momentum": 0.9},
+    "rmsprop": {"learning_rate": 0.1, "decay": 0.9, "eps": 1e-6},
+    "lion": {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 0.01},
+    "adagrad": {"learning_rate": 0.1, "eps": 1e-7},
+    "adadelta": {"learning_rate": 0.1, "rho": 0.9, "eps": 1e-6},
+    "adafactor": {"learning_rate": 0.1, "clipping_threshold": 1.0},
+    "lamb": {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 0.1},
+    "radam": {"learning_rate": 0.1, "b1": 0.9, "threshold": 5.0},
+    "yogi": {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99},
+    "scale_by_adam": {"b1": 0.9, "b2": 0.99, "eps": 1e-6},
+    "clip_by_global_norm": {"max_norm": 0.5},
+}
+PARAMS = {"w": jnp.array([[0.4, -1.2], [0.3, 0.9]]), "b": jnp.array([0.2, -0.8])}
+
+
+def learned(optimizer, params, init=None):
+    """Parameters after three updates; `init` begins instead of the optimiser itself."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+
+        def step(carry, k):
+            params, state = carry
+            gradient = jax.tree.map(lambda leaf: jnp.sin(3 * leaf + k.astype(leaf.dtype)), params)
+            updates, state = optimizer.update(gradient, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        state = (optimizer if init is None else init).init(params)
+        return jax.lax.scan(step, (params, state), jnp.arange(3.0))[0][0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+def test_traced_hyperparameters_give_the_numbers_of_constants(name, dtype):
+    factory, given = getattr(optax, name), HYPERPARAMETERS[name]
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
+    constants = factory(**given)
+    # The state comes from the optimiser with constants: there is nothing of the traced numbers in it.
+    traced = jax.jit(lambda given: learned(gw.tunable(factory)(**given), params, init=constants))(
+        jax.tree.map(jnp.float64, given)
+    )
+    for one, other in zip(
+        jax.tree.leaves(traced), jax.tree.leaves(jax.jit(lambda: learned(constants, params))()), strict=True
+    ):
+        assert one.dtype == dtype
+        np.testing.assert_allclose(one, other, rtol=1e-11 if dtype == jnp.float64 else 1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", HYPERPARAMETERS)
+def test_derivatives_by_hyperparameters_agree_with_differences_and_nothing_recompiles(name):
+    traces = []
+
+    @jax.jit
+    def outcome(given):
+        traces.append(1)
+        after = learned(gw.tunable(getattr(optax, name))(**given), PARAMS)
+        return sum(jnp.sum(jnp.cos(2 * leaf)) for leaf in jax.tree.leaves(after))
+
+    given = jax.tree.map(jnp.float64, HYPERPARAMETERS[name])
+    slopes = jax.grad(outcome)(given)
+    traces.clear()
+    for key, value in given.items():
+        step = 1e-5 * float(value)
+        ahead, behind = outcome({**given, key: value + step}), outcome({**given, key: value - step})
+        np.testing.assert_allclose(slopes[key], (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-4, err_msg=key)
+    assert len(traces) <= 1
+    assert abs(float(slopes.get("learning_rate", slopes.get("max_norm", 1.0)))) > 1e-3
+
+
+def test_python_numbers_stay_constants_to_the_bit():
+    one, other = (
+        jax.jit(lambda make=make: learned(make(0.1, weight_decay=0.01), PARAMS))()
+        for make in (optax.adamw, gw.tunable(optax.adamw))
+    )
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_seeds_with_hyperparameters_of_their_own():
+    rates = jnp.array([0.1, 0.2])
+    together = jax.vmap(lambda rate: learned(gw.tunable(optax.adam)(rate), PARAMS))(rates)
+    for i, rate in enumerate((0.1, 0.2)):
+        alone = learned(optax.adam(rate), PARAMS)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a[i], b, rtol=1e-9), together, alone)  # noqa: B023
+
+
+def test_wrong_hyperparameters_are_refused_by_name():
+    with pytest.raises(TypeError, match=r"adamw: .*'lr'; it takes learning_rate, b1, b2"):
+        gw.tunable(optax.adamw)(0.1, lr=0.1)
+    with pytest.raises(TypeError, match="adam decides on the structure of its update by the value of one of nesterov"):
+        jax.jit(lambda flag: learned(gw.tunable(optax.adam)(0.1, nesterov=flag), PARAMS))(True)
+
+
+# ---------------------------------------------------------------------------------------------------------- guarded
+
+
+def test_a_guarded_run_is_the_run_without_its_bad_updates():
+    """Within `jit`, `scan` and `vmap`: each seed skips its own."""
+    optimizer = gw.guarded(optax.adam(0.1))
+    gradients = jnp.array([[1.0, 2.0], [jnp.nan, 1.0], [0.5, -1.0], [1.0, jnp.inf], [-2.0, 1.0]])
+    other = jnp.where(jnp.isfinite(gradients), gradients, 0.3)
+
+    def run(gradients):
+        def step(carry, gradient):
+            raw, state = carry
+            updates, state = optimizer.update({"a": gradient}, state, raw)
+            return (optax.apply_updates(raw, updates), state), (state.num_skipped, state.skipped)
+
+        raw = {"a": jnp.ones(2)}
+        return jax.lax.scan(step, (raw, optimizer.init(raw)), gradients)
+
+    with jax.numpy_dtype_promotion("standard"):
+        (raws, states), (counts, flags) = jax.jit(jax.vmap(run))(jnp.stack([gradients, other]))
+    np.testing.assert_array_equal(counts, [[0, 1, 1, 2, 2], [0] * 5])
+    np.testing.assert_array_equal(flags[0], [False, True, False, True, False])
+    for seed, kept in enumerate((gradients[jnp.array([0, 2, 4])], other)):
+        raw, plain = {"a": jnp.ones(2)}, optax.adam(0.1)
+        state = plain.init(raw)
+        for gradient in kept:
+            with jax.numpy_dtype_promotion("standard"):
+                updates, state = plain.update({"a": gradient}, state)
+            raw = optax.apply_updates(raw, updates)
+        np.testing.assert_allclose(raws["a"][seed], raw["a"], rtol=1e-12)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a[seed], b, rtol=1e-12),  # noqa: B023
+            states.inner,
+            state,
+        )
+
+
+def test_an_optimiser_that_overflows_is_skipped_too():
+    """The gradient is finite, its square is not."""
+    optimizer = gw.guarded(optax.scale_by_adam())
+    raw = jnp.ones((), jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        change, state = optimizer.update(jnp.float32(1e30), optimizer.init(raw), raw)
+    assert float(change) == 0 and int(state.num_skipped) == 1 and float(state.inner.nu) == 0
+
+
+# ------------------------------------------------------------------------------------------------- MetaGradient.finite
+
+
+@pytest.mark.parametrize("mode", [gw.ReverseMode(), gw.ForwardMode(), gw.MixedMode()])
+def test_a_meta_gradient_says_whether_it_is_finite_for_each_seed(mode):
+    case = CASES["td_sgd"]()
+    batches, judges = case.data(2, False)
+
+    def finite(scale):
+        moved = batches._replace(rewards=batches.rewards * scale)
+        return gw.meta_gradient(case.problem, case.raw, case.spec, case.state, moved, judges, mode=mode).finite
+
+    found = jax.jit(jax.vmap(finite))(jnp.array([1.0, jnp.nan, 2.0]))
+    np.testing.assert_array_equal(found, [True, False, True])
+    assert found.dtype == bool
