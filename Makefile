@@ -7,6 +7,8 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+STUDY ?=
+STUDY_ARGS ?=
 UV := $(shell command -v uv 2>/dev/null)
 
 BIN := .venv/bin
@@ -20,12 +22,13 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test test-fast lint format docs check pins clean
+.PHONY: help demo bench reproduce test test-fast lint format docs check pins clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo DEMO_ARGS=--help        options of the demo"
+	@echo "  make reproduce STUDY=variance-snake STUDY_ARGS='--size quick'"
 	@echo "  make test PYTEST_ARGS='-k core'   some of the tests"
 	@echo "  make test PYTHON=python3.12       another Python (after make clean)"
 
@@ -57,6 +60,9 @@ check: .venv/dev.stamp  ## everything a change has to pass
 
 bench: .venv/runtime.stamp  ## measure what meta-gradients cost (an hour or more on one core; BENCH_ARGS=--help)
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+reproduce: .venv/runtime.stamp  ## run a study of experiments/ again (STUDY=NAME; without one, list them)
+	PYTHONPATH=experiments $(BIN)/python -m _study.reproduce $(STUDY) $(STUDY_ARGS)
 
 pins:  ## renew constraints/*.txt from pyproject.toml (needs uv)
 	@test -n "$(UV)" || { echo "make pins needs uv; install it with 'pip install uv'" >&2; exit 1; }

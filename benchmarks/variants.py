@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from timing import Program
 
 from gradweave.agents import SelfTuning, parameter_groups
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
 from gradweave.core import ForwardMode, MixedMode, Positive, ReverseMode, constrain, unconstrain
 from gradweave.core.bijectors import split_learned
 from gradweave.training.build import build_agent, init_state
-from gradweave.training.config import Config
-from gradweave.training.presets import preset
 
 __all__ = [
     "LEARNED",

@@ -28,7 +28,7 @@ class SeedsInProcesses:
 
     def __init__(self, changes: Mapping[str, Any], num_learned: int, num_updates: int, num_processes: int) -> None:
         """Starts the workers, at most one for each usable core, and waits until they have compiled."""
-        from gradweave.training.processes import share_cores
+        from gradweave.machine.processes import share_cores
 
         shares = share_cores(num_processes)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the workers are

@@ -27,4 +27,4 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)
 
 # Has to come before the first import of gradweave: from here on its annotations are checked at every call.
-install_import_hook("gradweave", "beartype.beartype")
+install_import_hook(["gradweave", "_study"], "beartype.beartype")

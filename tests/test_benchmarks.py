@@ -11,12 +11,11 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import peers
 import variants
+from run import SMALLEST
 from timing import alternate, spread
 from workers import SeedsInProcesses
 
-from gradweave.analysis.study import TINY_SNAKE
-
-SIZES = {name: value for name, value in TINY_SNAKE.items() if not name.startswith(("run.", "meta."))}
+SIZES = {name: value for name, value in SMALLEST.items() if name != "inner.microbatches"}
 
 
 def test_ratios_are_of_calls_in_the_same_round() -> None:

@@ -1,6 +1,6 @@
 """Runs the sweep and writes results/adaptive-mix/config.json and results.csv; several minutes on one core.
 
-`python experiments/adaptive-mix/run.py [--results FOLDER] [--seeds N] [--windows N]`
+`PYTHONPATH=experiments python experiments/adaptive-mix/run.py [--results FOLDER] [--seeds N] [--windows N]`
 
 With other numbers of seeds or windows than those of sweep.py, what is written is marked as reduced, and goes to
 runs/reproduce/adaptive-mix-reduced unless --results is given.
@@ -19,7 +19,7 @@ import optax
 import sweep
 
 import gradweave as gw
-from gradweave.analysis.study_tables import machine
+from _study.tables import machine
 
 CURVATURE, NOISE = jnp.array([1.0, 0.3, 0.05]), jnp.array([1.0, 0.5, 0.5])
 SPEC = {"rate": gw.Interval(0.0, 1.9), "shift": gw.Unbounded()}

@@ -7,8 +7,8 @@ import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from gradweave.analysis.figures import style_axis
-from gradweave.analysis.tables import read_rows
+from gradweave.reports.figures import style_axis
+from gradweave.reports.tables import read_rows
 
 PANELS = {
     "return": "fruits per episode, training",

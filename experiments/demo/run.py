@@ -15,12 +15,12 @@ import jax
 import tyro
 from sweep import SEEDS, TOTAL_STEPS, configuration
 
-from gradweave.analysis.bootstrap import Estimate
-from gradweave.analysis.episode import save_episode
-from gradweave.analysis.measure import default_estimators, estimator_samples, measure_agent
-from gradweave.analysis.pairs import variance_ratio
-from gradweave.analysis.tables import learning_curve, write_rows
-from gradweave.training.config_file import write_config
+from gradweave.config.toml_file import write_config
+from gradweave.measurement.sampling import default_estimators, estimator_samples, measure_agent
+from gradweave.reports.episode import save_episode
+from gradweave.reports.tables import learning_curve, write_rows
+from gradweave.statistics.bootstrap import Estimate
+from gradweave.statistics.paired import variance_ratio
 from gradweave.training.launch import run_or_continue
 from gradweave.training.loop import Summary
 

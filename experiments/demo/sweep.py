@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from gradweave.training.config import Config
-from gradweave.training.presets import preset
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
 
 SEEDS = (0, 1, 2)
 TOTAL_STEPS = 4_000_000

@@ -13,9 +13,9 @@ import numpy as np
 import tyro
 from sweep import ARMS, BEST_REWARD, CHAINS, DELAYS, SIZES, base, threshold
 
-from gradweave.analysis.study import Flags, Job, collect, folders, jobs, train
-from gradweave.analysis.study_tables import aggregate, configurations, provenance, write_study
-from gradweave.analysis.tables import learning_curve, metrics_until
+from _study.jobs import Flags, Job, collect, folders, jobs, train
+from _study.tables import aggregate, configurations, provenance, write_study
+from gradweave.reports.tables import learning_curve, metrics_until
 
 COLUMNS = ("step", "return", "evaluation/return", "eta/discount", "outer_advantage", "meta_gradient/discount")
 

@@ -7,9 +7,9 @@ with a discount above 1.1^(-1 / (delay - 1)): the exact answer, to be reached fr
 
 from typing import Any, NamedTuple
 
-from gradweave.analysis.study import with_changes
-from gradweave.training.config import Config
-from gradweave.training.presets import preset
+from _study.jobs import with_changes
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
 
 ABOUT = "Discounting Chain: where the discount goes with and without an outer critic, against the exact answer"
 COST = {"tiny": "15 seconds", "quick": "2 minutes", "full": "20 minutes"}

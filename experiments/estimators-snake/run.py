@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 from sweep import ARMS, SEEDS, TOTAL_STEPS, configuration
 
-from gradweave.analysis.tables import learning_curve, write_rows
+from gradweave.reports.tables import learning_curve, write_rows
 from gradweave.training.launch import run_or_continue
 
 GOAL = 20.0

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from gradweave.training.config import Config
-from gradweave.training.presets import preset
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
 
 SEEDS = (0, 1, 2)
 BEFORE: dict[str, Any] = {"network.outer_torso": "shared", "outer.value_cost": 0.5}

@@ -5,11 +5,11 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradweave.analysis.figures import COLOURS, style_axis
-from gradweave.analysis.study import Flags, folders
-from gradweave.analysis.study_figures import PlotFlags
-from gradweave.analysis.study_tables import save_figure
-from gradweave.analysis.tables import read_rows
+from _study.figures import PlotFlags
+from _study.jobs import Flags, folders
+from _study.tables import save_figure
+from gradweave.reports.figures import COLOURS, style_axis
+from gradweave.reports.tables import read_rows
 
 STATISTICS = {"mean": "mean", "variance": "variance of one sample", "snr": "signal-to-noise of one sample"}
 PARAMETERS = {"rate": "learning rate", "shift": "shift of the targets"}

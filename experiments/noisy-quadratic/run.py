@@ -28,14 +28,14 @@ from sweep import (
 )
 
 import gradweave as gw
-from gradweave.analysis.measure import estimator_samples, single_estimates
-from gradweave.analysis.mixes import cross_fitted_mix
-from gradweave.analysis.problems import measure_problem, sample_estimator
-from gradweave.analysis.study import Flags, folders
-from gradweave.analysis.study_tables import machine, write_study
-from gradweave.analysis.summary import summarize
+from _study.jobs import Flags, folders
+from _study.tables import machine, write_study
 from gradweave.core.estimators.adaptive import HorizonMoments
-from gradweave.training.errors import ConfigError
+from gradweave.errors import ConfigError
+from gradweave.measurement.cross_fitting import cross_fitted_mix
+from gradweave.measurement.problems import measure_problem, sample_estimator
+from gradweave.measurement.sampling import estimator_samples, single_estimates
+from gradweave.measurement.summary import summarize
 
 NAMES = ("rate", "shift")
 STATISTICS = ("mean", "variance", "snr", "bias")

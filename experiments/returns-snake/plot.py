@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from sweep import ADDED, SWEPT
 
-from gradweave.analysis.figures import style_axis
-from gradweave.analysis.study import Flags, folders
-from gradweave.analysis.study_figures import PlotFlags, Row, draw_curves, draw_intervals, intervals_title
-from gradweave.analysis.study_tables import save_figure
-from gradweave.analysis.tables import read_rows
+from _study.figures import PlotFlags, Row, draw_curves, draw_intervals, intervals_title
+from _study.jobs import Flags, folders
+from _study.tables import save_figure
+from gradweave.reports.figures import style_axis
+from gradweave.reports.tables import read_rows
 
 PANELS = {
     "poor": "from poor hyper-parameters",

@@ -21,14 +21,14 @@ import numpy as np
 import tyro
 from sweep import ADDED, ADDED_SEEDS, ARMS, GOAL, MIXES, REFERENCES, SIZES, SWEEP, SWEPT, Size, base
 
-from gradweave.analysis.partial import current_source
-from gradweave.analysis.seeds import interquartile_mean
-from gradweave.analysis.study import Collected, Flags, Job, collect, finished_run, folders, jobs, train
-from gradweave.analysis.study_tables import aggregate, configurations, improvements, provenance, write_study
-from gradweave.analysis.sweeps import best_setting, late_return
-from gradweave.analysis.tables import learning_curve, metrics_until
-from gradweave.training.config_file import read_config
-from gradweave.training.errors import ConfigError, SeedFailed
+from _study.jobs import Collected, Flags, Job, collect, finished_run, folders, jobs, train
+from _study.tables import aggregate, configurations, improvements, provenance, write_study
+from gradweave.config.toml_file import read_config
+from gradweave.errors import ConfigError, SeedFailed
+from gradweave.measurement.sample_store import current_source
+from gradweave.reports.sweep_scores import best_setting, late_return
+from gradweave.reports.tables import learning_curve, metrics_until
+from gradweave.statistics.few_seeds import interquartile_mean
 
 COLUMNS = ("step", "return", "episode_length", "evaluation/return", "evaluation/greedy_return", "entropy")
 SCORES = ("final_return", "final_greedy_return", "mean_return", f"steps_to_{GOAL:g}")

@@ -7,9 +7,9 @@ best of a small sweep stands beside them; the sweep has seeds of its own and its
 import itertools
 from typing import Any, NamedTuple
 
-from gradweave.analysis.study import TINY_SNAKE, with_changes
-from gradweave.training.config import Config
-from gradweave.training.presets import preset
+from _study.jobs import TINY_SNAKE, with_changes
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
 
 ABOUT = "Snake 12x12 learning curves: plain, swept, one step, L steps and the mixes, from poor and from good values"
 COST = {

@@ -4,11 +4,11 @@ import tyro
 from matplotlib.figure import Figure
 from sweep import ADDED
 
-from gradweave.analysis.figures import style_axis
-from gradweave.analysis.study import Flags, folders
-from gradweave.analysis.study_figures import PlotFlags, Row, draw_curves, intervals_title
-from gradweave.analysis.study_tables import save_figure
-from gradweave.analysis.tables import read_rows
+from _study.figures import PlotFlags, Row, draw_curves, intervals_title
+from _study.jobs import Flags, folders
+from _study.tables import save_figure
+from gradweave.reports.figures import style_axis
+from gradweave.reports.tables import read_rows
 
 PANELS = {
     "return": "fruits per training episode",

@@ -17,10 +17,10 @@ import numpy as np
 import tyro
 from sweep import ADDED, ADDED_INNER_STEPS, ADDED_SEEDS, ARMS, SIZES, Size, base
 
-from gradweave.analysis.study import Flags, Job, collect, folders, jobs, train, with_changes
-from gradweave.analysis.study_tables import aggregate, configurations, improvements, provenance, write_study
-from gradweave.analysis.tables import learning_curve, metrics_until
-from gradweave.training.config import Config
+from _study.jobs import Flags, Job, collect, folders, jobs, train, with_changes
+from _study.tables import aggregate, configurations, improvements, provenance, write_study
+from gradweave.config.schema import Config
+from gradweave.reports.tables import learning_curve, metrics_until
 
 SCORES = ("return_sampled", "return_greedy", "training_return", "discount", "outer_advantage")
 

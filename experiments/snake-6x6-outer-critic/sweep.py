@@ -7,9 +7,9 @@ policy term only, one inner update, meta-Adam 3e-3 with 1e-8 inside the root, me
 
 from typing import Any, NamedTuple
 
-from gradweave.analysis.study import TINY_SNAKE, with_changes
-from gradweave.training.config import Config
-from gradweave.training.presets import preset
+from _study.jobs import TINY_SNAKE, with_changes
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
 
 ABOUT = "Snake 6x6 as in arXiv 2211.10550: the learned discount with and without an outer critic, and L = 5 with mixing"
 COST = {

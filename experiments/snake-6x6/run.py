@@ -5,8 +5,8 @@ from pathlib import Path
 import tyro
 from sweep import ARMS, SIZES, TEST_ARMS, Size, base
 
-from gradweave.analysis.study import Flags, Job, folders, jobs, train, with_changes
-from gradweave.training.config import Config
+from _study.jobs import Flags, Job, folders, jobs, train, with_changes
+from gradweave.config.schema import Config
 
 
 def planned_jobs(size: Size, shared: Config, runs: Path) -> list[Job]:

@@ -12,9 +12,9 @@ two-sided permutation tests of the difference of means, each at a level of 5 %. 
 
 from typing import Any, NamedTuple
 
-from gradweave.analysis.study import TINY_SNAKE, with_changes
-from gradweave.training.config import Config
-from gradweave.training.presets import preset
+from _study.jobs import TINY_SNAKE, with_changes
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
 
 ABOUT = "Snake 6x6 as in arXiv 2211.10550, without a mask: the learned discount with several outer losses"
 COST = {

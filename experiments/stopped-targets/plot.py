@@ -7,7 +7,7 @@ from pathlib import Path
 import tyro
 from matplotlib.figure import Figure
 
-from gradweave.analysis.figures import style_axis
+from gradweave.reports.figures import style_axis
 
 STATISTICS = ("relative error", "typical relative error", "signs that agree")
 

@@ -17,10 +17,10 @@ import tyro
 from sweep import LENGTHS, NUM_WARM_UPS, SEEDS, STEPS, WRITINGS, configuration
 
 import gradweave as gw
-from gradweave.analysis.bootstrap import bootstrap_interval
 from gradweave.config.learners.actor_critic import LEARNABLE
+from gradweave.runs.provenance import collect_provenance, is_modified
+from gradweave.statistics.bootstrap import bootstrap_interval
 from gradweave.training.build import build_agent, init_state
-from gradweave.training.provenance import collect_provenance, is_modified
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import dataclasses
 
 from gradweave.config.learners.actor_critic import LEARNABLE
-from gradweave.training.config import Config
-from gradweave.training.presets import preset
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
 
 LENGTHS = (1, 2, 5, 10)
 SEEDS = tuple(range(8))

@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from gradweave.analysis.figures import COLOURS, style_axis
-from gradweave.analysis.study import Flags, folders
-from gradweave.analysis.study_figures import PlotFlags, Row, draw_intervals
-from gradweave.analysis.study_tables import save_figure
-from gradweave.analysis.tables import read_rows
+from _study.figures import PlotFlags, Row, draw_intervals
+from _study.jobs import Flags, folders
+from _study.tables import save_figure
+from gradweave.reports.figures import COLOURS, style_axis
+from gradweave.reports.tables import read_rows
 
 STATISTICS = {"mean": "mean", "variance": "variance", "snr": "signal-to-noise", "sign_agreement": "sign as the longest"}
 BOUNDS = {"raw": (1e-4, 3.0), "free of scale": (1e-3, 1e2)}

@@ -19,12 +19,12 @@ import numpy as np
 import tyro
 from sweep import ESTIMATORS, SIZES, Size, base
 
-from gradweave.analysis.partial import SampleStore, current_source
-from gradweave.analysis.study import Flags, Job, chosen, collect, folders, jobs, train
-from gradweave.analysis.study_tables import configurations, provenance, write_study
-from gradweave.analysis.tables import learning_curve
-from gradweave.training.errors import ConfigError, RunInUse
-from gradweave.training.run_folder import lock_folder
+from _study.jobs import Flags, Job, chosen, collect, folders, jobs, train
+from _study.tables import configurations, provenance, write_study
+from gradweave.errors import ConfigError, RunInUse
+from gradweave.measurement.sample_store import SampleStore, current_source
+from gradweave.reports.tables import learning_curve
+from gradweave.runs.locks import lock_folder
 
 STATISTICS = ("mean", "bias", "variance", "snr", "mse", "sign_agreement")
 
@@ -66,7 +66,7 @@ def measure(job: Job, path: Path, size: Size, source: Mapping[str, Any]) -> None
 def draw(job: Job, path: Path, size: Size, source: Mapping[str, Any]) -> None:
     import jax
 
-    from gradweave.analysis.measure import measure_agent
+    from gradweave.measurement.sampling import measure_agent
     from gradweave.training.loading import read_agent
 
     for _, step in moments(path, size):
@@ -91,7 +91,7 @@ def draw(job: Job, path: Path, size: Size, source: Mapping[str, Any]) -> None:
 
 def measured(found: Sequence[tuple[Job, Path]], size: Size) -> Iterator[tuple[dict[str, Any], Any, list[Any]]]:
     """(seed, moment, step; samples; what drew them) of what has been measured; says what has not."""
-    from gradweave.analysis.measure import GradientSamples
+    from gradweave.measurement.sampling import GradientSamples
 
     for job, path in found:
         for moment, step in moments(path, size):
@@ -106,8 +106,8 @@ def measured(found: Sequence[tuple[Job, Path]], size: Size) -> Iterator[tuple[di
 
 
 def horizon_rows(place: Mapping[str, Any], samples: Any) -> list[dict[str, Any]]:
-    from gradweave.analysis.measure import single_estimates
-    from gradweave.analysis.summary import summarize
+    from gradweave.measurement.sampling import single_estimates
+    from gradweave.measurement.summary import summarize
 
     last = f"horizon {samples.num_inner_steps}"
     rows = []
@@ -125,9 +125,9 @@ def direction_rows(place: Mapping[str, Any], samples: Any) -> list[dict[str, Any
     """Cosines with the mean of the longest horizon, raw and with each meta-parameter in units of the longest horizon's
     standard deviation: of the mean of every horizon, and of one sample of it.
     """
-    from gradweave.analysis.measure import single_estimates
-    from gradweave.analysis.pairs import cosine_of_means
-    from gradweave.analysis.summary import summarize
+    from gradweave.measurement.sampling import single_estimates
+    from gradweave.measurement.summary import summarize
+    from gradweave.statistics.paired import cosine_of_means
 
     length = samples.num_inner_steps
     spread = samples.horizons[:, -1].std(0, ddof=1)
@@ -151,8 +151,8 @@ def mix_rows(place: Mapping[str, Any], samples: Any, lengths: Sequence[int]) -> 
     "all" sums variances as they are, so that meta-parameters with large gradients weigh most; "all, standardised" takes
     each in units of the unmixed gradient's standard deviation.
     """
-    from gradweave.analysis.estimates import first_steps, named_estimates
-    from gradweave.analysis.pairs import variance_ratio
+    from gradweave.measurement.estimates import first_steps, named_estimates
+    from gradweave.statistics.paired import variance_ratio
 
     rows = []
     for length in lengths:

@@ -7,9 +7,9 @@ expectation, (2) at a price in variance, (3) mixing cuts the variance threefold 
 
 from typing import Any, NamedTuple
 
-from gradweave.analysis.study import TINY_SNAKE, with_changes
-from gradweave.training.config import Config
-from gradweave.training.presets import preset
+from _study.jobs import TINY_SNAKE, with_changes
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
 
 ABOUT = "Snake 12x12: bias, variance and mixes of the meta-gradient up to 16 steps, at moments of training"
 COST = {"tiny": "half a minute", "quick": "10 minutes", "full": "2 to 3 hours"}

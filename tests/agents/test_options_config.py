@@ -12,16 +12,16 @@ import pytest
 
 from gradweave.agents import ScheduleNetwork
 from gradweave.config.learners.actor_critic import PARTS
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.config.toml_file import read_config, write_config
+from gradweave.config.validation import validate
 from gradweave.core import SamplingCorrection
+from gradweave.errors import ConfigError
+from gradweave.runs.progress import Progress
+from gradweave.runs.run_folder import RunFolder
 from gradweave.training.build import build_agent, init_state
-from gradweave.training.config import Config
-from gradweave.training.config_file import read_config, write_config
-from gradweave.training.errors import ConfigError
 from gradweave.training.loop import load_agent, train
-from gradweave.training.presets import preset
-from gradweave.training.progress import Progress
-from gradweave.training.run_folder import RunFolder
-from gradweave.training.validation import validate
 
 
 def changed(**others: Any) -> Config:

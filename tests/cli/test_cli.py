@@ -14,10 +14,10 @@ from PIL import Image
 
 from gradweave.cli.main import COMMANDS, main
 from gradweave.cli.train import parse_config
-from gradweave.training.config import Config
-from gradweave.training.errors import CheckpointError, NonFiniteError, Stopped
-from gradweave.training.presets import preset
-from gradweave.training.run_folder import RunFolder
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.errors import CheckpointError, NonFiniteError, Stopped
+from gradweave.runs.run_folder import RunFolder
 
 PROBE = (
     "import sys\n"
@@ -138,7 +138,7 @@ def fake_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 
     monkeypatch.setitem(sys.modules, "gradweave.training.loop", types.SimpleNamespace(train=train))
     monkeypatch.setattr("gradweave.training.runtime.enable_compilation_cache", lambda: None)
-    monkeypatch.setattr("gradweave.cli.finish.finish", lambda folder, summary: print(f"finished {summary}"))
+    monkeypatch.setattr("gradweave.cli.one_run.finish", lambda folder, summary: print(f"finished {summary}"))
     yield calls
 
 

@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradweave.analysis.measure import GradientSamples
 from gradweave.cli.main import main
 from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig
+from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
+from gradweave.errors import CheckpointError, ConfigError
+from gradweave.measurement.sampling import GradientSamples
+from gradweave.runs.files import write_atomically
+from gradweave.runs.locks import lock_folder
+from gradweave.runs.metrics import read_metrics
+from gradweave.runs.run_folder import RunFolder
 from gradweave.training.build import build_agent, init_state
-from gradweave.training.config import Config, EnvironmentConfig, MetaConfig, RunConfig
-from gradweave.training.errors import CheckpointError, ConfigError
-from gradweave.training.files import write_atomically
+from gradweave.training.checkpoints import named_arrays
 from gradweave.training.loading import check_run, read_agent
-from gradweave.training.metrics import read_metrics
-from gradweave.training.run_folder import RunFolder, lock_folder
 
 PROBE = (
     "import sys\n"
@@ -55,7 +57,7 @@ def make_run(tmp_path_factory):
     config = tiny_config(tmp_path_factory.mktemp("runs"))
     with RunFolder.create(config) as folder:
         for seed, step in enumerate((4, 12)):
-            folder.save_checkpoint(first_state(config, seed), step)
+            folder.save_checkpoint(named_arrays(first_state(config, seed)), step)
         for step in (4, 12, 20):
             folder.metrics.write({"step": step})
     return folder.path
@@ -89,7 +91,7 @@ def make_measure(monkeypatch):
                 progress(count, num_samples)
             return GradientSamples(("discount", "entropy_cost"), table[:num_samples])
 
-        monkeypatch.setattr("gradweave.analysis.measure.measure_agent", sample)
+        monkeypatch.setattr("gradweave.measurement.sampling.measure_agent", sample)
         monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.touch())
         return main(["measure", str(run), "--estimators", "unrolled", *flags])
 
@@ -182,7 +184,7 @@ def test_an_interrupted_measurement_is_gone_on_with(run, tmp_path, capsys, monke
     assert "seed = 0" in capsys.readouterr().err
     other = shutil.copytree(run, tmp_path / "other" / run.name)
     with RunFolder.open(other) as folder:
-        folder.save_checkpoint(first_state(folder.config, 5), 12)
+        folder.save_checkpoint(named_arrays(first_state(folder.config, 5)), 12)
     assert main(["measure", str(other), *arguments[2:]]) == 2
     assert "checkpoint = " in capsys.readouterr().err
     earlier, unfinished = {"commit": "an earlier one", "modified": False}, output / "unfinished-2-environments.npz"
@@ -201,7 +203,7 @@ def test_an_unfinished_measurement_stays_at_its_checkpoint(own, measure, capsys)
     output, flags = own / "measure", ("--samples", "8")
     assert measure(own, *flags, interrupted=(2, 4)) == 130
     with RunFolder.open(own) as folder:
-        folder.save_checkpoint(first_state(folder.config, 2), 20)
+        folder.save_checkpoint(named_arrays(first_state(folder.config, 2)), 20)
     capsys.readouterr()
     assert measure(own, *flags) == 0
     shown = capsys.readouterr().err
@@ -280,9 +282,9 @@ def test_a_folder_without_permission_is_a_bad_output(own, capsys):
 
 def test_a_file_in_the_making_is_named_after_its_process(tmp_path, monkeypatch):
     sources = []
-    monkeypatch.setattr("gradweave.training.files.os.replace", lambda source, target: sources.append(source))
+    monkeypatch.setattr("gradweave.runs.files.os.replace", lambda source, target: sources.append(source))
     for process in (11, 12):
-        monkeypatch.setattr("gradweave.training.files.os.getpid", lambda process=process: process)
+        monkeypatch.setattr("gradweave.runs.files.os.getpid", lambda process=process: process)
         write_atomically(tmp_path / "1.safetensors", "text")
     assert len(set(sources)) == 2
     assert set(tmp_path.glob(".*.safetensors.tmp")) == set(sources), "what pruning checkpoints removes"
@@ -360,7 +362,7 @@ def test_bad_arguments(run, capsys, arguments, code, text):
 def test_nothing_to_measure_without_meta_parameters(tmp_path, capsys):
     config = tiny_config(tmp_path, learned=())
     with RunFolder.create(config) as folder:
-        folder.save_checkpoint({"any": np.zeros(1)}, 4)
+        folder.save_checkpoint(named_arrays({"any": np.zeros(1)}), 4)
     assert main(["measure", str(folder.path)]) == 2
     assert "--meta.learned" in capsys.readouterr().err
 
@@ -390,7 +392,7 @@ def test_a_snake_run_is_drawn_as_a_snake(tmp_path, capsys):
         network=NetworkConfig(channels=(2,), strides=(2,), policy_layers=(4,), value_layers=(4,)),
     )
     with RunFolder.create(config) as folder:
-        folder.save_checkpoint(first_state(config, 0), 4)
+        folder.save_checkpoint(named_arrays(first_state(config, 0)), 4)
     assert main(["play", str(folder.path), "--max-steps", "2"]) == 0
     assert " in 2 steps" in capsys.readouterr().out or " in 1 steps" in capsys.readouterr().out
     with Image.open(Path(folder.path) / "agent.gif") as gif:

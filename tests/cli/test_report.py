@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradweave.analysis.bootstrap import Estimate
-from gradweave.analysis.figures import RunMetrics, _running_mean, _with_signal_to_noise, draw_figures
-from gradweave.analysis.report import write_report
-from gradweave.cli.finish import _interval
 from gradweave.cli.main import main
-from gradweave.training.presets import preset
-from gradweave.training.run_folder import RunFolder
+from gradweave.cli.one_run import _interval
+from gradweave.config.presets import preset
+from gradweave.reports.figures import RunMetrics, _running_mean, _with_signal_to_noise, draw_figures
+from gradweave.reports.report import write_report
+from gradweave.runs.run_folder import RunFolder
+from gradweave.statistics.bootstrap import Estimate
 
 
 def make_run(tmp_path: Path, num_rows: int = 60, preset_name: str = "quick") -> Path:

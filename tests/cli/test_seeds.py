@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gradweave.analysis.seed_summary import format_summary, summarize_seeds
-from gradweave.analysis.seeds import interquartile_mean, stratified_interval
 from gradweave.cli import seeds
 from gradweave.cli.main import main
-from gradweave.training.metrics import read_metrics
-from gradweave.training.presets import preset
-from gradweave.training.run_folder import RunFolder
+from gradweave.config.presets import preset
+from gradweave.reports.seed_summary import format_summary, summarize_seeds
+from gradweave.runs.metrics import read_metrics
+from gradweave.runs.run_folder import RunFolder
+from gradweave.statistics.few_seeds import interquartile_mean, stratified_interval
 
 SMALL = ["discounting-chain", "--inner.num-envs", "4", "--inner.num-steps", "5", "--meta.num-inner-steps", "2"]
 SMALL += ["--network.policy-layers", "8", "--network.value-layers", "8", "--total-steps", "240", "--chunk-size", "3"]
@@ -155,7 +155,7 @@ def test_seeds_are_reported_together(
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path, stand_in: Callable[[str], None]) -> None:
-    from gradweave.training.seeds import SeedsFolder
+    from gradweave.runs.seeds_folder import SeedsFolder
 
     stand_in("done()")
     assert main(["train", "--seeds", "1", "--runs-dir", str(tmp_path)]) == 0

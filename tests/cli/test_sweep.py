@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from gradweave.analysis.sweeps import best_setting, format_sweep, late_return, whole_settings
 from gradweave.cli import seeds
 from gradweave.cli.main import main
 from gradweave.cli.train import parse_config
-from gradweave.training.config_file import read_config, write_config
-from gradweave.training.errors import ConfigError
-from gradweave.training.presets import preset
-from gradweave.training.sweeps import SweepFolder, parse_grid, setting_name, settings_of, sweep_runs
+from gradweave.config.grid import parse_grid, setting_name, settings_of
+from gradweave.config.presets import preset
+from gradweave.config.toml_file import read_config, write_config
+from gradweave.errors import ConfigError
+from gradweave.reports.sweep_scores import best_setting, format_sweep, late_return, whole_settings
+from gradweave.runs.sweep_folder import SweepFolder, sweep_runs
 
 GRID = ["--grid", "inner.discount=0.5,0.9", "inner.learning-rate=1e-3,0.01"]
 
@@ -212,7 +213,7 @@ def test_a_sweep_and_its_settings_belong_to_one_process(tmp_path, stand_in, caps
 
 def test_what_could_not_be_made_whole_is_not_left(tmp_path, stand_in, monkeypatch):
     stand_in("done(1.0)")
-    monkeypatch.setattr("gradweave.training.sweeps._write_plan", interrupt)
+    monkeypatch.setattr("gradweave.runs.sweep_folder._write_plan", interrupt)
     assert sweep(tmp_path) == 130
     assert not list(tmp_path.iterdir())
 

@@ -10,10 +10,11 @@ import pytest
 
 from gradweave.cli import watch
 from gradweave.cli.main import main
-from gradweave.training.metrics import MetricsTail, MetricsWriter
-from gradweave.training.presets import preset
-from gradweave.training.run_folder import RunFolder, is_in_use
-from gradweave.training.seeds import SeedsFolder
+from gradweave.config.presets import preset
+from gradweave.runs.locks import is_in_use
+from gradweave.runs.metrics import MetricsTail, MetricsWriter
+from gradweave.runs.run_folder import RunFolder
+from gradweave.runs.seeds_folder import SeedsFolder
 
 
 def row(step: int, returns: float, num_episodes: int = 1) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def test_whoever_asks_does_not_keep_others_out(folder, monkeypatch):
     folder.close()
     asking = (path / "lock").open()
     fcntl.flock(asking, fcntl.LOCK_SH)
-    monkeypatch.setattr("gradweave.training.run_folder.time.sleep", lambda _: asking.close())
+    monkeypatch.setattr("gradweave.runs.locks.time.sleep", lambda _: asking.close())
     RunFolder.open(path).close()
 
 

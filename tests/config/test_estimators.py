@@ -8,9 +8,9 @@ import pytest
 from gradweave.cli.measure import _Flags
 from gradweave.config.estimators import ESTIMATORS, parse_estimator, parse_reference
 from gradweave.config.modes import MODES, parse_mode
+from gradweave.config.schema import MetaConfig
 from gradweave.config.specs import resolve, usage
-from gradweave.training.config import MetaConfig
-from gradweave.training.errors import ConfigError
+from gradweave.errors import ConfigError
 
 LENGTH = 5
 ROWS = {row.name: row for row in ESTIMATORS}

@@ -10,11 +10,11 @@ from gradweave.cli.train import parse_config
 from gradweave.config.hyperparameters import Range
 from gradweave.config.learners import LEARNERS
 from gradweave.config.learners.actor_critic import HYPERPARAMETERS, InnerConfig, OuterConfig
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.config.toml_file import config_from_dict
+from gradweave.config.validation import find_problems
 from gradweave.training.build import build_agent
-from gradweave.training.config import Config
-from gradweave.training.config_file import config_from_dict
-from gradweave.training.presets import preset
-from gradweave.training.validation import find_problems
 
 
 def with_inner(name: str, value: float, learned: tuple[str, ...]) -> Config:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from gradweave.training.config_file import config_from_dict, format_config, read_config
-from gradweave.training.errors import ConfigError
-from gradweave.training.presets import preset
-from gradweave.training.validation import validate
+from gradweave.config.presets import preset
+from gradweave.config.toml_file import config_from_dict, format_config, read_config
+from gradweave.config.validation import validate
+from gradweave.errors import ConfigError
 
 OLD = {
     "weights": "uniform",

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradweave.training.config import Config
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.runs.progress import Progress
+from gradweave.runs.run_folder import RunFolder
 from gradweave.training.devices import DEFAULT_DEVICE, Devices
 from gradweave.training.loop import Summary, train
-from gradweave.training.presets import preset
-from gradweave.training.progress import Progress
-from gradweave.training.run_folder import RunFolder
 
 NUM_ENVS, NUM_STEPS, LENGTH, CHUNK = 4, 5, 2, 3
 WINDOW = NUM_ENVS * NUM_STEPS * LENGTH

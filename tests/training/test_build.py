@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from gradweave import AdaptiveMix, Bootstrapped, ForwardMode, MixedMode, RandomTruncation, Trace
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.config.validation import validate
 from gradweave.envs import ONE_DEVICE
+from gradweave.errors import ConfigError
 from gradweave.training.build import _num_microbatches, build_agent, init_state
-from gradweave.training.config import Config
-from gradweave.training.errors import ConfigError
-from gradweave.training.presets import preset
-from gradweave.training.validation import validate
 
 
 def config_with(*, inner: dict[str, Any] = {}, outer: dict[str, Any] = {}, **meta: Any) -> Config:  # noqa: B006

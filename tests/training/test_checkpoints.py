@@ -11,16 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load as library_load
 
-from gradweave.training.checkpoints import (
-    checkpoint_path,
-    latest,
-    list_checkpoints,
-    load,
-    prune,
-    save,
-    set_newer_aside,
-)
-from gradweave.training.errors import CheckpointError
+from gradweave.errors import CheckpointError
+from gradweave.runs.checkpoints import checkpoint_path, latest, list_checkpoints, prune, set_newer_aside
+from gradweave.training.checkpoints import load, save
 
 
 class State(NamedTuple):
@@ -224,7 +217,7 @@ def test_newer_ones_are_set_aside_and_no_longer_listed(tmp_path: Path) -> None:
 
 
 def test_another_format_version_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradweave.training.checkpoints.FORMAT_VERSION", 9)
+    monkeypatch.setattr("gradweave.runs.checkpoints.FORMAT_VERSION", 9)
     save(tmp_path / "a.safetensors", {"a": jnp.zeros(2)}, 1)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="format 9"):

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from gradweave.training.config import Config
-from gradweave.training.config_file import read_config, write_config
+from gradweave.config.schema import Config
+from gradweave.config.toml_file import read_config, write_config
+from gradweave.config.validation import find_problems
+from gradweave.errors import ConfigError
+from gradweave.runs.run_folder import RunFolder
 from gradweave.training.devices import DEFAULT_DEVICE, Devices, check_splittable, find_devices
-from gradweave.training.errors import ConfigError
-from gradweave.training.run_folder import RunFolder
-from gradweave.training.validation import find_problems
 
 from .material import CHUNK, WINDOW, leaves, run, small
 

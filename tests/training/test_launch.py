@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gradweave.training.config import Config
-from gradweave.training.errors import ConfigError, RunInUse
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.errors import ConfigError, RunInUse
+from gradweave.runs.run_folder import RunFolder
 from gradweave.training.launch import run_or_continue
-from gradweave.training.presets import preset
-from gradweave.training.run_folder import RunFolder
 
 
 def config_in(runs_dir: Path, **changes: Any) -> Config:

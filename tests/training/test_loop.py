@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradweave.config.schema import Config
+from gradweave.errors import NonFiniteError, Stopped
+from gradweave.runs.run_folder import RunFolder
 from gradweave.training.checkpoints import load
-from gradweave.training.config import Config
-from gradweave.training.errors import NonFiniteError, Stopped
 from gradweave.training.evaluation import evaluate, play_episode
 from gradweave.training.hosts import agreed_signal
 from gradweave.training.loop import Summary, load_agent
-from gradweave.training.run_folder import RunFolder
 
 from .material import CHUNK, NUM_ENVS, NUM_STEPS, WINDOW, leaves, run, small
 

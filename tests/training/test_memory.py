@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import pytest
 
-from gradweave.analysis.study import with_changes
+from _study.jobs import with_changes
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.errors import OutOfMemory
+from gradweave.machine.host_memory import HostMemory, host_memory
+from gradweave.runs.run_folder import RunFolder
 from gradweave.training.build import build_agent, init_state
-from gradweave.training.config import Config
-from gradweave.training.errors import OutOfMemory
-from gradweave.training.host_memory import HostMemory, host_memory
 from gradweave.training.memory import Forecast, Sizes, explaining, forecast_memory
-from gradweave.training.presets import preset
-from gradweave.training.run_folder import RunFolder
 
 from .material import run, small
 

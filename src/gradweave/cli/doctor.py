@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from gradweave.training.files import write_atomically
+from gradweave.runs.files import write_atomically
 
 __all__ = ["CHECKS", "run"]
 
@@ -68,7 +68,7 @@ def _packages(runs_dir: Path) -> str:
 def _devices(runs_dir: Path) -> str:
     import jax
 
-    from gradweave.training.runtime import usable_cores
+    from gradweave.machine.runtime import usable_cores
 
     kinds = [device.device_kind for device in jax.devices()]
     most = usable_cores() if jax.default_backend() == "cpu" else len(kinds)
@@ -76,7 +76,7 @@ def _devices(runs_dir: Path) -> str:
 
 
 def _memory(runs_dir: Path) -> str:
-    from gradweave.training.host_memory import host_memory
+    from gradweave.machine.host_memory import host_memory
 
     memory = host_memory()
     found = f"{memory.available / 2**30:.1f} GiB free of {memory.limit / 2**30:.1f} ({memory.what})"
@@ -108,7 +108,7 @@ def _disk(runs_dir: Path) -> str:
 
 
 def _figures(runs_dir: Path) -> str:
-    from gradweave.analysis.figures import RunMetrics, draw_figures
+    from gradweave.reports.figures import RunMetrics, draw_figures
 
     with tempfile.TemporaryDirectory() as folder:
         rows = [{"step": step, "return": float(step)} for step in range(3)]

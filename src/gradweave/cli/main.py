@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gradweave.training.errors import ConfigError, GradweaveError, OutOfMemory, nearest_name
+from gradweave.errors import ConfigError, GradweaveError, OutOfMemory, nearest_name
 from gradweave.training.hosts import end
 
 __all__ = ["COMMANDS", "answering", "main"]
@@ -23,7 +23,6 @@ COMMANDS: Final = {
     "measure": "measure how good the meta-gradient of a trained agent is, by estimator",
     "play": "let a trained agent play an episode and write it as a GIF",
     "sweep": "train plain actor-critics with every combination of some hyper-parameters, for comparison",
-    "reproduce": "run a study of experiments/ from beginning to end",
     "report": "draw the figures of one or more runs and write report.html",
     "doctor": "check that everything a run needs works on this machine",
 }

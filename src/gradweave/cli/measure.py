@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 import tyro
 
 from gradweave.config.estimators import measurable_estimator, parse_reference
-from gradweave.training.config import Config
-from gradweave.training.errors import CheckpointError, ConfigError
+from gradweave.config.schema import Config
+from gradweave.errors import CheckpointError, ConfigError
+from gradweave.runs.locks import lock_folder
+from gradweave.runs.metrics import read_metrics
+from gradweave.runs.run_folder import checkpoint_steps, run_name
 from gradweave.training.loading import check_run
-from gradweave.training.metrics import read_metrics
-from gradweave.training.run_folder import checkpoint_steps, lock_folder, run_name
 
 if TYPE_CHECKING:  # imports JAX, which bad flags must not wait for
     from gradweave.agents import SelfTuning, SelfTuningState
-    from gradweave.analysis.bootstrap import FloatArray
-    from gradweave.analysis.measure import GradientSamples
-    from gradweave.analysis.partial import SampleStore
+    from gradweave.measurement.sample_store import SampleStore
+    from gradweave.measurement.sampling import GradientSamples
+    from gradweave.statistics.bootstrap import FloatArray
     from gradweave.training.loading import LoadedAgent
 
 __all__ = ["run"]
@@ -106,10 +107,10 @@ def _measure(flags: _Flags, asked: _Asked) -> None:
     so that the files in the folder belong together when the command is stopped in between.
     """
     from gradweave.agents import named_leaves
-    from gradweave.analysis.batch_sizes import batch_size_rows, remove_batch_sizes, write_batch_sizes
-    from gradweave.analysis.estimates import compare
-    from gradweave.analysis.measurement import format_table, write_measurement
-    from gradweave.analysis.partial import current_source
+    from gradweave.measurement.batch_sizes import batch_size_rows, remove_batch_sizes, write_batch_sizes
+    from gradweave.measurement.estimates import compare
+    from gradweave.measurement.output import format_table, write_measurement
+    from gradweave.measurement.sample_store import current_source
     from gradweave.training.runtime import describe_devices, enable_compilation_cache
 
     enable_compilation_cache()
@@ -200,7 +201,7 @@ def _loaded(flags: _Flags, asked: _Asked) -> "LoadedAgent":
         ConfigError: what an interrupted call left there are no samples.
         CheckpointError: there is no such checkpoint any more, or it is damaged.
     """
-    from gradweave.analysis.partial import SampleStore
+    from gradweave.measurement.sample_store import SampleStore
     from gradweave.training.loading import read_agent
 
     if flags.step is not None:
@@ -222,7 +223,7 @@ def _loaded(flags: _Flags, asked: _Asked) -> "LoadedAgent":
 
 def _burn_in(flags: _Flags, loaded: "LoadedAgent") -> int:
     """What was asked for, or an episode."""
-    from gradweave.analysis.measure import episode_rollouts
+    from gradweave.measurement.sampling import episode_rollouts
 
     if flags.burn_in is not None:
         return flags.burn_in
@@ -239,8 +240,8 @@ def _stores(flags: _Flags, asked: _Asked, loaded: "LoadedAgent", source: Mapping
         ConfigError: what an interrupted call left there are not samples of this checkpoint, drawn in this way.
         CheckpointError: the checkpoint is no longer there.
     """
-    from gradweave.analysis.partial import SampleStore
-    from gradweave.training.checkpoints import checkpoint_path
+    from gradweave.measurement.sample_store import SampleStore
+    from gradweave.runs.checkpoints import checkpoint_path
 
     checkpoint = checkpoint_path(flags.run / "checkpoints", loaded.step)
     try:
@@ -268,7 +269,7 @@ def _stores(flags: _Flags, asked: _Asked, loaded: "LoadedAgent", source: Mapping
 
 def _resized(loaded: "LoadedAgent", num_envs: int) -> tuple["SelfTuning", "SelfTuningState"]:
     """The agent with batches of so many environments, split into parts as it would be in training."""
-    from gradweave.analysis.measure import with_num_envs
+    from gradweave.measurement.sampling import with_num_envs
     from gradweave.training.build import build_agent
 
     inner = dataclasses.replace(loaded.config.inner, num_envs=num_envs)
@@ -282,7 +283,7 @@ def _sampled(
     """The samples, of which those of an interrupted call are not drawn again."""
     import jax
 
-    from gradweave.analysis.measure import measure_agent
+    from gradweave.measurement.sampling import measure_agent
 
     known = store.known()
     if known is not None:

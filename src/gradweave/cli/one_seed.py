@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gradweave.cli.main import answering
-from gradweave.cli.train import run_loop
+from gradweave.cli.one_run import run_loop
+from gradweave.machine.processes import end_with_parent, use_cores
+from gradweave.runs.run_folder import RunFolder
 from gradweave.training.hosts import ALONE
-from gradweave.training.processes import end_with_parent, use_cores
-from gradweave.training.run_folder import RunFolder
 
 __all__ = ["command", "run"]
 

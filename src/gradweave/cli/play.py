@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from gradweave.training.errors import ConfigError
+from gradweave.errors import ConfigError
 from gradweave.training.loading import check_run
 
 __all__ = ["run"]
@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
 def _play(flags: _Flags, output: Path) -> None:
     import jax
 
-    from gradweave.analysis.episode import save_episode
+    from gradweave.reports.episode import save_episode
     from gradweave.training.loading import read_agent
     from gradweave.training.runtime import enable_compilation_cache
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from gradweave.training.seeds import find_runs
+from gradweave.runs.seeds_folder import find_runs
 
 __all__ = ["run"]
 
@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
         args=list(argv) or ["--help"],
     )
     paths = [run for path in flags.runs for run in find_runs(path)]
-    from gradweave.analysis.report import write_report  # matplotlib takes a second
+    from gradweave.reports.report import write_report  # matplotlib takes a second
 
     output = flags.output or (flags.runs[0] if len(flags.runs) == 1 else flags.runs[0].parent / "report")
     print(write_report(paths, output))

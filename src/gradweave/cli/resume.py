@@ -10,15 +10,16 @@ from typing import Annotated, Any
 
 import tyro
 
-from gradweave.cli.train import run_loop
-from gradweave.training.config import NumDevices
-from gradweave.training.errors import CheckpointError
+from gradweave.cli.one_run import run_loop
+from gradweave.cli.seeds import refuse_hosts
+from gradweave.config.schema import NumDevices
+from gradweave.config.validation import validate
+from gradweave.errors import CheckpointError
+from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps
+from gradweave.runs.seeds_folder import is_seeds_folder
+from gradweave.runs.sweep_folder import is_sweep_folder
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
 from gradweave.training.launch import open_together, start_jax
-from gradweave.training.run_folder import RunFolder, check_longer, checkpoint_steps
-from gradweave.training.seeds import is_seeds_folder, refuse_hosts
-from gradweave.training.sweeps import is_sweep_folder
-from gradweave.training.validation import validate
 
 __all__ = ["run"]
 

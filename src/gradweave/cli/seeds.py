@@ -14,18 +14,70 @@ from pathlib import Path
 from typing import Any
 
 from gradweave.cli.one_seed import command
-from gradweave.training.config import Config
-from gradweave.training.config_file import read_config
-from gradweave.training.errors import SeedFailed, Stopped
-from gradweave.training.files import write_atomically
-from gradweave.training.processes import Job, run_jobs
-from gradweave.training.seeds import SeedsFolder, is_finished, plan_shares
-from gradweave.training.signals import noted_signals
+from gradweave.config.schema import Config
+from gradweave.config.toml_file import read_config
+from gradweave.errors import ConfigError, SeedFailed, Stopped
+from gradweave.machine.processes import Job, default_backend, run_jobs, share_cores
+from gradweave.machine.runtime import usable_cores
+from gradweave.machine.signals import noted_signals
+from gradweave.runs.files import write_atomically
+from gradweave.runs.seeds_folder import SeedsFolder, is_finished
+from gradweave.training.hosts import Hosts
 
-__all__ = ["how_far", "raise_failed", "resume_seeds", "train_runs", "train_seeds"]
+__all__ = [
+    "check_seeds",
+    "how_far",
+    "plan_shares",
+    "raise_failed",
+    "refuse_hosts",
+    "resume_seeds",
+    "train_runs",
+    "train_seeds",
+]
 
 _SECONDS_BETWEEN_ROWS = 10.0
 _TAIL_BYTES = 2**16
+
+
+def check_seeds(config: Config, num_seeds: int, hosts: Hosts) -> None:
+    """Raise when so many seeds of a configuration cannot be trained.
+
+    Raises:
+        ConfigError: with the flag, what is accepted and a remedy.
+    """
+    if num_seeds < 1:
+        raise ConfigError("--seeds", num_seeds, "at least 1", "--seeds 5, say")
+    if config.run.seed + num_seeds > 2**32:
+        accepted = f"few enough for the last seed, {config.run.seed + num_seeds - 1}, to be at most 2**32 - 1"
+        raise ConfigError("--seeds", num_seeds, accepted, "lower --seed")
+    refuse_hosts(hosts)
+
+
+def refuse_hosts(hosts: Hosts) -> None:
+    """Raise when several processes are to share runs of several seeds.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if hosts.several:
+        accepted = "one run, not several seeds, each of which is a run of its own"
+        raise ConfigError("--coordinator", hosts.coordinator, accepted, "leave it out, or start the seeds one by one")
+
+
+def plan_shares(config: Config, num_seeds: int) -> list[tuple[int, ...]]:
+    """The cores of each of the runs that go on at the same time: one run a core on CPUs, one run at a time elsewhere.
+
+    A run with several devices takes as many cores.
+
+    Raises:
+        ConfigError: a run is to have more devices than there are cores.
+    """
+    if default_backend() != "cpu":
+        return [()]
+    devices, cores = config.run.devices, usable_cores()
+    if devices != "all" and devices > cores:
+        raise ConfigError("run.devices", devices, f"at most {cores} here, the usable cores", f"--devices {cores}")
+    return share_cores(num_seeds, cores if devices == "all" else devices)
 
 
 def train_seeds(config: Config, num_seeds: int, argv: Sequence[str]) -> int:
@@ -117,8 +169,8 @@ def raise_failed(path: Path, failed: Mapping[str, int]) -> None:
 
 
 def _summarize(folder: SeedsFolder, finished: Mapping[int, Path]) -> None:
-    from gradweave.analysis.report import write_report
-    from gradweave.analysis.seed_summary import format_summary, summarize_seeds
+    from gradweave.reports.report import write_report
+    from gradweave.reports.seed_summary import format_summary, summarize_seeds
 
     summary = summarize_seeds(finished)
     summary["unfinished"] = [seed for seed in folder.seeds if seed not in finished]

@@ -13,16 +13,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from gradweave.cli.seeds import raise_failed, train_runs
+from gradweave.cli.seeds import check_seeds, plan_shares, raise_failed, train_runs
 from gradweave.cli.train import TrainFlags, parse_all
-from gradweave.training.config import Config
-from gradweave.training.config_file import read_config, write_config
-from gradweave.training.errors import ConfigError, NonFiniteError
+from gradweave.config.grid import flags_of, parse_grid, settings_of
+from gradweave.config.schema import Config
+from gradweave.config.toml_file import read_config, write_config
+from gradweave.config.validation import validate
+from gradweave.errors import ConfigError, NonFiniteError
+from gradweave.runs.seeds_folder import is_finished
+from gradweave.runs.sweep_folder import SweepFolder
+from gradweave.runs.trackers import check_tracker
 from gradweave.training.hosts import ALONE, Hosts
-from gradweave.training.seeds import check_seeds, is_finished, plan_shares
-from gradweave.training.sweeps import SweepFolder, flags_of, parse_grid, settings_of
-from gradweave.training.trackers import check_tracker
-from gradweave.training.validation import validate
 
 __all__ = ["resume_sweep", "run"]
 
@@ -125,8 +126,8 @@ def _go_on(folder: SweepFolder, shares: Sequence[tuple[int, ...]]) -> int:
 
 
 def _summarize(folder: SweepFolder) -> None:
-    from gradweave.analysis.sweeps import best_setting, format_sweep, sweep_rows, whole_settings
-    from gradweave.analysis.tables import write_rows
+    from gradweave.reports.sweep_scores import best_setting, format_sweep, sweep_rows, whole_settings
+    from gradweave.reports.tables import write_rows
 
     runs, table, chosen = folder.runs, folder.path / "sweep.csv", folder.path / "best.toml"
     finished = [run for run in runs.values() if is_finished(run)]

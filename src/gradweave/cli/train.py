@@ -12,19 +12,19 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from gradweave.cli.one_run import run_loop
+from gradweave.cli.seeds import check_seeds, train_seeds
 from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig, OuterConfig
-from gradweave.training.config import Config, EnvironmentConfig, MetaConfig, RunConfig
-from gradweave.training.config_file import format_config, read_config
-from gradweave.training.follower import NoFolder
+from gradweave.config.presets import PRESETS, preset
+from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
+from gradweave.config.toml_file import format_config, read_config
+from gradweave.config.validation import validate
+from gradweave.runs.run_folder import RunFolder
+from gradweave.runs.trackers import check_tracker
 from gradweave.training.hosts import ALONE, Hosts, check_hosts, check_same
-from gradweave.training.launch import choose_devices, launch, open_together, start_jax
-from gradweave.training.presets import PRESETS, preset
-from gradweave.training.run_folder import RunFolder
-from gradweave.training.seeds import check_seeds
-from gradweave.training.trackers import check_tracker
-from gradweave.training.validation import validate
+from gradweave.training.launch import choose_devices, open_together, start_jax
 
-__all__ = ["TrainFlags", "parse_all", "parse_config", "run", "run_loop"]
+__all__ = ["TrainFlags", "parse_all", "parse_config", "run"]
 
 _NAMES = ("gradweave train", "Train an agent that tunes its own hyper-parameters while it learns.")
 FlagsT = TypeVar("FlagsT", bound="TrainFlags")
@@ -61,8 +61,6 @@ def run(argv: Sequence[str]) -> int:
     validate(config, num_processes=hosts.num_processes or 1)
     check_tracker(config.run.track)
     if flags.seeds is not None:
-        from gradweave.cli.seeds import train_seeds
-
         return train_seeds(config, flags.seeds, ["train", *argv])
     if hosts.several or config.run.devices != 1:
         start_jax(config.run.devices, hosts)
@@ -118,18 +116,6 @@ def parse_all(
     if name != base.environment.name:  # the preset's options, such as the board's size, belong to its environment
         base = dataclasses.replace(base, environment=EnvironmentConfig(name=name))
     return _to_config(parse(base), base.preset), flags
-
-
-def run_loop(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts) -> None:
-    """Train in `folder`, then draw, measure and report what came of it; of several processes only the first reports."""
-    summary = launch(folder, resume=resume, hosts=hosts)
-    if isinstance(folder, NoFolder):
-        return
-    from gradweave.cli.finish import finish
-    from gradweave.training.memory import explaining
-
-    with explaining():
-        finish(folder, summary)
 
 
 def _to_config(flags: TrainFlags, preset_name: str) -> Config:

@@ -13,12 +13,13 @@ from typing import Annotated
 import tyro
 
 from gradweave.cli.seeds import how_far
-from gradweave.training.config_file import read_config
-from gradweave.training.metrics import MetricsTail
-from gradweave.training.progress import Progress
-from gradweave.training.run_folder import checkpoint_steps, find_run, has_last_checkpoint, is_in_use
-from gradweave.training.seeds import is_finished, is_seeds_folder, seed_runs
-from gradweave.training.sweeps import diverged_runs, is_sweep_folder, sweep_runs
+from gradweave.config.toml_file import read_config
+from gradweave.runs.locks import is_in_use
+from gradweave.runs.metrics import MetricsTail
+from gradweave.runs.progress import Progress
+from gradweave.runs.run_folder import checkpoint_steps, find_run, has_last_checkpoint
+from gradweave.runs.seeds_folder import is_finished, is_seeds_folder, seed_runs
+from gradweave.runs.sweep_folder import diverged_runs, is_sweep_folder, sweep_runs
 
 __all__ = ["run"]
 
@@ -57,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _watch_run(path: Path, wait: Callable[[float], object]) -> None:
     """Show what has been, in a few rows, and then what comes."""
-    from gradweave.analysis.tables import curve_of
+    from gradweave.reports.tables import curve_of
 
     config = read_config(path / "config.toml")
     tail = MetricsTail(path / "metrics.jsonl")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gradweave.training.errors import ConfigError, nearest_name
+from gradweave.errors import ConfigError, nearest_name
 
 __all__ = ["at_least", "choice", "fields", "flag", "in_range", "positive", "unused"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from gradweave.config.specs import Choice, Count, Number, Refused, Row, Spec, parse_spec, usage
-from gradweave.training.errors import ConfigError
+from gradweave.errors import ConfigError
 
 __all__ = [
     "ESTIMATORS",

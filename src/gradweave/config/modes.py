@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from gradweave.config.estimators import EstimatorRow
 from gradweave.config.specs import Refused, Row, Spec, parse_spec
-from gradweave.training.errors import ConfigError
+from gradweave.errors import ConfigError
 
 __all__ = ["AUTO", "MODES", "parse_mode"]
 

@@ -7,7 +7,7 @@ stands behind the name: `estimator = "truncated"` with `window = 3` is `estimato
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gradweave.training.errors import ConfigError
+from gradweave.errors import ConfigError
 
 __all__ = ["translated"]
 

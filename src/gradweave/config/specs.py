@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
-from gradweave.training.errors import ConfigError, nearest_name
+from gradweave.errors import ConfigError, nearest_name
 
 __all__ = ["Argument", "Choice", "Count", "Number", "Refused", "Row", "Spec", "parse_spec", "resolve", "usage"]
 

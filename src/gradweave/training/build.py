@@ -24,6 +24,7 @@ from gradweave.agents import (
 from gradweave.config.estimators import parse_estimator
 from gradweave.config.learners.actor_critic import HYPERPARAMETERS, PARTS
 from gradweave.config.modes import AUTO, parse_mode
+from gradweave.config.schema import Config, MetaConfig
 from gradweave.core import (
     AbstractBijector,
     AbstractEstimator,
@@ -39,7 +40,6 @@ from gradweave.core.bijectors import split_learned
 from gradweave.envs import ONE_DEVICE, DeviceAxis, VectorEnvironment
 from gradweave.envs.registry import make_environment
 from gradweave.rl import ActorCriticNetwork, actor_critic_network
-from gradweave.training.config import Config, MetaConfig
 from gradweave.training.estimators import make_estimator, make_mode
 
 __all__ = ["build_agent", "init_state"]

@@ -17,12 +17,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from gradweave.agents import SelfTuning, SelfTuningState
+from gradweave.config.schema import Config
+from gradweave.config.validation import indivisible
 from gradweave.envs import DeviceAxis, VectorEnvironment
 from gradweave.envs.registry import make_environment
-from gradweave.training.config import Config
-from gradweave.training.errors import ConfigError
-from gradweave.training.runtime import usable_cores
-from gradweave.training.validation import indivisible
+from gradweave.errors import ConfigError
+from gradweave.machine.runtime import usable_cores
 
 __all__ = ["DEFAULT_DEVICE", "Devices", "check_splittable", "find_devices", "offer_cpu_devices"]
 

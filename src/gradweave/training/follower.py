@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gradweave.training.config import Config
+from gradweave.config.schema import Config
 
 __all__ = ["NoFolder"]
 
@@ -29,9 +29,6 @@ class NoFolder:
         self.metrics = _NoMetrics()
 
     def add_provenance(self, entries: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def save_checkpoint(self, tree: Any, step: int) -> None:
         """Do nothing."""
 
     def __enter__(self) -> "NoFolder":

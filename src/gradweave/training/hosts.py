@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from gradweave.training.errors import ConfigError, GradweaveError, HostLost, NonFiniteError, Stopped
+from gradweave.errors import ConfigError, GradweaveError, HostLost, NonFiniteError, Stopped
 
 __all__ = [
     "ALONE",

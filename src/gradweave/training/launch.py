@@ -8,14 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradweave.training.config import Config, NumDevices
-from gradweave.training.config_file import config_from_dict, format_config
-from gradweave.training.errors import ConfigError
+from gradweave.config.schema import Config, NumDevices
+from gradweave.config.toml_file import config_from_dict, format_config
+from gradweave.config.validation import validate
+from gradweave.errors import ConfigError
+from gradweave.runs.locks import lock_folder
+from gradweave.runs.progress import Progress
+from gradweave.runs.run_folder import RunFolder, make_runs_dir
 from gradweave.training.follower import NoFolder
 from gradweave.training.hosts import ALONE, Hosts, join, share, together
-from gradweave.training.progress import Progress
-from gradweave.training.run_folder import RunFolder, lock_folder, make_runs_dir
-from gradweave.training.validation import validate
 
 if TYPE_CHECKING:  # imports JAX
     from gradweave.training.devices import Devices

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gradweave.training.config import Config
-from gradweave.training.config_file import read_config
-from gradweave.training.errors import CheckpointError
-from gradweave.training.run_folder import checkpoint_steps, find_run
-from gradweave.training.validation import validate
+from gradweave.config.schema import Config
+from gradweave.config.toml_file import read_config
+from gradweave.config.validation import validate
+from gradweave.errors import CheckpointError
+from gradweave.runs.checkpoints import checkpoint_path, latest
+from gradweave.runs.run_folder import checkpoint_steps, find_run
 
 if TYPE_CHECKING:  # imports JAX, which bad arguments must not wait for
     from gradweave.agents import SelfTuning, SelfTuningState
@@ -68,7 +69,7 @@ def read_agent(path: Path, step: int | None = None, warn: Callable[[str], None] 
     import jax
 
     from gradweave.training.build import build_agent, init_state
-    from gradweave.training.checkpoints import checkpoint_path, latest, load
+    from gradweave.training.checkpoints import load
 
     folder = path / "checkpoints"
     agent = build_agent(config)

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 from gradweave.agents import MetaStepMetrics, SelfTuning, named_leaves
-from gradweave.training.config import Config
+from gradweave.config.schema import Config
+from gradweave.runs.progress import Progress
+from gradweave.runs.run_folder import RunFolder
+from gradweave.runs.trackers import Tracker
 from gradweave.training.follower import NoFolder
-from gradweave.training.progress import Progress
-from gradweave.training.run_folder import RunFolder
-from gradweave.training.trackers import Tracker
 
 __all__ = ["EvaluationRow", "Log"]
 

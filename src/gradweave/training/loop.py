@@ -17,19 +17,20 @@ import numpy as np
 from jaxtyping import PyTree
 
 from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState, named_leaves
+from gradweave.config.schema import Config
+from gradweave.errors import NonFiniteError, Stopped
+from gradweave.machine.signals import noted_signals
+from gradweave.runs.progress import Progress
+from gradweave.runs.run_folder import RunFolder
+from gradweave.runs.trackers import make_tracker
 from gradweave.training.build import build_agent, init_state
-from gradweave.training.config import Config
+from gradweave.training.checkpoints import load_newest, named_arrays
 from gradweave.training.devices import DEFAULT_DEVICE, Devices
-from gradweave.training.errors import NonFiniteError, Stopped
 from gradweave.training.evaluation import Evaluation, evaluate
 from gradweave.training.follower import NoFolder
 from gradweave.training.hosts import agreed_signal, share_tree
 from gradweave.training.log import EvaluationRow, Log
 from gradweave.training.memory import Known, explaining, forecast_memory
-from gradweave.training.progress import Progress
-from gradweave.training.run_folder import RunFolder
-from gradweave.training.signals import noted_signals
-from gradweave.training.trackers import make_tracker
 
 __all__ = ["Summary", "load_agent", "train"]
 
@@ -104,7 +105,7 @@ def train(
 def load_agent(folder: RunFolder, warn: Callable[[str], None]) -> tuple[SelfTuning, SelfTuningState]:
     """The agent of a run at its newest checkpoint that verifies."""
     agent = build_agent(folder.config)
-    return agent, folder.load_checkpoint(_shapes(agent, folder.config), warn).tree
+    return agent, load_newest(folder, _shapes(agent, folder.config), warn).tree
 
 
 def _shapes(agent: SelfTuning, config: Config) -> SelfTuningState:
@@ -181,7 +182,7 @@ def _run(
 ) -> SelfTuningState:
     done = int(state.num_meta_steps)
     if jax.process_count() > 1 and done == 0:  # any of them may be lost at any time: leave something to go on from
-        log.folder.save_checkpoint(programs.devices.gather(state), agent.environment_steps(done))
+        _write(log.folder, programs.devices.gather(state), agent.environment_steps(done))
     with log, _Evaluator(config, programs) as evaluator:
         while done < config.num_meta_steps:
             before = agent.environment_steps(done)
@@ -206,7 +207,12 @@ def _save(log: Log, state: SelfTuningState, step: int) -> None:
     """Writes a checkpoint as soon as the rows before it are written; of a copy, if that is not now."""
     if log.holds:
         state = jax.tree.map(jnp.copy, state)
-    log.afterwards(lambda: log.folder.save_checkpoint(state, step))
+    log.afterwards(lambda: _write(log.folder, state, step))
+
+
+def _write(folder: RunFolder | NoFolder, state: SelfTuningState, step: int) -> None:
+    if isinstance(folder, RunFolder):  # process 0 only
+        folder.save_checkpoint(named_arrays(state), step)
 
 
 class _Evaluator:

@@ -21,8 +21,8 @@ from jaxtyping import PyTree
 
 from gradweave.agents import SelfTuning, SelfTuningState
 from gradweave.core.bijectors import split_learned
-from gradweave.training.errors import OutOfMemory
-from gradweave.training.host_memory import HostMemory, host_memory
+from gradweave.errors import OutOfMemory
+from gradweave.machine.host_memory import HostMemory, host_memory
 
 __all__ = ["Forecast", "Sizes", "explaining", "forecast_memory", "num_bytes"]
 

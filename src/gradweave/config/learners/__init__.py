@@ -6,7 +6,7 @@ from typing import Final
 
 from gradweave.config.hyperparameters import Range
 from gradweave.config.learners import actor_critic
-from gradweave.training.errors import ConfigError
+from gradweave.errors import ConfigError
 
 __all__ = ["LEARNERS", "Learner"]
 

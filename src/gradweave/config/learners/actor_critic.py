@@ -13,7 +13,7 @@ import tyro
 
 from gradweave.config.checks import at_least, choice, fields, flag, in_range, positive, unused
 from gradweave.config.hyperparameters import hyperparameter, hyperparameters_of
-from gradweave.training.errors import ConfigError
+from gradweave.errors import ConfigError
 
 __all__ = [
     "HYPERPARAMETERS",

@@ -1,0 +1,1 @@
+"""What the studies share: their jobs, tables and figures, and the command that reproduces them."""

@@ -1,0 +1,174 @@
+"""Configurations as TOML files: strict reading, deterministic writing.
+
+A file may hold only what differs from a preset: the top-level key `preset` names it, and what is not mentioned comes
+from there. Unknown keys and wrong types are errors. TOML has no null, so a field that is None is left out; reading such
+a file back gives None again, because `write_config` records the whole configuration and says so: `complete = true`.
+"""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gradweave.config.old_fields import translated
+from gradweave.config.presets import preset as find_preset
+from gradweave.config.schema import Config, EnvironmentConfig
+from gradweave.errors import ConfigError, nearest_name
+
+__all__ = ["config_from_dict", "config_to_dict", "format_config", "read_config", "write_config"]
+
+_COMPLETE = "complete"
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """The configuration as nested dictionaries of numbers, strings and lists; fields that are None are left out."""
+    plain: dict[str, Any] = {"preset": config.preset}
+    for section in dataclasses.fields(config):
+        value = getattr(config, section.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            entries = dataclasses.asdict(value).items()
+            plain[section.name] = {
+                name: list(entry) if isinstance(entry, tuple) else entry for name, entry in entries if entry is not None
+            }
+    return plain
+
+
+def format_config(config: Config) -> str:
+    """The configuration as TOML."""
+    import tomli_w
+
+    plain = config_to_dict(config)
+    return tomli_w.dumps({"preset": plain.pop("preset"), _COMPLETE: True, **plain})
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Write the whole configuration to `path`."""
+    path.write_text(format_config(config), encoding="utf-8")
+
+
+def read_config(path: Path, preset: str | None = None) -> Config:
+    """The configuration in a file.
+
+    Args:
+        path: a TOML file.
+        preset: what to start from, instead of the preset that the file names.
+
+    Raises:
+        ConfigError: the file cannot be read, is no TOML, or has an unknown key or a value of the wrong type.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError("--config", str(path), "a TOML file that can be read", f"check the name: {reason}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("--config", str(path), "a TOML file in UTF-8", f"correct it: {error}") from None
+    if preset is not None:
+        data["preset"] = preset
+    return config_from_dict(data)
+
+
+def config_from_dict(data: Mapping[str, Any]) -> Config:
+    """The configuration in nested dictionaries such as `tomllib` returns, on top of the preset that they name.
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong type, an unknown preset.
+    """
+    name = _checked("preset", data.get("preset", "quick"), str)
+    complete = _checked(_COMPLETE, data.get(_COMPLETE, False), bool)
+    base = find_preset(name)
+    sections = {field.name for field in dataclasses.fields(base)} - {"preset"}
+    _refuse_unknown(data, {*sections, "preset", _COMPLETE}, prefix="")
+    changes = {}
+    data = (
+        {**data, "meta": translated(data["meta"], complete=complete)} if isinstance(data.get("meta"), Mapping) else data
+    )
+    for section in sections & set(data):
+        if not isinstance(data[section], Mapping):
+            raise ConfigError(section, data[section], "a table", f"write it under a heading [{section}]")
+        changes[section] = _section(section, _below(base, section, data[section]), data[section], complete)
+    for section in sections - set(data) if complete else ():
+        _refuse_missing(section)
+    return dataclasses.replace(base, **changes)
+
+
+def _below(base: Config, section: str, data: Mapping[str, Any]) -> Any:
+    """What the file's section lies on: the preset's, but for the options of another environment."""
+    if section == "environment" and data.get("name", base.environment.name) != base.environment.name:
+        return EnvironmentConfig(name=data["name"])
+    return getattr(base, section)
+
+
+def _section(prefix: str, base: Any, data: Mapping[str, Any], complete: bool) -> Any:
+    hints = typing.get_type_hints(type(base))
+    # As on the command line, where a field that is called as a word of Python's goes without its underscore.
+    data = {f"{key}_" if f"{key}_" in hints else key: value for key, value in data.items()}
+    _refuse_unknown(data, set(hints), prefix=prefix + ".")
+    values = {key: _checked(f"{prefix}.{key}", value, hints[key]) for key, value in data.items()}
+    for key in [key for key in hints if key not in data] if complete else ():
+        if not _accepts_none(hints[key]):
+            _refuse_missing(f"{prefix}.{key}")
+        values[key] = None  # there is no other way to write it
+    return dataclasses.replace(base, **values)
+
+
+def _refuse_missing(field: str) -> NoReturn:
+    """A complete file was written by the version that trained; today's default may be another algorithm."""
+    accepted = f"a value for everything in a file with {_COMPLETE} = true"
+    raise ConfigError(
+        field, None, accepted, "add the value that the run was trained with, or use its version of gradweave"
+    )
+
+
+def _refuse_unknown(data: Mapping[str, Any], known: set[str], prefix: str) -> None:
+    for key in data:
+        if key not in known:
+            near = nearest_name(key, sorted(known))
+            remedy = f"did you mean {prefix}{near}?" if near else "remove it"
+            raise ConfigError(prefix + key, data[key], "the fields " + ", ".join(sorted(known)), remedy)
+
+
+def _accepts_none(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
+
+
+def _checked(field: str, value: Any, hint: Any) -> Any:
+    """`value` as the type `hint`: whole numbers become floats and arrays tuples where that is asked for."""
+    for option in _options(hint):
+        matched, converted = _match(value, option)
+        if matched:
+            return converted
+    accepted = " or ".join(_describe(option) for option in _options(hint) if option is not type(None))
+    raise ConfigError(field, value, accepted, f"give {field} a value of that type")
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _match(value: Any, option: Any) -> tuple[bool, Any]:
+    if typing.get_origin(option) is typing.Literal:
+        return isinstance(value, str) and value in typing.get_args(option), value
+    if typing.get_origin(option) is tuple:
+        if not isinstance(value, list | tuple):
+            return False, None
+        entries = [_match(entry, typing.get_args(option)[0]) for entry in value]
+        return all(matched for matched, _ in entries), tuple(entry for _, entry in entries)
+    if option is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number, float(value) if number else None
+    if option is int:
+        return isinstance(value, int) and not isinstance(value, bool), value
+    return isinstance(value, option), value
+
+
+def _describe(option: Any) -> str:
+    if typing.get_origin(option) is typing.Literal:
+        return ", ".join(repr(name) for name in typing.get_args(option))
+    if typing.get_origin(option) is tuple:
+        return f"a list, each entry {_describe(typing.get_args(option)[0])}"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+    return names.get(option, str(option))

@@ -1,0 +1,189 @@
+"""Checks a configuration before JAX is imported: every bad value with its field, what is accepted and a remedy.
+
+`find_problems` looks at everything and returns what it finds; `validate` raises it. Flags are named in the remedies as
+the command line spells them.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+from gradweave.config.checks import at_least, choice, fields, flag, in_range, positive, unused
+from gradweave.config.estimators import ESTIMATORS, parse_estimator
+from gradweave.config.learners import LEARNERS
+from gradweave.config.modes import parse_mode
+from gradweave.config.presets import PRESETS
+from gradweave.config.schema import Config
+from gradweave.errors import ConfigError
+
+__all__ = ["find_problems", "indivisible", "validate"]
+
+
+def validate(config: Config, *, num_processes: int = 1) -> None:
+    """Raise when `config` cannot be run.
+
+    Args:
+        config: what to check.
+        num_processes: how many processes share the environments, each with `run.devices` devices.
+
+    Raises:
+        ConfigError: the first bad value; the others are in its `others` and in its message.
+    """
+    problems = find_problems(config, num_processes=num_processes)
+    if problems:
+        first = problems[0]
+        raise ConfigError(first.field, first.value, first.accepted, first.remedy, others=problems[1:])
+
+
+def find_problems(config: Config, *, num_processes: int = 1) -> list[ConfigError]:
+    """Every bad value of `config`, in the order of its fields; empty when it can be run."""
+    checks = (_preset, _environment, _learner, _learned, _meta, _meta_options, _run)
+    found = [problem for check in checks for problem in check(config)]
+    order = ["preset", *(field.name for field in dataclasses.fields(config))]
+    problems = sorted(found, key=lambda problem: order.index(problem.field.partition(".")[0]))
+    devices = config.run.devices
+    if devices == "all" or devices > 0:  # how many "all" are is known once JAX is there
+        problem = indivisible(config, num_processes * (1 if devices == "all" else devices))
+        problems += [] if problem is None else [problem]
+    return problems
+
+
+def indivisible(config: Config, num_devices: int) -> ConfigError | None:
+    """The problem, if the environments cannot be split evenly over so many devices."""
+    num_envs = config.inner.num_envs
+    if num_envs < 1 or num_envs % num_devices == 0:
+        return None
+    accepted = f"a multiple of the number of devices ({num_devices})"
+    return ConfigError(
+        "inner.num_envs", num_envs, accepted, f"--inner.num-envs {-(-num_envs // num_devices) * num_devices}"
+    )
+
+
+def _preset(config: Config) -> Iterator[ConfigError]:
+    yield from choice("preset", config.preset, tuple(PRESETS))
+
+
+def _environment(config: Config) -> Iterator[ConfigError]:
+    from gradweave.envs.registry import ENVIRONMENTS, validate_environment
+
+    name, options = config.environment.name, config.environment.options()
+    unknown = list(choice("environment.name", name, tuple(ENVIRONMENTS)))
+    yield from unknown
+    if unknown:
+        return
+    known = ENVIRONMENTS[name]
+    for option, value in options.items():
+        named = flag(f"environment.{option}")
+        if option not in known:
+            accepted = f"{name} takes {', '.join(known) if known else 'no options'}"
+            yield ConfigError(f"environment.{option}", value, accepted, f"leave {named} out, or set it to None")
+        elif not known[option].accepts(value):
+            yield ConfigError(f"environment.{option}", value, str(known[option]), f"set {named} to such a value")
+    try:
+        validate_environment(name, {})
+    except ValueError as error:  # the suite is not installed
+        yield ConfigError("environment.name", name, "environments whose package is installed", str(error))
+
+
+def _learner(config: Config) -> Iterator[ConfigError]:
+    yield from LEARNERS["actor-critic"].problems(config.network, config.inner, config.outer, config.meta.learned)
+
+
+def _learned(config: Config) -> Iterator[ConfigError]:
+    learned = config.meta.learned
+    for name in dict.fromkeys(learned):
+        yield from choice("meta.learned", name, tuple(LEARNERS["actor-critic"].hyperparameters))
+    if len(set(learned)) != len(learned):
+        unique = " ".join(dict.fromkeys(learned))
+        yield ConfigError("meta.learned", learned, "each name once", f"--meta.learned {unique}")
+    bound, start = config.meta.max_discount, config.inner.discount
+    if "discount" not in learned:
+        yield from unused("meta.max_discount", bound, None, "add discount to --meta.learned")
+    elif bound is not None and not start < bound <= 1:
+        accepted = f"a number above inner.discount ({start:g}), where it starts, and at most 1"
+        remedy = "set --meta.max-discount to such a value, or --inner.discount to a lower one"
+        yield ConfigError("meta.max_discount", bound, accepted, remedy)
+
+
+def _meta(config: Config) -> Iterator[ConfigError]:
+    meta = config.meta
+    num_inner_steps = meta.num_inner_steps
+    yield from at_least("meta", {"num_inner_steps": num_inner_steps}, 1)
+    yield from _estimator_and_mode(config)
+    yield from choice("meta.optimizer", meta.optimizer, ("adam", "rmsprop", "sgd"))
+    yield from positive("meta", {"learning_rate": meta.learning_rate, "max_grad_norm": meta.max_grad_norm})
+    yield from at_least("meta", {"eps_root": meta.eps_root}, 0)
+    if meta.eps_root > 0 and meta.optimizer != "adam":
+        remedy = "--meta.optimizer adam, or leave --meta.eps-root out"
+        yield ConfigError("meta.eps_root", meta.eps_root, f"0 for the meta-optimiser {meta.optimizer}", remedy)
+
+
+def _estimator_and_mode(config: Config) -> Iterator[ConfigError]:
+    meta = config.meta
+    if meta.num_inner_steps < 1:  # which is a problem of its own, and bounds nothing
+        return
+    rho = meta.sampling_correction
+    try:
+        row = parse_estimator(meta.estimator, meta.num_inner_steps).row
+        if rho > 0 and not row.linear:
+            linear = [row.name for row in ESTIMATORS if row.linear]
+            yield ConfigError(
+                "meta.sampling_correction",
+                rho,
+                f"0 for the estimator {row.name}; it needs one of {', '.join(linear)}",
+                f"--meta.estimator {linear[0]}, or leave --meta.sampling-correction out",
+            )
+        parse_mode(meta.mode, row, meta.num_inner_steps)
+    except ConfigError as problem:
+        yield problem
+
+
+def _meta_options(config: Config) -> Iterator[ConfigError]:
+    meta = config.meta
+    rho = meta.sampling_correction
+    yield from in_range("meta.sampling_correction", rho, "a number in [0, 1]", 0 <= rho <= 1)
+    if rho > 0 and config.outer.standardize_advantages:
+        yield ConfigError(
+            "meta.sampling_correction",
+            rho,
+            "0 with standardised advantages: it weighs rewards in their own units",
+            "leave --outer.standardize-advantages or --meta.sampling-correction out",
+        )
+    if rho > 0 and config.outer.rollout == "own":
+        yield ConfigError(
+            "meta.sampling_correction",
+            rho,
+            "0 with outer rollouts of their own: it corrects batches that update and evaluate",
+            "leave --outer.rollout or --meta.sampling-correction out",
+        )
+    yield from choice("meta.schedule", meta.schedule, ("none", "network"))
+    if meta.schedule == "network" and not meta.learned:
+        yield ConfigError(
+            "meta.schedule",
+            "network",
+            "'none' when no meta-parameter is learned",
+            "name some in --meta.learned, or leave --meta.schedule out",
+        )
+
+
+def _run(config: Config) -> Iterator[ConfigError]:
+    run = config.run
+    counts = ("log_every", "chunk_size", "keep_checkpoints", "evaluation_episodes", "max_episode_steps")
+    yield from at_least("run", fields(run, *counts), 1)
+    yield from at_least("run", {"measure_samples": run.measure_samples}, 2)
+    if run.devices != "all":
+        yield from at_least("run", {"devices": run.devices}, 1)
+    yield from at_least("run", fields(run, "checkpoint_every", "evaluate_every"), 0)
+    yield from choice("run.track", run.track, ("none", "tensorboard", "wandb", "trackio"))
+    yield from in_range("run.seed", run.seed, "a whole number from 0 to 2**32 - 1", 0 <= run.seed < 2**32)
+    if not run.runs_dir:
+        yield ConfigError("run.runs_dir", run.runs_dir, "the name of a folder", "--runs-dir runs")
+    window = config.window_steps
+    if window > 0 and run.total_steps < window:
+        yield ConfigError(
+            "run.total_steps",
+            run.total_steps,
+            f"at least one window, {window} environment steps "
+            f"({config.inner.num_envs} envs x {config.inner.num_steps} steps x {config.meta.num_inner_steps} updates"
+            f"{', as many for the outer loss' if config.own_outer_rollouts else ''})",
+            f"--total-steps {window}, or lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps",
+        )

@@ -1,0 +1,1 @@
+"""The machine a run is on: processes, cores, memory, signals. Never imports JAX."""

@@ -1,0 +1,45 @@
+"""What the system grants a process: cores, and a private folder for what is compiled.
+
+Compiled programs are code that later runs execute, so the cache lies in a folder that only the user can write.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+__all__ = ["compilation_cache_folder", "usable_cores"]
+
+
+def compilation_cache_folder() -> Path | None:
+    """The folder for compiled programs: `gradweave/jax` in $XDG_CACHE_HOME (by default ~/.cache), with mode 0700.
+
+    A folder named by JAX_COMPILATION_CACHE_DIR is used instead, as it is.
+
+    Returns:
+        The folder, or None where there is none that is private and writable.
+    """
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    return Path(chosen) if chosen else _private_folder()
+
+
+def usable_cores() -> int:
+    """The cores this process may run on, which a scheduler can make fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _private_folder() -> Path | None:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The specification: a relative path there is to be ignored.
+    root = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
+    folder = root / "gradweave" / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state = folder.lstat()
+        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
+            return None
+        folder.chmod(0o700)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return None
+    return folder if os.access(folder, os.W_OK) else None

@@ -1,0 +1,153 @@
+"""report.html: what one or more runs did, in one file that needs nothing else.
+
+Figures are embedded; every text that comes from a run's files is escaped.
+"""
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradweave.errors import ConfigError
+from gradweave.reports.figures import RunMetrics, draw_figures
+from gradweave.runs.files import write_atomically
+from gradweave.runs.metrics import read_metrics
+from gradweave.runs.provenance import is_modified
+from gradweave.runs.run_folder import run_name
+
+__all__ = ["write_report"]
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; display: block; margin: 1rem 0; }
+pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: 13px; }
+"""
+
+_CAPTIONS = {
+    "return.png": "Return",
+    "meta_parameters.png": "Meta-parameters",
+    "meta_gradients.png": "Meta-gradients (of the unconstrained meta-parameters)",
+    "signal_to_noise.png": "Signal-to-noise of one meta-gradient, over the last 50 logged meta-steps",
+    "losses.png": "Losses",
+}
+
+
+def write_report(paths: Sequence[Path], output: Path) -> Path:
+    """Draw the figures of the runs in `paths` and write report.html.
+
+    Args:
+        paths: folders of runs.
+        output: the folder to write report.html and figures/ to; made if needed.
+
+    Returns:
+        the path of report.html.
+
+    Raises:
+        ConfigError: a run has no metrics yet.
+    """
+    runs = [_read_run(path) for path in paths]
+    figures = draw_figures(runs, output / "figures")
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
+    parts = [f"<h1>{html.escape(title)}</h1>", _summary(runs)]
+    for figure in figures:
+        parts.append(f"<h2>{_CAPTIONS[figure.name]}</h2>{_image(figure, _CAPTIONS[figure.name])}")
+    for path in paths:
+        parts += [_measurement(path), _animation(path), _details(path)]
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+    write_atomically(output / "report.html", page)
+    return output / "report.html"
+
+
+def _read_run(path: Path) -> RunMetrics:
+    rows = list(read_metrics(path / "metrics.jsonl"))
+    if not rows:
+        raise ConfigError("RUN", str(path), "a run that has logged something", "wait for its first line of metrics")
+    return RunMetrics(run_name(path), rows)
+
+
+def _summary(runs: Sequence[RunMetrics]) -> str:
+    """A table: one line a run, with where it ended."""
+    etas = sorted({name for run in runs for name in run.rows[-1] if name.startswith("eta/")})
+    headings = ["run", "environment steps", "return", "evaluation", *(name.removeprefix("eta/") for name in etas)]
+    lines = [_table_row("th", headings)]
+    for run in runs:
+        last = run.rows[-1]
+        returns = [_last(run, name) for name in ("return", "evaluation/return")]
+        cells = [run.name, f"{last['step']:,}", *returns, *(_change(run, name) for name in etas)]
+        lines.append(_table_row("td", cells))
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _table_row(tag: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _last(run: RunMetrics, name: str) -> str:
+    values = run.series(name)[1]
+    return f"{values[-1]:.2f}" if values else "-"
+
+
+def _change(run: RunMetrics, name: str) -> str:
+    values = run.series(name)[1]
+    return f"{values[0]:.4g} → {values[-1]:.4g}" if values else "-"
+
+
+def _image(path: Path, caption: str) -> str:
+    content = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f'<img alt="{html.escape(caption)}" src="data:image/{path.suffix[1:]};base64,{content}">'
+
+
+def _animation(path: Path) -> str:
+    """The agent at play, where the run has a picture of it."""
+    picture = path / "agent.gif"
+    caption = f"{run_name(path)}: an episode of the trained agent"
+    return f"<h2>{html.escape(caption)}</h2>{_image(picture, caption)}" if picture.exists() else ""
+
+
+def _measurement(path: Path) -> str:
+    """The variance ratio that was measured at the end of training, where there is one."""
+    source = path / "measurement.json"
+    if not source.exists():
+        return ""
+    found = json.loads(source.read_text(encoding="utf-8"))
+    rows = [_table_row("th", ["", "ratio", "95 % interval"])]
+    for name, label in (("total", "raw"), ("total_scale_free", "free of scale: variance over squared mean")):
+        value, low, high = (found[name][part] for part in ("value", "low", "high"))
+        end = "no bound" if high is None else f"{high:.3g}"
+        interval = "cannot be told" if low is None else f"{low:.3g} to {end}"
+        rows.append(_table_row("td", [label, "-" if value is None else f"{value:.3g}", interval]))
+    title = (
+        f"{run_name(path)}: variance of the {found['estimator']} meta-gradient over that of the unmixed one, "
+        f"{found['samples']} samples"
+    )
+    return f"<h2>{html.escape(title)}</h2><table>{''.join(rows)}</table>"
+
+
+def _details(path: Path) -> str:
+    name = html.escape(run_name(path))
+    config = html.escape((path / "config.toml").read_text(encoding="utf-8"))
+    provenance = _provenance(path / "provenance.json")
+    return (
+        f"<details><summary>{name}: configuration and provenance</summary>"
+        f"<pre>{config}</pre><pre>{html.escape(provenance)}</pre></details>"
+    )
+
+
+def _provenance(path: Path) -> str:
+    """The provenance without diffs, which can be long: only whether there was one."""
+    if not path.exists():
+        return "no provenance.json"
+    entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for entry in (entries, *entries.get("continued", ())):
+        source = entry.get("source")
+        if isinstance(source, Mapping):
+            entry["source"] = {"commit": source.get("commit"), "changed": is_modified(source)}
+    return json.dumps(entries, indent=2, ensure_ascii=False)

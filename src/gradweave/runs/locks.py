@@ -1,0 +1,74 @@
+"""Locks: a folder is held by one process at a time.
+
+The lock is an flock on the file `lock` in the folder: the system frees it when the process ends, however it ends.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Final, TextIO
+
+from gradweave.errors import ConfigError, RunInUse
+
+__all__ = ["is_in_use", "lock_folder", "not_writable"]
+
+_LOCK_ATTEMPTS: Final = 3
+
+
+def lock_folder(path: Path) -> TextIO:
+    """An open file that keeps other processes out of a folder until it is closed.
+
+    Raises:
+        RunInUse: another process has it.
+        ConfigError: it cannot be written in, or its file system has no locks.
+    """
+    try:
+        file = (path / "lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise not_writable(str(path), error) from None
+    try:
+        _flock(file)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read().strip()
+        file.close()
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            accepted = f"a folder on a file system with locks ({error.strerror})"
+            raise ConfigError("run.runs_dir", str(path), accepted, "keep runs on another file system") from None
+        raise RunInUse(
+            f"{path} is in use by process {holder or 'unknown'}; wait until it ends, or stop it with SIGTERM"
+        ) from None
+    with contextlib.suppress(OSError):  # a full disk must not keep a run from being resumed
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+    return file
+
+
+def _flock(file: TextIO) -> None:
+    """Lock, if need be at a later attempt: whoever asks whether a folder is in use has it for a moment."""
+    for _ in range(_LOCK_ATTEMPTS - 1):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            time.sleep(0.01)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a process has a folder locked."""
+    with contextlib.suppress(FileNotFoundError), (path / "lock").open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+    return False
+
+
+def not_writable(place: str, error: OSError) -> ConfigError:
+    """The error that says that nothing can be written at `place`."""
+    accepted = f"a folder to write in ({error.strerror})"
+    return ConfigError("run.runs_dir", place, accepted, "choose another --runs-dir")

@@ -1,0 +1,277 @@
+"""A run's folder: configuration, provenance, metrics and checkpoints, held by one process at a time.
+
+runs/<preset>-<utc time>-<4 random letters>/
+config.toml  provenance.json  metrics.jsonl  checkpoints/  figures/  lock
+"""
+
+import json
+import secrets
+import string
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TextIO
+
+from gradweave.config.schema import Config
+from gradweave.config.toml_file import format_config, read_config
+from gradweave.errors import CheckpointError, ConfigError, nearest_name
+from gradweave.runs.checkpoints import SavedArray, checkpoint_path, prune, set_newer_aside, write
+from gradweave.runs.files import write_atomically
+from gradweave.runs.locks import lock_folder, not_writable
+from gradweave.runs.metrics import MetricsWriter
+from gradweave.runs.provenance import begin_process
+
+__all__ = [
+    "SEEDS_FILE",
+    "SWEEP_FILE",
+    "RunFolder",
+    "check_longer",
+    "checkpoint_steps",
+    "find_run",
+    "has_last_checkpoint",
+    "make_runs_dir",
+    "new_name",
+    "run_name",
+]
+
+SEEDS_FILE: Final = "seeds.json"
+"""What marks a folder of several seeds' runs: see `gradweave.runs.seeds_folder`."""
+SWEEP_FILE: Final = "sweep.json"
+"""What marks the folder of a sweep: see `gradweave.runs.sweep_folder`."""
+
+
+class RunFolder:
+    """A run's folder, locked unless it is only looked at. Use as a context manager, or call `close`."""
+
+    def __init__(self, path: Path, config: Config, lock: TextIO | None, argv: Sequence[str] | None = None) -> None:
+        """Use `RunFolder.create`, `RunFolder.open` or `RunFolder.view`."""
+        self.path = path
+        self.config = config
+        self._lock = lock
+        self._argv = argv
+        self._metrics = None
+        self._continues = self._in_provenance = False
+        if lock is not None:
+            rows = path / "metrics.jsonl"
+            self._continues = (path / "provenance.json").exists() and rows.exists() and rows.stat().st_size > 0
+            self._metrics = MetricsWriter(rows)
+
+    @classmethod
+    def create(cls, config: Config, argv: Sequence[str] = (), name: str | None = None) -> "RunFolder":
+        """Make a new folder in `config.run.runs_dir`, with config.toml and provenance.json in it.
+
+        Args:
+            config: of the run.
+            argv: what to note in provenance.json as the command line.
+            name: the folder's; by default made of preset, time and letters.
+
+        Raises:
+            ConfigError: the folder cannot be made there.
+        """
+        path = make_runs_dir(config) / (name or new_name(config))
+        try:
+            path.mkdir()
+            for name in ("checkpoints", "figures"):
+                (path / name).mkdir()
+        except OSError as error:
+            raise not_writable(config.run.runs_dir, error) from None
+        lock = lock_folder(path)
+        write_atomically(path / "config.toml", format_config(config))
+        folder = cls(path, config, lock, ["gradweave", *argv])
+        folder.add_provenance({})
+        return folder
+
+    @classmethod
+    def open(cls, path: Path, argv: Sequence[str] | None = None) -> "RunFolder":
+        """Open the folder of an earlier run, to go on with it.
+
+        Args:
+            path: the folder.
+            argv: what to note in provenance.json as the command line; by default that of this process.
+
+        Raises:
+            ConfigError: there is no run, or its config.toml is bad.
+            RunInUse: another process has it.
+        """
+        path = find_run(path)
+        return cls(path, read_config(path / "config.toml"), lock_folder(path), argv)
+
+    @classmethod
+    def view(cls, path: Path) -> "RunFolder":
+        """Look at a run, also while another process goes on with it: nothing is locked, metrics stay as they are.
+
+        Raises:
+            ConfigError: there is no run, or its config.toml is bad.
+        """
+        path = find_run(path)
+        return cls(path, read_config(path / "config.toml"), None)
+
+    @property
+    def metrics(self) -> MetricsWriter:
+        """Where rows of metrics are written.
+
+        Raises:
+            ValueError: the run is only looked at.
+        """
+        if self._metrics is None:
+            raise ValueError(f"{self.path} is only looked at; use RunFolder.open to write to it")
+        return self._metrics
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of the figures."""
+        return self.path / "figures"
+
+    def set_config(self, config: Config) -> None:
+        """Replace config.toml, for a run that is to go on with other values.
+
+        If it is to go on for longer, what was measured and reported at its end until now is removed.
+        """
+        if config.run.total_steps > self.config.run.total_steps:
+            for name in ("report.html", "measurement.json"):
+                (self.path / name).unlink(missing_ok=True)
+        write_atomically(self.path / "config.toml", format_config(config))
+        self.config = config
+
+    def add_provenance(self, entries: Mapping[str, Any]) -> None:
+        """Add to what provenance.json says of this process, such as the devices once JAX is up.
+
+        An entry of the same name is replaced, but none of those of earlier processes that have trained: each one that
+        goes on with a run has a place of its own in the list `continued`, for what is not as at the beginning.
+        """
+        path = self.path / "provenance.json"
+        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not self._in_provenance:
+            known = begin_process(known, self.config, self._argv, continues=self._continues)
+            self._in_provenance = True
+        if self._continues:
+            own = known["continued"][-1]
+            own.update({name: value for name, value in entries.items() if name in own or value != known.get(name)})
+        else:
+            known.update(entries)
+        write_atomically(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+
+    def save_checkpoint(
+        self, arrays: Mapping[str, SavedArray], step: int, metadata: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Write a checkpoint of `step`, every row of metrics before it, and delete what is too old to keep.
+
+        Raises:
+            CheckpointError: it could not be written; the checkpoints before it are intact.
+        """
+        path = checkpoint_path(self.checkpoints, step)
+        try:
+            self.metrics.sync()
+            write(path, arrays, step, metadata)
+            prune(self.checkpoints, self.config.run.keep_checkpoints)
+        except OSError as error:
+            raise CheckpointError(f"{path.name} cannot be written ({error.strerror}); older ones are intact") from None
+        return path
+
+    def go_on_from(self, path: Path, step: int) -> None:
+        """Remove the rows of metrics that were written after the checkpoint at `path`, of this step.
+
+        Newer checkpoints are set aside: they go with the rows that were removed. Nothing is changed in a run that is
+        only looked at.
+        """
+        if self._metrics is not None:
+            set_newer_aside(path)
+            self._metrics.truncate_after(step)
+
+    def close(self) -> None:
+        """Close the metrics and free the folder for other processes."""
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def new_name(config: Config) -> str:
+    """A name for a new folder: preset, time and four random letters, as two runs may start in one second."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))
+    return f"{config.preset}-{stamp}-{letters}"
+
+
+def make_runs_dir(config: Config) -> Path:
+    """The folder in which a run's own folder is to be made; it is there afterwards.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    path = Path(config.run.runs_dir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_writable(config.run.runs_dir, error) from None
+    return path
+
+
+def find_run(path: Path) -> Path:
+    """`path`, when it is the folder of a run.
+
+    Raises:
+        ConfigError: it is not; the remedy names the most similar run beside it.
+    """
+    if (path / "config.toml").is_file():
+        return path
+    if (path / SEEDS_FILE).is_file():
+        seeds = sorted(entry.parent for entry in path.glob("*/config.toml"))
+        remedy = f"name one of its seeds, such as {seeds[0]}" if seeds else "start a run with `gradweave train`"
+        raise ConfigError("RUN", str(path), "the folder of one run; this one has a run for each seed", remedy)
+    if (path / SWEEP_FILE).is_file():
+        settings = sorted(entry.parent for entry in path.glob(f"*/{SEEDS_FILE}"))
+        remedy = f"name one of its settings, such as {settings[0]}, or one of its seeds"
+        raise ConfigError("RUN", str(path), "the folder of one run; this one is that of a sweep", remedy)
+    beside = path.parent if path.parent.is_dir() else Path("runs")
+    names = sorted(
+        entry.parent.name for name in ("config.toml", SEEDS_FILE, SWEEP_FILE) for entry in beside.glob(f"*/{name}")
+    )
+    near = nearest_name(path.name, names)
+    remedy = f"did you mean {beside / near}?" if near else "start a run with `gradweave train`"
+    raise ConfigError("RUN", str(path), "the folder of a run, with a config.toml", remedy)
+
+
+def has_last_checkpoint(path: Path, config: Config) -> bool:
+    """Whether a run's folder has the checkpoint that a run of this configuration ends with, or a later one."""
+    first = config.inner.num_envs * config.inner.num_steps  # the rollout before the first meta-step
+    return max(checkpoint_steps(path), default=0) >= first + config.num_meta_steps * config.window_steps
+
+
+def checkpoint_steps(path: Path) -> list[int]:
+    """The environment steps at which a run's folder has checkpoints, in order."""
+    return sorted(int(file.stem) for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdecimal())
+
+
+def check_longer(path: Path, total_steps: int) -> None:
+    """Raise when a run is to end before where it is.
+
+    Raises:
+        ConfigError: it is.
+    """
+    taken = max(checkpoint_steps(path), default=0)
+    if total_steps < taken:
+        accepted = f"{taken} or more: so many steps have been taken"
+        raise ConfigError("run.total_steps", total_steps, accepted, "leave --total-steps out, or train anew")
+
+
+def run_name(path: Path) -> str:
+    """What a run is called beside others: its folder's name, after that of the folder of several seeds if it lies in
+    one, because there all are called seed-0, seed-1, ...
+    """
+    path = path.resolve()
+    return f"{path.parent.name}-{path.name}" if (path.parent / SEEDS_FILE).is_file() else path.name

@@ -1,0 +1,139 @@
+"""The folder of several seeds: an ordinary run's folder for each of them, and what they came to together.
+
+runs/<preset>-<utc time>-<4 random letters>/
+seeds.json  lock  summary.json  report.html
+seed-0/  seed-1/  ...      each as in `gradweave.runs.run_folder`, with output.log beside
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from gradweave.config.schema import Config
+from gradweave.config.toml_file import read_config
+from gradweave.config.validation import validate
+from gradweave.runs.files import write_atomically
+from gradweave.runs.locks import lock_folder
+from gradweave.runs.run_folder import SEEDS_FILE, RunFolder, check_longer, find_run, has_last_checkpoint, new_name
+
+__all__ = [
+    "SeedsFolder",
+    "find_runs",
+    "is_finished",
+    "is_seeds_folder",
+    "seed_runs",
+]
+
+
+class SeedsFolder:
+    """The folder of several seeds, locked. Use as a context manager."""
+
+    def __init__(self, path: Path, seeds: Sequence[int], lock: TextIO) -> None:
+        """Use `SeedsFolder.create` or `SeedsFolder.open`."""
+        self.path = path
+        self.seeds = tuple(seeds)
+        self._lock = lock
+
+    @classmethod
+    def create(cls, config: Config, num_seeds: int, argv: Sequence[str] = (), name: str | None = None) -> "SeedsFolder":
+        """Make a new folder in `config.run.runs_dir`, and in it those of the runs of `config.run.seed` and those after.
+
+        Args:
+            config: of the first seed's run.
+            num_seeds: how many.
+            argv: what to note in every provenance.json as the command line.
+            name: the folder's; by default made of preset, time and letters.
+
+        Raises:
+            ConfigError: the folders cannot be made there.
+        """
+        path = Path(config.run.runs_dir) / (name or new_name(config))
+        seeds = range(config.run.seed, config.run.seed + num_seeds)
+        for seed in seeds:
+            run = dataclasses.replace(config.run, seed=seed, runs_dir=str(path))
+            RunFolder.create(dataclasses.replace(config, run=run), argv, name=f"seed-{seed}").close()
+        write_atomically(path / SEEDS_FILE, json.dumps({"seeds": list(seeds)}) + "\n")
+        return cls(path, seeds, lock_folder(path))
+
+    @classmethod
+    def open(cls, path: Path) -> "SeedsFolder":
+        """Open an earlier one, to go on with it.
+
+        Raises:
+            RunInUse: another process has it.
+        """
+        return cls(path, _read_seeds(path), lock_folder(path))
+
+    @property
+    def runs(self) -> dict[int, Path]:
+        """The folder of each seed's run."""
+        return _runs_of(self.path, self.seeds)
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Replace fields of the section `run` in every seed's configuration.
+
+        Raises:
+            ConfigError: the runs cannot go on like this; none has been changed.
+            RunInUse: another process has one of the runs.
+        """
+        configs = {path: read_config(path / "config.toml") for path in self.runs.values()}
+        changed = {
+            path: dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
+            for path, config in configs.items()
+        }
+        for path, config in changed.items():
+            validate(config)
+            if "total_steps" in changes:
+                check_longer(path, config.run.total_steps)
+        for path, config in changed.items():
+            if config != configs[path]:
+                with RunFolder.open(path) as run:
+                    run.set_config(config)
+
+    def __enter__(self) -> "SeedsFolder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+
+def is_seeds_folder(path: Path) -> bool:
+    """Whether a folder is that of several seeds."""
+    return (path / SEEDS_FILE).is_file()
+
+
+def find_runs(path: Path) -> list[Path]:
+    """The runs in a folder: of several seeds those that have logged something, otherwise the folder itself.
+
+    Raises:
+        ConfigError: there is no run.
+    """
+    if not is_seeds_folder(path):
+        return [find_run(path)]
+    runs = list(seed_runs(path).values())
+    logged = [run for run in runs if (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").stat().st_size]
+    return logged or runs[:1]
+
+
+def seed_runs(path: Path) -> dict[int, Path]:
+    """The folder of each seed's run in a folder of several."""
+    return _runs_of(path, _read_seeds(path))
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run has nothing left to do: its last checkpoint and its report are there."""
+    return has_last_checkpoint(path, read_config(path / "config.toml")) and (path / "report.html").is_file()
+
+
+def _runs_of(path: Path, seeds: Sequence[int]) -> dict[int, Path]:
+    return {seed: path / f"seed-{seed}" for seed in seeds}
+
+
+def _read_seeds(path: Path) -> list[int]:
+    found: list[int] = json.loads((path / SEEDS_FILE).read_text(encoding="utf-8"))["seeds"]
+    return found

@@ -1,0 +1,100 @@
+"""Trackers: only numbers are sent, with their steps, and a missing package names its extra."""
+
+import dataclasses
+import importlib
+import importlib.util
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.errors import ConfigError
+from gradweave.runs.run_folder import run_name
+from gradweave.runs.trackers import check_tracker, make_tracker
+
+ROW = {"step": 7, "return": 1.5, "note": "text", "absent": None, "nonfinite": {"x": "nan"}, "each": [1.0, 2.0]}
+
+
+def config_with(name: str) -> Config:
+    config = preset("quick")
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, track=name))
+
+
+class FakeWriter:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.calls: list[Any] = []
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.calls.append((name, value, step))
+
+    def close(self) -> None:
+        self.calls.append("closed")
+
+
+def test_none_does_nothing(tmp_path: Path) -> None:
+    tracker = make_tracker(tmp_path, preset("quick"))
+    tracker.log(ROW)
+    tracker.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
+def test_a_missing_package_names_its_extra(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    with pytest.raises(ConfigError, match=package) as raised:
+        check_tracker(name)
+    assert f"gradweave[{name}]" in raised.value.remedy
+
+
+def test_tensorboard_gets_every_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writers: list[FakeWriter] = []
+
+    def make_writer(folder: str) -> FakeWriter:
+        writers.append(FakeWriter(folder))
+        return writers[-1]
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: object())
+    monkeypatch.setattr(importlib, "import_module", lambda module: types.SimpleNamespace(SummaryWriter=make_writer))
+    tracker = make_tracker(tmp_path, config_with("tensorboard"))
+    tracker.log(ROW)
+    tracker.close()
+    assert writers[0].folder == str(tmp_path / "tensorboard")
+    assert writers[0].calls == [("return", 1.5, 7), "closed"]
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_wandb_and_trackio_get_every_number(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    module = types.SimpleNamespace(
+        init=lambda **settings: calls.append(settings),
+        log=lambda numbers, step: calls.append((numbers, step)),
+        finish=lambda: calls.append("finished"),
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: object())
+    monkeypatch.setattr(importlib, "import_module", lambda imported: module)
+    tracker = make_tracker(tmp_path, config_with(name))
+    tracker.log(ROW)
+    tracker.close()
+    assert calls[0]["name"] == tmp_path.name
+    assert calls[0]["config"]["inner"]["num_envs"] == 64
+    assert calls[1:] == [({"return": 1.5}, 7), "finished"]
+
+
+def test_seeds_of_two_studies_do_not_share_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[dict[str, Any]] = []
+    module = types.SimpleNamespace(init=lambda **settings: found.append(settings))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: object())
+    monkeypatch.setattr(importlib, "import_module", lambda imported: module)
+    for study in ("a", "b"):
+        (tmp_path / study / "seed-0").mkdir(parents=True)
+        (tmp_path / study / "seeds.json").touch()
+        make_tracker(tmp_path / study / "seed-0", config_with("wandb"))
+    assert [settings["id"] for settings in found] == ["a-seed-0", "b-seed-0"]
+    assert [settings["name"] for settings in found] == ["a-seed-0", "b-seed-0"]
+    assert run_name(tmp_path / "b") == "b"
+    monkeypatch.chdir(tmp_path / "b")
+    assert run_name(Path("seed-0")) == "b-seed-0"
