@@ -11,16 +11,18 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import format_config, read_config
 from gradweave.errors import CheckpointError, ConfigError, nearest_name
-from gradweave.runs.checkpoints import SavedArray, checkpoint_path, prune, set_newer_aside, write
 from gradweave.runs.files import write_atomically
 from gradweave.runs.locks import lock_folder, not_writable
 from gradweave.runs.metrics import MetricsWriter
 from gradweave.runs.provenance import begin_process
+
+if TYPE_CHECKING:  # NumPy takes a tenth of a second, which bad configurations need not wait for
+    import gradweave.runs.checkpoints
 
 __all__ = [
     "SEEDS_FILE",
@@ -158,13 +160,18 @@ class RunFolder:
         write_atomically(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
 
     def save_checkpoint(
-        self, arrays: Mapping[str, SavedArray], step: int, metadata: Mapping[str, Any] | None = None
+        self,
+        arrays: Mapping[str, "gradweave.runs.checkpoints.SavedArray"],
+        step: int,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write a checkpoint of `step`, every row of metrics before it, and delete what is too old to keep.
 
         Raises:
             CheckpointError: it could not be written; the checkpoints before it are intact.
         """
+        from gradweave.runs.checkpoints import checkpoint_path, prune, write
+
         path = checkpoint_path(self.checkpoints, step)
         try:
             self.metrics.sync()
@@ -180,6 +187,8 @@ class RunFolder:
         Newer checkpoints are set aside: they go with the rows that were removed. Nothing is changed in a run that is
         only looked at.
         """
+        from gradweave.runs.checkpoints import set_newer_aside
+
         if self._metrics is not None:
             set_newer_aside(path)
             self._metrics.truncate_after(step)
