@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from gradweave.cli.measure import _Flags
 from gradweave.config.estimators import ESTIMATORS, parse_estimator, parse_reference
 from gradweave.config.modes import MODES, parse_mode
-from gradweave.config.specs import resolve
+from gradweave.config.schema import MetaConfig
+from gradweave.config.specs import resolve, usage
 from gradweave.errors import ConfigError
 
 LENGTH = 5
@@ -136,6 +138,14 @@ def test_references() -> None:
     for text in ("unroll:4", "unroll", "pes", "7"):
         with pytest.raises(ConfigError, match="at least 5"):
             parse_reference(text, 5)
+
+
+def test_help_lists_every_row() -> None:
+    trained, measured = (" ".join(inspect.getsource(kind).split()) for kind in (MetaConfig, _Flags))
+    for row in (*ESTIMATORS, *MODES):
+        assert usage(row) in trained
+    for row in ESTIMATORS:
+        assert (usage(row) in measured) == row.measurable
 
 
 @pytest.mark.parametrize("row", [*ESTIMATORS, *MODES], ids=lambda row: row.name)

@@ -12,6 +12,7 @@ from gradweave.config.learners import LEARNERS
 from gradweave.config.learners.actor_critic import HYPERPARAMETERS, InnerConfig, OuterConfig
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
+from gradweave.config.toml_file import config_from_dict
 from gradweave.config.validation import find_problems
 from gradweave.training.build import build_agent
 
@@ -61,6 +62,11 @@ def test_ranges(limits: Range, learned: bool, inside: tuple[float, ...], outside
 
 def test_lambda_is_written_without_an_underscore() -> None:
     config = parse_config(["quick", "--inner.lambda", "0.5", "--outer.lambda", "0.25"])
+    assert (config.inner.lambda_, config.outer.lambda_) == (0.5, 0.25)
+
+
+def test_lambda_is_lambda_in_a_file_too() -> None:
+    config = config_from_dict({"inner": {"lambda": 0.5}, "outer": {"lambda_": 0.25}})
     assert (config.inner.lambda_, config.outer.lambda_) == (0.5, 0.25)
 
 

@@ -12,7 +12,6 @@ from gradweave.config.specs import Choice, Count, Number, Refused, Row, Spec, pa
 from gradweave.errors import ConfigError
 
 __all__ = [
-    "ACCEPTED",
     "ESTIMATORS",
     "EstimatorRow",
     "MixWeights",
@@ -108,9 +107,6 @@ ESTIMATORS: Final = (
     EstimatorRow("random-truncation", "gradweave.core:RandomTruncation", Number("PROBABILITY", 0.5, exclusive=True)),
 )
 """Every estimator of an agent."""
-
-ACCEPTED: Final = ", ".join(usage(row) for row in ESTIMATORS)
-"""How each of them is written."""
 
 
 def parse_estimator(text: str, num_inner_steps: int, field: str = "meta.estimator") -> Spec[EstimatorRow]:

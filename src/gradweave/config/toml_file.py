@@ -104,6 +104,8 @@ def _below(base: Config, section: str, data: Mapping[str, Any]) -> Any:
 
 def _section(prefix: str, base: Any, data: Mapping[str, Any], complete: bool) -> Any:
     hints = typing.get_type_hints(type(base))
+    # As on the command line, where a field that is called as a word of Python's goes without its underscore.
+    data = {f"{key}_" if f"{key}_" in hints else key: value for key, value in data.items()}
     _refuse_unknown(data, set(hints), prefix=prefix + ".")
     values = {key: _checked(f"{prefix}.{key}", value, hints[key]) for key, value in data.items()}
     for key in [key for key in hints if key not in data] if complete else ():
