@@ -180,3 +180,27 @@ def test_the_package_offers_all_of_core() -> None:
     from gradweave import core
 
     assert set(core.__all__) - set(gradweave.__all__) <= {"MetaProblemLike"}
+
+
+PUBLIC_MODULES = set(
+    re.findall(r"^::: (\S+)", "\n".join(p.read_text() for p in (ROOT / "docs" / "api").glob("*.md")), re.M)
+)
+
+
+def imported_by_experiments() -> list[tuple[str, str, str]]:
+    """(file, module, name) of what experiments import from the package."""
+    found = []
+    for path in sorted((ROOT / "experiments").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gradweave."):
+                found += [(relative(path), node.module or "", alias.name) for alias in node.names]
+    return found
+
+
+def test_experiments_use_documented_modules_and_public_names():
+    imported = imported_by_experiments()
+    assert len(imported) > 100
+    private = [entry for entry in imported if entry[2] not in getattr(importlib.import_module(entry[1]), "__all__", ())]
+    undocumented = sorted({module for _, module, _ in imported} - PUBLIC_MODULES)
+    assert private == []
+    assert undocumented == []

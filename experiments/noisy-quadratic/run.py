@@ -30,7 +30,6 @@ from sweep import (
 import gradweave as gw
 from _study.jobs import Flags, folders
 from _study.tables import machine, write_study
-from gradweave.core.estimators.adaptive import HorizonMoments
 from gradweave.errors import ConfigError
 from gradweave.measurement.cross_fitting import cross_fitted_mix
 from gradweave.measurement.problems import measure_problem, sample_estimator
@@ -166,7 +165,7 @@ def adaptive_rows(size: Size, key: Any) -> list[dict[str, Any]]:
 
 
 def exact_weights(moments: Moments, criterion: Any, num_samples: int) -> np.ndarray:
-    known = HorizonMoments(*(jnp.asarray(part, float) for part in (moments.mean, moments.covariance, num_samples)))
+    known = gw.HorizonMoments(*(jnp.asarray(part, float) for part in (moments.mean, moments.covariance, num_samples)))
     return np.asarray(criterion(known), float)
 
 

@@ -32,6 +32,7 @@ _CORE = (
     "GradientLearner",
     "GuardedState",
     "HorizonMix",
+    "HorizonMoments",
     "HorizonRecording",
     "Interval",
     "KernelWeights",

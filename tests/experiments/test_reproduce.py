@@ -12,7 +12,14 @@ from _study.reproduce import find_studies, run
 from gradweave.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-STUDIES = ("discounting-chain", "noisy-quadratic", "returns-snake", "snake-6x6-outer-critic", "variance-snake")
+STUDIES = (
+    "discounting-chain",
+    "noisy-quadratic",
+    "returns-snake",
+    "snake-6x6",
+    "snake-6x6-outer-critic",
+    "variance-snake",
+)
 
 TOY = {
     "sweep.py": 'ABOUT = "a toy"\nCOST = {"tiny": "nothing", "full": "an hour"}\nVALUE = 3\n',

@@ -9,7 +9,6 @@ from gradweave.config.schema import Config
 from gradweave.config.toml_file import read_config
 from gradweave.config.validation import validate
 from gradweave.errors import CheckpointError
-from gradweave.runs.checkpoints import checkpoint_path, latest
 from gradweave.runs.run_folder import checkpoint_steps, find_run
 
 if TYPE_CHECKING:  # imports JAX, which bad arguments must not wait for
@@ -68,6 +67,7 @@ def read_agent(path: Path, step: int | None = None, warn: Callable[[str], None] 
     config = check_run(path, step)
     import jax
 
+    from gradweave.runs.checkpoints import checkpoint_path, latest
     from gradweave.training.build import build_agent, init_state
     from gradweave.training.checkpoints import load
 

@@ -4,6 +4,7 @@ from gradweave.core.estimators.adaptive import (
     AbstractMixCriterion,
     AdaptiveMix,
     AdaptiveMixMemory,
+    HorizonMoments,
     LeastError,
     SignalToNoise,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "Bootstrapped",
     "EvolutionStrategies",
     "HorizonMix",
+    "HorizonMoments",
     "LeastError",
     "PersistentEvolutionStrategies",
     "RandomTruncation",
