@@ -27,6 +27,7 @@ __all__ = [
     "Flags",
     "Job",
     "Size",
+    "begun_run",
     "chosen",
     "collect",
     "finished_run",
@@ -229,20 +230,27 @@ def collect(everything: Iterable[Job]) -> Collected:
     return Collected(finished, missing)
 
 
-def finished_run(job: Job) -> Path | None:
-    """The folder of the job's run when that has its configuration and its steps, or more; None otherwise.
-
-    The row that was evaluated at the end of these steps is there, and so is the checkpoint.
-    """
+def begun_run(job: Job) -> Path | None:
+    """The folder of the job's run, however far it has come; None if there is none with the job's configuration."""
     for file in Path(job.config.run.runs_dir).glob("*/config.toml"):
         saved = read_config(file)
         run = dataclasses.replace(
             saved.run, total_steps=job.config.run.total_steps, runs_dir=job.config.run.runs_dir
         )  # a longer run contains this one, and one that was moved is the same
-        same = dataclasses.replace(saved, run=run) == job.config
-        if same and has_last_checkpoint(file.parent, job.config) and _is_evaluated(file.parent, run.total_steps):
+        if dataclasses.replace(saved, run=run) == job.config:
             return file.parent
     return None
+
+
+def finished_run(job: Job) -> Path | None:
+    """The folder of the job's run when that has its configuration and its steps, or more; None otherwise.
+
+    The row that was evaluated at the end of these steps is there, and so is the checkpoint.
+    """
+    path = begun_run(job)
+    if path is None or not has_last_checkpoint(path, job.config):
+        return None
+    return path if _is_evaluated(path, job.config.run.total_steps) else None
 
 
 def _is_evaluated(path: Path, step: int) -> bool:

@@ -1,12 +1,33 @@
-"""Trains every arm and seed of sweep.py, or continues them."""
+"""Trains every arm and seed of sweep.py, or continues them, and writes what came of it.
 
+levels.csv   every run, and every published one, at the points that the published logs have: discount (the mean over the
+             0.37 million inner steps before), sampled and greedy return, environment steps really used
+table.csv    every arm at these points: number of runs, least, median and greatest value
+test.csv     the test that sweep.py fixes: permutation tests of the change and of the level of the discount
+curves.csv   returns, discount and mean outer advantage of every run over its inner steps
+
+A run counts as far as it has come. `published.csv` holds the ten logs of each arm of the authors (see results/README).
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tyro
-from sweep import ARMS, SIZES, TEST_ARMS, Size, base
+from scipy.stats import permutation_test
+from sweep import ARMS, LOGGED, PUBLISHED, SIZES, TEST_ARMS, Size, base
 
-from _study.jobs import Flags, Job, folders, jobs, train, with_changes
+from _study.jobs import Collected, Flags, Job, begun_run, finished_run, folders, jobs, train, with_changes
+from _study.tables import configurations, provenance, write_study
 from gradweave.config.schema import Config
+from gradweave.reports.tables import learning_curve
+from gradweave.runs.metrics import read_metrics
+
+WINDOW = 146 * 2560
+"""Inner steps that a published discount is the mean of."""
 
 
 def planned_jobs(size: Size, shared: Config, runs: Path) -> list[Job]:
@@ -20,14 +41,149 @@ def planned_jobs(size: Size, shared: Config, runs: Path) -> list[Job]:
 def with_total_steps(config: Config) -> Config:
     """`config`, whose total counts inner steps, with a total that counts all: outer rollouts and the very first one."""
     rollouts = 2 if config.own_outer_rollouts else 1
-    first = config.inner.num_envs * config.inner.num_steps
-    return with_changes(config, {"run.total_steps": rollouts * config.run.total_steps + first})
+    return with_changes(config, {"run.total_steps": rollouts * config.run.total_steps + first_rollout(config)})
+
+
+def first_rollout(config: Config) -> int:
+    return config.inner.num_envs * config.inner.num_steps
+
+
+def inner_steps(config: Config, step: int) -> float:
+    return (step - first_rollout(config)) / (2 if config.own_outer_rollouts else 1)
+
+
+def level_rows(job: Job, path: Path, logged: Iterable[int]) -> list[dict[str, Any]]:
+    """One row for each logged point that the run has passed."""
+    rows = list(read_metrics(path / "metrics.jsonl"))
+    places = np.array([inner_steps(job.config, row["step"]) for row in rows])
+    discounts = np.array([row["eta/discount"] for row in rows])
+    found = []
+    for point in logged:
+        before = (places > point - WINDOW) & (places <= point)
+        if places[-1] < point or not before.any():
+            continue
+        entry = {"arm": job.arm, "seed": job.seed, "inner_steps": point, "discount": float(discounts[before].mean())}
+        near = [(abs(at - point), row) for row, at in zip(rows, places, strict=True) if evaluated(row)]
+        distance, played = min(near, key=lambda pair: pair[0], default=(math.inf, None))
+        if played is not None and distance <= WINDOW:  # evaluations may be further apart than the published ones
+            entry |= {
+                "return_sampled": played["evaluation/return"],
+                "return_greedy": played["evaluation/greedy_return"],
+                "evaluated_at": int(inner_steps(job.config, played["step"])),
+                "environment_steps": played["step"],
+            }
+        found.append(entry)
+    return found
+
+
+def evaluated(row: Mapping[str, Any]) -> bool:
+    return row.get("evaluation/return") is not None
+
+
+def published_rows(file: Path, logged: Sequence[int]) -> list[dict[str, Any]]:
+    """The published runs as rows of levels.csv; their returns and discounts are of the same ten seeds, in no order."""
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for row in csv.DictReader(file.open(encoding="utf-8")):
+        point = min(int(float(row["step"])) * 2560, logged[-1])  # the last discount is 0.4 million steps later
+        name = {"gamma": "discount", "return": "return_sampled"}.get(row["quantity"])
+        if point not in logged or name is None or row["arm"] not in PUBLISHED:
+            continue
+        name = "return_greedy" if row["arm"] == "a2c" and name == "return_sampled" else name
+        key = (PUBLISHED[row["arm"]], row["seed_file"], point)
+        known = {"arm": key[0], "seed": key[1], "inner_steps": point}
+        found.setdefault(key, known)[name] = float(row["value"])
+    return list(found.values())
+
+
+def table_rows(levels: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for arm in dict.fromkeys(row["arm"] for row in levels):
+        for point in sorted({row["inner_steps"] for row in levels if row["arm"] == arm}):
+            for score in ("discount", "return_sampled", "return_greedy"):
+                own = [row for row in levels if (row["arm"], row["inner_steps"]) == (arm, point)]
+                values = [row[score] for row in own if row.get(score) is not None]
+                if values:
+                    known = {"arm": arm, "inner_steps": point, "score": score, "num_runs": len(values)}
+                    rows.append({**known, "min": min(values), "median": float(np.median(values)), "max": max(values)})
+    return rows
+
+
+def statistics(levels: Sequence[Mapping[str, Any]], arm: str, points: Sequence[int]) -> dict[str, list[float]]:
+    """Of every run of an arm: the change of the raw discount between two points, and its level at a third."""
+    early, late, end = points
+    known = {(row["seed"], row["inner_steps"]): row["discount"] for row in levels if row["arm"] == arm}
+    seeds = [seed for seed, point in known if point == end]
+    return {
+        "change": [logit(known[seed, late]) - logit(known[seed, early]) for seed in seeds],
+        "level": [logit(known[seed, end]) for seed in seeds],
+    }
+
+
+def logit(discount: float) -> float:
+    return math.log(discount / (1 - discount))
+
+
+def test_rows(levels: Sequence[Mapping[str, Any]], points: Sequence[int], planned: int) -> list[dict[str, Any]]:
+    """The permutation tests of sweep.py; `decided` once every arm of ours has all its planned seeds."""
+    ours, published = TEST_ARMS, PUBLISHED["mgrl_outer_critic"]
+    rows = []
+    for one, other in ((ours[0], ours[1]), (ours[0], published), (ours[1], published)):
+        found = [statistics(levels, arm, points) for arm in (one, other)]
+        for name in ("change", "level"):
+            first, second = (each[name] for each in found)
+            if min(len(first), len(second)) < 2:
+                continue
+            result = permutation_test((first, second), difference, n_resamples=np.inf, vectorized=True)
+            complete = all(len(each[name]) >= planned for each in found)
+            rows.append(
+                {
+                    "statistic": name,
+                    "arm": one,
+                    "other": other,
+                    "num_runs": len(first),
+                    "num_others": len(second),
+                    "mean": float(np.mean(first)),
+                    "other_mean": float(np.mean(second)),
+                    "p": float(result.pvalue),
+                    "decided": complete,
+                }
+            )
+    return rows
+
+
+def difference(first: Any, second: Any, axis: int) -> Any:
+    return np.mean(first, axis) - np.mean(second, axis)
+
+
+def curve_rows(job: Job, path: Path) -> list[dict[str, Any]]:
+    names = ("return", "evaluation/return", "evaluation/greedy_return", "eta/discount", "outer_advantage")
+    known = {"arm": job.arm, "seed": job.seed}
+    return [
+        {**known, "inner_steps": inner_steps(job.config, row["step"]), "step": row["step"]}
+        | {name: row.get(name) for name in names}
+        for row in learning_curve(path, 80, job.config.run.total_steps)
+    ]
 
 
 def main(flags: Flags) -> None:
     size = SIZES[flags.size]
-    runs, _ = folders("snake-6x6", flags)
-    train(flags, planned_jobs(size, base(flags.size), runs))
+    runs, results = folders("snake-6x6", flags)
+    planned = planned_jobs(size, base(flags.size), runs)
+    train(flags, planned)
+    if flags.stage == "runs":
+        return
+    begun = [(job, path) for job in planned if (path := begun_run(job)) is not None]
+    missing = [job.name for job in planned if finished_run(job) is None]
+    levels = [row for job, path in begun for row in level_rows(job, path, size.logged)]
+    levels += published_rows(Path(__file__).parent / "published.csv", LOGGED)
+    tables = {
+        "levels": levels,
+        "table": table_rows(levels),
+        "test": test_rows(levels, size.test_points, len(size.test_seeds)),
+        "curves": [row for job, path in begun for row in curve_rows(job, path)],
+    }
+    sources = provenance(Collected(begun, missing))
+    write_study(results, flags.size, tables, {"configurations": configurations(planned), **sources})
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ ABOUT = "Snake 6x6 as in arXiv 2211.10550, without a mask: the learned discount 
 COST = {
     "tiny": "half a minute",
     "quick": "15 minutes",
-    "full": "runs of 20 or 40 million inner steps, 20 to 70 minutes each; see --arms and --seeds",
-    "long": "goes on to 75 million inner steps, as in the paper",
+    "full": "runs of 6 or 10 million inner steps, 5 to 15 minutes each; see --arms and --seeds",
+    "long": "goes on to 20 and 75 million inner steps, as in the paper: one to two hours each",
 }
 
 _OUTER_CRITIC = {"outer.critic": "on"}
@@ -38,11 +38,21 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 """In the order of the published table, the two arms of the test first."""
 MILLION = 1_000_000
-REPORTS = (1, 2, 5, 10, 20, 40, 75)
-"""Million inner steps after which everything is reported, as far as a run goes."""
 TEST_SEEDS = (10, 11, 12, 13, 14)
 """Of the two arms of the test."""
 TEST_ARMS = ("outer-critic", "outer-critic-next")
+
+
+LOGGED = tuple(updates * 2560 for updates in (438, 730, 1168, 1898, 2044, 2336, 3942, 7884, 15622, 29200))
+"""Inner steps of the points of published.csv; of the last one returns are, and discounts 0.4 million later."""
+PUBLISHED = {
+    "mgrl_outer_critic": "published outer-critic",
+    "mgrl": "published meta-gradient",
+    "a2c": "published plain",
+    "bootstrap_outer_critic": "published bootstrapped-outer-critic",
+    "bootstrap": "published bootstrapped",
+}
+"""The arms of published.csv, and what they are called in tables."""
 
 
 class Size(NamedTuple):
@@ -51,8 +61,10 @@ class Size(NamedTuple):
     seeds: tuple[int, ...]
     """Of every arm."""
     inner_steps: int
-    reports: tuple[int, ...]
-    """Inner steps."""
+    logged: tuple[int, ...]
+    """Inner steps at which runs are compared."""
+    test_points: tuple[int, int, int]
+    """Inner steps of the test: the change from the first to the second, the level at the third."""
     test_seeds: tuple[int, ...] = ()
     """Of the arms of the test: these seeds as well."""
     test_steps: int = 0
@@ -60,17 +72,13 @@ class Size(NamedTuple):
     arms: tuple[str, ...] = tuple(ARMS)
 
 
+_TEST_POINTS = (LOGGED[2], LOGGED[4], LOGGED[5])
+_QUICK = (200_000, 400_000, 600_000)
 SIZES = {
-    "tiny": Size((10,), 64, (32, 64), (10, 11), 32, ("plain", "outer-critic", "outer-critic-next")),
-    "quick": Size((10, 11), 600_000, (200_000, 400_000, 600_000)),
-    "full": Size(
-        TEST_SEEDS[:3],
-        40 * MILLION,
-        tuple(count * MILLION for count in REPORTS if count <= 40),
-        TEST_SEEDS,
-        20 * MILLION,
-    ),
-    "long": Size(TEST_SEEDS[:3], 75 * MILLION, tuple(count * MILLION for count in REPORTS), TEST_SEEDS, 20 * MILLION),
+    "tiny": Size((10,), 128, (32, 64, 96), (32, 64, 96), (10, 11), 128, ("plain", "outer-critic", "outer-critic-next")),
+    "quick": Size((10, 11), 700_000, _QUICK, _QUICK, (10, 11), 700_000),
+    "full": Size(TEST_SEEDS[:3], 10_200_000, LOGGED[:7], _TEST_POINTS, TEST_SEEDS, 6_200_000),
+    "long": Size(TEST_SEEDS[:3], 75 * MILLION, LOGGED, _TEST_POINTS, TEST_SEEDS, 20_200_000),
 }
 
 
