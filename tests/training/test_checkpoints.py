@@ -230,3 +230,52 @@ def test_header_is_json_anyone_can_read(tmp_path: Path) -> None:
     size = int.from_bytes(content[:8], "little")
     header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["gradweave"])
     assert (header["step"], header["format"], len(header["sha256"])) == (17, 1, 64)
+
+
+BASE = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+LAYOUTS = {
+    "fortran": np.asfortranarray(BASE),
+    "transposed": BASE.T,
+    "strided": BASE[::2, ::-1],
+    "broadcast": np.broadcast_to(np.float32(3), (4, 2)),
+    "big endian": BASE.astype(">f4"),
+    "big endian, transposed": BASE.astype(">f4").T,
+    "big endian integers": np.arange(5).astype(">i8"),
+    "big endian scalar": np.array(2.5, ">f8")[()],
+    "no elements": np.zeros((0, 3), ">f2"),
+}
+
+
+@pytest.mark.parametrize("array", LAYOUTS.values(), ids=LAYOUTS)
+def test_values_survive_whatever_the_order_of_bytes_and_axes(tmp_path: Path, array: Any) -> None:
+    path = tmp_path / "a.safetensors"
+    save(path, {"x": array}, 0)
+    restored = load(path, {"x": array}).tree["x"]
+    native = np.asarray(array).astype(array.dtype.newbyteorder("="))
+    np.testing.assert_array_equal(restored, native, strict=True)
+    np.testing.assert_array_equal(library_load(path.read_bytes())["['x']"], native)
+    assert_identical(load(path, {"x": native}).tree["x"], native)  # the order of bytes is no part of a dtype here
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "bfloat16", "float16", "float64", *(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32, 64))]
+)
+def test_every_dtype_survives(tmp_path: Path, dtype: str) -> None:
+    state = {"x": jnp.asarray([0, 1, 3], jnp.dtype(dtype))}
+    save(tmp_path / "a.safetensors", state, 0)
+    assert_identical(load(tmp_path / "a.safetensors", state).tree, state)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "word"),
+    [
+        (np.zeros(2, [("a", "f4")]), "can be saved"),
+        (np.array(["text"]), "can be saved"),
+        (np.array([None]), "can be saved"),
+        (np.ma.masked_array(BASE, BASE > 0), "mask"),
+    ],
+)
+def test_arrays_that_are_no_numbers_are_refused(tmp_path: Path, leaf: Any, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        save(tmp_path / "a.safetensors", {"a": leaf}, 5)
+    assert list(tmp_path.iterdir()) == []

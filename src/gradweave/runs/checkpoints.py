@@ -1,11 +1,10 @@
 """Checkpoint files: named arrays in one safetensors file that no crash leaves half-written and no flipped bit enters.
 
-The file is a valid safetensors file. It is written here because the layout is three lines (8 bytes of length, a JSON
-header, the arrays one after another) and the library's low-level functions change between versions. Its metadata is one
-JSON object: format version, step, the caller's metadata, one entry a leaf (path, dtype, implementation of a typed PRNG
-key) and the SHA-256 of the whole file, taken with the digest's own 64 digits set to 0. Header, metadata and padding are
-thus covered too: a change of any bit is found, unlike with a checksum of the payload alone. Files are written under a
-temporary name, fsynced and renamed. `gradweave.training.checkpoints` makes pytrees of the arrays.
+The file is a safetensors file whose metadata is one JSON object: format version, step, the caller's metadata, one entry
+a leaf (path, dtype, implementation of a typed PRNG key) and the SHA-256 of the whole file, taken with the digest's own
+64 digits set to 0. Header, metadata and padding are thus covered too: a change of any bit is found, unlike with a
+checksum of the payload alone. Files are written under a temporary name, fsynced and renamed.
+`gradweave.training.checkpoints` makes pytrees of the arrays.
 """
 
 import hashlib
@@ -13,11 +12,13 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+import safetensors
+import safetensors.numpy
 
 from gradweave.errors import CheckpointError
 from gradweave.runs.files import write_atomically
@@ -37,30 +38,31 @@ __all__ = [
 FORMAT_VERSION = 1
 _BLANK = "0" * 64
 _SUFFIX = ".safetensors"
-_TAGS = {
-    "bool": "BOOL",
-    "uint8": "U8",
-    "int8": "I8",
-    "uint16": "U16",
-    "int16": "I16",
-    "uint32": "U32",
-    "int32": "I32",
-    "uint64": "U64",
-    "int64": "I64",
-    "float16": "F16",
-    "bfloat16": "BF16",
-    "float32": "F32",
-    "float64": "F64",
+_DTYPES: Final[Mapping[str, npt.DTypeLike]] = {
+    "BOOL": np.bool_,
+    "U8": np.uint8,
+    "I8": np.int8,
+    "U16": np.uint16,
+    "I16": np.int16,
+    "U32": np.uint32,
+    "I32": np.int32,
+    "U64": np.uint64,
+    "I64": np.int64,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "F32": np.float32,
+    "F64": np.float64,
 }
-"""What safetensors calls each dtype."""
+"""The dtypes that can be saved, by what safetensors calls them."""
+_NAMES: Final = tuple(np.dtype(dtype).name for dtype in _DTYPES.values())
 
 
 class SavedArray(NamedTuple):
     """One array of a checkpoint.
 
     Attributes:
-        data: its numbers; those of its keys where it is an array of typed PRNG keys.
-        dtype: the name of the dtype that the state has.
+        data: its numbers, in any order of bytes and axes; those of its keys where it is an array of typed PRNG keys.
+        dtype: the name of the dtype that the state has, which does not tell the order of bytes.
         key_impl: the implementation of typed PRNG keys, None for numbers.
     """
 
@@ -103,8 +105,8 @@ def write(path: Path, arrays: Mapping[str, SavedArray], step: int, metadata: Map
         OSError: the disk is full or not writable; what was there before is intact.
     """
     for name, array in arrays.items():
-        if array.data.dtype.name not in _TAGS:
-            raise ValueError(f"leaf {name} is {array.data.dtype}; only {', '.join(_TAGS)} can be saved: convert it")
+        if array.data.dtype.name not in _NAMES:
+            raise ValueError(f"leaf {name} is {array.data.dtype}; only {', '.join(_NAMES)} can be saved: convert it")
     leaves = [{"path": name, "dtype": array.dtype, "key_impl": array.key_impl} for name, array in arrays.items()]
     header = {"sha256": _BLANK, "format": FORMAT_VERSION, "step": step, "leaves": leaves, "metadata": metadata or {}}
     blank = _serialize({name: array.data for name, array in arrays.items()}, {"gradweave": json.dumps(header)})
@@ -176,30 +178,16 @@ def prune(folder: Path, keep: int) -> None:
 
 def _serialize(arrays: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
     """The safetensors file that holds `arrays`; the same arrays give the same bytes."""
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    chunks, end = [], 0
-    for name, array in arrays.items():
-        chunks.append(array.tobytes())  # every platform JAX runs on is little-endian, as the format asks
-        begin, end = end, end + len(chunks[-1])
-        shape = [int(size) for size in array.shape]
-        header[name] = {"dtype": _TAGS[array.dtype.name], "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode("ascii")
-    text += b" " * (-len(text) % 8)  # so that the arrays begin at a multiple of 8 bytes
-    return b"".join([len(text).to_bytes(8, "little"), text, *chunks])
+    # The library copies memory as it lies, so the order of axes has to be C's; bytes have to be little-endian.
+    dense = {
+        name: np.array(array, array.dtype.newbyteorder("<"), order="C", copy=None) for name, array in arrays.items()
+    }
+    return bytes(safetensors.numpy.save(dense, dict(metadata)))
 
 
 def _deserialize(content: bytes) -> dict[str, npt.NDArray[Any]]:
     """The arrays in a safetensors file that has been verified."""
-    names = {tag: name for name, tag in _TAGS.items()}
-    start = 8 + int.from_bytes(content[:8], "little")
-    arrays = {}
-    for name, entry in json.loads(content[8:start]).items():
-        if name != "__metadata__":
-            begin, end = entry["data_offsets"]
-            dtype = _dtype(names[entry["dtype"]])
-            arrays[name] = np.frombuffer(content[start + begin : start + end], dtype).reshape(entry["shape"])
-    return arrays
-
-
-def _dtype(name: str) -> np.dtype[Any]:
-    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+    return {  # not safetensors.numpy.load, which has no bfloat16
+        name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        for name, entry in safetensors.deserialize(content)
+    }

@@ -107,16 +107,18 @@ def _is_key(leaf: Any) -> bool:
 def _to_numpy(name: str, leaf: Any) -> SavedArray:
     if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
         raise ValueError(f"leaf {name} is a {type(leaf).__name__}; only arrays can be saved: wrap it in jnp.asarray")
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise ValueError(f"leaf {name} is a masked array; its mask cannot be saved: use leaf.filled() and leaf.mask")
     if isinstance(leaf, jax.Array) and _is_key(leaf):
-        return SavedArray(np.asarray(jax.random.key_data(leaf)), str(leaf.dtype), str(jax.random.key_impl(leaf)))
-    return SavedArray(np.asarray(leaf), str(leaf.dtype))
+        return SavedArray(np.asarray(jax.random.key_data(leaf)), leaf.dtype.name, str(jax.random.key_impl(leaf)))
+    return SavedArray(np.asarray(leaf), leaf.dtype.name)
 
 
 def _restore(path: Path, name: str, target: Any, saved: SavedArray) -> Any:
     shape = saved.data.shape if saved.key_impl is None else saved.data.shape[:-1]
-    if saved.dtype != str(target.dtype) or shape != tuple(target.shape):
+    if saved.dtype != target.dtype.name or shape != tuple(target.shape):
         raise CheckpointError(
-            f"{path.name}: {name} is {saved.dtype}{list(shape)} where {target.dtype}{list(target.shape)} is "
+            f"{path.name}: {name} is {saved.dtype}{list(shape)} where {target.dtype.name}{list(target.shape)} is "
             "expected; it was written with another configuration or precision"
         )
     if saved.key_impl is not None:
