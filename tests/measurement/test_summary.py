@@ -337,3 +337,12 @@ def test_open_ratios_are_drawn_to_the_ends_of_the_axis():
     assert left <= 0.5 and right >= 2
     assert ends[-1][1] == right
     assert len(axis.lines[0].get_xdata()) == 2  # of three estimators one ratio is infinite
+
+
+def test_of_noise_the_snr_of_one_number_is_what_its_mean_is_by_chance_and_that_of_all_is_freed_of_it():
+    count, runs = 100, 20
+    rng = np.random.default_rng(3)
+    found = [summarize({"noise": rng.standard_normal((count, 4))}, num_resamples=20)["noise"] for _ in range(runs)]
+    single = np.mean([one.snr.value for one in found])
+    np.testing.assert_allclose(single, np.sqrt(2 / (np.pi * count)), rtol=0.35)
+    assert np.mean([float(one.overall.snr.value) ** 2 for one in found]) < 1 / count

@@ -223,13 +223,14 @@ def _loaded(flags: _Flags, asked: _Asked) -> "LoadedAgent":
 
 def _burn_in(flags: _Flags, loaded: "LoadedAgent") -> int:
     """What was asked for, or an episode."""
-    from gradweave.measurement.sampling import episode_rollouts
+    from gradweave.measurement.sampling import MOST_BURN_IN, episode_rollouts
 
     if flags.burn_in is not None:
         return flags.burn_in
     rows = read_metrics(flags.run / "metrics.jsonl")
     found = episode_rollouts(rows, loaded.config.inner.num_steps, loaded.step)
-    _say(f"{found} to {2 * found} rollouts before each window (--burn-in {found})")
+    capped = "; episodes are longer, give a greater number for independent samples" if found == MOST_BURN_IN else ""
+    _say(f"{found} to {2 * found} rollouts before each window (--burn-in {found}{capped})")
     return found
 
 

@@ -11,7 +11,7 @@ is comparing pairs.
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -37,6 +37,7 @@ from gradweave.envs import VectorEnvironment
 from gradweave.errors import NonFiniteError
 
 __all__ = [
+    "MOST_BURN_IN",
     "GradientSamples",
     "default_estimators",
     "episode_rollouts",
@@ -49,6 +50,10 @@ __all__ = [
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 _MIX_LAMBDAS = (0.5, 0.8, 0.95)
+
+
+MOST_BURN_IN: Final = 100
+"""Rollouts; where episodes are longer, samples that follow each other are not wholly independent."""
 
 
 class GradientSamples(NamedTuple):
@@ -220,8 +225,8 @@ def single_estimates(samples: GradientSamples) -> dict[str, FloatArray]:
 
 
 def episode_rollouts(rows: Iterable[Mapping[str, Any]], num_steps: int, step: int) -> int:
-    """How many rollouts an episode took lately, from 20 to 100: a burn-in for `measure_agent`. Longer ones take longer
-    than the windows.
+    """How many rollouts an episode took lately, from 20 to `MOST_BURN_IN`: a burn-in for `measure_agent`. Longer ones
+    take longer than the windows.
 
     Args:
         rows: a run's metrics.
@@ -231,7 +236,7 @@ def episode_rollouts(rows: Iterable[Mapping[str, Any]], num_steps: int, step: in
     ended = [row for row in rows if row["step"] <= step and row.get("episode_length") is not None][-100:]
     steps = sum(row["episode_length"] * row["num_episodes"] for row in ended)
     mean = steps / max(1, sum(row["num_episodes"] for row in ended))
-    return min(max(20, math.ceil(mean / num_steps)), 100)
+    return min(max(20, math.ceil(mean / num_steps)), MOST_BURN_IN)
 
 
 def default_estimators(num_inner_steps: int) -> dict[str, AbstractLinearEstimator]:

@@ -65,7 +65,8 @@ class EstimatorSummary(NamedTuple):
         standard_error: of the mean.
         variance: of one sample.
         snr: |mean| / sqrt(variance), the signal-to-noise of one sample. Its interval is that of mean / sqrt(variance),
-            folded at 0, so that it reaches down to 0 unless the mean's sign is sure.
+            folded at 0, so that it reaches down to 0 unless the mean's sign is sure. Unlike the overall one it is not
+            freed of the noise of the mean: of n samples without a mean it is about 0.8 / sqrt(n).
         bias: mean - mean of the reference.
         mse: variance + bias ** 2, the mean squared error of one sample. The sampling variance of the bias, which may be
             many times the variance of a short horizon where the reference is a long one, is taken off its square.
