@@ -1,4 +1,4 @@
-"""A critic that only supplies numbers, left out of the meta-gradient; batches computed in parts."""
+"""A critic whose values are constants, left out of the meta-gradient; batches computed in parts."""
 
 import jax
 import jax.numpy as jnp

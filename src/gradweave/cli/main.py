@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def answering(command: Callable[[], int]) -> int:
-    """Run a command; the exit code, also of what went wrong, which is said on standard error."""
+    """Run a command and map failures, which are reported on standard error, to exit codes."""
     try:
         return command()
     except GradweaveError as error:

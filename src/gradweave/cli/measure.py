@@ -50,9 +50,9 @@ class _Flags:
     truncation-mix[:WEIGHTS], adaptive-mix[:CRITERION]; by default a selection. Variances are compared with the first
     one's."""
     reference: str = "longest"
-    """What bias, cosine, error and sign are judged by: the longest horizon, or unroll:K, a longer one of K updates."""
+    """The reference of bias, cosine, error and sign: the longest horizon, or unroll:K, a longer one of K updates."""
     batch_sizes: tuple[int, ...] = ()
-    """Measure with batches of so many environments too, each with as many samples."""
+    """Other numbers of environments in a batch to measure with, each with as many samples."""
     seed: int = 0
     """Seed of the measurement."""
     step: int | None = None
@@ -92,7 +92,7 @@ class _Asked(NamedTuple):
     length: int
     """Updates in the windows of the estimators."""
     reference: int
-    """Updates in the windows that are sampled, after which the reference is judged."""
+    """Updates in the windows that are sampled, after which the reference takes the outer loss."""
     output: Path
     num_envs: tuple[int, ...]
     """Environments in a batch: as in training, then the other sizes."""
@@ -269,7 +269,7 @@ def _stores(flags: _Flags, asked: _Asked, loaded: "LoadedAgent", source: Mapping
 
 
 def _resized(loaded: "LoadedAgent", num_envs: int) -> tuple["SelfTuning", "SelfTuningState"]:
-    """The agent with batches of so many environments, split into parts as it would be in training."""
+    """The agent with batches of `num_envs` environments, split into parts as it would be in training."""
     from gradweave.measurement.sampling import with_num_envs
     from gradweave.training.build import build_agent
 

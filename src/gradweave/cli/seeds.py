@@ -40,7 +40,7 @@ _TAIL_BYTES = 2**16
 
 
 def check_seeds(config: Config, num_seeds: int, hosts: Hosts) -> None:
-    """Raise when so many seeds of a configuration cannot be trained.
+    """Raise when a configuration cannot be trained with this number of seeds.
 
     Raises:
         ConfigError: with the flag, what is accepted and a remedy.
@@ -104,7 +104,7 @@ def resume_seeds(path: Path, changes: Mapping[str, Any]) -> int:
     with SeedsFolder.open(path) as folder:
         config = read_config(next(iter(folder.runs.values())) / "config.toml")
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, **wanted))
-        shares = plan_shares(config, len(folder.seeds))  # before anything is changed: there may not be so many cores
+        shares = plan_shares(config, len(folder.seeds))  # before anything is changed: there may be too few cores
         folder.change(wanted)
         return _go_on(folder, shares)
 

@@ -1,7 +1,7 @@
 """`gradweave sweep [PRESET]`: what self-tuning is meant to spare you, done honestly, to compare with.
 
 Plain actor-critic unless `--meta.learned` says otherwise, with every combination of the values that --grid names; each
-run is an ordinary one. What all of them cost is said beside what the best of them reached.
+run is an ordinary one. Their total cost is reported next to the best score.
 """
 
 import dataclasses

@@ -87,7 +87,7 @@ def _watch_run(path: Path, wait: Callable[[float], object]) -> None:
 
 
 def _goes_on(path: Path) -> bool:
-    """Whether a process has a run, or has it before itself among the seeds that it trains."""
+    """Whether a process trains the run, or has it queued among its seeds."""
     several = path.resolve().parent
     return is_in_use(path) or (is_seeds_folder(several) and is_in_use(several) and not is_finished(path))
 

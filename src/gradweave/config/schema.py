@@ -6,7 +6,7 @@ beside it says so: [B21] Bonnet et al. 2021 (arXiv 2111.00206), [B22] Bonnet et 
 al. 2018 (arXiv 1805.09801), [J] Jumanji's own A2C configuration for Snake (n_steps 20, batch 128, discount .997,
 lambda .95, value cost 1, entropy cost .01, learning rate 3e-4). Everything else was chosen here.
 
-"Environment steps" counts every step of every environment, also those whose batch only judges the meta-parameters.
+"Environment steps" counts every step of every environment, also those whose batch is for the outer loss alone.
 """
 
 from dataclasses import dataclass, field
@@ -155,7 +155,7 @@ class Config:
 
     @property
     def critic_apart(self) -> bool:
-        """Whether the outer critic only supplies numbers, so that the meta-gradient need not be taken through it."""
+        """Whether the outer critic supplies constants, so that the meta-gradient need not be taken through it."""
         attached = self.network.outer_torso == "shared" or self.outer.value_cost > 0
         return self.outer_critic and not attached and self.inner.max_grad_norm is None
 

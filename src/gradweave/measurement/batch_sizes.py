@@ -1,6 +1,6 @@
 """How a meta-gradient's mean, variance and signal-to-noise change with the size of the batches: table and figure.
 
-A batch here is the rollout of so many environments, and the learner's own batch and the judge's change together
+The size is a rollout's number of environments, and the inner and the outer batch change together
 (`measure.with_num_envs`). Variance need not fall as 1 / size then, as it would for an average over more samples.
 """
 

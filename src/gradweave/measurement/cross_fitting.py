@@ -1,4 +1,4 @@
-"""What an adaptive mix would have returned on measured windows, without choosing its weights on what it is judged by.
+"""What an adaptive mix would have returned on measured windows, with weights chosen on other samples.
 
 In training `AdaptiveMix` weighs the horizons of a window by moments of the windows *before*. Samples at one moment have
 no order, so they are divided into folds: the weights for a fold come from the moments of all others (cross-fitting).
@@ -59,9 +59,9 @@ def cross_fitted_mix(
     estimates = np.empty((count, horizons.shape[2]))
     weights = []
     for index in range(num_folds):
-        kept, judged = horizons[fold != index], horizons[fold == index]
+        kept, held_out = horizons[fold != index], horizons[fold == index]
         weights.append(_weights(kept, criterion))
-        estimates[fold == index] = np.einsum("pk,nkp->np", weights[-1], judged)
+        estimates[fold == index] = np.einsum("pk,nkp->np", weights[-1], held_out)
     return CrossFitted(estimates, np.mean(weights, axis=0))
 
 

@@ -25,7 +25,7 @@ def named_estimates(samples: GradientSamples, names: Iterable[str]) -> dict[str,
 def compare(
     samples: GradientSamples, length: int, names: Sequence[str] = (), *, seed: int = 0
 ) -> tuple[dict[str, EstimatorSummary], dict[str, EstimatorSummary]]:
-    """Statistics of estimators on windows of `length` updates, judged by the longest horizon of the samples.
+    """Statistics of estimators on windows of `length` updates, against the longest horizon of the samples.
 
     Args:
         samples: of windows of `length` updates or more.

@@ -25,7 +25,7 @@ def draw_horizons(names: Sequence[str], num_inner_steps: int, single: Mapping[st
     figure = Figure(figsize=(0.8 + 3.0 * len(names), 5.2), layout="constrained")
     axes = figure.subplots(2, len(names), sharex=True, squeeze=False)
     steps = np.arange(1, num_inner_steps + 1)
-    families = {"horizon": "judged after k updates ($g_k$)", "truncation": "through the last m updates ($h_m$)"}
+    families = {"horizon": "outer loss after k updates ($g_k$)", "truncation": "through the last m updates ($h_m$)"}
     for column, name in enumerate(names):
         for row, field in enumerate(("variance", "snr")):
             for index, (family, label) in enumerate(families.items()):

@@ -105,7 +105,7 @@ def sample_estimator(
         (samples, meta-parameters), in the order of `measure_problem`'s names.
 
     Raises:
-        ValueError: as `measure_problem`; or the drawn steps cannot be cut into so many windows.
+        ValueError: as `measure_problem`; or the drawn steps cannot be cut into `num_windows` windows.
     """
     names = _names(raw, spec, num_samples)
 

@@ -109,8 +109,8 @@ def measure_agent(
         state: where to measure. Parameters, inner optimiser and meta-parameters stay as they are in it.
         key: for all randomness.
         num_samples: at least 2.
-        burn_in_rollouts: at least 0. Before each window there are so many rollouts under the unchanged parameters, or
-            up to twice as many: the number is drawn for each sample, so that episodes which all have the same length
+        burn_in_rollouts: at least 0. Before each window come at least this number of rollouts under the unchanged
+            parameters, and at most twice as many: the number is random, so that episodes which all have the same length
             are not all met at the same point. Samples are independent as far as the environments have forgotten their
             common start: an episode's length or more is right (`episode_rollouts`).
         horizons: L; by default that of the agent. May be longer.
@@ -161,8 +161,8 @@ def with_num_envs(
 ) -> tuple[SelfTuning, SelfTuningState]:
     """The same agent in the same state, with batches of another number of environments, to measure what they change.
 
-    Inner and outer batches change both: a smaller batch is a noisier learner with a noisier judge, not an average over
-    fewer samples. Environments beyond those there are begin as copies; the burn-in has to take them apart.
+    Inner and outer batches change both: a smaller batch is a noisier learner with a noisier outer loss, not an average
+    over fewer samples. Environments beyond those there are begin as copies; the burn-in has to take them apart.
 
     Args:
         agent: the agent.

@@ -2,10 +2,10 @@
 intervals.
 
 Mean, variance, signal-to-noise and bias are those of `core.estimator_statistics`; the reference that bias, error,
-cosine and sign are judged by is the mean of one of the estimators over the same samples, the longest unroll unless
+cosine and sign are taken against is the mean of one of the estimators over the same samples, the longest unroll unless
 another is named. A sample's own window would make it resemble that mean even where there is nothing but noise, so that
-its cosine and sign are judged by the mean of all other samples. Samples are resampled together (bootstrap: BCa, but
-percentiles for cosine and sign), reference included, so that a difference from the reference is judged by its own,
+its cosine and sign are taken against the mean of all other samples. Samples are resampled together (bootstrap: BCa, but
+percentiles for cosine and sign), reference included, so that a difference from the reference has its own,
 smaller spread.
 
 Squares of means and of biases are free of what noise adds to them (`pairs`). They may come out negative, and so may
@@ -147,7 +147,7 @@ def summarize(
 
 def _statistics(samples: FloatArray, reference: int, counts: FloatArray, *, noise: int = 1) -> dict[str, FloatArray]:
     """Every statistic on resamples in which sample i occurs counts[:, i] times: (resamples, estimators[,
-    meta-parameters]). Squares are freed of so many times their noise; of overall lengths they are the squares.
+    meta-parameters]). Squares are freed of that multiple of their noise; of overall lengths they are the squares.
     """
     num_samples = counts.sum(1)[:, None, None]
 

@@ -57,8 +57,8 @@ def board_frames(
         paint: how a view is drawn; by default `paint_snake` for five channels and `paint_channels` for any other
             number.
         cell: pixels along one side of a cell; by default chosen so that the board is about 320 pixels large.
-        max_frames: of a longer episode only the last so many steps are drawn, at full speed: in the end the board is at
-            its fullest, and skipping steps in between would make a snake jump.
+        max_frames: of a longer episode only the last `max_frames` steps are drawn, at full speed: in the end the board
+            is at its fullest, and skipping steps in between would make a snake jump.
 
     Returns:
         RGB images of the same size, the board below a line of text.

@@ -28,7 +28,7 @@ def sweep_rows(
 
     Args:
         runs: the folder of each, by setting and seed.
-        until: environment steps of a run that count; one that went on further is judged, and counted, up to there.
+        until: environment steps of a run that count; of a longer one only these count.
         finished: the runs that have a score, `late_return`; None where no episode ended.
         diverged: those that met a value that is not finite.
     """

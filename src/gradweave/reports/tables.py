@@ -45,7 +45,7 @@ def curve_of(lines: Sequence[Mapping[str, Any]], num_rows: int) -> list[dict[str
 def metrics_until(run: Path, until: int | None = None) -> list[dict[str, Any]]:
     """The rows of a run's metrics, to the first that has reached `until` environment steps and was evaluated.
 
-    Runs are evaluated when they end, so that this is what a run of so many steps would have logged.
+    Runs are evaluated when they end, so that this is what a run of `until` steps would have logged.
     """
     lines = []
     for line in read_metrics(run / "metrics.jsonl"):

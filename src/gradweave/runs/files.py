@@ -15,7 +15,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there before is intact.
     """
-    # Begins with a dot: nobody lists it. Of one process alone: no other writes into it, or renames it too early.
+    # Hidden from listings, and unique to this process: no other writes into it, or renames it too early.
     temporary = path.with_name(f".{os.getpid()}.{path.name}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -145,7 +145,7 @@ class RunFolder:
         """Add to what provenance.json says of this process, such as the devices once JAX is up.
 
         An entry of the same name is replaced, but none of those of earlier processes that have trained: each one that
-        goes on with a run has a place of its own in the list `continued`, for what is not as at the beginning.
+        goes on with a run has its own entry in the list `continued`, recording what differs from the start.
         """
         path = self.path / "provenance.json"
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
@@ -274,7 +274,7 @@ def check_longer(path: Path, total_steps: int) -> None:
     """
     taken = max(checkpoint_steps(path), default=0)
     if total_steps < taken:
-        accepted = f"{taken} or more: so many steps have been taken"
+        accepted = f"{taken} or more, the steps that have been taken"
         raise ConfigError("run.total_steps", total_steps, accepted, "leave --total-steps out, or train anew")
 
 

@@ -1,4 +1,4 @@
-"""The folder of several seeds: an ordinary run's folder for each of them, and what they came to together.
+"""The folder of several seeds: an ordinary run's folder for each of them, and their summary.
 
 runs/<preset>-<utc time>-<4 random letters>/
 seeds.json  lock  summary.json  report.html

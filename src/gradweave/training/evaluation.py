@@ -1,6 +1,6 @@
 """Evaluation on episodes of its own: whole episodes from fresh starts, their steps never mixed up with training's.
 
-All agents are judged by the same rule: the undiscounted return of the first episode of each environment, with actions
+One rule for all agents: the undiscounted return of the first episode of each environment, with actions
 sampled from the policy or greedy. An episode that outlasts `max_steps` counts with what it has collected by then.
 """
 

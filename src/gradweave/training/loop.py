@@ -137,14 +137,14 @@ def _start(
 def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known) -> _Programs:
     """Compiles from shapes alone, so that what does not fit is found before it is allocated."""
     run = config.run
-    judged = build_agent(config)  # evaluation is one device's work
+    evaluated = build_agent(config)  # evaluation is one device's work
 
     def chunk(state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
         return jax.lax.scan(lambda carry, _: agent.step(carry), state, length=run.chunk_size)
 
-    def judge(params: PyTree, raw: Any, key: Any, greedy: Any, uniform: Any) -> Evaluation:
+    def evaluate_on_one(params: PyTree, raw: Any, key: Any, greedy: Any, uniform: Any) -> Evaluation:
         return evaluate(
-            judged,
+            evaluated,
             params,
             raw,
             key=key,
@@ -157,7 +157,7 @@ def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known)
     shapes = devices.shapes(lambda key: init_state(agent, config, key=key))
     compiled = jax.jit(devices.stepping(chunk), donate_argnums=0).lower(shapes).compile()
     memory.forecast = forecast_memory(compiled, agent, shapes, devices.num_local)
-    return _Programs(compiled, jax.jit(judge), devices)
+    return _Programs(compiled, jax.jit(evaluate_on_one), devices)
 
 
 def _tell(memory: Known, folder: RunFolder | NoFolder, progress: Progress) -> None:
@@ -230,8 +230,8 @@ class _Evaluator:
     def begin(self, state: SelfTuningState) -> EvaluationRow:
         """The evaluation of `state`, which may be donated meanwhile; waits for the one before."""
         self._wait()
-        judged = jax.tree.map(jnp.copy, _Judged.of(state, self._programs.devices))
-        self._latest = self._executor.submit(_evaluation_row, self._config, self._programs, judged)
+        evaluated = jax.tree.map(jnp.copy, _Evaluated.of(state, self._programs.devices))
+        self._latest = self._executor.submit(_evaluation_row, self._config, self._programs, evaluated)
         if self._programs.devices.mesh is not None:
             self._wait()
         return self._latest
@@ -247,7 +247,7 @@ class _Evaluator:
         self._executor.shutdown()
 
 
-class _Judged(NamedTuple):
+class _Evaluated(NamedTuple):
     """What evaluation looks at."""
 
     params: PyTree
@@ -255,12 +255,12 @@ class _Judged(NamedTuple):
     num_meta_steps: Any
 
     @classmethod
-    def of(cls, state: SelfTuningState, devices: Devices) -> "_Judged":
+    def of(cls, state: SelfTuningState, devices: Devices) -> "_Evaluated":
         return cls(*devices.local((state.learner.params, state.raw, state.num_meta_steps)))
 
 
-def _evaluation_row(config: Config, programs: _Programs, judged: _Judged) -> dict[str, float]:
-    sampled, greedy = (_play(config, programs, judged, greedy=greedy, uniform=False) for greedy in (False, True))
+def _evaluation_row(config: Config, programs: _Programs, evaluated: _Evaluated) -> dict[str, float]:
+    sampled, greedy = (_play(config, programs, evaluated, greedy=greedy, uniform=False) for greedy in (False, True))
     return {
         "evaluation/return": float(sampled.returns.mean()),
         "evaluation/greedy_return": float(greedy.returns.mean()),
@@ -271,14 +271,14 @@ def _evaluation_row(config: Config, programs: _Programs, judged: _Judged) -> dic
 def _final_evaluations(config: Config, programs: _Programs, state: SelfTuningState) -> tuple[Evaluation, ...]:
     """Sampled, greedy and random play of the final agent."""
     kinds = ((False, False), (True, False), (False, True))
-    judged = _Judged.of(state, programs.devices)
-    return tuple(_play(config, programs, judged, greedy=greedy, uniform=uniform) for greedy, uniform in kinds)
+    evaluated = _Evaluated.of(state, programs.devices)
+    return tuple(_play(config, programs, evaluated, greedy=greedy, uniform=uniform) for greedy, uniform in kinds)
 
 
-def _play(config: Config, programs: _Programs, judged: _Judged, *, greedy: bool, uniform: bool) -> Evaluation:
+def _play(config: Config, programs: _Programs, evaluated: _Evaluated, *, greedy: bool, uniform: bool) -> Evaluation:
     # A key that depends on the seed and the step only: evaluating changes nothing in training.
-    key = jax.random.fold_in(jax.random.key(config.run.seed ^ 0x5EED), judged.num_meta_steps)
-    played = programs.evaluate(judged.params, judged.raw, key, jnp.asarray(greedy), jnp.asarray(uniform))
+    key = jax.random.fold_in(jax.random.key(config.run.seed ^ 0x5EED), evaluated.num_meta_steps)
+    played = programs.evaluate(evaluated.params, evaluated.raw, key, jnp.asarray(greedy), jnp.asarray(uniform))
     result: Evaluation = jax.device_get(played)
     return result
 
