@@ -1,4 +1,4 @@
-"""The table of modes: how a meta-gradient may be differentiated, by name. JAX is not imported here."""
+"""The table of modes: how a meta-gradient may be differentiated, by name."""
 
 from dataclasses import dataclass
 from typing import Final, Literal

@@ -1,7 +1,7 @@
 """Named configurations: `quick` (the demo), `snake` (the paper's), `snake-6x6` and `discounting-chain`.
 
 [B21] is Bonnet et al. 2021 (arXiv 2111.00206), [B22] Bonnet et al. 2022 (arXiv 2211.10550). What departs from them is
-said in docs/paper-notes.md. Pure Python: nothing here imports JAX.
+said in docs/paper-notes.md.
 """
 
 import dataclasses

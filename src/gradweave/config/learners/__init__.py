@@ -1,4 +1,4 @@
-"""The table of learners. JAX is not imported here."""
+"""The table of learners."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
