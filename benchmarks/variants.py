@@ -149,4 +149,5 @@ def _with_four_rates(agent: SelfTuning, config: Config) -> SelfTuning:
     rates = dict.fromkeys((*heads.values(), "torso"), jnp.asarray(config.inner.learning_rate))
     spec = agent.spec._replace(learning_rate=dict.fromkeys(rates, Positive()))
     eta = constrain(agent.initial_raw, agent.spec)._replace(learning_rate=rates)
-    return dataclasses.replace(agent, problem=problem, spec=spec, initial_raw=unconstrain(eta, spec))
+    learner = dataclasses.replace(agent.agent, problem=problem)
+    return dataclasses.replace(agent, agent=learner, spec=spec, initial_raw=unconstrain(eta, spec))
