@@ -13,7 +13,6 @@ from gradweave.agents import SelfTuning, parameter_groups
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.core import ForwardMode, MixedMode, Positive, ReverseMode, constrain, unconstrain
-from gradweave.core.bijectors import split_learned
 from gradweave.training.build import build_agent, init_state
 
 __all__ = [
@@ -109,11 +108,11 @@ def naive_meta_step(changes: Mapping[str, Any], num_learned: int, num_updates: i
         return total, state._replace(learner=learner, rollout=running, batch=batch, key=key)
 
     def step(state: Any) -> tuple[Any, Any]:
-        learned, fixed = split_learned(state.raw, agent.spec)
-        grad, state = jax.grad(loss, has_aux=True)(learned, fixed, state)
+        grad, state = jax.grad(loss, has_aux=True)(state.learned, state.fixed, state)
         with jax.numpy_dtype_promotion("standard"):  # optax multiplies integer counts with floats
             changes, meta_state = agent.meta_optimizer.update(grad, state.meta_optimizer_state)
-        return state._replace(raw=eqx.apply_updates(state.raw, changes), meta_optimizer_state=meta_state), grad
+        learned = eqx.apply_updates(state.learned, changes)
+        return state._replace(learned=learned, meta_optimizer_state=meta_state), grad
 
     return Program(step, _start(agent, config), num_updates)
 
@@ -150,4 +149,5 @@ def _with_four_rates(agent: SelfTuning, config: Config) -> SelfTuning:
     rates = dict.fromkeys((*heads.values(), "torso"), jnp.asarray(config.inner.learning_rate))
     spec = agent.spec._replace(learning_rate=dict.fromkeys(rates, Positive()))
     eta = constrain(agent.initial_raw, agent.spec)._replace(learning_rate=rates)
-    return dataclasses.replace(agent, problem=problem, spec=spec, initial_raw=unconstrain(eta, spec))
+    learner = dataclasses.replace(agent.agent, problem=problem)
+    return dataclasses.replace(agent, agent=learner, spec=spec, initial_raw=unconstrain(eta, spec))

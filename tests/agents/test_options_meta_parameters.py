@@ -18,6 +18,7 @@ from gradweave.agents import (
     learning_features,
     parameter_groups,
 )
+from gradweave.core.bijectors import split_learned
 from gradweave.envs import VectorEnvironment
 from gradweave.rl import EpisodeTotals
 
@@ -284,7 +285,8 @@ def test_modes_agree_on_a_schedule():
     state = mixed.init(network(jax.random.key(1), outer_critic=False), key=jax.random.key(2))
     layers = jax.tree.map(lambda leaf: leaf + 0.1, state.raw.weights.layers)
     context = jax.tree.map(lambda leaf: leaf + 0.5, state.raw.context)
-    state = state._replace(raw=gw.Contextual(state.raw.weights._replace(layers=layers), context))
+    learned, fixed = split_learned(gw.Contextual(state.raw.weights._replace(layers=layers), context), mixed.meta_spec)
+    state = state._replace(learned=learned, fixed=fixed)
     collected = jax.jit(lambda state: mixed.collect_window(state, key=jax.random.key(5)))(state)
     found = jax.jit(lambda state: {name: one.window_gradient(state, collected).grad for name, one in agents.items()})(
         state

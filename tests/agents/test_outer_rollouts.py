@@ -132,7 +132,7 @@ def test_the_outer_objective_annotates_the_rollouts_that_it_reads():
     ("changes", "words"),
     [
         ({"outer_rollout": "other"}, 'give "next" or "own"'),
-        ({"sampling_correction": gw.SamplingCorrection(0.5)}, "outer_rollout next"),
+        ({"sampling_correction": gw.SamplingCorrection(0.5)}, "outer_rollout=.next."),
     ],
 )
 def test_what_cannot_be_is_refused(changes, words):
