@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gradweave.config.old_fields import translated
+from gradweave.config.old_fields import ADDED, translated
 from gradweave.config.presets import preset as find_preset
 from gradweave.config.schema import Config, EnvironmentConfig
 from gradweave.errors import ConfigError, nearest_name
@@ -108,7 +108,7 @@ def _section(prefix: str, base: Any, data: Mapping[str, Any], complete: bool) ->
     data = {f"{key}_" if f"{key}_" in hints else key: value for key, value in data.items()}
     _refuse_unknown(data, set(hints), prefix=prefix + ".")
     values = {key: _checked(f"{prefix}.{key}", value, hints[key]) for key, value in data.items()}
-    for key in [key for key in hints if key not in data] if complete else ():
+    for key in [key for key in hints if key not in data and f"{prefix}.{key}" not in ADDED] if complete else ():
         if not _accepts_none(hints[key]):
             _refuse_missing(f"{prefix}.{key}")
         values[key] = None  # there is no other way to write it
