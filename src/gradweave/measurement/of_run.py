@@ -5,14 +5,16 @@ JAX is imported after everything that can be refused has been refused.
 
 import dataclasses
 import hashlib
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from gradweave.errors import CheckpointError, ConfigError
+from gradweave.files import open_regular, real_folder
 from gradweave.measurement.options import MeasureOptions, check_measurable, check_options
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.metrics import read_metrics
@@ -77,6 +79,8 @@ def measure_run(
         output=run / "measure" if options.output is None else options.output,
         num_envs=tuple(dict.fromkeys((config.inner.num_envs, *options.batch_sizes))),
     )
+    if options.output is None and os.path.lexists(asked.output):
+        real_folder(asked.output)
     with _claimed(asked.output):
         return _measure(options, asked, first)
 
@@ -137,7 +141,7 @@ def _tidy(stores: Mapping[int, "SampleStore"], asked: _Asked) -> None:
             store.remove()
 
 
-def _claimed(output: Path) -> TextIO:
+def _claimed(output: Path) -> BinaryIO:
     """An open file that keeps other measurements out of the folder, which is there and can be written in.
 
     It is not the lock of the run, which a process that trains may hold.
@@ -216,7 +220,8 @@ def _stores(
 
     checkpoint = checkpoint_path(asked.run / "checkpoints", loaded.step)
     try:
-        content = checkpoint.read_bytes()
+        with open_regular(checkpoint) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:  # a run in training deletes its older ones
         raise CheckpointError(
             f"{checkpoint} was there a moment ago and cannot be read now ({error.strerror}); repeat the command for a "
@@ -225,7 +230,7 @@ def _stores(
     settings = {
         "run": run_name(asked.run),
         "step": loaded.step,
-        "checkpoint": hashlib.sha256(content).hexdigest()[:16],
+        "checkpoint": digest[:16],
         "horizons": asked.reference,
         "burn_in_at_least": asked.burn_in,
         "seed": options.seed,
