@@ -90,7 +90,12 @@ def train(
 
 
 def resume(
-    path: str | Path, *, total_steps: int | None = None, devices: NumDevices | None = None, quiet: bool = False
+    path: str | Path,
+    *,
+    total_steps: int | None = None,
+    devices: NumDevices | None = None,
+    accept_changes: bool = False,
+    quiet: bool = False,
 ) -> Run:
     """Go on with a run from its newest checkpoint that verifies, as `gradweave resume` does.
 
@@ -98,6 +103,7 @@ def resume(
         path: the run's folder.
         total_steps: environment steps of the whole run, to go on for longer than was planned.
         devices: to go on with; by default as many as before.
+        accept_changes: go on also where config.toml was edited since the newest checkpoint.
         quiet: show nothing meanwhile.
 
     Raises:
@@ -110,7 +116,7 @@ def resume(
         >>> resume(folder, total_steps=300, quiet=True).step  # whole chunks of three windows of 40 steps
         380
     """
-    with open_to_resume(Path(path), total_steps, devices) as folder:
+    with open_to_resume(Path(path), total_steps, devices, accept_changes=accept_changes) as folder:
         trained = train_in(folder, resume=True, quiet=quiet)
     assert trained is not None
     return trained
@@ -150,16 +156,28 @@ def train_in(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts = ALONE
 
 
 def open_to_resume(
-    path: Path, total_steps: int | None = None, devices: NumDevices | None = None, num_processes: int = 1
+    path: Path,
+    total_steps: int | None = None,
+    devices: NumDevices | None = None,
+    *,
+    accept_changes: bool = False,
+    num_processes: int = 1,
 ) -> RunFolder:
     """A run's folder, with the configuration to go on with.
+
+    Args:
+        path: the run's folder.
+        total_steps: environment steps of the whole run; None: as it was.
+        devices: of each process; None: as it was.
+        accept_changes: also where config.toml was edited since the newest checkpoint.
+        num_processes: of the run.
 
     Raises:
         ConfigError: there is no run, or it cannot go on like this.
         CheckpointError: it has no checkpoint.
         RunInUse: another process has it.
     """
-    folder = RunFolder.open(path)
+    folder = RunFolder.open(path, accept_changes=accept_changes)
     try:
         changes: dict[str, Any] = {"total_steps": total_steps, "devices": devices}
         changes = {name: value for name, value in changes.items() if value is not None}

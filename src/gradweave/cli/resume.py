@@ -31,6 +31,8 @@ class _Flags:
     devices: NumDevices | None = None
     """Devices of each process to go on with; all: as many as there are. Left out: as many as before, or with several
     processes 1."""
+    accept_changes: bool = False
+    """Go on also where config.toml was edited since the newest checkpoint; provenance.json then says so."""
     hosts: Annotated[Hosts, tyro.conf.arg(name="")] = ALONE
 
 
@@ -47,20 +49,29 @@ def run(argv: Sequence[str]) -> int:
         from gradweave.cli.seeds import resume_seeds
 
         refuse_hosts(flags.hosts)
-        return resume_seeds(flags.run, {"total_steps": flags.total_steps, "devices": flags.devices})
+        changes = {"total_steps": flags.total_steps, "devices": flags.devices}
+        return resume_seeds(flags.run, changes, accept_changes=flags.accept_changes)
     if is_sweep_folder(flags.run):
         from gradweave.cli.sweep import resume_sweep
 
         refuse_hosts(flags.hosts)
-        return resume_sweep(flags.run, {"total_steps": flags.total_steps, "devices": flags.devices})
+        accepts = flags.accept_changes or None
+        changes = {"total_steps": flags.total_steps, "devices": flags.devices, "accept_changes": accepts}
+        return resume_sweep(flags.run, changes)
     several = flags.hosts.several
     # Only process 0 can look into the folder, so that with several processes the flag decides for all.
     num_devices = 1 if several and flags.devices is None else flags.devices
     if several:
         start_jax(num_devices or 1, flags.hosts)
-    num_processes = flags.hosts.num_processes or 1
     opened = open_together(
-        lambda: open_to_resume(flags.run, flags.total_steps, num_devices, num_processes), flags.hosts
+        lambda: open_to_resume(
+            flags.run,
+            flags.total_steps,
+            num_devices,
+            accept_changes=flags.accept_changes,
+            num_processes=flags.hosts.num_processes or 1,
+        ),
+        flags.hosts,
     )
     with opened as folder:
         trained = train_in(folder, resume=True, hosts=flags.hosts)
