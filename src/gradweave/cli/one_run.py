@@ -13,18 +13,21 @@ from gradweave.runs.files import write_atomically
 from gradweave.runs.metrics import format_row, read_metrics
 from gradweave.runs.run_folder import RunFolder
 from gradweave.training.follower import NoFolder
-from gradweave.training.hosts import Hosts
+from gradweave.training.hosts import ALONE, Hosts
 from gradweave.training.launch import launch
 
 if TYPE_CHECKING:  # imports JAX
+    from gradweave.training.devices import Devices
     from gradweave.training.loop import Summary
 
 __all__ = ["finish", "run_loop"]
 
 
-def run_loop(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts) -> None:
+def run_loop(
+    folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts = ALONE, devices: "Devices | None" = None
+) -> None:
     """Train in `folder`, then draw, measure and report what came of it; of several processes only the first reports."""
-    summary = launch(folder, resume=resume, hosts=hosts)
+    summary = launch(folder, resume=resume, hosts=hosts, devices=devices)
     if isinstance(folder, NoFolder):
         return
     from gradweave.training.memory import explaining

@@ -11,7 +11,6 @@ from gradweave.cli.main import answering
 from gradweave.cli.one_run import run_loop
 from gradweave.machine.processes import end_with_parent, use_cores
 from gradweave.runs.run_folder import RunFolder
-from gradweave.training.hosts import ALONE
 
 __all__ = ["command", "run"]
 
@@ -27,7 +26,7 @@ def run(argv: Sequence[str]) -> int:
     use_cores([int(core) for core in argv[1:]])
     with RunFolder.open(Path(argv[0])) as folder:
         resume = any(folder.checkpoints.glob("*.safetensors"))
-        run_loop(folder, resume=resume, hosts=ALONE)
+        run_loop(folder, resume=resume)
     return 0
 
 

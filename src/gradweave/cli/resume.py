@@ -19,7 +19,7 @@ from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps
 from gradweave.runs.seeds_folder import is_seeds_folder
 from gradweave.runs.sweep_folder import is_sweep_folder
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
-from gradweave.training.launch import open_together, start_jax
+from gradweave.training.launch import choose_devices, open_together, start_jax
 
 __all__ = ["run"]
 
@@ -63,7 +63,8 @@ def run(argv: Sequence[str]) -> int:
     if several:
         start_jax(num_devices or 1, flags.hosts)
     with open_together(lambda: _open(flags, num_devices), flags.hosts) as folder:
-        run_loop(folder, resume=True, hosts=flags.hosts)
+        devices = choose_devices(folder.config) if several else None
+        run_loop(folder, resume=True, hosts=flags.hosts, devices=devices)
     return 0
 
 
