@@ -87,7 +87,14 @@ def _environment(config: Config) -> Iterator[ConfigError]:
 
 
 def _learner(config: Config) -> Iterator[ConfigError]:
-    yield from LEARNERS[config.learner].problems(config.network, config.inner, config.outer, config.meta)
+    learner, inner = LEARNERS[config.learner], config.inner
+    yield from at_least("inner", fields(inner, "num_envs", "num_steps"), 1)
+    for name, limits in learner.hyperparameters.items():
+        value, is_learned = getattr(inner, name), name in config.meta.learned
+        accepted = limits.contains(value, learned=is_learned)
+        yield from in_range(f"inner.{name}", value, limits.describe(learned=is_learned), accepted)
+    yield from choice("outer.rollout", config.outer.rollout, ("next", "own"))
+    yield from learner.problems(config.network, inner, config.outer, config.meta)
 
 
 def _learned(config: Config) -> Iterator[ConfigError]:

@@ -22,7 +22,8 @@ class Learner:
         network: its section [network], a dataclass with defaults; and so on.
         inner: its section [inner]; fields made by `hyperparameter` are what the meta-gradient may tune.
         outer: its section [outer].
-        problems: `(network, inner, outer, meta) -> ` what of these sections it cannot work with.
+        problems: `(network, inner, outer, meta) -> ` what of these sections it cannot work with, beside what all
+            learners have and the ranges of hyper-parameters.
         names: `(inner, learned) -> ` the names of the numbers that are tuned, as in the metrics.
         untuned: `(inner) -> inner` without what only tuning reads.
     """
@@ -31,7 +32,7 @@ class Learner:
     network: type[NetworkSection]
     inner: type[InnerSection]
     outer: type[OuterSection]
-    problems: Callable[..., Iterator[ConfigError]]
+    problems: Callable[..., Iterator[ConfigError]] = lambda *sections: iter(())
     names: Callable[..., tuple[str, ...]] = lambda inner, learned: learned
     untuned: Callable[..., InnerSection] = lambda inner: inner
 

@@ -188,11 +188,6 @@ def _repeat_last(network: NetworkConfig) -> str:
 
 
 def _inner(inner: InnerConfig, learned: tuple[str, ...]) -> Iterator[ConfigError]:
-    yield from at_least("inner", fields(inner, "num_envs", "num_steps"), 1)
-    for name, limits in HYPERPARAMETERS.items():
-        value, is_learned = getattr(inner, name), name in learned
-        accepted = limits.contains(value, learned=is_learned)
-        yield from in_range(f"inner.{name}", value, limits.describe(learned=is_learned), accepted)
     yield from positive("inner", fields(inner, "max_grad_norm"))
     yield from choice("inner.optimizer", inner.optimizer, ("adam", "rmsprop", "sgd"))
     yield from at_least("inner", {"eps": inner.eps}, 0)
@@ -222,7 +217,6 @@ def _outer(outer: OuterConfig) -> Iterator[ConfigError]:
     yield from at_least("outer", fields(outer, "value_cost", "entropy_cost", "kl_cost"), 0)
     yield from positive("outer", {"critic_cost": outer.critic_cost})
     yield from choice("outer.critic", outer.critic, ("auto", "on", "off"))
-    yield from choice("outer.rollout", outer.rollout, ("next", "own"))
 
 
 def _torso(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, has_critic: bool) -> Iterator[ConfigError]:
