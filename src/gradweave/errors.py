@@ -1,16 +1,21 @@
 """The exceptions that end a run, each with the exit code the command line answers with.
 
-The codes are part of the public interface: 2 bad configuration, 3 no usable checkpoint, 4 a non-finite value, 5 out of
-memory, 6 the run folder is in use, 7 another process of the run is gone, 143 stopped by SIGTERM after a checkpoint.
+The codes are part of the public interface: 2 bad configuration or a damaged file, 3 no usable checkpoint, 4 a
+non-finite value, 5 out of memory, 6 the run folder is in use, 7 another process of the run is gone, 8 the run's own
+files cannot be written or were replaced, 143 stopped by SIGTERM after a checkpoint.
 Nothing here imports JAX.
 """
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "DamagedFile",
+    "FolderLost",
     "GradweaveError",
     "HostLost",
     "NonFiniteError",
@@ -18,6 +23,7 @@ __all__ = [
     "RunInUse",
     "SeedFailed",
     "Stopped",
+    "command_line",
     "nearest_name",
 ]
 
@@ -44,6 +50,18 @@ class ConfigError(GradweaveError, ValueError):
         self.others = tuple(others)
         own = f"{field} = {value!r} cannot be used\n  accepted: {accepted}\n  remedy:   {remedy}"
         super().__init__("\n".join([own, *(str(other) for other in self.others)]))
+
+
+class DamagedFile(GradweaveError, ValueError):
+    """A file of a run's folder that gradweave cannot have written: names the file, the line, and what to do."""
+
+    exit_code = 2
+
+    def __init__(self, path: Path, what: str, remedy: str, line: int | None = None) -> None:
+        """Say what is wrong with the file at `path`, or with one line of it, counted from 1."""
+        self.path, self.line, self.remedy = path, line, remedy
+        place = f"{path}" if line is None else f"{path}, line {line},"
+        super().__init__(f"{place} {what}; {remedy}")
 
 
 class CheckpointError(GradweaveError):
@@ -95,6 +113,12 @@ class HostLost(GradweaveError):
     exit_code = 7
 
 
+class FolderLost(GradweaveError):
+    """The run's own files cannot be written any more, or another program has replaced them: says what was saved."""
+
+    exit_code = 8
+
+
 class SeedFailed(GradweaveError):
     """A seed of a run of several ended with an error, whose exit code this has; the other seeds are as they ended."""
 
@@ -108,6 +132,17 @@ class Stopped(GradweaveError):
     """The run was asked to stop and did so after writing a checkpoint; `gradweave resume` goes on from there."""
 
     exit_code = 143
+
+
+def command_line(command: str, *arguments: object) -> str:
+    """A command of gradweave as it can be pasted into a shell, whatever the names of folders.
+
+    Example:
+        >>> command_line("resume", "my runs/a", "--total-steps", 100)
+        "gradweave resume 'my runs/a' --total-steps 100"
+    """
+    words = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in arguments]
+    return shlex.join(["gradweave", command, *words])
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradweave.config.schema import Config
-from gradweave.runs.files import write_atomically
+from gradweave.errors import command_line
+from gradweave.files import write_atomically
 from gradweave.runs.metrics import format_row, read_metrics
 from gradweave.runs.run_folder import RunFolder
 from gradweave.training.follower import NoFolder
@@ -59,7 +60,7 @@ def finish(folder: RunFolder, summary: "Summary") -> None:
     places = {"animation": animation, "figures": folder.figures, "checkpoints": folder.checkpoints, "report": report}
     lines += ["", *(f"{name + ':':<13} {place}" for name, place in places.items())]
     more = summary.environment_steps + max(config.run.total_steps, 1)
-    lines += [f"{'go on with:':<13} gradweave resume {folder.path} --total-steps {more}"]
+    lines += [f"{'go on with:':<13} {command_line('resume', folder.path, '--total-steps', more)}"]
     print("\n".join(lines))
 
 

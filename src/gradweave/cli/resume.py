@@ -35,6 +35,8 @@ class _Flags:
     devices: NumDevices | None = None
     """Devices of each process to go on with; all: as many as there are. Left out: as many as before, or with several
     processes 1."""
+    accept_changes: bool = False
+    """Go on also where config.toml was edited since the newest checkpoint; provenance.json then says so."""
     hosts: Annotated[Hosts, tyro.conf.arg(name="")] = ALONE
 
 
@@ -51,12 +53,15 @@ def run(argv: Sequence[str]) -> int:
         from gradweave.cli.seeds import resume_seeds
 
         refuse_hosts(flags.hosts)
-        return resume_seeds(flags.run, {"total_steps": flags.total_steps, "devices": flags.devices})
+        changes = {"total_steps": flags.total_steps, "devices": flags.devices}
+        return resume_seeds(flags.run, changes, accept_changes=flags.accept_changes)
     if is_sweep_folder(flags.run):
         from gradweave.cli.sweep import resume_sweep
 
         refuse_hosts(flags.hosts)
-        return resume_sweep(flags.run, {"total_steps": flags.total_steps, "devices": flags.devices})
+        accepts = flags.accept_changes or None
+        changes = {"total_steps": flags.total_steps, "devices": flags.devices, "accept_changes": accepts}
+        return resume_sweep(flags.run, changes)
     several = flags.hosts.several
     # Only process 0 can look into the folder, so that with several processes the flag decides for all.
     num_devices = 1 if several and flags.devices is None else flags.devices
@@ -75,7 +80,7 @@ def _open(flags: _Flags, num_devices: NumDevices | None) -> RunFolder:
         ConfigError: there is no run, or it cannot go on like this.
         CheckpointError: it has no checkpoint.
     """
-    folder = RunFolder.open(flags.run)
+    folder = RunFolder.open(flags.run, accept_changes=flags.accept_changes)
     try:
         changes: dict[str, Any] = {"total_steps": flags.total_steps, "devices": num_devices}
         changes = {name: value for name, value in changes.items() if value is not None}

@@ -16,11 +16,12 @@ from typing import Any
 from gradweave.cli.one_seed import command
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import read_config
-from gradweave.errors import ConfigError, SeedFailed, Stopped
+from gradweave.errors import ConfigError, DamagedFile, SeedFailed, Stopped, command_line
+from gradweave.files import open_regular, write_atomically
 from gradweave.machine.processes import Job, default_backend, run_jobs, share_cores
 from gradweave.machine.runtime import usable_cores
 from gradweave.machine.signals import noted_signals
-from gradweave.runs.files import write_atomically
+from gradweave.runs.metrics import parse_row
 from gradweave.runs.seeds_folder import SeedsFolder, is_finished
 from gradweave.training.hosts import Hosts
 
@@ -93,19 +94,20 @@ def train_seeds(config: Config, num_seeds: int, argv: Sequence[str]) -> int:
         return _go_on(folder, shares)
 
 
-def resume_seeds(path: Path, changes: Mapping[str, Any]) -> int:
+def resume_seeds(path: Path, changes: Mapping[str, Any], *, accept_changes: bool = False) -> int:
     """Go on with all seeds that are not finished; returns the exit code.
 
     Args:
         path: their folder.
         changes: of the section `run` of every seed's configuration; None: as it was.
+        accept_changes: go on also with seeds whose config.toml was edited.
     """
     wanted = {name: value for name, value in changes.items() if value is not None}
     with SeedsFolder.open(path) as folder:
         config = read_config(next(iter(folder.runs.values())) / "config.toml")
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, **wanted))
         shares = plan_shares(config, len(folder.seeds))  # before anything is changed: there may be too few cores
-        folder.change(wanted)
+        folder.change(wanted, accept_changes=accept_changes)
         return _go_on(folder, shares)
 
 
@@ -152,7 +154,7 @@ def train_runs(path: Path, runs: Mapping[str, Path], shares: Sequence[tuple[int,
     if received and not all(map(is_finished, runs.values())):
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
-        raise Stopped(f"stopped by SIGTERM after checkpoints; `gradweave resume {path}` goes on")
+        raise Stopped(f"stopped by SIGTERM after checkpoints; `{command_line('resume', path)}` goes on")
     return {name: code for name, code in codes.items() if code}
 
 
@@ -164,7 +166,7 @@ def raise_failed(path: Path, failed: Mapping[str, int]) -> None:
     """
     if failed:
         names = ", ".join(f"{name} ({code})" for name, code in failed.items())
-        message = f"failed, with exit code: {names}; `gradweave resume {path}` tries again"
+        message = f"failed, with exit code: {names}; `{command_line('resume', path)}` tries again"
         raise SeedFailed(message, next(iter(failed.values())))
 
 
@@ -183,7 +185,7 @@ def _summarize(folder: SeedsFolder, finished: Mapping[int, Path]) -> None:
         max(summary["environment_steps"]) + read_config(next(iter(finished.values())) / "config.toml").run.total_steps
     )
     print(f"\nsummary:     {folder.path / 'summary.json'}\nreport:      {report}")
-    print(f"go on with:  gradweave resume {folder.path} --total-steps {more}")
+    print(f"go on with:  {command_line('resume', folder.path, '--total-steps', more)}")
 
 
 class _View:
@@ -211,9 +213,9 @@ class _View:
 
     def _last_words(self, job: Job) -> str:
         """The message that the run ended with, or else its last lines, of what it wrote since it was started here."""
-        with job.log.open("rb") as file:
-            file.seek(self._written[job.name])
-            lines = file.read().decode(errors="replace").splitlines()
+        with open_regular(job.log) as file:
+            file.seek(max(self._written[job.name], file.seek(0, 2) - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
         said = [index for index, line in enumerate(lines) if line.startswith("gradweave: ")]
         return "\n".join(f"  {line}" for line in lines[said[-1] if said else -12 :])
 
@@ -221,12 +223,14 @@ class _View:
 def how_far(metrics: Path) -> str:
     """Steps and return from the end of a file of metrics that is being written."""
     try:
-        with metrics.open("rb") as file:
+        with open_regular(metrics) as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").split("\n")[:-1]
-        rows = [json.loads(line) for line in lines[-50:] if line.startswith("{")]
-    except (OSError, json.JSONDecodeError):  # not there yet, or just being replaced
+            lines = file.read(_TAIL_BYTES).decode(errors="replace").split("\n")[:-1]
+        rows = [parse_row(metrics, line) for line in lines[-50:] if line.startswith("{")]
+    except OSError:  # not there yet, or just being replaced
         rows = []
+    except DamagedFile as error:
+        return str(error)
     if not rows:
         return "nothing logged yet"
     returns = [row["return"] for row in rows if row.get("return") is not None]

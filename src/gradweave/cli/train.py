@@ -119,7 +119,9 @@ def parse_all(
         return tyro.cli(kind, prog=prog, description=description, args=list(argv), default=default)
 
     def read(name: str | None) -> Config:
-        return begin(preset(name or "quick") if file is None else read_config(Path(file), name))
+        if file is None:
+            return begin(preset(name or "quick"))
+        return begin(read_config(Path(file), name, follow=True))
 
     file = _given(argv, "--config")
     guess = next((word for word in argv if word in PRESETS), None)

@@ -4,22 +4,22 @@ runs/<preset>-<utc time>-<4 random letters>/
 config.toml  provenance.json  metrics.jsonl  checkpoints/  figures/  lock
 """
 
-import json
+import os
 import secrets
 import string
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import format_config, read_config
-from gradweave.errors import CheckpointError, ConfigError, nearest_name
-from gradweave.runs.files import write_atomically
+from gradweave.errors import CheckpointError, ConfigError, FolderLost, nearest_name
+from gradweave.files import real_folder, write_atomically
 from gradweave.runs.locks import lock_folder, not_writable
-from gradweave.runs.metrics import MetricsWriter
-from gradweave.runs.provenance import begin_process
+from gradweave.runs.metrics_writer import MetricsWriter
+from gradweave.runs.provenance import ACCEPTED, ProvenanceFile, recorded
 
 if TYPE_CHECKING:  # NumPy takes a tenth of a second, which bad configurations need not wait for
     import gradweave.runs.checkpoints
@@ -39,6 +39,7 @@ __all__ = [
 
 SEEDS_FILE: Final = "seeds.json"
 """What marks a folder of several seeds' runs: see `gradweave.runs.seeds_folder`."""
+_OWN_FOLDERS: Final = ("checkpoints", "figures", "measure", "tensorboard", "wandb")
 SWEEP_FILE: Final = "sweep.json"
 """What marks the folder of a sweep: see `gradweave.runs.sweep_folder`."""
 
@@ -46,18 +47,22 @@ SWEEP_FILE: Final = "sweep.json"
 class RunFolder:
     """A run's folder, locked unless it is only looked at. Use as a context manager, or call `close`."""
 
-    def __init__(self, path: Path, config: Config, lock: TextIO | None, argv: Sequence[str] | None = None) -> None:
+    def __init__(self, path: Path, config: Config, lock: BinaryIO | None, argv: Sequence[str] | None = None) -> None:
         """Use `RunFolder.create`, `RunFolder.open` or `RunFolder.view`."""
         self.path = path
         self.config = config
         self._lock = lock
-        self._argv = argv
         self._metrics = None
-        self._continues = self._in_provenance = False
+        self._run_id = recorded(path)[0]
         if lock is not None:
             rows = path / "metrics.jsonl"
-            self._continues = (path / "provenance.json").exists() and rows.exists() and rows.stat().st_size > 0
-            self._metrics = MetricsWriter(rows)
+            try:
+                self._metrics = MetricsWriter(rows)
+            except OSError as error:
+                raise FolderLost(f"{rows} cannot be written ({error.strerror}); nothing has been changed") from None
+        origin = path / "provenance.json"
+        continues = self._metrics is not None and self._metrics.last_step >= 0 and os.path.lexists(origin)
+        self._provenance = ProvenanceFile(origin, config, argv, continues=continues)
 
     @classmethod
     def create(cls, config: Config, argv: Sequence[str] = (), name: str | None = None) -> "RunFolder":
@@ -81,23 +86,52 @@ class RunFolder:
         lock = lock_folder(path)
         write_atomically(path / "config.toml", format_config(config))
         folder = cls(path, config, lock, ["gradweave", *argv])
+        folder._run_id = secrets.token_hex(8)
+        folder._provenance.note({"run_id": folder._run_id})
         folder.add_provenance({})
         return folder
 
     @classmethod
-    def open(cls, path: Path, argv: Sequence[str] | None = None) -> "RunFolder":
+    def open(cls, path: Path, argv: Sequence[str] | None = None, *, accept_changes: bool = False) -> "RunFolder":
         """Open the folder of an earlier run, to go on with it.
 
         Args:
             path: the folder.
             argv: what to note in provenance.json as the command line; by default that of this process.
+            accept_changes: go on also where config.toml has other values than the newest checkpoint was written with,
+                and note them in provenance.json.
 
         Raises:
-            ConfigError: there is no run, or its config.toml is bad.
+            ConfigError: there is no run, or its config.toml is bad, or it was edited since the newest checkpoint.
+            DamagedFile: a part of it that is to be a folder is a link or a file.
             RunInUse: another process has it.
+            FolderLost: nothing can be written in it.
         """
+        from gradweave.runs.identity import newest_own, raise_changed, unaccepted
+
         path = find_run(path)
-        return cls(path, read_config(path / "config.toml"), lock_folder(path), argv)
+        config = read_config(path / "config.toml")
+        lock = lock_folder(path)
+        try:
+            for name in _OWN_FOLDERS:
+                if os.path.lexists(path / name):
+                    real_folder(path / name)
+            newest = newest_own(path)
+            run_id, accepted = recorded(path)
+            changes = [] if newest is None else unaccepted(newest, config, accepted)
+            if newest is not None and changes and not accept_changes:
+                raise_changed(path, newest[1].step, changes)
+            folder = cls(path, config, lock, argv)
+        except BaseException:
+            lock.close()
+            raise
+        found = None if newest is None else newest[1].metadata.get("run")
+        if run_id is None and isinstance(found, str):  # provenance.json is lost
+            folder._run_id = found
+            folder._provenance.note({"run_id": found})
+        if changes:
+            folder._provenance.note({ACCEPTED: [*accepted, *changes]})
+        return folder
 
     @classmethod
     def view(cls, path: Path) -> "RunFolder":
@@ -142,22 +176,19 @@ class RunFolder:
         self.config = config
 
     def add_provenance(self, entries: Mapping[str, Any]) -> None:
-        """Add to what provenance.json says of this process, such as the devices once JAX is up.
+        """Add to what provenance.json says of this process; see `gradweave.runs.provenance.ProvenanceFile`."""
+        self._provenance.add(entries)
 
-        An entry of the same name is replaced, but none of those of earlier processes that have trained: each one that
-        goes on with a run has its own entry in the list `continued`, recording what differs from the start.
+    def check_origin(self, path: Path) -> None:
+        """Raise when the checkpoint at `path` was written by another run.
+
+        Raises:
+            CheckpointError: it was, or it is damaged.
         """
-        path = self.path / "provenance.json"
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if not self._in_provenance:
-            known = begin_process(known, self.config, self._argv, continues=self._continues)
-            self._in_provenance = True
-        if self._continues:
-            own = known["continued"][-1]
-            own.update({name: value for name, value in entries.items() if name in own or value != known.get(name)})
-        else:
-            known.update(entries)
-        write_atomically(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+        from gradweave.runs.checkpoints import describe
+        from gradweave.runs.identity import check_origin
+
+        check_origin(path, describe(path), self._run_id)
 
     def save_checkpoint(
         self,
@@ -171,17 +202,19 @@ class RunFolder:
             CheckpointError: it could not be written; the checkpoints before it are intact.
         """
         from gradweave.runs.checkpoints import checkpoint_path, prune, write
+        from gradweave.runs.identity import identify
 
         path = checkpoint_path(self.checkpoints, step)
         try:
+            real_folder(self.checkpoints, make=True)
             self.metrics.sync()
-            write(path, arrays, step, metadata)
+            write(path, arrays, step, {**identify(self.config, self._run_id), **(metadata or {})})
             prune(self.checkpoints, self.config.run.keep_checkpoints)
         except OSError as error:
             raise CheckpointError(f"{path.name} cannot be written ({error.strerror}); older ones are intact") from None
         return path
 
-    def go_on_from(self, path: Path, step: int) -> None:
+    def go_on_from(self, path: Path, step: int, metadata: Mapping[str, Any] | None = None) -> None:
         """Remove the rows of metrics that were written after the checkpoint at `path`, of this step.
 
         Newer checkpoints are set aside: they go with the rows that were removed. Nothing is changed in a run that is
@@ -190,8 +223,11 @@ class RunFolder:
         from gradweave.runs.checkpoints import set_newer_aside
 
         if self._metrics is not None:
-            set_newer_aside(path)
-            self._metrics.truncate_after(step)
+            try:
+                set_newer_aside(path)
+                self._metrics.truncate_after(step)
+            except OSError as error:
+                raise FolderLost(f"{self.path} cannot be written ({error.strerror}); no checkpoint is lost") from None
 
     def close(self) -> None:
         """Close the metrics and free the folder for other processes."""
@@ -236,7 +272,7 @@ def find_run(path: Path) -> Path:
     Raises:
         ConfigError: it is not; the remedy names the most similar run beside it.
     """
-    if (path / "config.toml").is_file():
+    if os.path.lexists(path / "config.toml"):
         return path
     if (path / SEEDS_FILE).is_file():
         seeds = sorted(entry.parent for entry in path.glob("*/config.toml"))
