@@ -11,14 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import format_config, read_config
-from gradweave.errors import CheckpointError, ConfigError, FolderLost, nearest_name
+from gradweave.errors import ConfigError, FolderLost, command_line, nearest_name
 from gradweave.files import real_folder, write_atomically
 from gradweave.runs.locks import lock_folder, not_writable
-from gradweave.runs.metrics_writer import MetricsWriter
+from gradweave.runs.metrics_writer import MetricsWriter, warn_on_stderr
 from gradweave.runs.provenance import ACCEPTED, ProvenanceFile, recorded
 
 if TYPE_CHECKING:  # NumPy takes a tenth of a second, which bad configurations need not wait for
@@ -198,36 +198,83 @@ class RunFolder:
     ) -> Path:
         """Write a checkpoint of `step`, every row of metrics before it, and delete what is too old to keep.
 
+        Rows that cannot be written go into the checkpoint, from which `go_on_from` writes them.
+
         Raises:
-            CheckpointError: it could not be written; the checkpoints before it are intact.
+            FolderLost: it could not be written; the checkpoints before it are intact.
+            DamagedFile: `checkpoints` has become a link or a file.
         """
         from gradweave.runs.checkpoints import checkpoint_path, prune, write
         from gradweave.runs.identity import identify
 
         path = checkpoint_path(self.checkpoints, step)
+        if not os.path.lexists(self.checkpoints):
+            warn_on_stderr(f"{self.checkpoints} was deleted; it is made again, without the older checkpoints")
+        own = identify(self.config, self._run_id)
         try:
             real_folder(self.checkpoints, make=True)
             self.metrics.sync()
-            write(path, arrays, step, {**identify(self.config, self._run_id), **(metadata or {})})
+            unwritten = self.metrics.unwritten
+            write(path, arrays, step, {**own, **({"unwritten": unwritten} if unwritten else {}), **(metadata or {})})
             prune(self.checkpoints, self.config.run.keep_checkpoints)
         except OSError as error:
-            raise CheckpointError(f"{path.name} cannot be written ({error.strerror}); older ones are intact") from None
+            raise FolderLost(f"{path} cannot be written ({error.strerror}); older checkpoints are intact") from None
         return path
+
+    def trouble(self) -> str | None:
+        """What is wrong with the file of metrics, in words; None as long as every row is in it."""
+        return self.metrics.trouble()
+
+    def rescue(
+        self, trouble: str, arrays: Mapping[str, "gradweave.runs.checkpoints.SavedArray"], step: int
+    ) -> NoReturn:
+        """Save what can be saved after `trouble`, the rows so far and a checkpoint of `step`, and say what was.
+
+        Raises:
+            FolderLost: always.
+        """
+        try:
+            rows = "its rows are written again" if self.metrics.restore() else "rows of it are lost"
+        except OSError as error:
+            rows = f"its rows cannot be put back ({error.strerror})"
+        if self.metrics.unwritten:
+            rows = f"the {len(self.metrics.unwritten)} rows that it lacks are in the checkpoint"
+        again = f"go on with: {command_line('resume', self.path)}"
+        try:
+            self.save_checkpoint(arrays, step)
+        except FolderLost as error:
+            raise FolderLost(f"{trouble}, and {error}; {again}") from None
+        raise FolderLost(f"{trouble}; {rows}; a checkpoint was saved at environment step {step}; {again}")
 
     def go_on_from(self, path: Path, step: int, metadata: Mapping[str, Any] | None = None) -> None:
         """Remove the rows of metrics that were written after the checkpoint at `path`, of this step.
 
-        Newer checkpoints are set aside: they go with the rows that were removed. Nothing is changed in a run that is
-        only looked at.
+        Newer checkpoints are set aside: they go with the rows that were removed. Rows that could only be kept in the
+        checkpoint are written. Nothing is changed in a run that is only looked at.
+
+        Args:
+            path: of the checkpoint.
+            step: its environment steps.
+            metadata: the checkpoint's.
+
+        Raises:
+            FolderLost: nothing can be written; no checkpoint is lost.
         """
         from gradweave.runs.checkpoints import set_newer_aside
 
-        if self._metrics is not None:
-            try:
-                set_newer_aside(path)
-                self._metrics.truncate_after(step)
-            except OSError as error:
-                raise FolderLost(f"{self.path} cannot be written ({error.strerror}); no checkpoint is lost") from None
+        if self._metrics is None:
+            return
+        unwritten = (metadata or {}).get("unwritten", ())
+        try:
+            set_newer_aside(path)
+            self._metrics.truncate_after(step)
+        except OSError as error:
+            raise FolderLost(f"{self.path} cannot be written ({error.strerror}); no checkpoint is lost") from None
+        self._metrics.append_lines([line for line in unwritten if isinstance(line, str)], step)
+        last = self._metrics.last_step
+        if last != step and step > self.config.inner.num_envs * self.config.inner.num_steps:
+            warn_on_stderr(f"metrics.jsonl lacks the rows after step {max(last, 0):,} up to the checkpoint's, {step:,}")
+            self._provenance.note({"missing_rows": {"after": last, "until": step}})
 
     def close(self) -> None:
         """Close the metrics and free the folder for other processes."""

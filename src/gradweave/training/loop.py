@@ -78,6 +78,7 @@ def train(
         KeyboardInterrupt: SIGINT arrived; a checkpoint was written.
         CheckpointError: nothing to resume from.
         OutOfMemory: training needs more than there is; said before it starts where that can be known.
+        FolderLost: rows or checkpoints can no longer be written; what could be saved was.
     """
     agent = build_agent(config, devices.axis)
     devices = devices.of_agent(agent)
@@ -194,13 +195,23 @@ def _run(
             last = done >= config.num_meta_steps
             evaluate_now = last or _crossed(config.run.evaluate_every, before, step)
             log.chunk(metrics, evaluator.begin(state) if evaluate_now else None)
+            _check_files(log, programs, state, step)
             stopping = agreed_signal(received)
             if last or stopping or _crossed(config.run.checkpoint_every, before, step):
                 _save(log, programs.devices.gather(state), step)
             if stopping:
                 log.complete()
                 _stop(stopping, step)
+    _check_files(log, programs, state, agent.environment_steps(done))
     return state
+
+
+def _check_files(log: Log, programs: _Programs, state: SelfTuningState, step: int) -> None:
+    """Raise, after everything has been saved, when rows can no longer be written, or another program took the file."""
+    trouble = log.folder.trouble()
+    if trouble is not None and isinstance(log.folder, RunFolder):
+        log.complete()
+        log.folder.rescue(log.folder.trouble() or trouble, named_arrays(programs.devices.gather(state)), step)
 
 
 def _save(log: Log, state: SelfTuningState, step: int) -> None:
