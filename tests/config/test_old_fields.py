@@ -95,3 +95,11 @@ def test_an_environments_options_were_beside_its_name() -> None:
     assert config_from_dict(data).environment.options == {"num_rows": 4, "grid_only": True, "action_mask": False}
     partial = config_from_dict({"environment": {"num_rows": 4}})
     assert partial.environment.options == {**preset("quick").environment.options, "num_rows": 4}
+
+
+def test_a_complete_file_may_lack_what_was_added_since() -> None:
+    text = format_config(preset("quick")).replace('finish = "all"\n', "")
+    assert "finish" not in text
+    assert config_from_dict(tomllib.loads(text)) == preset("quick")
+    with pytest.raises(ConfigError, match=r"run\.seed"):
+        config_from_dict(tomllib.loads(text.replace("seed = 0\n", "")))

@@ -13,18 +13,16 @@ from typing import Annotated, TypeVar
 
 import tyro
 
+from gradweave.api.training import train_config
 from gradweave.cli.environment_flags import merged, take_environment_options
-from gradweave.cli.one_run import run_loop
 from gradweave.cli.seeds import check_seeds, train_seeds
 from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.config.presets import PRESETS, preset
 from gradweave.config.schema import DEFAULT_LEARNER, Config, EnvironmentConfig, MetaConfig, RunConfig
-from gradweave.config.toml_file import format_config, read_config
+from gradweave.config.toml_file import read_config
 from gradweave.config.validation import validate
-from gradweave.runs.run_folder import RunFolder
 from gradweave.runs.trackers import check_tracker
-from gradweave.training.hosts import ALONE, Hosts, check_hosts, check_same
-from gradweave.training.launch import choose_devices, open_together, start_jax
+from gradweave.training.hosts import ALONE, Hosts, check_hosts
 
 __all__ = ["TrainFlags", "parse_all", "parse_config", "run"]
 
@@ -62,18 +60,12 @@ def run(argv: Sequence[str]) -> int:
     check_hosts(hosts)
     if flags.seeds is not None:
         check_seeds(config, flags.seeds, hosts)
-    validate(config, num_processes=hosts.num_processes or 1)
-    check_tracker(config.run.track)
-    if flags.seeds is not None:
+        validate(config)
+        check_tracker(config.run.track)
         return train_seeds(config, flags.seeds, ["train", *argv])
-    devices = None
-    if hosts.several or config.run.devices != 1:  # whether there are so many is better known before there is a folder
-        start_jax(config.run.devices, hosts)
-        devices = choose_devices(config)
-    if hosts.several:
-        check_same(format_config(config))
-    with open_together(lambda: RunFolder.create(config, ["train", *argv]), hosts) as folder:
-        run_loop(folder, resume=False, hosts=hosts, devices=devices)
+    trained = train_config(config, ["train", *argv], hosts)
+    if trained is not None:  # only process 0 has something to say
+        print(trained.summary)
     return 0
 
 

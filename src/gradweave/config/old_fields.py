@@ -10,7 +10,10 @@ from typing import Any, Final
 
 from gradweave.errors import ConfigError
 
-__all__ = ["translated"]
+__all__ = ["ADDED", "translated"]
+
+ADDED: Final = ("run.finish",)
+"""Fields that complete files of earlier versions lack, and whose default is what those versions did."""
 
 _OF_ESTIMATOR: Final = {
     "truncated": ("window",),

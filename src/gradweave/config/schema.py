@@ -35,6 +35,7 @@ Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 Schedule: TypeAlias = Literal["none", "network"]
 Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
 EnvironmentOption: TypeAlias = bool | int | float | str
+Finish: TypeAlias = Literal["all", "none"]
 NumDevices: TypeAlias = int | Literal["all"]
 
 DEFAULT_LEARNER: Final = "actor-critic"
@@ -119,6 +120,8 @@ class RunConfig:
     """Steps after which an evaluation episode is cut off."""
     measure_samples: int = 128
     """Samples of the meta-gradient when its bias and variance are measured."""
+    finish: Finish = "all"
+    """What follows training: all (an animation, a measurement, figures and a report) or none."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from gradweave.config.old_fields import translated
+from gradweave.config.old_fields import ADDED, translated
 from gradweave.config.presets import preset as find_preset
 from gradweave.config.schema import Config, EnvironmentConfig
 from gradweave.errors import ConfigError, DamagedFile, nearest_name
@@ -118,7 +118,7 @@ def _section(prefix: str, base: Any, data: Mapping[str, Any], complete: bool) ->
     values = {key: _checked(f"{prefix}.{key}", value, hints[key]) for key, value in data.items()}
     if "options" in values and not complete:
         values["options"] = {**base.options, **values["options"]}
-    for key in [key for key in hints if key not in data] if complete else ():
+    for key in [key for key in hints if key not in data and f"{prefix}.{key}" not in ADDED] if complete else ():
         if not _accepts_none(hints[key]):
             _refuse_missing(f"{prefix}.{key}")
         values[key] = None  # there is no other way to write it

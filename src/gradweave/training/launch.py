@@ -66,7 +66,12 @@ def open_together(open_folder: Callable[[], RunFolder], hosts: Hosts) -> RunFold
 
 
 def launch(
-    folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts = ALONE, devices: "Devices | None" = None
+    folder: RunFolder | NoFolder,
+    *,
+    resume: bool,
+    hosts: Hosts = ALONE,
+    devices: "Devices | None" = None,
+    quiet: bool = False,
 ) -> "Summary":
     """Imports JAX and the loop, and trains in `folder` with a table on standard error.
 
@@ -75,6 +80,7 @@ def launch(
         resume: go on from the newest checkpoint.
         hosts: the processes that share the run.
         devices: from `choose_devices`, if JAX has been started; None: start it.
+        quiet: show nothing.
 
     Raises:
         GradweaveError: as `gradweave.training.loop.train`.
@@ -83,7 +89,7 @@ def launch(
     config = folder.config
     with contextlib.ExitStack() as stack:
         progress = Progress(config.learned_names, config.run.total_steps)
-        if isinstance(folder, RunFolder):  # only process 0 shows anything
+        if isinstance(folder, RunFolder) and not quiet:  # only process 0 shows anything
             stack.enter_context(progress)
         progress.message(f"run folder: {folder.path}")
         with progress.compiling("starting JAX"):

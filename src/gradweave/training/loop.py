@@ -32,7 +32,7 @@ from gradweave.training.hosts import agreed_signal, share_tree
 from gradweave.training.log import EvaluationRow, Log
 from gradweave.training.memory import Known, explaining, forecast_memory
 
-__all__ = ["Summary", "load_agent", "train"]
+__all__ = ["Summary", "check_finite", "load_agent", "train"]
 
 
 class Summary(NamedTuple):
@@ -189,7 +189,7 @@ def _run(
             before = agent.environment_steps(done)
             state, metrics = programs.chunk(state)
             metrics = jax.device_get(metrics)  # waits for the chunk
-            _check_finite(agent, metrics, done, state)
+            check_finite(agent, metrics, done, state)
             done += config.run.chunk_size
             step = agent.environment_steps(done)
             last = done >= config.num_meta_steps
@@ -298,7 +298,12 @@ def _crossed(every: int, before: int, after: int) -> bool:
     return every > 0 and before // every != after // every
 
 
-def _check_finite(agent: SelfTuning, metrics: MetaStepMetrics, done: int, state: SelfTuningState) -> None:
+def check_finite(agent: SelfTuning, metrics: MetaStepMetrics, done: int, state: SelfTuningState) -> None:
+    """Raise when something stopped being finite in a chunk that began after `done` meta-steps.
+
+    Raises:
+        NonFiniteError: naming the first meta-gradient or parameter that is not.
+    """
     if metrics.finite.all():
         return
     index = int(np.argmin(metrics.finite))
