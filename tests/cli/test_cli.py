@@ -81,12 +81,12 @@ def test_flags_override_the_file_and_the_file_the_preset(tmp_path: Path) -> None
 
 def test_another_environment_drops_the_options_of_the_preset() -> None:
     config = parse_config(["--environment.name", "discounting-chain"])
-    assert config.environment.options() == {}
+    assert config.environment.options == {}
     config = parse_config(["--environment.name", "other", "--environment.time-limit", "5"])
-    assert config.environment.options() == {"time_limit": 5}
-    flags = ["--environment.num-rows", "6", "--environment.num-cols", "6"]  # what the preset has as well
+    assert config.environment.options == {"time_limit": 5}
+    flags = ["--environment.options.num-rows", "6", "--environment.num-cols", "6"]  # what the preset has as well
     config = parse_config(["snake-6x6", "--environment.name", "other", *flags])
-    assert config.environment.options() == {"num_rows": 6, "num_cols": 6}
+    assert config.environment.options == {"num_rows": 6, "num_cols": 6}
 
 
 @pytest.mark.parametrize(

@@ -388,7 +388,7 @@ def test_jax_waits_until_the_arguments_are_good(run, arguments):
 def test_a_snake_run_is_drawn_as_a_snake(tmp_path, capsys):
     config = dataclasses.replace(
         tiny_config(tmp_path),
-        environment=EnvironmentConfig("snake", num_rows=4, num_cols=4, time_limit=6),
+        environment=EnvironmentConfig("snake", {"num_rows": 4, "num_cols": 4, "time_limit": 6}),
         network=NetworkConfig(channels=(2,), strides=(2,), policy_layers=(4,), value_layers=(4,)),
     )
     with RunFolder.create(config) as folder:
