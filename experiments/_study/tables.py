@@ -16,9 +16,9 @@ from _study.jobs import MARKS, Collected, Job
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import config_to_dict
 from gradweave.errors import ConfigError
+from gradweave.files import write_atomically
 from gradweave.measurement.sample_store import current_source
 from gradweave.reports.tables import write_rows
-from gradweave.runs.files import write_atomically
 from gradweave.runs.provenance import collect_provenance, is_modified, processes
 from gradweave.statistics.few_seeds import interquartile_mean, probability_of_improvement, stratified_interval
 

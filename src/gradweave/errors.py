@@ -1,16 +1,20 @@
 """The exceptions that end a run, each with the exit code the command line answers with.
 
-The codes are part of the public interface: 2 bad configuration, 3 no usable checkpoint, 4 a non-finite value, 5 out of
-memory, 6 the run folder is in use, 7 another process of the run is gone, 143 stopped by SIGTERM after a checkpoint.
+The codes are part of the public interface: 2 bad configuration or a damaged file, 3 no usable checkpoint, 4 a
+non-finite value, 5 out of memory, 6 the run folder is in use, 7 another process of the run is gone, 8 the run's own
+files cannot be written or were replaced, 143 stopped by SIGTERM after a checkpoint.
 Nothing here imports JAX.
 """
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "DamagedFile",
+    "FolderLost",
     "GradweaveError",
     "HostLost",
     "NonFiniteError",
@@ -44,6 +48,18 @@ class ConfigError(GradweaveError, ValueError):
         self.others = tuple(others)
         own = f"{field} = {value!r} cannot be used\n  accepted: {accepted}\n  remedy:   {remedy}"
         super().__init__("\n".join([own, *(str(other) for other in self.others)]))
+
+
+class DamagedFile(GradweaveError, ValueError):
+    """A file of a run's folder that gradweave cannot have written: names the file, the line, and what to do."""
+
+    exit_code = 2
+
+    def __init__(self, path: Path, what: str, remedy: str, line: int | None = None) -> None:
+        """Say what is wrong with the file at `path`, or with one line of it, counted from 1."""
+        self.path, self.line, self.remedy = path, line, remedy
+        place = f"{path}" if line is None else f"{path}, line {line},"
+        super().__init__(f"{place} {what}; {remedy}")
 
 
 class CheckpointError(GradweaveError):
@@ -93,6 +109,12 @@ class HostLost(GradweaveError):
     """Another process of this run is gone, or was never there."""
 
     exit_code = 7
+
+
+class FolderLost(GradweaveError):
+    """The run's own files cannot be written any more, or another program has replaced them: says what was saved."""
+
+    exit_code = 8
 
 
 class SeedFailed(GradweaveError):

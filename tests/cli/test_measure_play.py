@@ -18,8 +18,8 @@ from gradweave.cli.main import main
 from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig
 from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
 from gradweave.errors import CheckpointError, ConfigError
+from gradweave.files import write_atomically
 from gradweave.measurement.sampling import GradientSamples
-from gradweave.runs.files import write_atomically
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.metrics import read_metrics
 from gradweave.runs.run_folder import RunFolder
@@ -92,7 +92,7 @@ def make_measure(monkeypatch):
             return GradientSamples(("discount", "entropy_cost"), table[:num_samples])
 
         monkeypatch.setattr("gradweave.measurement.sampling.measure_agent", sample)
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.touch())
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, file, **_: None)
         return main(["measure", str(run), "--estimators", "unrolled", *flags])
 
     return measure
@@ -282,9 +282,9 @@ def test_a_folder_without_permission_is_a_bad_output(own, capsys):
 
 def test_a_file_in_the_making_is_named_after_its_process(tmp_path, monkeypatch):
     sources = []
-    monkeypatch.setattr("gradweave.runs.files.os.replace", lambda source, target: sources.append(source))
+    monkeypatch.setattr("gradweave.files.os.replace", lambda source, target: sources.append(source))
     for process in (11, 12):
-        monkeypatch.setattr("gradweave.runs.files.os.getpid", lambda process=process: process)
+        monkeypatch.setattr("gradweave.files.os.getpid", lambda process=process: process)
         write_atomically(tmp_path / "1.safetensors", "text")
     assert len(set(sources)) == 2
     assert set(tmp_path.glob(".*.safetensors.tmp")) == set(sources), "what pruning checkpoints removes"

@@ -12,7 +12,8 @@ from gradweave.cli import watch
 from gradweave.cli.main import main
 from gradweave.config.presets import preset
 from gradweave.runs.locks import is_in_use
-from gradweave.runs.metrics import MetricsTail, MetricsWriter
+from gradweave.runs.metrics import MetricsTail
+from gradweave.runs.metrics_writer import MetricsWriter
 from gradweave.runs.run_folder import RunFolder
 from gradweave.runs.seeds_folder import SeedsFolder
 

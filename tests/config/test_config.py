@@ -71,7 +71,7 @@ def test_partial_files_change_only_what_they_name(tmp_path: Path) -> None:
         ('[inner]\noptimizer = "adamw"', "inner.optimizer", "type"),
         ("inner = 3", "inner", "[inner]"),
         ('preset = "snak"', "preset", "snake"),
-        ("preset = ", "--config", "correct it"),
+        ("preset = ", "config.toml", "correct it"),
     ],
 )
 def test_bad_files_are_refused(tmp_path: Path, text: str, field: str, remedy: str) -> None:

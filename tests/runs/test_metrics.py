@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradweave.runs.metrics import MetricsWriter, format_row, read_metrics
+from gradweave.runs.metrics import format_row, read_metrics
+from gradweave.runs.metrics_writer import MetricsWriter
 
 
 def test_rows_are_there_as_soon_as_they_are_written(tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ import pytest
 from safetensors.numpy import load as library_load
 
 from gradweave.errors import CheckpointError
-from gradweave.runs.checkpoints import checkpoint_path, latest, list_checkpoints, prune, set_newer_aside
+from gradweave.runs.checkpoints import (
+    checkpoint_path,
+    list_checkpoints,
+    newest_good,
+    prune,
+    read,
+    set_newer_aside,
+)
 from gradweave.training.checkpoints import load, save
 
 
@@ -178,25 +185,25 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 def test_latest_falls_back_with_a_warning(tmp_path: Path) -> None:
     for step in (1, 2, 30):
         save(checkpoint_path(tmp_path, step), {"a": jnp.array(step)}, step)
-    assert latest(tmp_path) == checkpoint_path(tmp_path, 30)
+    assert newest_good(tmp_path, read)[0] == checkpoint_path(tmp_path, 30)
     for step in (2, 30):
         path = checkpoint_path(tmp_path, step)
         path.write_bytes(path.read_bytes()[:-1])
     warnings: list[str] = []
-    assert latest(tmp_path, warnings.append) == checkpoint_path(tmp_path, 1)
+    assert newest_good(tmp_path, read, warnings.append)[0] == checkpoint_path(tmp_path, 1)
     assert [checkpoint_path(tmp_path, step).name in text for step, text in zip((30, 2), warnings, strict=True)] == [
         True,
         True,
     ]
     checkpoint_path(tmp_path, 1).unlink()
     with pytest.raises(CheckpointError, match="none of the 2") as raised:
-        latest(tmp_path, warnings.append)
+        newest_good(tmp_path, read, warnings.append)
     assert raised.value.exit_code == 3
 
 
 def test_latest_without_any_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        latest(tmp_path)
+        newest_good(tmp_path, read)
 
 
 def test_prune_keeps_the_newest_and_cleans_up(tmp_path: Path) -> None:

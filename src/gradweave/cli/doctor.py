@@ -14,7 +14,7 @@ from pathlib import Path
 
 import tyro
 
-from gradweave.runs.files import write_atomically
+from gradweave.files import write_atomically
 
 __all__ = ["CHECKS", "run"]
 

@@ -1,8 +1,8 @@
 """The command `gradweave`: finds the sub-command, runs it, and turns what goes wrong into an exit code.
 
-0 done, 2 bad configuration or command line, 3 no usable checkpoint, 4 a non-finite value, 5 out of memory, 6 the run
-folder is in use, 7 another process of the run is gone, 130 interrupted, 143 stopped by SIGTERM after a checkpoint. JAX
-is not imported here.
+0 done, 2 bad configuration or command line, or a damaged file, 3 no usable checkpoint, 4 a non-finite value, 5 out of
+memory, 6 the run folder is in use, 7 another process of the run is gone, 8 a file cannot be written or read, 130
+interrupted, 143 stopped by SIGTERM after a checkpoint. JAX is not imported here.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gradweave.errors import ConfigError, GradweaveError, OutOfMemory, nearest_name
+from gradweave.errors import ConfigError, FolderLost, GradweaveError, OutOfMemory, nearest_name
 from gradweave.training.hosts import end
 
 __all__ = ["COMMANDS", "answering", "main"]
@@ -58,6 +58,10 @@ def answering(command: Callable[[], int]) -> int:
     except BrokenPipeError:  # the reader of a pipe went away, as in `gradweave doctor | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        print(f"gradweave: the system refuses{place}: {error.strerror or error}", file=sys.stderr)
+        return end(FolderLost.exit_code)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -2,19 +2,21 @@
 
 import dataclasses
 import hashlib
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple
 
 import tyro
 
 from gradweave.config.estimators import measurable_estimator, parse_reference
 from gradweave.config.schema import Config
 from gradweave.errors import CheckpointError, ConfigError
+from gradweave.files import open_regular, real_folder
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.metrics import read_metrics
 from gradweave.runs.run_folder import checkpoint_steps, run_name
@@ -80,6 +82,8 @@ def run(argv: Sequence[str]) -> int:
         output=flags.run / "measure" if flags.output is None else flags.output,
         num_envs=tuple(dict.fromkeys((config.inner.num_envs, *flags.batch_sizes))),
     )
+    if flags.output is None and os.path.lexists(asked.output):
+        real_folder(asked.output)
     with _claimed(asked.output):
         _measure(flags, asked)
     return 0
@@ -169,7 +173,7 @@ def _measure(flags: _Flags, asked: _Asked) -> None:
             store.remove()
 
 
-def _claimed(output: Path) -> TextIO:
+def _claimed(output: Path) -> BinaryIO:
     """An open file that keeps other measurements out of the folder, which is there and can be written in.
 
     It is not the lock of the run, which a process that trains may hold.
@@ -246,7 +250,8 @@ def _stores(flags: _Flags, asked: _Asked, loaded: "LoadedAgent", source: Mapping
 
     checkpoint = checkpoint_path(flags.run / "checkpoints", loaded.step)
     try:
-        content = checkpoint.read_bytes()
+        with open_regular(checkpoint) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:  # a run in training deletes its older ones
         raise CheckpointError(
             f"{checkpoint} was there a moment ago and cannot be read now ({error.strerror}); repeat the command for a "
@@ -255,7 +260,7 @@ def _stores(flags: _Flags, asked: _Asked, loaded: "LoadedAgent", source: Mapping
     settings = {
         "run": run_name(flags.run),
         "step": loaded.step,
-        "checkpoint": hashlib.sha256(content).hexdigest()[:16],
+        "checkpoint": digest[:16],
         "horizons": asked.reference,
         "burn_in_at_least": asked.burn_in,
         "seed": flags.seed,

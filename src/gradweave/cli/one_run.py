@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradweave.config.schema import Config
-from gradweave.runs.files import write_atomically
+from gradweave.files import write_atomically
 from gradweave.runs.metrics import format_row, read_metrics
 from gradweave.runs.run_folder import RunFolder
 from gradweave.training.follower import NoFolder

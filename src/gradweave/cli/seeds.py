@@ -16,11 +16,12 @@ from typing import Any
 from gradweave.cli.one_seed import command
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import read_config
-from gradweave.errors import ConfigError, SeedFailed, Stopped
+from gradweave.errors import ConfigError, DamagedFile, SeedFailed, Stopped
+from gradweave.files import open_regular, write_atomically
 from gradweave.machine.processes import Job, default_backend, run_jobs, share_cores
 from gradweave.machine.runtime import usable_cores
 from gradweave.machine.signals import noted_signals
-from gradweave.runs.files import write_atomically
+from gradweave.runs.metrics import parse_row
 from gradweave.runs.seeds_folder import SeedsFolder, is_finished
 from gradweave.training.hosts import Hosts
 
@@ -211,9 +212,9 @@ class _View:
 
     def _last_words(self, job: Job) -> str:
         """The message that the run ended with, or else its last lines, of what it wrote since it was started here."""
-        with job.log.open("rb") as file:
-            file.seek(self._written[job.name])
-            lines = file.read().decode(errors="replace").splitlines()
+        with open_regular(job.log) as file:
+            file.seek(max(self._written[job.name], file.seek(0, 2) - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).decode(errors="replace").splitlines()
         said = [index for index, line in enumerate(lines) if line.startswith("gradweave: ")]
         return "\n".join(f"  {line}" for line in lines[said[-1] if said else -12 :])
 
@@ -221,12 +222,14 @@ class _View:
 def how_far(metrics: Path) -> str:
     """Steps and return from the end of a file of metrics that is being written."""
     try:
-        with metrics.open("rb") as file:
+        with open_regular(metrics) as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").split("\n")[:-1]
-        rows = [json.loads(line) for line in lines[-50:] if line.startswith("{")]
-    except (OSError, json.JSONDecodeError):  # not there yet, or just being replaced
+            lines = file.read(_TAIL_BYTES).decode(errors="replace").split("\n")[:-1]
+        rows = [parse_row(metrics, line) for line in lines[-50:] if line.startswith("{")]
+    except OSError:  # not there yet, or just being replaced
         rows = []
+    except DamagedFile as error:
+        return str(error)
     if not rows:
         return "nothing logged yet"
     returns = [row["return"] for row in rows if row.get("return") is not None]

@@ -110,7 +110,10 @@ def parse_all(
 
     first = next((word for word in argv if word in PRESETS), "quick")  # --help shows this one's values
     flags = parse(start(preset(first)))
-    base = preset(flags.preset or "quick") if flags.config is None else read_config(flags.config, flags.preset)
+    if flags.config is None:
+        base = preset(flags.preset or "quick")
+    else:
+        base = read_config(flags.config, flags.preset, follow=True)
     base = start(base)
     name = parse(base).environment.name
     if name != base.environment.name:  # the preset's options, such as the board's size, belong to its environment

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 from gradweave.config.old_fields import translated
 from gradweave.config.presets import preset as find_preset
 from gradweave.config.schema import Config, EnvironmentConfig
-from gradweave.errors import ConfigError, nearest_name
+from gradweave.errors import ConfigError, DamagedFile, nearest_name
+from gradweave.files import read_text, write_atomically
 
 __all__ = ["config_from_dict", "config_to_dict", "format_config", "read_config", "write_config"]
 
@@ -46,26 +47,31 @@ def format_config(config: Config) -> str:
 
 def write_config(config: Config, path: Path) -> None:
     """Write the whole configuration to `path`."""
-    path.write_text(format_config(config), encoding="utf-8")
+    write_atomically(path, format_config(config))
 
 
-def read_config(path: Path, preset: str | None = None) -> Config:
+def read_config(path: Path, preset: str | None = None, *, follow: bool = False) -> Config:
     """The configuration in a file.
 
     Args:
         path: a TOML file.
         preset: what to start from, instead of the preset that the file names.
+        follow: whether it may be a symbolic link, for a file that the user names.
 
     Raises:
         ConfigError: the file cannot be read, is no TOML, or has an unknown key or a value of the wrong type.
     """
+    field = "--config" if follow else "config.toml"
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path, follow=follow))
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ConfigError("--config", str(path), "a TOML file that can be read", f"check the name: {reason}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("--config", str(path), "a TOML file in UTF-8", f"correct it: {error}") from None
+        raise ConfigError(field, str(path), "a TOML file that can be read", f"check the name: {reason}") from None
+    except DamagedFile as error:
+        raise ConfigError(field, str(path), "a TOML file in UTF-8", str(error)) from None
+    except (ValueError, RecursionError) as error:  # ValueError: no TOML, or a zero byte in the name
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise ConfigError(field, str(path), "a TOML file in UTF-8", f"correct it: {reason}") from None
     if preset is not None:
         data["preset"] = preset
     return config_from_dict(data)

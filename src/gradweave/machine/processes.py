@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gradweave.errors import GradweaveError
+from gradweave.files import open_appending
 from gradweave.machine.runtime import usable_cores
 
 __all__ = ["Job", "default_backend", "end_with_parent", "run_jobs", "share_cores", "use_cores"]
@@ -124,7 +125,7 @@ def run_jobs(
 
 
 def _start(job: Job, cores: tuple[int, ...]) -> "subprocess.Popen[bytes]":
-    with job.log.open("ab") as log:
+    with open_appending(job.log) as log:
         # A session of its own: Ctrl-C in a terminal reaches this process only, which passes on one SIGTERM.
         return subprocess.Popen(
             job.command(cores), stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

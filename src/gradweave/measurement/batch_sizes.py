@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from gradweave.files import write_atomically
 from gradweave.measurement.output import measurement_rows
 from gradweave.measurement.summary import EstimatorSummary
-from gradweave.reports.figures import COLOURS, style_axis
-from gradweave.runs.files import write_atomically
+from gradweave.reports.figures import COLOURS, save_figure, style_axis
 from gradweave.statistics.bootstrap import Estimate
 
 __all__ = ["BatchSizeRow", "batch_size_rows", "remove_batch_sizes", "write_batch_sizes"]
@@ -63,7 +63,7 @@ def write_batch_sizes(folder: Path, rows: Sequence[BatchSizeRow]) -> list[Path]:
     writer.writerows(rows)
     files = [folder / name for name in _FILES]
     write_atomically(files[0], table.getvalue())
-    draw_batch_sizes(rows).savefig(files[1], dpi=120)
+    save_figure(draw_batch_sizes(rows), files[1])
     return files
 
 

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradweave.files import write_atomically
 from gradweave.measurement.figures import draw_estimators, draw_horizons
 from gradweave.measurement.sampling import GradientSamples
 from gradweave.measurement.summary import EstimatorSummary
-from gradweave.runs.files import write_atomically
+from gradweave.reports.figures import save_figure
 from gradweave.statistics.bootstrap import Estimate
 
 __all__ = ["Row", "format_table", "measurement_rows", "write_measurement"]
@@ -69,11 +70,11 @@ def write_measurement(
     about = {"num_samples": samples.num_samples, "num_inner_steps": length or samples.num_inner_steps, **details}
     text = json.dumps({**about, "estimators": _nested(rows)}, indent=2, allow_nan=False)
     write_atomically(folder / "summary.json", text + "\n")
-    np.savez_compressed(
-        folder / "samples.npz", contributions=samples.contributions, names=np.array(samples.names, dtype=np.str_)
-    )
-    draw_horizons(samples.names, length or samples.num_inner_steps, single).savefig(folder / "horizons.png", dpi=120)
-    draw_estimators(samples.names, summaries).savefig(folder / "estimators.png", dpi=120)
+    content = io.BytesIO()
+    np.savez_compressed(content, contributions=samples.contributions, names=np.array(samples.names, dtype=np.str_))
+    write_atomically(folder / "samples.npz", content.getvalue())
+    save_figure(draw_horizons(samples.names, length or samples.num_inner_steps, single), folder / "horizons.png")
+    save_figure(draw_estimators(samples.names, summaries), folder / "estimators.png")
     names = ("estimators.csv", "summary.json", "samples.npz", "horizons.png", "estimators.png")
     return [folder / name for name in names]
 

@@ -2,21 +2,28 @@
 
 import io
 import json
+import os
 import time
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from gradweave.errors import ConfigError
-from gradweave.runs.files import write_atomically
+from gradweave.files import read_bytes, write_atomically
 from gradweave.runs.provenance import is_modified, source_state
 
 __all__ = ["SampleStore", "current_source"]
 
+_MOST_BYTES: Final = 2**28
+_UNREADABLE: Final = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, RecursionError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 _UNKNOWN = {"commit": None, "modified": None}
 
 
@@ -27,6 +34,13 @@ def current_source() -> dict[str, Any]:
     """
     found = source_state()
     return dict(_UNKNOWN) if found is None else {"commit": found["commit"], "modified": is_modified(found)}
+
+
+def _check_unpacked(content: bytes) -> None:
+    """Raise where an archive would take more memory than samples do."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES:,} bytes of samples")
 
 
 class SampleStore:
@@ -114,15 +128,19 @@ class SampleStore:
 
     def _read(self) -> tuple[dict[str, Any], npt.NDArray[np.float64], list[dict[str, Any]]] | None:
         """(settings, samples, sources) on the disk."""
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return None
         try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+            content = read_bytes(self.path, _MOST_BYTES)
+            _check_unpacked(content)
+            with np.load(io.BytesIO(content), allow_pickle=False) as saved:
                 settings = json.loads(str(saved["settings"]))
                 samples = np.asarray(saved["samples"], np.float64)
                 sources = json.loads(str(saved["sources"])) if "sources" in saved else [dict(_UNKNOWN)]
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-            raise self._refusal("unreadable", "a file of samples") from None
+            if not isinstance(settings, dict) or not isinstance(sources, list) or not samples.ndim:
+                raise ValueError("other things than a store keeps")
+        except _UNREADABLE as error:
+            raise self._refusal(f"unreadable ({error!s:.80})", "a file of samples") from None
         return settings, samples, sources
 
     def _refusal(self, given: str, accepted: str) -> ConfigError:

@@ -6,6 +6,7 @@ down, which smooths the edges. All frames of a GIF share one palette, so that a 
 changed.
 """
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -13,6 +14,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+
+from gradweave.files import write_atomically
 
 __all__ = ["board_frames", "paint_channels", "paint_snake", "save_gif"]
 
@@ -92,6 +95,7 @@ def save_gif(path: Path, frames: Sequence[Image.Image], fps: float = 12.0, *, nu
 
     Raises:
         ValueError: no frames, or an option out of range.
+        OSError: it cannot be written.
     """
     if not frames:
         raise ValueError("there are no frames to write: an episode has at least one step.")
@@ -101,7 +105,9 @@ def save_gif(path: Path, frames: Sequence[Image.Image], fps: float = 12.0, *, nu
     indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     pause = 10 * round(100 / fps)
     durations = [*[pause] * (len(frames) - 1), max(pause, 1500)]
-    indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=durations, loop=0, disposal=1)
+    content = io.BytesIO()
+    indexed[0].save(content, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, disposal=1)
+    write_atomically(path, content.getvalue())
 
 
 def paint_snake(draw: ImageDraw.ImageDraw, view: npt.NDArray[np.float64], cell: int) -> None:

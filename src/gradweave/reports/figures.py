@@ -3,6 +3,7 @@
 Matplotlib's figure objects are used without pyplot, so nothing global is touched and no display is needed.
 """
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-__all__ = ["COLOURS", "RunMetrics", "draw_figures", "style_axis"]
+from gradweave.files import real_folder, write_atomically
+
+__all__ = ["COLOURS", "RunMetrics", "draw_figures", "save_figure", "style_axis"]
 
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette: told apart with any colour vision."""
@@ -46,7 +49,8 @@ def draw_figures(runs: Sequence[RunMetrics], folder: Path) -> list[Path]:
     Returns:
         the files written, in the order they should be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    real_folder(folder, make=True)
     figures: dict[str, Callable[[Sequence[RunMetrics]], Figure | None]] = {
         "return.png": _returns,
         "meta_parameters.png": lambda runs: _panels(runs, "eta/"),
@@ -58,9 +62,20 @@ def draw_figures(runs: Sequence[RunMetrics], folder: Path) -> list[Path]:
     for name, draw in figures.items():
         figure = draw(runs)
         if figure is not None:
-            figure.savefig(folder / name, dpi=120)
+            save_figure(figure, folder / name)
             written.append(folder / name)
     return written
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG; a link of that name is replaced.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, dpi=120, format="png")
+    write_atomically(path, content.getvalue())
 
 
 def _returns(runs: Sequence[RunMetrics]) -> Figure | None:

@@ -6,19 +6,21 @@ Figures are embedded; every text that comes from a run's files is escaped.
 import base64
 import html
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from gradweave.errors import ConfigError
+from gradweave.errors import ConfigError, DamagedFile
+from gradweave.files import read_bytes, read_json, read_text, write_atomically
 from gradweave.reports.figures import RunMetrics, draw_figures
-from gradweave.runs.files import write_atomically
 from gradweave.runs.metrics import read_metrics
-from gradweave.runs.provenance import is_modified
+from gradweave.runs.provenance import is_modified, read_provenance
 from gradweave.runs.run_folder import run_name
 
 __all__ = ["write_report"]
 
+_MOST_PICTURE: Final = 2**25
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
@@ -49,6 +51,7 @@ def write_report(paths: Sequence[Path], output: Path) -> Path:
 
     Raises:
         ConfigError: a run has no metrics yet.
+        DamagedFile: they are damaged. Other damaged files of a run are left out, and the page says so.
     """
     runs = [_read_run(path) for path in paths]
     figures = draw_figures(runs, output / "figures")
@@ -101,23 +104,37 @@ def _change(run: RunMetrics, name: str) -> str:
 
 
 def _image(path: Path, caption: str) -> str:
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
+    content = base64.b64encode(read_bytes(path, _MOST_PICTURE)).decode("ascii")
     return f'<img alt="{html.escape(caption)}" src="data:image/{path.suffix[1:]};base64,{content}">'
 
 
 def _animation(path: Path) -> str:
     """The agent at play, where the run has a picture of it."""
     picture = path / "agent.gif"
+    if not os.path.lexists(picture):
+        return ""
     caption = f"{run_name(path)}: an episode of the trained agent"
-    return f"<h2>{html.escape(caption)}</h2>{_image(picture, caption)}" if picture.exists() else ""
+    try:
+        return f"<h2>{html.escape(caption)}</h2>{_image(picture, caption)}"
+    except (DamagedFile, OSError) as error:
+        return _left_out(error)
 
 
 def _measurement(path: Path) -> str:
     """The variance ratio that was measured at the end of training, where there is one."""
     source = path / "measurement.json"
-    if not source.exists():
+    if not os.path.lexists(source):
         return ""
-    found = json.loads(source.read_text(encoding="utf-8"))
+    try:
+        found = read_json(source)
+        return _measured(path, found)
+    except (DamagedFile, OSError) as error:
+        return _left_out(error)
+    except (KeyError, TypeError, ValueError) as error:
+        return _left_out(DamagedFile(source, f"has no ratios ({error!s:.80})", "let the run end once more"))
+
+
+def _measured(path: Path, found: Mapping[str, Any]) -> str:
     rows = [_table_row("th", ["", "ratio", "95 % interval"])]
     for name, label in (("total", "raw"), ("total_scale_free", "free of scale: variance over squared mean")):
         value, low, high = (found[name][part] for part in ("value", "low", "high"))
@@ -133,7 +150,7 @@ def _measurement(path: Path) -> str:
 
 def _details(path: Path) -> str:
     name = html.escape(run_name(path))
-    config = html.escape((path / "config.toml").read_text(encoding="utf-8"))
+    config = html.escape(_text(path / "config.toml"))
     provenance = _provenance(path / "provenance.json")
     return (
         f"<details><summary>{name}: configuration and provenance</summary>"
@@ -141,11 +158,26 @@ def _details(path: Path) -> str:
     )
 
 
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except (DamagedFile, OSError) as error:
+        return str(error)
+
+
+def _left_out(error: Exception) -> str:
+    """Say in the page what it lacks: a damaged side file is no reason for no report."""
+    return f"<p>left out: {html.escape(str(error))}</p>"
+
+
 def _provenance(path: Path) -> str:
     """The provenance without diffs, which can be long: only whether there was one."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return "no provenance.json"
-    entries: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        entries = read_provenance(path)
+    except (DamagedFile, OSError) as error:
+        return str(error)
     for entry in (entries, *entries.get("continued", ())):
         source = entry.get("source")
         if isinstance(source, Mapping):

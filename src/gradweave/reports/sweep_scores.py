@@ -80,7 +80,11 @@ def format_sweep(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _late_return(lines: Sequence[Mapping[str, Any]], until: int) -> float:
-    late = [line for line in lines if line["step"] > 0.75 * until and line["num_episodes"]]
+    late = [
+        line
+        for line in lines
+        if line["step"] > 0.75 * until and line.get("num_episodes") and line.get("return") is not None
+    ]
     weights = [line["num_episodes"] for line in late]
     return float(np.average([line["return"] for line in late], weights=weights)) if late else -np.inf
 

@@ -4,12 +4,14 @@ An experiment's `run.py` writes rows, its `plot.py` reads nothing else.
 """
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gradweave.files import write_atomically
 from gradweave.runs.metrics import read_metrics
 
 __all__ = ["curve_of", "learning_curve", "metrics_until", "read_rows", "write_rows"]
@@ -56,7 +58,7 @@ def metrics_until(run: Path, until: int | None = None) -> list[dict[str, Any]]:
 
 
 def _mean_row(lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    ended = [line for line in lines if line["num_episodes"]]
+    ended = [line for line in lines if line.get("num_episodes") and line.get("return") is not None]
     counts = [line["num_episodes"] for line in ended]
     row: dict[str, Any] = {"step": lines[-1]["step"], "num_episodes": sum(counts), "return": None}
     if ended:
@@ -77,13 +79,12 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         raise ValueError(f"there is nothing to write to {path}: an experiment without rows has not been run.")
     columns = list(dict.fromkeys(name for row in rows for name in row))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(
-                {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()}
-            )
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, fieldnames=columns)
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+    write_atomically(path, table.getvalue())
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -20,22 +20,29 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from gradweave.errors import CheckpointError
-from gradweave.runs.files import write_atomically
+from gradweave.errors import CheckpointError, DamagedFile
+from gradweave.files import open_regular, write_atomically
 
 __all__ = [
+    "Description",
     "SavedArray",
+    "SavedLeaf",
     "SavedState",
     "checkpoint_path",
-    "latest",
+    "describe",
     "list_checkpoints",
+    "newest_good",
     "prune",
     "read",
     "set_newer_aside",
     "write",
 ]
 
+UsedT = TypeVar("UsedT")
+
 FORMAT_VERSION = 1
+_MOST_HEADER: Final = 2**24
+_PIECE: Final = 2**20
 _BLANK = "0" * 64
 _SUFFIX = ".safetensors"
 _DTYPES: Final[Mapping[str, npt.DTypeLike]] = {
@@ -67,6 +74,14 @@ class SavedArray(NamedTuple):
     """
 
     data: npt.NDArray[Any]
+    dtype: str
+    key_impl: str | None = None
+
+
+class SavedLeaf(NamedTuple):
+    """The same without the numbers; `shape` is that of the numbers that are stored."""
+
+    shape: tuple[int, ...]
     dtype: str
     key_impl: str | None = None
 
@@ -114,53 +129,88 @@ def write(path: Path, arrays: Mapping[str, SavedArray], step: int, metadata: Map
     write_atomically(path, blank.replace(_BLANK.encode(), digest.encode(), 1))
 
 
-def read(path: Path) -> SavedState:
-    """The verified content of a file.
+class Description(NamedTuple):
+    """What a verified file holds, without the numbers."""
+
+    leaves: dict[str, SavedLeaf]
+    """By path in the state, in order."""
+    step: int
+    """Environment steps done."""
+    metadata: dict[str, Any]
+
+
+def describe(path: Path) -> Description:
+    """What a file holds, when its hash is right and it can be what `write` wrote; in little memory, whatever its size.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or of another format version.
+        CheckpointError: the file is missing, no regular file, damaged or of another format version; or its content is
+            not that of a checkpoint of this name.
     """
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            text, header = _read_header(path, file)
+            _check_hash(path, file, text, header)
     except OSError as error:
         raise CheckpointError(f"{path.name} cannot be read: {error.strerror}") from None
-    try:
-        size = int.from_bytes(content[:8], "little")
-        header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["gradweave"])
-        digest = header["sha256"]
-        blank = content.replace(digest.encode("ascii"), _BLANK.encode(), 1)
-        if len(digest) != len(_BLANK) or hashlib.sha256(blank).hexdigest() != digest:
-            raise CheckpointError(f"{path.name} is damaged: its SHA-256 does not match")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path.name} is damaged: its header cannot be read ({type(error).__name__})") from None
-    # From here on the file is what `save` wrote, by this or by another version.
-    if header["format"] != FORMAT_VERSION:
+    except DamagedFile as error:
+        raise CheckpointError(f"{path.name} cannot be read: {error}") from None
+    # From here on the file is as it was written, by this version, another one or another program.
+    if header.get("format") != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path.name} has format {header['format']}; this version of gradweave reads format {FORMAT_VERSION}"
+            f"{path.name} has format {header.get('format')!r}; this version of gradweave reads format {FORMAT_VERSION}"
         )
-    data = _deserialize(content)
-    arrays = {
-        leaf["path"]: SavedArray(data[leaf["path"]], leaf["dtype"], leaf["key_impl"]) for leaf in header["leaves"]
-    }
-    return SavedState(arrays, header["step"], header["metadata"])
+    try:
+        found = _described(json.loads(text), header)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{path.name} is no checkpoint: its header says {error!s:.100}") from None
+    if path.stem.isdecimal() and int(path.stem) != found.step:
+        raise CheckpointError(f"{path.name} is the checkpoint of step {found.step} under another name")
+    return found
 
 
-def latest(folder: Path, warn: Callable[[str], None] = warnings.warn) -> Path:
-    """The newest checkpoint in `folder` that verifies; calls `warn` for each newer one that does not.
+def read(path: Path) -> SavedState:
+    """The verified content of a file. See `describe`.
+
+    Raises:
+        CheckpointError: as `describe`.
+    """
+    found = describe(path)
+    try:
+        with open_regular(path) as file:
+            data = _deserialize(file.read())
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path.name} is no checkpoint: {error!s:.100}") from None
+    arrays = {name: SavedArray(data[name], leaf.dtype, leaf.key_impl) for name, leaf in found.leaves.items()}
+    return SavedState(arrays, found.step, found.metadata)
+
+
+def newest_good(
+    folder: Path, use: Callable[[Path], UsedT], warn: Callable[[str], None] = warnings.warn
+) -> tuple[Path, UsedT]:
+    """The newest checkpoint in `folder` that serves, and what `use` makes of it; `warn` is told of each that does not.
+
+    Args:
+        folder: of the checkpoints.
+        use: reads one; raises CheckpointError where it does not serve.
+        warn: told why.
 
     Raises:
         CheckpointError: there is none.
     """
     paths = list_checkpoints(folder)
+    reasons: list[str] = []
     for path in reversed(paths):
         try:
-            read(path)
+            return path, use(path)
         except CheckpointError as error:
+            reasons.append(str(error))
             warn(f"{error}; falling back to the checkpoint before it")
-        else:
-            return path
-    reason = f"none of the {len(paths)} checkpoints can be used" if paths else "there is no checkpoint"
-    raise CheckpointError(f"{reason} in {folder}; start the run again with `gradweave train`")
+    if not paths:
+        raise CheckpointError(f"there is no checkpoint in {folder}; start the run again with `gradweave train`")
+    raise CheckpointError(
+        f"none of the {len(paths)} checkpoints in {folder} can be used ({reasons[0]}); start the run again with "
+        "`gradweave train`"
+    )
 
 
 def set_newer_aside(path: Path) -> None:
@@ -191,3 +241,48 @@ def _deserialize(content: bytes) -> dict[str, npt.NDArray[Any]]:
         name: np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
         for name, entry in safetensors.deserialize(content)
     }
+
+
+def _read_header(path: Path, file: BinaryIO) -> tuple[bytes, dict[str, Any]]:
+    """The header of safetensors as it is, and ours in it."""
+    size = int.from_bytes(file.read(8), "little")
+    if size > _MOST_HEADER:
+        raise CheckpointError(f"{path.name} is damaged: its header would have {size:,} bytes")
+    text = file.read(size)
+    try:
+        header = json.loads(json.loads(text)["__metadata__"]["gradweave"])
+        digest = header["sha256"]
+        if len(digest) == len(_BLANK) and text.count(digest.encode("ascii")) == 1:
+            return text, header
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path.name} is damaged: its header cannot be read ({type(error).__name__})") from None
+    raise CheckpointError(f"{path.name} is damaged: its header has no SHA-256")
+
+
+def _check_hash(path: Path, file: BinaryIO, text: bytes, header: Mapping[str, Any]) -> None:
+    """Raise when the file's SHA-256 is not the one in its header; the file stands behind the header."""
+    digest = hashlib.sha256(len(text).to_bytes(8, "little"))
+    digest.update(text.replace(header["sha256"].encode("ascii"), _BLANK.encode(), 1))
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+    if digest.hexdigest() != header["sha256"]:
+        raise CheckpointError(f"{path.name} is damaged: its SHA-256 does not match")
+
+
+def _described(entries: Mapping[str, Any], header: Mapping[str, Any]) -> Description:
+    """What two headers say; raises ValueError and the like where they cannot be `write`'s."""
+    step, metadata = header["step"], header["metadata"]
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0 or not isinstance(metadata, dict):
+        raise ValueError(f"step = {step!r} and metadata of type {type(metadata).__name__}")
+    leaves: dict[str, SavedLeaf] = {}
+    for leaf in header["leaves"]:
+        name, dtype, key_impl, entry = leaf["path"], leaf["dtype"], leaf["key_impl"], entries[leaf["path"]]
+        stored = np.dtype(_DTYPES[entry["dtype"]]).name
+        if name in leaves or not isinstance(dtype, str) or not isinstance(key_impl, str | None):
+            raise ValueError(f"leaf {name!r} twice, or of no dtype")
+        if stored != ("uint32" if key_impl is not None else dtype):
+            raise ValueError(f"leaf {name!r} is {dtype} and stored as {stored}")
+        leaves[name] = SavedLeaf(tuple(int(size) for size in entry["shape"]), dtype, key_impl)
+    if set(leaves) != set(entries) - {"__metadata__"}:
+        raise ValueError("arrays that belong to no leaf")
+    return Description(leaves, step, metadata)

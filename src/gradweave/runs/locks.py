@@ -9,46 +9,52 @@ import fcntl
 import os
 import time
 from pathlib import Path
-from typing import Final, TextIO
+from typing import BinaryIO, Final
 
 from gradweave.errors import ConfigError, RunInUse
+from gradweave.files import open_appending, open_regular
 
 __all__ = ["is_in_use", "lock_folder", "not_writable"]
 
 _LOCK_ATTEMPTS: Final = 3
 
 
-def lock_folder(path: Path) -> TextIO:
+def lock_folder(path: Path) -> BinaryIO:
     """An open file that keeps other processes out of a folder until it is closed.
 
     Raises:
         RunInUse: another process has it.
         ConfigError: it cannot be written in, or its file system has no locks.
+        DamagedFile: `lock` in it is a link, or no file.
     """
     try:
-        file = (path / "lock").open("a+", encoding="utf-8")
+        file = open_appending(path / "lock")
     except OSError as error:
         raise not_writable(str(path), error) from None
     try:
         _flock(file)
     except OSError as error:
-        file.seek(0)
-        holder = file.read().strip()
+        holder = _holder(file)
         file.close()
         if error.errno not in (errno.EACCES, errno.EAGAIN):
             accepted = f"a folder on a file system with locks ({error.strerror})"
             raise ConfigError("run.runs_dir", str(path), accepted, "keep runs on another file system") from None
-        raise RunInUse(
-            f"{path} is in use by process {holder or 'unknown'}; wait until it ends, or stop it with SIGTERM"
-        ) from None
-    with contextlib.suppress(OSError):  # a full disk must not keep a run from being resumed
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        raise RunInUse(f"{path} is in use by process {holder}; wait until it ends, or stop it with SIGTERM") from None
+    if os.fstat(file.fileno()).st_nlink == 1:  # of a backup made of hard links the copies must stay as they are
+        with contextlib.suppress(OSError):  # a full disk must not keep a run from being resumed
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n".encode())
     return file
 
 
-def _flock(file: TextIO) -> None:
+def _holder(file: BinaryIO) -> str:
+    """The process that wrote its number into the file."""
+    file.seek(0)
+    text = file.read(32).decode(errors="replace").strip()
+    return text if text.isdecimal() else "unknown"
+
+
+def _flock(file: BinaryIO) -> None:
     """Lock, if need be at a later attempt: whoever asks whether a folder is in use has it for a moment."""
     for _ in range(_LOCK_ATTEMPTS - 1):
         try:
@@ -60,7 +66,7 @@ def _flock(file: TextIO) -> None:
 
 def is_in_use(path: Path) -> bool:
     """Whether a process has a folder locked."""
-    with contextlib.suppress(FileNotFoundError), (path / "lock").open(encoding="utf-8") as file:
+    with contextlib.suppress(FileNotFoundError), open_regular(path / "lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

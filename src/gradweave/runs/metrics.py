@@ -15,67 +15,36 @@ Names of the numbers that a row may hold; reports and progress tables know these
 JSON knows no NaN: a non-finite value is written as null, and `nonfinite` says under its name what it was.
 """
 
+import contextlib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final, NamedTuple
 
-from gradweave.runs.files import write_atomically
+from gradweave.errors import DamagedFile
+from gradweave.files import open_regular, parse_json
 
-__all__ = ["MetricsTail", "MetricsWriter", "format_row", "read_metrics"]
+__all__ = ["MetricsTail", "Readable", "format_row", "parse_row", "read_metrics", "readable_part"]
 
-
-class MetricsWriter:
-    """Appends rows to a metrics file, one flushed line each."""
-
-    def __init__(self, path: Path) -> None:
-        """Open `path` to append; what a crash left of an unfinished last line is removed."""
-        self._path = path
-        rows = _lines(path)
-        self._last_step = _step(rows[-1]) if rows else -1
-        _rewrite(path, rows)
-        self._file = path.open("a", encoding="utf-8")
-
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Append one row.
-
-        Raises:
-            ValueError: `step` is missing, or not above that of the row before.
-        """
-        step = row.get("step")
-        if step is None or int(step) <= self._last_step:
-            raise ValueError(
-                f"row has step {step!r}, the row before has {self._last_step}; steps must grow from row to row: "
-                "call truncate_after with the step of the checkpoint before going on from it"
-            )
-        self._file.write(format_row(row) + "\n")
-        self._file.flush()
-        self._last_step = int(step)
-
-    def truncate_after(self, step: int) -> None:
-        """Remove the rows of later steps, as going on from a checkpoint of `step` will write them again."""
-        self._file.close()
-        rows = [line for line in _lines(self._path) if _step(line) <= step]
-        _rewrite(self._path, rows)
-        self._last_step = _step(rows[-1]) if rows else -1
-        self._file = self._path.open("a", encoding="utf-8")
-
-    def sync(self) -> None:
-        """Return when all rows are on the disk, not only in the system's memory."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+_MOST_LINE: Final = 2**20
+_MOST_STEP: Final = 2**63
+_COUNTS: Final = ("step", "meta_step", "num_episodes")
+_NUMBERS: Final = ("return", "episode_length", "policy_loss", "value_loss", "outer_loss", "entropy", "gradient_norm")
+_FAMILIES: Final = ("eta/", "raw/", "meta_gradient/", "evaluation/")
+_REMEDY: Final = "correct or remove the line, or take the file from where it is whole"
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a metrics file, in order; an unfinished last line is left out."""
-    for line in _lines(path):
-        yield json.loads(line)
+    """The rows of a metrics file, in order; an unfinished last line is left out. Without a file there are none.
+
+    Raises:
+        DamagedFile: a line is no row, or its step is not above that of the row before.
+    """
+    for row, _ in _rows(path):
+        yield row
 
 
 class MetricsTail:
@@ -85,7 +54,7 @@ class MetricsTail:
         """Begin at the first row of `path`; the file need not be there yet."""
         self._path = path
         self._inode = -1
-        self._read_bytes = 0
+        self._read_bytes = self._read_lines = 0
         self._last_step = -1
 
     def read(self) -> list[dict[str, Any]]:
@@ -93,22 +62,103 @@ class MetricsTail:
 
         A run that goes on from a checkpoint has removed the rows after it, in a new file, and writes them again to the
         bit: rows of steps that have been returned do not come a second time.
+
+        Raises:
+            DamagedFile: a line is no row.
         """
-        try:
-            with self._path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != self._inode or status.st_size < self._read_bytes:
-                    self._inode, self._read_bytes = status.st_ino, 0
-                file.seek(self._read_bytes)
-                whole = b"".join(line for line in file if line.endswith(b"\n"))
-        except FileNotFoundError:
-            return []
-        self._read_bytes += len(whole)
-        rows = [json.loads(line) for line in whole.decode().split("\n")[:-1]]
-        new = [row for row in rows if row["step"] > self._last_step]
-        if new:
-            self._last_step = new[-1]["step"]
+        new: list[dict[str, Any]] = []
+        with contextlib.suppress(FileNotFoundError), open_regular(self._path) as file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._inode or status.st_size < self._read_bytes:
+                self._inode, self._read_bytes, self._read_lines = status.st_ino, 0, 0
+            file.seek(self._read_bytes)
+            for line in _whole_lines(self._path, file, self._read_lines):
+                self._read_lines += 1
+                self._read_bytes += len(line)
+                row = parse_row(self._path, line, self._read_lines)
+                if row["step"] > self._last_step:
+                    new.append(row)
+                    self._last_step = row["step"]
         return new
+
+
+def parse_row(path: Path, line: str | bytes, number: int | None = None) -> dict[str, Any]:
+    """One line of a metrics file as a row.
+
+    Raises:
+        DamagedFile: it is no JSON object with a step, or a number of a known name is none.
+    """
+    try:
+        text = line if isinstance(line, str) else line.decode()
+    except UnicodeDecodeError:
+        raise DamagedFile(path, "is no text in UTF-8", _REMEDY, number) from None
+    row = parse_json(path, text, number)
+    step = row.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < _MOST_STEP:
+        raise DamagedFile(path, "has no `step`, a whole number of environment steps", _REMEDY, number)
+    for name, value in row.items():
+        if value is not None and not _fits(name, value):
+            raise DamagedFile(path, f"has {json.dumps(value)[:40]} as `{name[:80]}`, a number or null", _REMEDY, number)
+    return row
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a value is what its name promises."""
+    if name in _COUNTS:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST_STEP
+    if name in _NUMBERS or name.startswith(_FAMILIES):
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return True
+
+
+class Readable(NamedTuple):
+    """The rows at the beginning of a file that can be read, in bytes, and what comes then."""
+
+    size: int
+    num_rows: int
+    last_step: int
+    damage: DamagedFile | None
+
+
+def readable_part(path: Path, until: int = _MOST_STEP) -> Readable:
+    """The rows of at most `until` steps up to the first that cannot be read."""
+    size, count, last = 0, 0, -1
+    try:
+        for row, length in _rows(path):
+            if row["step"] > until:
+                break
+            size, count, last = size + length, count + 1, row["step"]
+    except DamagedFile as damage:
+        return Readable(size, count, last, damage)
+    return Readable(size, count, last, None)
+
+
+def _rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Every row with the bytes of its line."""
+    try:
+        file = open_regular(path)
+    except FileNotFoundError:
+        return
+    last = -1
+    with file:
+        for number, line in enumerate(_whole_lines(path, file), 1):
+            row = parse_row(path, line, number)
+            if row["step"] <= last:
+                raise DamagedFile(path, f"has step {row['step']} after step {last}", _REMEDY, number)
+            last = row["step"]
+            yield row, len(line)
+
+
+def _whole_lines(path: Path, file: BinaryIO, start: int = 0) -> Iterator[bytes]:
+    """The lines from where the file stands: all but what follows the last line feed."""
+    number = start
+    while line := file.readline(_MOST_LINE + 1):
+        number += 1
+        if len(line) > _MOST_LINE:
+            raise DamagedFile(path, f"is longer than {_MOST_LINE:,} bytes", _REMEDY, number)
+        if not line.endswith(b"\n"):
+            return
+        yield line
 
 
 def format_row(row: Mapping[str, Any]) -> str:
@@ -143,18 +193,3 @@ def _plain(value: Any, name: str, nonfinite: dict[str, str]) -> Any:
         return number
     nonfinite[name] = str(number)
     return None
-
-
-def _lines(path: Path) -> list[str]:
-    """The whole lines of a file: all but what follows the last line feed."""
-    if not path.exists():
-        return []
-    return path.read_text(encoding="utf-8").split("\n")[:-1]
-
-
-def _step(line: str) -> int:
-    return int(json.loads(line)["step"])
-
-
-def _rewrite(path: Path, rows: list[str]) -> None:
-    write_atomically(path, "".join(row + "\n" for row in rows))

@@ -4,6 +4,7 @@ What only JAX knows (devices, backend) is added by `runtime.describe_devices` on
 all of it for the process that began the run, and in the list `continued` what was otherwise for those that went on.
 """
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -12,13 +13,17 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from gradweave.config.schema import Config
+from gradweave.errors import DamagedFile
+from gradweave.files import read_json
 
-__all__ = ["begin_process", "collect_provenance", "is_modified", "processes", "source_state"]
+__all__ = ["begin_process", "collect_provenance", "is_modified", "processes", "read_provenance", "source_state"]
 
 _PACKAGES = ("gradweave", "jax", "jaxlib", "equinox", "optax", "jumanji", "gymnax", "numpy", "safetensors")
+_MOST_BYTES: Final = 2**25
+_MOST_DIFFERENCE: Final = 2**20  # characters; of more, only the beginning is kept, with the hash of all
 _OWN = ("started", "argv")  # of each process, also where nothing else has changed
 
 
@@ -44,6 +49,23 @@ def begin_process(
         return {**known, **now, **{name: known[name] for name in _OWN if name in known}}
     entry = {name: value for name, value in now.items() if name in _OWN or value != known.get(name)}
     return {**known, "continued": [*known.get("continued", ()), entry]}
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The content of provenance.json.
+
+    Raises:
+        DamagedFile: it is not what `RunFolder.add_provenance` writes.
+        OSError: it is not there, or cannot be read.
+    """
+    found = read_json(path, _MOST_BYTES)
+    continued = found.get("continued", [])
+    if not isinstance(continued, list) or not all(isinstance(entry, dict) for entry in (found, *continued)):
+        raise DamagedFile(path, "has something else than a list of objects as `continued`", "correct it, or remove it")
+    for entry in (found, *continued):
+        if not isinstance(entry.get("source"), dict | None):
+            raise DamagedFile(path, "has a `source` that is no object", "correct it, or remove it")
+    return found
 
 
 def processes(saved: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -85,7 +107,15 @@ def source_state() -> dict[str, Any] | None:
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return None
     commit = _git(here.parent, "rev-parse", "HEAD")
-    return {"commit": (commit or "").strip() or None, "diff": _git(here.parent, *_DIFFERENCE)}
+    return {"commit": (commit or "").strip() or None, "diff": _bounded(_git(here.parent, *_DIFFERENCE))}
+
+
+def _bounded(difference: str | None) -> str | None:
+    """The difference; of a very long one the beginning, and the SHA-256 of the whole."""
+    if difference is None or len(difference) <= _MOST_DIFFERENCE:
+        return difference
+    digest = hashlib.sha256(difference.encode()).hexdigest()
+    return f"{difference[:_MOST_DIFFERENCE]}\n... {len(difference):,} characters with SHA-256 {digest}\n"
 
 
 def is_modified(source: Mapping[str, Any] | None) -> bool | None:

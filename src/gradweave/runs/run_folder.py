@@ -5,21 +5,22 @@ config.toml  provenance.json  metrics.jsonl  checkpoints/  figures/  lock
 """
 
 import json
+import os
 import secrets
 import string
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import format_config, read_config
-from gradweave.errors import CheckpointError, ConfigError, nearest_name
-from gradweave.runs.files import write_atomically
+from gradweave.errors import CheckpointError, ConfigError, DamagedFile, FolderLost, nearest_name
+from gradweave.files import is_regular, real_folder, set_aside, write_atomically
 from gradweave.runs.locks import lock_folder, not_writable
-from gradweave.runs.metrics import MetricsWriter
-from gradweave.runs.provenance import begin_process
+from gradweave.runs.metrics_writer import MetricsWriter, warn_on_stderr
+from gradweave.runs.provenance import begin_process, read_provenance
 
 if TYPE_CHECKING:  # NumPy takes a tenth of a second, which bad configurations need not wait for
     import gradweave.runs.checkpoints
@@ -39,6 +40,7 @@ __all__ = [
 
 SEEDS_FILE: Final = "seeds.json"
 """What marks a folder of several seeds' runs: see `gradweave.runs.seeds_folder`."""
+_OWN_FOLDERS: Final = ("checkpoints", "figures", "measure", "tensorboard", "wandb")
 SWEEP_FILE: Final = "sweep.json"
 """What marks the folder of a sweep: see `gradweave.runs.sweep_folder`."""
 
@@ -46,7 +48,7 @@ SWEEP_FILE: Final = "sweep.json"
 class RunFolder:
     """A run's folder, locked unless it is only looked at. Use as a context manager, or call `close`."""
 
-    def __init__(self, path: Path, config: Config, lock: TextIO | None, argv: Sequence[str] | None = None) -> None:
+    def __init__(self, path: Path, config: Config, lock: BinaryIO | None, argv: Sequence[str] | None = None) -> None:
         """Use `RunFolder.create`, `RunFolder.open` or `RunFolder.view`."""
         self.path = path
         self.config = config
@@ -56,8 +58,11 @@ class RunFolder:
         self._continues = self._in_provenance = False
         if lock is not None:
             rows = path / "metrics.jsonl"
-            self._continues = (path / "provenance.json").exists() and rows.exists() and rows.stat().st_size > 0
-            self._metrics = MetricsWriter(rows)
+            try:
+                self._metrics = MetricsWriter(rows)
+            except OSError as error:
+                raise FolderLost(f"{rows} cannot be written ({error.strerror}); nothing has been changed") from None
+            self._continues = is_regular(path / "provenance.json") and rows.stat().st_size > 0
 
     @classmethod
     def create(cls, config: Config, argv: Sequence[str] = (), name: str | None = None) -> "RunFolder":
@@ -97,7 +102,16 @@ class RunFolder:
             RunInUse: another process has it.
         """
         path = find_run(path)
-        return cls(path, read_config(path / "config.toml"), lock_folder(path), argv)
+        config = read_config(path / "config.toml")
+        lock = lock_folder(path)
+        try:
+            for name in _OWN_FOLDERS:
+                if os.path.lexists(path / name):
+                    real_folder(path / name)
+            return cls(path, config, lock, argv)
+        except BaseException:
+            lock.close()
+            raise
 
     @classmethod
     def view(cls, path: Path) -> "RunFolder":
@@ -148,7 +162,7 @@ class RunFolder:
         goes on with a run has its own entry in the list `continued`, recording what differs from the start.
         """
         path = self.path / "provenance.json"
-        known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        known = self._provenance(path)
         if not self._in_provenance:
             known = begin_process(known, self.config, self._argv, continues=self._continues)
             self._in_provenance = True
@@ -157,7 +171,19 @@ class RunFolder:
             own.update({name: value for name, value in entries.items() if name in own or value != known.get(name)})
         else:
             known.update(entries)
-        write_atomically(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+        try:
+            write_atomically(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+        except OSError as error:
+            warn_on_stderr(f"{path} cannot be written ({error.strerror}); it lacks {', '.join(entries)}")
+
+    def _provenance(self, path: Path) -> dict[str, Any]:
+        """What provenance.json says; a damaged one is kept as NAME.damaged, as it is no reason not to go on."""
+        try:
+            return read_provenance(path) if os.path.lexists(path) else {}
+        except (DamagedFile, OSError) as error:
+            warn_on_stderr(f"{error}. It is now {set_aside(path)}, and a new one is begun")
+            self._continues = self._in_provenance = False
+            return {}
 
     def save_checkpoint(
         self,
@@ -174,6 +200,7 @@ class RunFolder:
 
         path = checkpoint_path(self.checkpoints, step)
         try:
+            real_folder(self.checkpoints, make=True)
             self.metrics.sync()
             write(path, arrays, step, metadata)
             prune(self.checkpoints, self.config.run.keep_checkpoints)
@@ -181,7 +208,7 @@ class RunFolder:
             raise CheckpointError(f"{path.name} cannot be written ({error.strerror}); older ones are intact") from None
         return path
 
-    def go_on_from(self, path: Path, step: int) -> None:
+    def go_on_from(self, path: Path, step: int, metadata: Mapping[str, Any] | None = None) -> None:
         """Remove the rows of metrics that were written after the checkpoint at `path`, of this step.
 
         Newer checkpoints are set aside: they go with the rows that were removed. Nothing is changed in a run that is
@@ -190,8 +217,11 @@ class RunFolder:
         from gradweave.runs.checkpoints import set_newer_aside
 
         if self._metrics is not None:
-            set_newer_aside(path)
-            self._metrics.truncate_after(step)
+            try:
+                set_newer_aside(path)
+                self._metrics.truncate_after(step)
+            except OSError as error:
+                raise FolderLost(f"{self.path} cannot be written ({error.strerror}); no checkpoint is lost") from None
 
     def close(self) -> None:
         """Close the metrics and free the folder for other processes."""
@@ -236,7 +266,7 @@ def find_run(path: Path) -> Path:
     Raises:
         ConfigError: it is not; the remedy names the most similar run beside it.
     """
-    if (path / "config.toml").is_file():
+    if os.path.lexists(path / "config.toml"):
         return path
     if (path / SEEDS_FILE).is_file():
         seeds = sorted(entry.parent for entry in path.glob("*/config.toml"))

@@ -7,15 +7,17 @@ seed-0/  seed-1/  ...      each as in `gradweave.runs.run_folder`, with output.l
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import read_config
 from gradweave.config.validation import validate
-from gradweave.runs.files import write_atomically
+from gradweave.errors import ConfigError, DamagedFile
+from gradweave.files import is_regular, read_json, real_folder, write_atomically
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.run_folder import SEEDS_FILE, RunFolder, check_longer, find_run, has_last_checkpoint, new_name
 
@@ -31,7 +33,7 @@ __all__ = [
 class SeedsFolder:
     """The folder of several seeds, locked. Use as a context manager."""
 
-    def __init__(self, path: Path, seeds: Sequence[int], lock: TextIO) -> None:
+    def __init__(self, path: Path, seeds: Sequence[int], lock: BinaryIO) -> None:
         """Use `SeedsFolder.create` or `SeedsFolder.open`."""
         self.path = path
         self.seeds = tuple(seeds)
@@ -104,7 +106,7 @@ class SeedsFolder:
 
 def is_seeds_folder(path: Path) -> bool:
     """Whether a folder is that of several seeds."""
-    return (path / SEEDS_FILE).is_file()
+    return os.path.lexists(path / SEEDS_FILE)
 
 
 def find_runs(path: Path) -> list[Path]:
@@ -116,7 +118,7 @@ def find_runs(path: Path) -> list[Path]:
     if not is_seeds_folder(path):
         return [find_run(path)]
     runs = list(seed_runs(path).values())
-    logged = [run for run in runs if (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").stat().st_size]
+    logged = [run for run in runs if is_regular(run / "metrics.jsonl") and (run / "metrics.jsonl").stat().st_size]
     return logged or runs[:1]
 
 
@@ -127,7 +129,7 @@ def seed_runs(path: Path) -> dict[int, Path]:
 
 def is_finished(path: Path) -> bool:
     """Whether a run has nothing left to do: its last checkpoint and its report are there."""
-    return has_last_checkpoint(path, read_config(path / "config.toml")) and (path / "report.html").is_file()
+    return has_last_checkpoint(path, read_config(path / "config.toml")) and is_regular(path / "report.html")
 
 
 def _runs_of(path: Path, seeds: Sequence[int]) -> dict[int, Path]:
@@ -135,5 +137,21 @@ def _runs_of(path: Path, seeds: Sequence[int]) -> dict[int, Path]:
 
 
 def _read_seeds(path: Path) -> list[int]:
-    found: list[int] = json.loads((path / SEEDS_FILE).read_text(encoding="utf-8"))["seeds"]
-    return found
+    """The seeds that seeds.json lists, whose folders are real ones.
+
+    Raises:
+        DamagedFile: it is not what `SeedsFolder.create` writes, or a seed's folder is a link.
+        ConfigError: it cannot be read.
+    """
+    file = path / SEEDS_FILE
+    try:
+        found = read_json(file).get("seeds")
+    except OSError as error:
+        raise ConfigError("RUN", str(path), "a folder of several seeds that can be read", str(error)) from None
+    whole = isinstance(found, list) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in found)
+    if not whole or not found or len(set(found)) < len(found) or not all(0 <= seed < 2**32 for seed in found):
+        raise DamagedFile(file, "has no list of `seeds`, different whole numbers", "list the folders seed-N in it")
+    for run in _runs_of(path, found).values():
+        if os.path.lexists(run):
+            real_folder(run)
+    return list(found)

@@ -8,6 +8,8 @@ discount0.9-learning-rate0.001/  ...      each as in `gradweave.runs.seeds_folde
 import contextlib
 import dataclasses
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import Any
 
 from gradweave.config.grid import Setting
 from gradweave.config.schema import Config
-from gradweave.runs.files import write_atomically
+from gradweave.errors import ConfigError, DamagedFile
+from gradweave.files import read_json, real_folder, write_atomically
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.run_folder import SWEEP_FILE, make_runs_dir, new_name
 from gradweave.runs.seeds_folder import SeedsFolder, seed_runs
@@ -112,7 +115,7 @@ class SweepFolder:
 
 def is_sweep_folder(path: Path) -> bool:
     """Whether a folder is that of a sweep."""
-    return (path / SWEEP_FILE).is_file()
+    return os.path.lexists(path / SWEEP_FILE)
 
 
 def sweep_runs(path: Path) -> dict[tuple[str, int], Path]:
@@ -127,8 +130,42 @@ def diverged_runs(path: Path) -> list[Path]:
 
 
 def _read_plan(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((path / SWEEP_FILE).read_text(encoding="utf-8"))
+    """What sweep.json says of the settings, whose folders are real ones.
+
+    Raises:
+        DamagedFile: it is not what `SweepFolder` writes, or a setting's folder is a link.
+        ConfigError: it cannot be read.
+    """
+    file = path / SWEEP_FILE
+    try:
+        found = read_json(file)
+    except OSError as error:
+        raise ConfigError("RUN", str(path), "the folder of a sweep that can be read", str(error)) from None
+    settings, steps, diverged = (found.get(name) for name in ("settings", "total_steps", "diverged"))
+    remedy = "take the file from where it is whole, or sweep anew"
+    if not isinstance(settings, dict) or not settings or not all(map(_is_setting, settings.items())):
+        raise DamagedFile(file, "has no `settings`, each with the text of its values", remedy)
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise DamagedFile(file, "has no `total_steps`, a whole number above 0", remedy)
+    if not isinstance(diverged, list) or not all(_is_run(name, settings) for name in diverged):
+        raise DamagedFile(file, "has no list `diverged` of runs, such as SETTING/seed-0", remedy)
+    for name in settings:
+        if os.path.lexists(path / name):
+            real_folder(path / name)
     return found
+
+
+def _is_setting(entry: tuple[str, Any]) -> bool:
+    name, values = entry
+    plain = name not in ("", ".", "..") and "/" not in name and "\0" not in name
+    return plain and isinstance(values, dict) and all(isinstance(value, str) for value in values.values())
+
+
+def _is_run(name: Any, settings: Mapping[str, Any]) -> bool:
+    if not isinstance(name, str):
+        return False
+    setting, _, run = name.partition("/")
+    return setting in settings and re.fullmatch(r"seed-\d{1,10}", run) is not None
 
 
 def _write_plan(path: Path, plan: Mapping[str, Any]) -> None:

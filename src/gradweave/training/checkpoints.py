@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from gradweave.errors import CheckpointError
-from gradweave.runs.checkpoints import SavedArray, latest, read, write
+from gradweave.runs.checkpoints import SavedArray, SavedLeaf, describe, newest_good, read, write
 from gradweave.runs.run_folder import RunFolder
 
 __all__ = ["Checkpoint", "load", "load_newest", "named_arrays", "save"]
@@ -69,29 +69,47 @@ def load(path: Path, like: PyTree) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing or damaged, or holds something else than `like` describes.
     """
-    saved = read(path)
-    expected = _named_leaves(like)
+    found, expected = describe(path).leaves, _named_leaves(like)
     names = [name for name, _ in expected]
-    if list(saved.arrays) != names:
-        missing, surplus = sorted(set(names) - set(saved.arrays)), sorted(set(saved.arrays) - set(names))
+    if list(found) != names:
+        missing, surplus = sorted(set(names) - set(found)), sorted(set(found) - set(names))
         raise CheckpointError(
-            f"{path.name} has another structure: {len(saved.arrays)} arrays where {len(names)} are expected; "
+            f"{path.name} has another structure: {len(found)} arrays where {len(names)} are expected; "
             f"missing {missing[:3]}, not expected {surplus[:3]}. It was written with another configuration or version."
         )
+    for name, target in expected:  # before any number is read: there may be more than memory holds
+        _check_leaf(path, name, target, found[name])
+    saved = read(path)
     leaves = [_restore(path, name, target, saved.arrays[name]) for name, target in expected]
     tree = jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(like), leaves)
     return Checkpoint(tree, saved.step, saved.metadata)
 
 
-def load_newest(folder: RunFolder, like: PyTree, warn: Callable[[str], None] = warnings.warn) -> Checkpoint:
-    """Load a run's newest checkpoint that verifies, and go on from there: see `RunFolder.go_on_from`.
+def load_newest(
+    folder: RunFolder,
+    like: PyTree,
+    warn: Callable[[str], None] = warnings.warn,
+    check: Callable[[Checkpoint], None] = lambda checkpoint: None,
+) -> Checkpoint:
+    """Load a run's newest checkpoint that serves, and go on from there: see `RunFolder.go_on_from`.
+
+    Args:
+        folder: of the run.
+        like: as for `load`.
+        warn: told of each newer one that does not.
+        check: raises CheckpointError where a content is not to be gone on with.
 
     Raises:
         CheckpointError: there is none, or it does not fit `like`; nothing has been changed.
     """
-    path = latest(folder.checkpoints, warn)
-    checkpoint = load(path, like)
-    folder.go_on_from(path, checkpoint.step)
+
+    def use(path: Path) -> Checkpoint:
+        checkpoint = load(path, like)
+        check(checkpoint)
+        return checkpoint
+
+    path, checkpoint = newest_good(folder.checkpoints, use, warn)
+    folder.go_on_from(path, checkpoint.step, checkpoint.metadata)
     return checkpoint
 
 
@@ -114,15 +132,24 @@ def _to_numpy(name: str, leaf: Any) -> SavedArray:
     return SavedArray(np.asarray(leaf), leaf.dtype.name)
 
 
-def _restore(path: Path, name: str, target: Any, saved: SavedArray) -> Any:
-    shape = saved.data.shape if saved.key_impl is None else saved.data.shape[:-1]
+def _check_leaf(path: Path, name: str, target: Any, saved: SavedLeaf) -> None:
+    shape = saved.shape if saved.key_impl is None else saved.shape[:-1]
     if saved.dtype != target.dtype.name or shape != tuple(target.shape):
         raise CheckpointError(
             f"{path.name}: {name} is {saved.dtype}{list(shape)} where {target.dtype.name}{list(target.shape)} is "
             "expected; it was written with another configuration or precision"
         )
-    if saved.key_impl is not None:
-        return jax.random.wrap_key_data(jnp.array(saved.data), impl=saved.key_impl)
+
+
+def _restore(path: Path, name: str, target: Any, saved: SavedArray) -> Any:
+    if _is_key(target):
+        try:
+            keys = jax.random.wrap_key_data(jnp.array(saved.data), impl=saved.key_impl)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{path.name}: {name} are no keys ({error!s:.100})") from None
+        if keys.dtype != target.dtype or keys.shape != tuple(target.shape):
+            raise CheckpointError(f"{path.name}: {name} are keys of another kind, {keys.dtype}{list(keys.shape)}")
+        return keys
     if isinstance(target, np.ndarray | np.generic):
         return saved.data.copy()
     return jnp.array(saved.data)  # a copy: the state will be donated, the file's buffer must not be

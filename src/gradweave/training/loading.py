@@ -67,12 +67,15 @@ def read_agent(path: Path, step: int | None = None, warn: Callable[[str], None] 
     config = check_run(path, step)
     import jax
 
-    from gradweave.runs.checkpoints import checkpoint_path, latest
+    from gradweave.runs.checkpoints import checkpoint_path, newest_good
     from gradweave.training.build import build_agent, init_state
     from gradweave.training.checkpoints import load
 
     folder = path / "checkpoints"
     agent = build_agent(config)
     like: Any = jax.eval_shape(lambda: init_state(agent, config, key=jax.random.key(config.run.seed)))
-    checkpoint = load(latest(folder, warn) if step is None else checkpoint_path(folder, step), like)
+    if step is None:
+        _, checkpoint = newest_good(folder, lambda found: load(found, like), warn)
+    else:
+        checkpoint = load(checkpoint_path(folder, step), like)
     return LoadedAgent(config, agent, checkpoint.tree, checkpoint.step)
