@@ -220,26 +220,24 @@ def test_a_bootstrap_of_one_plain_step_is_the_rate_times_the_full_unroll():
 def test_a_bootstrap_uses_a_recording_and_any_distance():
     case = TABLE["shared_forward"]()
     batches, judges = case.data(4, online=False)
-    recording, _ = record(case.problem, gw.constrain(case.raw, case.spec), case.state, batches)
+    recording, _ = jax.jit(lambda: record(case.problem, gw.constrain(case.raw, case.spec), case.state, batches))()
 
     def distance(state, target, batch):
         values = [jnp.tanh(batch.before @ each.params["torso"]["w"]) @ each.params["head"] for each in (state, target)]
         return jnp.mean((values[0] - values[1]) ** 4)
 
     args = (case.problem, case.raw, case.spec, case.state, batches, judges)
+    ways = (
+        (gw.ReverseMode(), None),
+        (gw.ForwardMode(), None),
+        (gw.MixedMode(), None),
+        (gw.MixedMode(), recording),
+    )
     for steps in (1, 3):
         estimator = gw.Bootstrapped(steps, distance)
-        found = [
-            jax.jit(
-                lambda e=estimator, m=mode, given=given: gw.meta_gradient(*args, estimator=e, mode=m, recording=given)
-            )()
-            for mode, given in (
-                (gw.ReverseMode(), None),
-                (gw.ForwardMode(), None),
-                (gw.MixedMode(), None),
-                (gw.MixedMode(), recording),
-            )
-        ]
+        found = jax.jit(
+            lambda e=estimator: [gw.meta_gradient(*args, estimator=e, mode=m, recording=given) for m, given in ways]
+        )()
         for other in found[1:]:
             same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-14)  # noqa: E731
             jax.tree.map(
