@@ -22,7 +22,7 @@ def learner(optimizer="adam", outer=OUTER, **options):
 
 
 def window(truncates=False):
-    """Batches of a window and the one that judges its end."""
+    """Batches of a window and the one that evaluates its end."""
     keys = jax.random.split(jax.random.key(2), NUM_UPDATES + 1)
     parts = [experience(key, truncates=truncates, num_envs=NUM_ENVS) for key in keys]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)

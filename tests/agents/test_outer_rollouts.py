@@ -145,6 +145,7 @@ def test_plain_learning_collects_nothing_for_an_outer_loss():
     same(*quick_jit(lambda key: [learn(own, jax.random.clone(key)), learn(following, key)])(jax.random.key(2)))
 
 
+@pytest.mark.slow
 def test_the_outer_objective_annotates_the_rollouts_that_it_reads():
     objective = OuterObjective(kl_cost=1.0, standardize_advantages=True)
     agent = make(estimator=MIX, mode=gw.MixedMode(), objective=objective)

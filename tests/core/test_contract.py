@@ -67,14 +67,14 @@ def test_seeds_as_a_batch_axis_equal_a_loop(mode):
 @pytest.mark.parametrize("online", [False, True])
 def test_a_recording_gives_the_same_number_and_replays_nothing(name, online):
     case = CASES[name]()
-    batches, judges = case.data(3, online)
+    batches, outer_batches = case.data(3, online)
     driving = jax.tree.map(lambda leaf: leaf[:3], batches)
     estimators = [gw.Unrolled(), gw.HorizonMix(jnp.array([0.2, 0.5, 0.3]))]
 
     @jax.jit
     def both(raw, state):
         recording, aux = record(case.problem, gw.constrain(raw, case.spec), state, driving)
-        args = (case.problem, raw, case.spec, state, batches, judges)
+        args = (case.problem, raw, case.spec, state, batches, outer_batches)
         found = [
             [gw.meta_gradient(*args, estimator=e, mode=gw.MixedMode(), recording=r) for r in (None, recording)]
             for e in estimators
@@ -89,11 +89,10 @@ def test_a_recording_gives_the_same_number_and_replays_nothing(name, online):
         assert given.aux.inner is None
         assert_same(without.aux.inner, unrolled_aux)
     # With a recording, the state that was handed in is not looked at: the updates are not made again.
-    recording, _ = record(case.problem, gw.constrain(case.raw, case.spec), case.state, driving)
+    recording, _ = jax.jit(lambda: record(case.problem, gw.constrain(case.raw, case.spec), case.state, driving))()
     spoilt = jax.tree.map(lambda leaf: leaf * 0, case.state)
-    result = gw.meta_gradient(
-        case.problem, case.raw, case.spec, spoilt, batches, judges, mode=gw.MixedMode(), recording=recording
-    )
+    args = (case.problem, case.raw, case.spec, spoilt, batches, outer_batches)
+    result = jax.jit(lambda: gw.meta_gradient(*args, mode=gw.MixedMode(), recording=recording))()
     assert_same(result.grad, found[0][0].grad)
 
 
@@ -212,8 +211,8 @@ def test_batches_may_hold_keys():
     assert float(found[0]["noise"]) != 0
 
 
-def test_a_judge_undefined_at_the_start_does_no_harm():
-    """x_0 is never judged: an outer loss without a derivative there must not poison any mode."""
+def test_an_outer_loss_undefined_at_the_start_does_no_harm():
+    """x_0 is never evaluated: an outer loss without a derivative there must not poison any mode."""
 
     def loss(params, targets, eta, batch):
         return 0.5 * jnp.sum((params - batch) ** 2), None
@@ -270,8 +269,9 @@ def test_stop_gradient_in_the_loss_is_right_for_one_step_only():
                 jnp.ones(()),
             )
         )
-        ours = gw.meta_gradient(learner, case.raw, case.spec, case.state, *data)
-        theirs = gw.meta_gradient(usual, case.raw, case.spec, case.state, *data)
+        ours, theirs = jax.jit(
+            lambda data: [gw.meta_gradient(one, case.raw, case.spec, case.state, *data) for one in (learner, usual)]
+        )(data)
         assert_same(ours.state, theirs.state, 1e-12)  # the same learner ...
         np.testing.assert_allclose(dot(ours.grad, direction), truth, rtol=1e-7)
         departures[length] = abs(dot(theirs.grad, direction) / truth - 1)
@@ -284,14 +284,14 @@ def test_stop_gradient_in_the_loss_is_right_for_one_step_only():
 
 def refuses(words, error=ValueError, **changes):
     case = CASES["quadratic"]()
-    batches, judges = case.data(3, False)
+    batches, outer_batches = case.data(3, False)
     usual = {
         "problem": case.problem,
         "raw": case.raw,
         "spec": case.spec,
         "state": case.state,
         "batches": batches,
-        "judges": judges,
+        "outer_batches": outer_batches,
     }
     options = {name: changes.pop(name) for name in ("estimator", "mode", "recording") if name in changes}
     usual |= changes
@@ -302,20 +302,22 @@ def refuses(words, error=ValueError, **changes):
 def test_windows_that_do_not_fit_are_refused():
     case = CASES["quadratic"]()
     three, _ = case.data(3, False)
-    two, judges = case.data(2, False)
+    two, outer_batches = case.data(2, False)
     refuses("batches has 2 entries, outer_batches 3", batches=two)
-    refuses("batches has 3 entries, outer_batches 2", judges=judges)
+    refuses("batches has 3 entries, outer_batches 2", outer_batches=outer_batches)
     refuses(
-        "batches has 1 entries: at least one inner step", batches=jax.tree.map(lambda leaf: leaf[:1], two), judges=None
+        "batches has 1 entries: at least one inner step",
+        batches=jax.tree.map(lambda leaf: leaf[:1], two),
+        outer_batches=None,
     )
     empty = jax.tree.map(lambda leaf: leaf[:0], two)
-    refuses("batches has 0 entries: at least one inner step", batches=empty, judges=empty)
+    refuses("batches has 0 entries: at least one inner step", batches=empty, outer_batches=empty)
     refuses(
         r"batches must hold arrays that share a leading axis.*\(2, 3\), \(3, 3\)",
         batches=three._replace(inner=two.inner),
     )
     refuses(r"batches must hold arrays .* shapes \[\(\)\]", batches=jnp.array(1.0))
-    refuses("outer_batches must hold arrays that share", judges=three._replace(inner=two.inner))
+    refuses("outer_batches must hold arrays that share", outer_batches=three._replace(inner=two.inner))
     refuses("batches must hold arrays", batches=None)
     for every in (gw.horizon_gradients, gw.truncated_gradients):
         with pytest.raises(ValueError, match="batches has 2 entries, outer_batches 3"):
@@ -337,13 +339,20 @@ def test_mixed_mode_needs_a_gradient_learner():
 
 def test_a_recording_of_another_length_is_refused():
     case = CASES["td_sgd"]()
-    batches, judges = case.data(3, False)
+    batches, outer_batches = case.data(3, False)
     recording, _ = record(
         case.problem, gw.constrain(case.raw, case.spec), case.state, jax.tree.map(lambda leaf: leaf[:2], batches)
     )
     with pytest.raises(ValueError, match="the recording covers 2 updates, the window 3"):
         gw.meta_gradient(
-            case.problem, case.raw, case.spec, case.state, batches, judges, mode=gw.MixedMode(), recording=recording
+            case.problem,
+            case.raw,
+            case.spec,
+            case.state,
+            batches,
+            outer_batches,
+            mode=gw.MixedMode(),
+            recording=recording,
         )
 
 

@@ -122,13 +122,13 @@ def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pyte
             rows_before.extend(rows_of(folder))
             next_chunk.set()
 
-    def judge(*_: Any) -> dict[str, float]:
+    def evaluation(*_: Any) -> dict[str, float]:
         begun.append(True)
         assert next_chunk.wait(timeout=60), "training waits for the evaluation"
         return {"evaluation/return": float(len(begun))}
 
     monkeypatch.setattr("gradweave.training.loop._check_finite", check)
-    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     with RunFolder.create(config) as folder:
         run(config, folder)
     rows = rows_of(folder)
@@ -152,13 +152,13 @@ def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_fo
             assert len(events) == 2 * CHUNK - 1  # neither the row of the evaluation nor the checkpoint
             next_chunk.set()
 
-    def judge(*_: Any) -> dict[str, float]:
+    def evaluation(*_: Any) -> dict[str, float]:
         assert begun.is_set() or next_chunk.wait(timeout=60)
         begun.set()
         return {"evaluation/return": 1.0}
 
     monkeypatch.setattr("gradweave.training.loop._check_finite", check)
-    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     with RunFolder.create(config) as folder:
         save, write = folder.save_checkpoint, folder.metrics.write
         monkeypatch.setattr(
@@ -197,7 +197,7 @@ def test_every_evaluation_is_of_the_agent_at_its_row(tmp_path: Path) -> None:
 def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, release = evaluating(tmp_path), threading.Event()
 
-    def judge(*_: Any) -> dict[str, float]:
+    def evaluation(*_: Any) -> dict[str, float]:
         assert release.wait(timeout=60)
         return {"evaluation/return": 1.0}
 
@@ -207,7 +207,7 @@ def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monke
             raise NonFiniteError("policy", 1)
 
     monkeypatch.setattr("gradweave.training.loop._check_finite", check)
-    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     with RunFolder.create(config) as folder, pytest.raises(NonFiniteError):
         run(config, folder)
     rows = rows_of(folder)
@@ -215,10 +215,10 @@ def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monke
 
 
 def test_an_evaluation_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(*_: Any) -> dict[str, float]:
+    def evaluation(*_: Any) -> dict[str, float]:
         raise RuntimeError("no evaluation today")
 
-    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     config = evaluating(tmp_path)
     with RunFolder.create(config) as folder, pytest.raises(RuntimeError, match="no evaluation today"):
         run(config, folder)
@@ -249,13 +249,13 @@ def test_a_signal_during_the_last_evaluation_stops_after_the_last_checkpoint(
         looks.release()
         return found
 
-    def judge(*_: Any) -> dict[str, float]:
+    def evaluation(*_: Any) -> dict[str, float]:
         assert all(looks.acquire(timeout=60) for _ in range(2))  # after each chunk
         os.kill(os.getpid(), number)
         return {"evaluation/return": 1.0}
 
     monkeypatch.setattr("gradweave.training.loop.agreed_signal", look)
-    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     with RunFolder.create(config) as folder:
         with pytest.raises(raised):
             run(config, folder)
