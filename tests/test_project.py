@@ -204,3 +204,12 @@ def test_experiments_use_documented_modules_and_public_names():
     undocumented = sorted({module for _, module, _ in imported} - PUBLIC_MODULES)
     assert private == []
     assert undocumented == []
+
+
+def test_remedies_name_packages_and_not_an_index_that_lacks_this_one():
+    """What a message says to install is a dependency; the package itself may lie in no index."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {requirement for extra in project["optional-dependencies"].values() for requirement in extra}
+    named = [match for path in SOURCES for match in re.findall(r"pip install \\?['\"]([^'\"{]+)", path.read_text())]
+    assert named
+    assert set(named) <= extras

@@ -48,9 +48,9 @@ MARKS: Final[Mapping[str, str]] = {
 """What is written on figures and tables of each size."""
 
 TINY_SNAKE: Final[Mapping[str, Any]] = {
-    "environment.num_rows": 6,
-    "environment.num_cols": 6,
-    "environment.time_limit": 20,
+    "environment.options.num_rows": 6,
+    "environment.options.num_cols": 6,
+    "environment.options.time_limit": 20,
     "network.channels": (2, 2),
     "network.policy_layers": (4,),
     "network.value_layers": (4,),
@@ -122,15 +122,17 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
 
     Args:
         config: what to start from.
-        changes: "section.field" -> value.
+        changes: "section.field" -> value, or "environment.options.name" -> value.
 
     Example:
         >>> with_changes(Config(), {"inner.discount": 0.5}).inner.discount
         0.5
     """
     for name, value in changes.items():
-        section, field = name.split(".")
-        replaced = dataclasses.replace(getattr(config, section), **{field: value})
+        section, field, *option = name.split(".")
+        before = getattr(config, section)
+        value = {**getattr(before, field), option[0]: value} if option else value
+        replaced = dataclasses.replace(before, **{field: value})
         config = dataclasses.replace(config, **{section: replaced})
     return config
 

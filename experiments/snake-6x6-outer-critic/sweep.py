@@ -81,7 +81,7 @@ def base(size: str) -> Config:
     evaluated on the next inner batch. This is another problem than the paper's, which experiments/snake-6x6 has.
     """
     changes: dict[str, Any] = {
-        "environment.action_mask": True,
+        "environment.options.action_mask": True,
         "network.policy_scale": 0.01,
         "outer.rollout": "next",
         "run.evaluation_episodes": 128,

@@ -7,6 +7,7 @@ Nothing here imports JAX.
 """
 
 import difflib
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ __all__ = [
     "RunInUse",
     "SeedFailed",
     "Stopped",
+    "command_line",
     "nearest_name",
 ]
 
@@ -130,6 +132,17 @@ class Stopped(GradweaveError):
     """The run was asked to stop and did so after writing a checkpoint; `gradweave resume` goes on from there."""
 
     exit_code = 143
+
+
+def command_line(command: str, *arguments: object) -> str:
+    """A command of gradweave as it can be pasted into a shell, whatever the names of folders.
+
+    Example:
+        >>> command_line("resume", "my runs/a", "--total-steps", 100)
+        "gradweave resume 'my runs/a' --total-steps 100"
+    """
+    words = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in arguments]
+    return shlex.join(["gradweave", command, *words])
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str | None:

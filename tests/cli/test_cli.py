@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from gradweave.api.run import Run
 from gradweave.cli.main import COMMANDS, main
 from gradweave.cli.train import parse_config
 from gradweave.config.presets import preset
@@ -80,12 +81,12 @@ def test_flags_override_the_file_and_the_file_the_preset(tmp_path: Path) -> None
 
 def test_another_environment_drops_the_options_of_the_preset() -> None:
     config = parse_config(["--environment.name", "discounting-chain"])
-    assert config.environment.options() == {}
+    assert config.environment.options == {}
     config = parse_config(["--environment.name", "other", "--environment.time-limit", "5"])
-    assert config.environment.options() == {"time_limit": 5}
-    flags = ["--environment.num-rows", "6", "--environment.num-cols", "6"]  # what the preset has as well
+    assert config.environment.options == {"time_limit": 5}
+    flags = ["--environment.options.num-rows", "6", "--environment.num-cols", "6"]  # what the preset has as well
     config = parse_config(["snake-6x6", "--environment.name", "other", *flags])
-    assert config.environment.options() == {"num_rows": 6, "num_cols": 6}
+    assert config.environment.options == {"num_rows": 6, "num_cols": 6}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("gradweave ")
 
 
+class Finished(Run):
+    """A run of which only the end is known."""
+
+    def __init__(self, *fields: Any) -> None:
+        object.__setattr__(self, "summary", fields[-1])
+
+
 @pytest.fixture
 def fake_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Stands in for the loop: notes its calls, writes a row and raises what is appended as an exception."""
@@ -134,11 +142,12 @@ def fake_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             folder.metrics.write({"step": 10, "return": 1.0, "eta/discount": 0.9})
         if errors:
             raise errors[0]
-        return "summary"
+        return types.SimpleNamespace(agent=None, state=None, environment_steps=10)
 
     monkeypatch.setitem(sys.modules, "gradweave.training.loop", types.SimpleNamespace(train=train))
     monkeypatch.setattr("gradweave.training.runtime.enable_compilation_cache", lambda: None)
-    monkeypatch.setattr("gradweave.cli.one_run.finish", lambda folder, summary: print(f"finished {summary}"))
+    monkeypatch.setattr("gradweave.api.training.finish", lambda folder, summary, say: "finished")
+    monkeypatch.setattr("gradweave.api.training.Run", Finished)
     yield calls
 
 
@@ -154,7 +163,7 @@ def test_train_hands_over_to_the_loop(tmp_path: Path, fake_loop: list[Any], caps
     provenance = json.loads((only_run(tmp_path) / "provenance.json").read_text())
     assert provenance["argv"] == ["gradweave", "train", "--seed", "5", "--runs-dir", str(tmp_path)]
     assert provenance["backend"] == "cpu"
-    assert "finished summary" in capsys.readouterr().out
+    assert "finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

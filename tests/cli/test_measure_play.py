@@ -178,7 +178,7 @@ def test_an_interrupted_measurement_is_gone_on_with(run, tmp_path, capsys, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("gradweave.cli.measure._Progress.__call__", interrupt)
+        patched.setattr("gradweave.measurement.of_run._Progress.__call__", interrupt)
         assert main(arguments) == 130
     assert "8 samples are kept" in capsys.readouterr().err
     assert main([*arguments, "--seed", "1"]) == 2
@@ -392,7 +392,7 @@ def test_jax_waits_until_the_arguments_are_good(run, arguments):
 def test_a_snake_run_is_drawn_as_a_snake(tmp_path, capsys):
     config = dataclasses.replace(
         tiny_config(tmp_path),
-        environment=EnvironmentConfig("snake", num_rows=4, num_cols=4, time_limit=6),
+        environment=EnvironmentConfig("snake", {"num_rows": 4, "num_cols": 4, "time_limit": 6}),
         network=NetworkConfig(channels=(2,), strides=(2,), policy_layers=(4,), value_layers=(4,)),
     )
     with RunFolder.create(config) as folder:

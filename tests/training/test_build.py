@@ -11,9 +11,8 @@ from gradweave import AdaptiveMix, Bootstrapped, ForwardMode, MixedMode, RandomT
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.config.validation import validate
-from gradweave.envs import ONE_DEVICE
 from gradweave.errors import ConfigError
-from gradweave.training.build import _num_microbatches, build_agent, init_state
+from gradweave.training.build import build_agent, init_state
 
 
 def config_with(*, inner: dict[str, Any] = {}, outer: dict[str, Any] = {}, **meta: Any) -> Config:  # noqa: B006
@@ -108,7 +107,6 @@ def test_large_batches_come_in_parts_that_are_neither_large_nor_splinters(
         config, inner=dataclasses.replace(config.inner, num_envs=num_envs, num_steps=num_steps)
     )
     microbatches = build_agent(config).problem.microbatches
-    assert _num_microbatches(config, ONE_DEVICE) == parts
     assert (1 if microbatches is None else microbatches.num_parts) == parts
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from gradweave.cli.one_seed import command
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import read_config
-from gradweave.errors import ConfigError, DamagedFile, SeedFailed, Stopped
+from gradweave.errors import ConfigError, DamagedFile, SeedFailed, Stopped, command_line
 from gradweave.files import open_regular, write_atomically
 from gradweave.machine.processes import Job, default_backend, run_jobs, share_cores
 from gradweave.machine.runtime import usable_cores
@@ -94,19 +94,20 @@ def train_seeds(config: Config, num_seeds: int, argv: Sequence[str]) -> int:
         return _go_on(folder, shares)
 
 
-def resume_seeds(path: Path, changes: Mapping[str, Any]) -> int:
+def resume_seeds(path: Path, changes: Mapping[str, Any], *, accept_changes: bool = False) -> int:
     """Go on with all seeds that are not finished; returns the exit code.
 
     Args:
         path: their folder.
         changes: of the section `run` of every seed's configuration; None: as it was.
+        accept_changes: go on also with seeds whose config.toml was edited.
     """
     wanted = {name: value for name, value in changes.items() if value is not None}
     with SeedsFolder.open(path) as folder:
         config = read_config(next(iter(folder.runs.values())) / "config.toml")
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, **wanted))
         shares = plan_shares(config, len(folder.seeds))  # before anything is changed: there may be too few cores
-        folder.change(wanted)
+        folder.change(wanted, accept_changes=accept_changes)
         return _go_on(folder, shares)
 
 
@@ -153,7 +154,7 @@ def train_runs(path: Path, runs: Mapping[str, Path], shares: Sequence[tuple[int,
     if received and not all(map(is_finished, runs.values())):
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
-        raise Stopped(f"stopped by SIGTERM after checkpoints; `gradweave resume {path}` goes on")
+        raise Stopped(f"stopped by SIGTERM after checkpoints; `{command_line('resume', path)}` goes on")
     return {name: code for name, code in codes.items() if code}
 
 
@@ -165,7 +166,7 @@ def raise_failed(path: Path, failed: Mapping[str, int]) -> None:
     """
     if failed:
         names = ", ".join(f"{name} ({code})" for name, code in failed.items())
-        message = f"failed, with exit code: {names}; `gradweave resume {path}` tries again"
+        message = f"failed, with exit code: {names}; `{command_line('resume', path)}` tries again"
         raise SeedFailed(message, next(iter(failed.values())))
 
 
@@ -184,7 +185,7 @@ def _summarize(folder: SeedsFolder, finished: Mapping[int, Path]) -> None:
         max(summary["environment_steps"]) + read_config(next(iter(finished.values())) / "config.toml").run.total_steps
     )
     print(f"\nsummary:     {folder.path / 'summary.json'}\nreport:      {report}")
-    print(f"go on with:  gradweave resume {folder.path} --total-steps {more}")
+    print(f"go on with:  {command_line('resume', folder.path, '--total-steps', more)}")
 
 
 class _View:

@@ -19,7 +19,7 @@ from gradweave.config.grid import flags_of, parse_grid, settings_of
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import read_config, write_config
 from gradweave.config.validation import validate
-from gradweave.errors import ConfigError, NonFiniteError
+from gradweave.errors import ConfigError, NonFiniteError, command_line
 from gradweave.runs.seeds_folder import is_finished
 from gradweave.runs.sweep_folder import SweepFolder
 from gradweave.runs.trackers import check_tracker
@@ -68,7 +68,7 @@ def resume_sweep(path: Path, changes: Mapping[str, Any]) -> int:
 
     Args:
         path: of the sweep.
-        changes: what --total-steps and --devices say; only None can be.
+        changes: what --total-steps, --devices and --accept-changes say; only None can be.
 
     Raises:
         ConfigError: a change was asked for, after which runs could not be compared.
@@ -83,14 +83,7 @@ def resume_sweep(path: Path, changes: Mapping[str, Any]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> tuple[Config, _Flags]:
-    return parse_all(argv, _Flags, *_NAMES, start=_plain)
-
-
-def _plain(config: Config) -> Config:
-    """The same without what only tuning reads."""
-    meta = dataclasses.replace(config.meta, learned=(), schedule="none", max_discount=None)
-    inner = dataclasses.replace(config.inner, learning_rate_groups="all")
-    return dataclasses.replace(config, meta=meta, inner=inner)
+    return parse_all(argv, _Flags, *_NAMES, start=Config.untuned)
 
 
 def _refuse_flags_of(settings: Mapping[str, Mapping[str, str]], argv: Sequence[str]) -> None:
@@ -147,4 +140,4 @@ def _summarize(folder: SweepFolder) -> None:
     config = dataclasses.replace(found.run, seed=unseen, runs_dir=str(path.parent), total_steps=folder.total_steps)
     write_config(dataclasses.replace(found, run=config), chosen)
     print(f"best: {best}. It was chosen by these scores, so they flatter it; on a seed that the sweep has not seen:")
-    print(f"  gradweave train --config {chosen}")
+    print(f"  {command_line('train', '--config', chosen)}")

@@ -5,6 +5,7 @@ have been found to be good.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,16 @@ from typing import Annotated, TypeVar
 
 import tyro
 
-from gradweave.cli.one_run import run_loop
+from gradweave.api.training import train_config
+from gradweave.cli.environment_flags import merged, take_environment_options
 from gradweave.cli.seeds import check_seeds, train_seeds
-from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig, OuterConfig
+from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.config.presets import PRESETS, preset
-from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
-from gradweave.config.toml_file import format_config, read_config
+from gradweave.config.schema import DEFAULT_LEARNER, Config, EnvironmentConfig, MetaConfig, RunConfig
+from gradweave.config.toml_file import read_config
 from gradweave.config.validation import validate
-from gradweave.runs.run_folder import RunFolder
 from gradweave.runs.trackers import check_tracker
-from gradweave.training.hosts import ALONE, Hosts, check_hosts, check_same
-from gradweave.training.launch import choose_devices, open_together, start_jax
+from gradweave.training.hosts import ALONE, Hosts, check_hosts
 
 __all__ = ["TrainFlags", "parse_all", "parse_config", "run"]
 
@@ -35,11 +35,13 @@ class TrainFlags:
     """The flags of `gradweave train`."""
 
     environment: EnvironmentConfig
-    network: NetworkConfig
-    inner: InnerConfig
+    network: NetworkSection
+    inner: InnerSection
     meta: MetaConfig
-    outer: OuterConfig
+    outer: OuterSection
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    learner: str = DEFAULT_LEARNER
+    """What learns; its options are those under network, inner and outer."""
     preset: Annotated[
         tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[PRESET]", help_behavior_hint="(default: quick)")
     ] = None
@@ -58,17 +60,12 @@ def run(argv: Sequence[str]) -> int:
     check_hosts(hosts)
     if flags.seeds is not None:
         check_seeds(config, flags.seeds, hosts)
-    validate(config, num_processes=hosts.num_processes or 1)
-    check_tracker(config.run.track)
-    if flags.seeds is not None:
+        validate(config)
+        check_tracker(config.run.track)
         return train_seeds(config, flags.seeds, ["train", *argv])
-    if hosts.several or config.run.devices != 1:
-        start_jax(config.run.devices, hosts)
-        choose_devices(config)  # whether there are so many is known only now, and better before there is a folder
-    if hosts.several:
-        check_same(format_config(config))
-    with open_together(lambda: RunFolder.create(config, ["train", *argv]), hosts) as folder:
-        run_loop(folder, resume=False, hosts=hosts)
+    trained = train_config(config, ["train", *argv], hosts)
+    if trained is not None:  # only process 0 has something to say
+        print(trained.summary)
     return 0
 
 
@@ -102,23 +99,41 @@ def parse_all(
         ConfigError: as `parse_config`.
         SystemExit: likewise.
     """
+    argv, options = take_environment_options(argv)
+    learner = _given(argv, "--learner")
+
+    def begin(base: Config) -> Config:
+        return start(base if learner is None else base.with_learner(learner))
 
     def parse(base: Config) -> FlagsT:
         fields = dataclasses.fields(base)
         default = kind(**{field.name: getattr(base, field.name) for field in fields if field.name != "preset"})
         return tyro.cli(kind, prog=prog, description=description, args=list(argv), default=default)
 
-    first = next((word for word in argv if word in PRESETS), "quick")  # --help shows this one's values
-    flags = parse(start(preset(first)))
-    if flags.config is None:
-        base = preset(flags.preset or "quick")
-    else:
-        base = read_config(flags.config, flags.preset, follow=True)
-    base = start(base)
-    name = parse(base).environment.name
+    def read(name: str | None) -> Config:
+        if file is None:
+            return begin(preset(name or "quick"))
+        return begin(read_config(Path(file), name, follow=True))
+
+    file = _given(argv, "--config")
+    guess = next((word for word in argv if word in PRESETS), None)
+    flags = parse(base := read(guess))  # --help shows the values of this one
+    if flags.preset != guess:
+        flags = parse(base := read(flags.preset))
+    name = flags.environment.name
     if name != base.environment.name:  # the preset's options, such as the board's size, belong to its environment
         base = dataclasses.replace(base, environment=EnvironmentConfig(name=name))
-    return _to_config(parse(base), base.preset), flags
+    environment = EnvironmentConfig(name, merged(base.environment.options, options))
+    return _to_config(parse(dataclasses.replace(base, environment=environment)), base.preset), flags
+
+
+def _given(argv: Sequence[str], flag: str) -> str | None:
+    """What a flag is given, before anything is parsed: it decides which flags there are."""
+    for word, following in itertools.zip_longest(argv, argv[1:]):
+        name, equals, text = word.partition("=")
+        if name == flag:
+            return text if equals else following
+    return None
 
 
 def _to_config(flags: TrainFlags, preset_name: str) -> Config:

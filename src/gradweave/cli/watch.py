@@ -14,6 +14,7 @@ import tyro
 
 from gradweave.cli.seeds import how_far
 from gradweave.config.toml_file import read_config
+from gradweave.errors import command_line
 from gradweave.runs.locks import is_in_use
 from gradweave.runs.metrics import MetricsTail
 from gradweave.runs.progress import Progress
@@ -124,7 +125,8 @@ def _watch_several(
 def _how_it_ended(path: Path, done: bool, result: str, command: str) -> str:
     if done:
         file = path / result
-        return f"finished: {file}" if file.is_file() else f"finished; `gradweave {command} {path}` makes {result}"
+        return f"finished: {file}" if file.is_file() else f"finished; `{command_line(command, path)}` makes {result}"
     if (path / "config.toml").is_file() and not checkpoint_steps(path):
-        return f"no process trains this, and it has no checkpoint; `gradweave train --config {path / 'config.toml'}`"
-    return f"no process trains this; `gradweave resume {path}` goes on"
+        again = command_line("train", "--config", path / "config.toml")
+        return f"no process trains this, and it has no checkpoint; `{again}`"
+    return f"no process trains this; `{command_line('resume', path)}` goes on"

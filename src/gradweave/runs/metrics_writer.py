@@ -79,15 +79,25 @@ class MetricsWriter:
             return f"{self._path.name} was replaced by another program"
         return None if own.st_size == self._size else f"{self._path.name} was changed by another program"
 
-    def restore(self) -> None:
-        """Put the file back as this writer has written it, where another program has replaced or deleted it.
+    def restore(self) -> bool:
+        """Put the file back as this writer has written it, where another program has replaced, deleted or changed it.
+
+        Returns:
+            whether every row that was written is in it again; not where a program has changed the very file.
 
         Raises:
             OSError: it cannot be written.
         """
+        with contextlib.suppress(OSError):
+            own, there = os.fstat(self._file.fileno()), self._path.lstat()
+            if (own.st_ino, own.st_dev, own.st_size) == (there.st_ino, there.st_dev, self._size):
+                return True
         write_atomically(self._path, _pieces(self._file, self._size))
         self._file.close()
-        self._open(self._size, self.last_step)
+        good = readable_part(self._path)
+        complete = good.size == self._size
+        self._open(good.size, max(good.last_step, self.last_step))
+        return complete
 
     def truncate_after(self, step: int) -> None:
         """Remove the rows of later steps, as going on from a checkpoint of `step` will write them again.

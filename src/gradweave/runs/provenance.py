@@ -6,6 +6,7 @@ all of it for the process that began the run, and in the list `continued` what w
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -17,11 +18,25 @@ from typing import Any, Final
 
 from gradweave.config.schema import Config
 from gradweave.errors import DamagedFile
-from gradweave.files import read_json
+from gradweave.files import read_json, set_aside, write_atomically
+from gradweave.runs.metrics_writer import warn_on_stderr
 
-__all__ = ["begin_process", "collect_provenance", "is_modified", "processes", "read_provenance", "source_state"]
+__all__ = [
+    "ACCEPTED",
+    "ProvenanceFile",
+    "begin_process",
+    "collect_provenance",
+    "is_modified",
+    "processes",
+    "read_provenance",
+    "recorded",
+    "source_state",
+]
 
 _PACKAGES = ("gradweave", "jax", "jaxlib", "equinox", "optax", "jumanji", "gymnax", "numpy", "safetensors")
+ACCEPTED: Final = "accepted_changes"
+"""The entry that lists the changes of the configuration that were accepted."""
+
 _MOST_BYTES: Final = 2**25
 _MOST_DIFFERENCE: Final = 2**20  # characters; of more, only the beginning is kept, with the hash of all
 _OWN = ("started", "argv")  # of each process, also where nothing else has changed
@@ -30,6 +45,60 @@ _OWN = ("started", "argv")  # of each process, also where nothing else has chang
 def collect_provenance(config: Config, argv: Sequence[str] = ()) -> dict[str, Any]:
     """Everything about a run's origin that can be known without importing JAX; `argv` is what follows `gradweave`."""
     return _collect(config, ["gradweave", *argv])
+
+
+class ProvenanceFile:
+    """A run's provenance.json. Like every side file it never stops a run: a damaged one is kept as NAME.damaged."""
+
+    def __init__(self, path: Path, config: Config, argv: Sequence[str] | None, *, continues: bool) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+            path: of the file.
+            config: of the run.
+            argv: the command line of this process; None: as the system has it.
+            continues: processes before this one have trained.
+        """
+        self._path, self._config, self._argv, self._continues = path, config, argv, continues
+        self._begun = False
+
+    def add(self, entries: Mapping[str, Any]) -> None:
+        """Add to what the file says of this process, such as the devices once JAX is up.
+
+        An entry of the same name is replaced, but none of those of earlier processes that have trained: each one that
+        goes on with a run has its own entry in the list `continued`, recording what differs from the start.
+        """
+        known = self._read()
+        if not self._begun:
+            known = begin_process(known, self._config, self._argv, continues=self._continues)
+            self._begun = True
+        if self._continues:
+            own = known["continued"][-1]
+            own.update({name: value for name, value in entries.items() if name in own or value != known.get(name)})
+        else:
+            known.update(entries)
+        self._write(known)
+
+    def note(self, entries: Mapping[str, Any]) -> None:
+        """Set entries of the run, not of one process."""
+        self._write({**self._read(), **entries})
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return read_provenance(self._path) if os.path.lexists(self._path) else {}
+        except (DamagedFile, OSError) as error:
+            self._continues = self._begun = False
+            try:
+                warn_on_stderr(f"{error}. It is now {set_aside(self._path)}, and a new one is begun")
+            except OSError:
+                warn_on_stderr(str(error))
+            return {}
+
+    def _write(self, known: Mapping[str, Any]) -> None:
+        try:
+            write_atomically(self._path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+        except OSError as error:
+            warn_on_stderr(f"{self._path} cannot be written ({error.strerror}); training does not need it")
 
 
 def begin_process(
@@ -66,6 +135,16 @@ def read_provenance(path: Path) -> dict[str, Any]:
         if not isinstance(entry.get("source"), dict | None):
             raise DamagedFile(path, "has a `source` that is no object", "correct it, or remove it")
     return found
+
+
+def recorded(path: Path) -> tuple[str | None, list[Any]]:
+    """The identity of the run in a folder, and the changes that were accepted, as far as provenance.json says."""
+    try:
+        found = read_provenance(path / "provenance.json")
+    except (DamagedFile, OSError):
+        return None, []
+    run_id, accepted = found.get("run_id"), found.get(ACCEPTED)
+    return run_id if isinstance(run_id, str) else None, accepted if isinstance(accepted, list) else []
 
 
 def processes(saved: Mapping[str, Any]) -> list[dict[str, Any]]:

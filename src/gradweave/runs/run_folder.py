@@ -4,7 +4,6 @@ runs/<preset>-<utc time>-<4 random letters>/
 config.toml  provenance.json  metrics.jsonl  checkpoints/  figures/  lock
 """
 
-import json
 import os
 import secrets
 import string
@@ -12,15 +11,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NoReturn
 
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import format_config, read_config
-from gradweave.errors import CheckpointError, ConfigError, DamagedFile, FolderLost, nearest_name
-from gradweave.files import is_regular, real_folder, set_aside, write_atomically
+from gradweave.errors import ConfigError, FolderLost, command_line, nearest_name
+from gradweave.files import real_folder, write_atomically
 from gradweave.runs.locks import lock_folder, not_writable
 from gradweave.runs.metrics_writer import MetricsWriter, warn_on_stderr
-from gradweave.runs.provenance import begin_process, read_provenance
+from gradweave.runs.provenance import ACCEPTED, ProvenanceFile, recorded
 
 if TYPE_CHECKING:  # NumPy takes a tenth of a second, which bad configurations need not wait for
     import gradweave.runs.checkpoints
@@ -53,16 +52,17 @@ class RunFolder:
         self.path = path
         self.config = config
         self._lock = lock
-        self._argv = argv
         self._metrics = None
-        self._continues = self._in_provenance = False
+        self._run_id = recorded(path)[0]
         if lock is not None:
             rows = path / "metrics.jsonl"
             try:
                 self._metrics = MetricsWriter(rows)
             except OSError as error:
                 raise FolderLost(f"{rows} cannot be written ({error.strerror}); nothing has been changed") from None
-            self._continues = is_regular(path / "provenance.json") and rows.stat().st_size > 0
+        origin = path / "provenance.json"
+        continues = self._metrics is not None and self._metrics.last_step >= 0 and os.path.lexists(origin)
+        self._provenance = ProvenanceFile(origin, config, argv, continues=continues)
 
     @classmethod
     def create(cls, config: Config, argv: Sequence[str] = (), name: str | None = None) -> "RunFolder":
@@ -86,21 +86,29 @@ class RunFolder:
         lock = lock_folder(path)
         write_atomically(path / "config.toml", format_config(config))
         folder = cls(path, config, lock, ["gradweave", *argv])
+        folder._run_id = secrets.token_hex(8)
+        folder._provenance.note({"run_id": folder._run_id})
         folder.add_provenance({})
         return folder
 
     @classmethod
-    def open(cls, path: Path, argv: Sequence[str] | None = None) -> "RunFolder":
+    def open(cls, path: Path, argv: Sequence[str] | None = None, *, accept_changes: bool = False) -> "RunFolder":
         """Open the folder of an earlier run, to go on with it.
 
         Args:
             path: the folder.
             argv: what to note in provenance.json as the command line; by default that of this process.
+            accept_changes: go on also where config.toml has other values than the newest checkpoint was written with,
+                and note them in provenance.json.
 
         Raises:
-            ConfigError: there is no run, or its config.toml is bad.
+            ConfigError: there is no run, or its config.toml is bad, or it was edited since the newest checkpoint.
+            DamagedFile: a part of it that is to be a folder is a link or a file.
             RunInUse: another process has it.
+            FolderLost: nothing can be written in it.
         """
+        from gradweave.runs.identity import newest_own, raise_changed, unaccepted
+
         path = find_run(path)
         config = read_config(path / "config.toml")
         lock = lock_folder(path)
@@ -108,10 +116,22 @@ class RunFolder:
             for name in _OWN_FOLDERS:
                 if os.path.lexists(path / name):
                     real_folder(path / name)
-            return cls(path, config, lock, argv)
+            newest = newest_own(path)
+            run_id, accepted = recorded(path)
+            changes = [] if newest is None else unaccepted(newest, config, accepted)
+            if newest is not None and changes and not accept_changes:
+                raise_changed(path, newest[1].step, changes)
+            folder = cls(path, config, lock, argv)
         except BaseException:
             lock.close()
             raise
+        found = None if newest is None else newest[1].metadata.get("run")
+        if run_id is None and isinstance(found, str):  # provenance.json is lost
+            folder._run_id = found
+            folder._provenance.note({"run_id": found})
+        if changes:
+            folder._provenance.note({ACCEPTED: [*accepted, *changes]})
+        return folder
 
     @classmethod
     def view(cls, path: Path) -> "RunFolder":
@@ -156,34 +176,19 @@ class RunFolder:
         self.config = config
 
     def add_provenance(self, entries: Mapping[str, Any]) -> None:
-        """Add to what provenance.json says of this process, such as the devices once JAX is up.
+        """Add to what provenance.json says of this process; see `gradweave.runs.provenance.ProvenanceFile`."""
+        self._provenance.add(entries)
 
-        An entry of the same name is replaced, but none of those of earlier processes that have trained: each one that
-        goes on with a run has its own entry in the list `continued`, recording what differs from the start.
+    def check_origin(self, path: Path) -> None:
+        """Raise when the checkpoint at `path` was written by another run.
+
+        Raises:
+            CheckpointError: it was, or it is damaged.
         """
-        path = self.path / "provenance.json"
-        known = self._provenance(path)
-        if not self._in_provenance:
-            known = begin_process(known, self.config, self._argv, continues=self._continues)
-            self._in_provenance = True
-        if self._continues:
-            own = known["continued"][-1]
-            own.update({name: value for name, value in entries.items() if name in own or value != known.get(name)})
-        else:
-            known.update(entries)
-        try:
-            write_atomically(path, json.dumps(known, indent=2, ensure_ascii=False) + "\n")
-        except OSError as error:
-            warn_on_stderr(f"{path} cannot be written ({error.strerror}); it lacks {', '.join(entries)}")
+        from gradweave.runs.checkpoints import describe
+        from gradweave.runs.identity import check_origin
 
-    def _provenance(self, path: Path) -> dict[str, Any]:
-        """What provenance.json says; a damaged one is kept as NAME.damaged, as it is no reason not to go on."""
-        try:
-            return read_provenance(path) if os.path.lexists(path) else {}
-        except (DamagedFile, OSError) as error:
-            warn_on_stderr(f"{error}. It is now {set_aside(path)}, and a new one is begun")
-            self._continues = self._in_provenance = False
-            return {}
+        check_origin(path, describe(path), self._run_id)
 
     def save_checkpoint(
         self,
@@ -193,35 +198,83 @@ class RunFolder:
     ) -> Path:
         """Write a checkpoint of `step`, every row of metrics before it, and delete what is too old to keep.
 
+        Rows that cannot be written go into the checkpoint, from which `go_on_from` writes them.
+
         Raises:
-            CheckpointError: it could not be written; the checkpoints before it are intact.
+            FolderLost: it could not be written; the checkpoints before it are intact.
+            DamagedFile: `checkpoints` has become a link or a file.
         """
         from gradweave.runs.checkpoints import checkpoint_path, prune, write
+        from gradweave.runs.identity import identify
 
         path = checkpoint_path(self.checkpoints, step)
+        if not os.path.lexists(self.checkpoints):
+            warn_on_stderr(f"{self.checkpoints} was deleted; it is made again, without the older checkpoints")
+        own = identify(self.config, self._run_id)
         try:
             real_folder(self.checkpoints, make=True)
             self.metrics.sync()
-            write(path, arrays, step, metadata)
+            unwritten = self.metrics.unwritten
+            write(path, arrays, step, {**own, **({"unwritten": unwritten} if unwritten else {}), **(metadata or {})})
             prune(self.checkpoints, self.config.run.keep_checkpoints)
         except OSError as error:
-            raise CheckpointError(f"{path.name} cannot be written ({error.strerror}); older ones are intact") from None
+            raise FolderLost(f"{path} cannot be written ({error.strerror}); older checkpoints are intact") from None
         return path
+
+    def trouble(self) -> str | None:
+        """What is wrong with the file of metrics, in words; None as long as every row is in it."""
+        return self.metrics.trouble()
+
+    def rescue(
+        self, trouble: str, arrays: Mapping[str, "gradweave.runs.checkpoints.SavedArray"], step: int
+    ) -> NoReturn:
+        """Save what can be saved after `trouble`, the rows so far and a checkpoint of `step`, and say what was.
+
+        Raises:
+            FolderLost: always.
+        """
+        try:
+            rows = "its rows are written again" if self.metrics.restore() else "rows of it are lost"
+        except OSError as error:
+            rows = f"its rows cannot be put back ({error.strerror})"
+        if self.metrics.unwritten:
+            rows = f"the {len(self.metrics.unwritten)} rows that it lacks are in the checkpoint"
+        again = f"go on with: {command_line('resume', self.path)}"
+        try:
+            self.save_checkpoint(arrays, step)
+        except FolderLost as error:
+            raise FolderLost(f"{trouble}, and {error}; {again}") from None
+        raise FolderLost(f"{trouble}; {rows}; a checkpoint was saved at environment step {step}; {again}")
 
     def go_on_from(self, path: Path, step: int, metadata: Mapping[str, Any] | None = None) -> None:
         """Remove the rows of metrics that were written after the checkpoint at `path`, of this step.
 
-        Newer checkpoints are set aside: they go with the rows that were removed. Nothing is changed in a run that is
-        only looked at.
+        Newer checkpoints are set aside: they go with the rows that were removed. Rows that could only be kept in the
+        checkpoint are written. Nothing is changed in a run that is only looked at.
+
+        Args:
+            path: of the checkpoint.
+            step: its environment steps.
+            metadata: the checkpoint's.
+
+        Raises:
+            FolderLost: nothing can be written; no checkpoint is lost.
         """
         from gradweave.runs.checkpoints import set_newer_aside
 
-        if self._metrics is not None:
-            try:
-                set_newer_aside(path)
-                self._metrics.truncate_after(step)
-            except OSError as error:
-                raise FolderLost(f"{self.path} cannot be written ({error.strerror}); no checkpoint is lost") from None
+        if self._metrics is None:
+            return
+        unwritten = (metadata or {}).get("unwritten", ())
+        try:
+            set_newer_aside(path)
+            self._metrics.truncate_after(step)
+        except OSError as error:
+            raise FolderLost(f"{self.path} cannot be written ({error.strerror}); no checkpoint is lost") from None
+        self._metrics.append_lines([line for line in unwritten if isinstance(line, str)], step)
+        last = self._metrics.last_step
+        if last != step and step > self.config.inner.num_envs * self.config.inner.num_steps:
+            warn_on_stderr(f"metrics.jsonl lacks the rows after step {max(last, 0):,} up to the checkpoint's, {step:,}")
+            self._provenance.note({"missing_rows": {"after": last, "until": step}})
 
     def close(self) -> None:
         """Close the metrics and free the folder for other processes."""

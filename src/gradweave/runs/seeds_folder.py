@@ -74,8 +74,12 @@ class SeedsFolder:
         """The folder of each seed's run."""
         return _runs_of(self.path, self.seeds)
 
-    def change(self, changes: Mapping[str, Any]) -> None:
+    def change(self, changes: Mapping[str, Any], *, accept_changes: bool = False) -> None:
         """Replace fields of the section `run` in every seed's configuration.
+
+        Args:
+            changes: by the field's name.
+            accept_changes: also accept what was edited in a config.toml since the newest checkpoint.
 
         Raises:
             ConfigError: the runs cannot go on like this; none has been changed.
@@ -91,8 +95,8 @@ class SeedsFolder:
             if "total_steps" in changes:
                 check_longer(path, config.run.total_steps)
         for path, config in changed.items():
-            if config != configs[path]:
-                with RunFolder.open(path) as run:
+            if config != configs[path] or accept_changes:
+                with RunFolder.open(path, accept_changes=accept_changes) as run:
                     run.set_config(config)
 
     def __enter__(self) -> "SeedsFolder":

@@ -17,6 +17,7 @@ from gradweave.runs.run_folder import run_name
 __all__ = ["Tracker", "check_tracker", "make_tracker"]
 
 _MODULES: Final = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
+_PACKAGES: Final = {"tensorboard": "tensorboardX>=2.6", "wandb": "wandb>=0.19", "trackio": "trackio>=0.2"}
 
 
 @runtime_checkable
@@ -41,7 +42,7 @@ def check_tracker(name: str) -> None:
             "run.track",
             name,
             f"trackers that are installed; {name} needs the package {_MODULES[name]}",
-            f"pip install 'gradweave[{name}]', or leave --track out",
+            f'pip install "{_PACKAGES[name]}", or leave --track out',
         )
 
 

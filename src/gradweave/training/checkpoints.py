@@ -104,6 +104,7 @@ def load_newest(
     """
 
     def use(path: Path) -> Checkpoint:
+        folder.check_origin(path)
         checkpoint = load(path, like)
         check(checkpoint)
         return checkpoint

@@ -28,6 +28,9 @@ class NoFolder:
         self.config = config
         self.metrics = _NoMetrics()
 
+    def trouble(self) -> None:
+        """Nothing is written, so that there is none."""
+
     def add_provenance(self, entries: Mapping[str, Any]) -> None:
         """Do nothing."""
 

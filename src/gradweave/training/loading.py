@@ -62,20 +62,29 @@ def read_agent(path: Path, step: int | None = None, warn: Callable[[str], None] 
 
     Raises:
         ConfigError: there is no run, or its config.toml is bad.
-        CheckpointError: there is no such checkpoint, or it is damaged.
+        CheckpointError: there is no such checkpoint, or it is damaged or of another run.
     """
     config = check_run(path, step)
     import jax
 
-    from gradweave.runs.checkpoints import checkpoint_path, newest_good
+    from gradweave.runs.checkpoints import checkpoint_path, describe, newest_good
+    from gradweave.runs.identity import check_origin, raise_changed, unaccepted
+    from gradweave.runs.provenance import recorded
     from gradweave.training.build import build_agent, init_state
-    from gradweave.training.checkpoints import load
+    from gradweave.training.checkpoints import Checkpoint, load
 
     folder = path / "checkpoints"
+    run_id, accepted = recorded(path)
     agent = build_agent(config)
     like: Any = jax.eval_shape(lambda: init_state(agent, config, key=jax.random.key(config.run.seed)))
-    if step is None:
-        _, checkpoint = newest_good(folder, lambda found: load(found, like), warn)
-    else:
-        checkpoint = load(checkpoint_path(folder, step), like)
+
+    def own(file: Path) -> Checkpoint:
+        found = describe(file)
+        check_origin(file, found, run_id)
+        changes = unaccepted((file, found), config, accepted)
+        if changes:
+            raise_changed(path, found.step, changes)
+        return load(file, like)
+
+    checkpoint = newest_good(folder, own, warn)[1] if step is None else own(checkpoint_path(folder, step))
     return LoadedAgent(config, agent, checkpoint.tree, checkpoint.step)

@@ -32,7 +32,7 @@ from gradweave.training.hosts import agreed_signal, share_tree
 from gradweave.training.log import EvaluationRow, Log
 from gradweave.training.memory import Known, explaining, forecast_memory
 
-__all__ = ["Summary", "load_agent", "train"]
+__all__ = ["Summary", "check_finite", "load_agent", "train"]
 
 
 class Summary(NamedTuple):
@@ -78,6 +78,7 @@ def train(
         KeyboardInterrupt: SIGINT arrived; a checkpoint was written.
         CheckpointError: nothing to resume from.
         OutOfMemory: training needs more than there is; said before it starts where that can be known.
+        FolderLost: rows or checkpoints can no longer be written; what could be saved was.
     """
     agent = build_agent(config, devices.axis)
     devices = devices.of_agent(agent)
@@ -188,19 +189,29 @@ def _run(
             before = agent.environment_steps(done)
             state, metrics = programs.chunk(state)
             metrics = jax.device_get(metrics)  # waits for the chunk
-            _check_finite(agent, metrics, done, state)
+            check_finite(agent, metrics, done, state)
             done += config.run.chunk_size
             step = agent.environment_steps(done)
             last = done >= config.num_meta_steps
             evaluate_now = last or _crossed(config.run.evaluate_every, before, step)
             log.chunk(metrics, evaluator.begin(state) if evaluate_now else None)
+            _check_files(log, programs, state, step)
             stopping = agreed_signal(received)
             if last or stopping or _crossed(config.run.checkpoint_every, before, step):
                 _save(log, programs.devices.gather(state), step)
             if stopping:
                 log.complete()
                 _stop(stopping, step)
+    _check_files(log, programs, state, agent.environment_steps(done))
     return state
+
+
+def _check_files(log: Log, programs: _Programs, state: SelfTuningState, step: int) -> None:
+    """Raise, after everything has been saved, when rows can no longer be written, or another program took the file."""
+    trouble = log.folder.trouble()
+    if trouble is not None and isinstance(log.folder, RunFolder):
+        log.complete()
+        log.folder.rescue(log.folder.trouble() or trouble, named_arrays(programs.devices.gather(state)), step)
 
 
 def _save(log: Log, state: SelfTuningState, step: int) -> None:
@@ -287,7 +298,12 @@ def _crossed(every: int, before: int, after: int) -> bool:
     return every > 0 and before // every != after // every
 
 
-def _check_finite(agent: SelfTuning, metrics: MetaStepMetrics, done: int, state: SelfTuningState) -> None:
+def check_finite(agent: SelfTuning, metrics: MetaStepMetrics, done: int, state: SelfTuningState) -> None:
+    """Raise when something stopped being finite in a chunk that began after `done` meta-steps.
+
+    Raises:
+        NonFiniteError: naming the first meta-gradient or parameter that is not.
+    """
     if metrics.finite.all():
         return
     index = int(np.argmin(metrics.finite))
