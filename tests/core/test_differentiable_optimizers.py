@@ -63,6 +63,9 @@ BY_LEAF = {
     "adafactor", "sm3", "lamb", "lars", "novograd", "fromage", "muon", "global_norm", "block_rms", "adaptive_clip",
     "normalized", "masked", "partition", "if_finite", "lookahead_free",
 }  # fmt: skip
+# What most people use, and one of each kind of wrapper. The other rows, two seconds each, are left to the whole run.
+USUAL = {"sgd", "momentum", "adam", "rmsprop", "global_norm", "schedule", "masked", "lion"}
+TABLE = [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS]
 NUM_UPDATES = 3
 
 
@@ -121,7 +124,7 @@ def test_values_are_the_same_to_the_bit(name):
         same_bits(*(run(given) for run in compiled))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", TABLE)
 def test_derivatives_agree_with_differences_and_are_finite_to_second_order_at_zero_gradients(name):
     plain, safe = of(name)
     params = start(jnp.float64, name)

@@ -64,6 +64,7 @@ def test_another_seed_other_numbers(finished: tuple[Config, Path, Summary], tmp_
         assert (folder.path / "metrics.jsonl").read_bytes() != (path / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_never_stopped(finished: tuple[Config, Path, Summary], tmp_path: Path) -> None:
     config, path, summary = finished
     half = small(tmp_path, num_chunks=2)
@@ -138,6 +139,7 @@ def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pyte
     assert len(rows_before) == 2 * CHUNK - 1  # the row that waits for its evaluation is held back
 
 
+@pytest.mark.slow
 def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_for_neither(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +182,7 @@ def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_fo
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_every_evaluation_is_of_the_agent_at_its_row(tmp_path: Path) -> None:
     """Also while training, which donates its state to the next chunk, goes on: runs that end there agree."""
     config = evaluating(tmp_path / "long")
