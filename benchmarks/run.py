@@ -51,8 +51,7 @@ Row = dict[str, Any]
 
 
 SMALLEST: Final[Mapping[str, Any]] = {
-    "environment.options.num_rows": 6,
-    "environment.options.num_cols": 6,
+    **SMALL,
     "environment.options.time_limit": 20,
     "network.channels": (2, 2),
     "network.policy_layers": (4,),

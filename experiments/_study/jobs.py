@@ -33,6 +33,7 @@ __all__ = [
     "finished_run",
     "folders",
     "jobs",
+    "to_length",
     "train",
     "with_changes",
 ]
@@ -81,6 +82,18 @@ class Flags:
     """Where runs lie; runs/NAME by default, runs/reproduce/NAME-SIZE/runs for sizes that are not published."""
     results: Path | None = None
     """Where tables and figures go; results/NAME by default, beside the runs for sizes that are not published."""
+
+
+def to_length(size: str) -> dict[str, Any]:
+    """Changes for runs of millions of steps: evaluated on 128 episodes, and saved, after every million."""
+    million = {
+        "run.evaluation_episodes": 128,
+        "run.evaluate_every": 200_000 if size == "quick" else 1_000_000,
+        "run.checkpoint_every": 1_000_000,
+        "run.keep_checkpoints": 2,
+    }
+    tiny = {**TINY_SNAKE, "meta.num_inner_steps": 1, "run.evaluate_every": 32}
+    return {**million, **(tiny if size == "tiny" else {})}
 
 
 class Job(NamedTuple):

@@ -68,24 +68,24 @@ def test_each_group_moves_at_its_own_rate_and_has_its_own_gradient():
             for a, b in zip(*map(jax.tree.leaves, (getattr(moved, head), getattr(params, head))), strict=True)
         )
 
-    # Everything but the rates is fixed, and the judge is one whose derivative is honest.
+    # Everything but the rates is fixed, and the outer loss is one whose derivative is honest.
     spec = jax.tree.map(lambda _: gw.Fixed(), LEARNED, is_leaf=lambda node: isinstance(node, gw.AbstractBijector))
     spec = spec._replace(learning_rate=gw.Positive())
     raw = gw.unconstrain(eta, spec)
     last = jax.tree.map(lambda leaf: leaf[-1], batches)
 
-    judged = problem.with_outer_loss(
+    evaluated = problem.with_outer_loss(
         lambda state, batch: (jnp.mean(state.params.steps.value**2 + state.params.steps.logits[..., 0] ** 2), None)
     )
 
     @jax.jit
     def after(raw):
-        state_, _ = gw.unroll(judged, gw.constrain(raw, spec), state, jax.tree.map(lambda leaf: leaf[:-1], batches))
-        return judged.outer_loss(state_, last)[0]
+        state_, _ = gw.unroll(evaluated, gw.constrain(raw, spec), state, jax.tree.map(lambda leaf: leaf[:-1], batches))
+        return evaluated.outer_loss(state_, last)[0]
 
     found = jax.jit(
         lambda raw: {
-            name: gw.meta_gradient(judged, raw, spec, state, batches, None, mode=mode).grad
+            name: gw.meta_gradient(evaluated, raw, spec, state, batches, None, mode=mode).grad
             for name, mode in MODES.items()
         }
     )(raw)
@@ -153,8 +153,10 @@ def test_a_vector_has_a_gradient_for_each_entry(estimator):
 
     expected = np.array([float(gw.finite_difference(after, raw, way)) for way in directions(raw)])
     assert (np.abs(expected) > 1e-6).all()
-    for mode in MODES.values():
-        grad = gw.meta_gradient(problem, raw, spec, state, batches, None, estimator=estimator, mode=mode).grad
+    args = (problem, raw, spec, state, batches, None)
+    for grad in jax.jit(
+        lambda: [gw.meta_gradient(*args, estimator=estimator, mode=mode).grad for mode in MODES.values()]
+    )():
         assert grad["entropy_costs"].shape == (2,)
         np.testing.assert_allclose(jax.flatten_util.ravel_pytree(grad)[0], expected, rtol=1e-6, atol=1e-10)
 
@@ -195,12 +197,18 @@ def test_weights_get_the_gradient_of_eta_through_the_mapping(name):
     assert isinstance(contextual, gw.GradientLearner)
     batches = jax.random.normal(jax.random.key(1), (4, 2, 3))
     eta, pull_back = jax.vjp(lambda weights: mapping(weights, raw.context), raw.weights)
-    by_eta = gw.meta_gradient(
-        problem, eta, gw.Unbounded(), state, batches, None, estimator=ESTIMATORS[name], mode=gw.ReverseMode()
-    )
+    window, estimator = (state, batches, None), ESTIMATORS[name]
+
+    @jax.jit
+    def gradients():
+        by_eta = gw.meta_gradient(problem, eta, gw.Unbounded(), *window, estimator=estimator, mode=gw.ReverseMode())
+        return by_eta, [
+            gw.meta_gradient(contextual, raw, spec, *window, estimator=estimator, mode=mode) for mode in MODES.values()
+        ]
+
+    by_eta, by_weights = gradients()
     (expected,) = pull_back(by_eta.grad)
-    for mode in MODES.values():
-        found = gw.meta_gradient(contextual, raw, spec, state, batches, None, estimator=ESTIMATORS[name], mode=mode)
+    for found in by_weights:
         assert_same(found.grad.weights, expected)
         assert (found.grad.context == 0).all()
         np.testing.assert_allclose(found.outer_loss, by_eta.outer_loss, rtol=1e-12)

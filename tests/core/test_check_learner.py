@@ -54,6 +54,7 @@ def errors(report):
     return [str(finding) for finding in report.findings if finding.severity == "error"]
 
 
+@pytest.mark.slow
 def test_adams_root_is_named_with_its_line_and_the_remedy_mends_it():
     problem, state = regression(clipped_adam)
     report = gw.check_learner(problem, RAW, SPEC, state, BATCHES)
@@ -180,8 +181,8 @@ def test_a_learner_that_is_bound_to_float32_is_checked_there():
 @pytest.mark.parametrize("name", ["td_adam", "nested", "counter", "shared_forward"])
 def test_the_bundled_cases_can_be_trusted_and_every_mode_costs_something(name):
     case = CASES[name]()
-    batches, judges = case.data(3, False)
-    report = gw.check_learner(case.problem, case.raw, case.spec, case.state, batches, judges, num_inner_steps=3)
+    batches, outer_batches = case.data(3, False)
+    report = gw.check_learner(case.problem, case.raw, case.spec, case.state, batches, outer_batches, num_inner_steps=3)
     assert report.ok, str(report)
     mixed = isinstance(case.problem, gw.GradientLearner)
     assert [mode.applies for mode in report.modes] == [True, True, True, mixed]
@@ -194,7 +195,7 @@ def test_the_bundled_cases_can_be_trusted_and_every_mode_costs_something(name):
         direction = (
             {**direction, "discount": jnp.ones(())} if name != "counter" else direction._replace(gain=jnp.ones(()))
         )
-        result = gw.meta_gradient(case.problem, case.raw, case.spec, case.state, batches, judges)
+        result = gw.meta_gradient(case.problem, case.raw, case.spec, case.state, batches, outer_batches)
         np.testing.assert_allclose(scalars[0].derivative, dot(result.grad, direction), rtol=1e-8)
-        losses = horizon_losses(case, compiled(case), case.raw, batches, judges)
+        losses = horizon_losses(case, compiled(case), case.raw, batches, outer_batches)
         np.testing.assert_allclose(report.outer_loss, losses[-1], rtol=1e-9)

@@ -188,8 +188,8 @@ def the_quadratic_agrees_with_algebra(num_steps, online):
     case, data, results = row("quadratic", num_steps, online)
     batches, outer = data
     driving = batches.inner[:num_steps]
-    judging = batches.outer[1:] if online else outer.outer
-    horizons, windows = quadratic_answer(case.raw, case.state, driving, judging)
+    evaluating = batches.outer[1:] if online else outer.outer
+    horizons, windows = quadratic_answer(case.raw, case.state, driving, evaluating)
     weights = np.asarray(mixes(num_steps))
     for leaf in ("rate", "shift"):
         for label in ("reverse", "remat step", "forward"):

@@ -155,11 +155,11 @@ def test_an_optimiser_that_overflows_is_skipped_too():
 @pytest.mark.parametrize("mode", [gw.ReverseMode(), gw.ForwardMode(), gw.MixedMode()])
 def test_a_meta_gradient_says_whether_it_is_finite_for_each_seed(mode):
     case = CASES["td_sgd"]()
-    batches, judges = case.data(2, False)
+    batches, outer_batches = case.data(2, False)
 
     def finite(scale):
         moved = batches._replace(rewards=batches.rewards * scale)
-        return gw.meta_gradient(case.problem, case.raw, case.spec, case.state, moved, judges, mode=mode).finite
+        return gw.meta_gradient(case.problem, case.raw, case.spec, case.state, moved, outer_batches, mode=mode).finite
 
     found = jax.jit(jax.vmap(finite))(jnp.array([1.0, jnp.nan, 2.0]))
     np.testing.assert_array_equal(found, [True, False, True])
