@@ -13,7 +13,7 @@ import gradweave as gw
 from gradweave.core.modes.mixed import record
 
 from .more_problems import TABLE
-from .problems import CURVATURE, JUDGE, QuadraticBatch, quadratic
+from .problems import CURVATURE, OUTER_CURVATURE, QuadraticBatch, quadratic
 
 NUM_SAMPLES = 4000
 
@@ -119,7 +119,7 @@ def moments_of_shift(case, num_steps):
     x_k = c^k x_0 + sum_{j<k} c^(k-1-j) alpha a (xi_j + s); g_k = b (x_k - zeta_k) . (1 - c^k); xi, zeta normal.
     """
     alpha, s, start = np.exp(float(case.raw["rate"])), float(case.raw["shift"]), np.asarray(case.state)
-    a, b, c = CURVATURE, JUDGE, 1 - alpha * CURVATURE
+    a, b, c = CURVATURE, OUTER_CURVATURE, 1 - alpha * CURVATURE
     ks = np.arange(1, num_steps + 1)
     reach = np.stack([1 - c**k for k in ks])
     center = np.stack([c**k * start + (1 - c**k) * s for k in ks])
@@ -204,7 +204,7 @@ def test_a_bootstrap_of_one_plain_step_is_the_rate_times_the_full_unroll():
         return 0.5 * jnp.sum(CURVATURE * (params - batch.inner - eta["shift"]) ** 2), None
 
     def outer_loss(state, batch):
-        return 0.5 * jnp.sum(JUDGE * (state.params - batch.outer) ** 2), None
+        return 0.5 * jnp.sum(OUTER_CURVATURE * (state.params - batch.outer) ** 2), None
 
     case, data = case_and_data(4)
     identity = gw.GradientLearner(lambda *_: None, loss, optax.identity(), lambda eta: eta["rate"], outer_loss)
