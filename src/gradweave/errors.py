@@ -80,7 +80,7 @@ class NonFiniteError(GradweaveError, FloatingPointError):
         tensor: str,
         where: int | str,
         remedy: str = "the last good checkpoint is kept. Lower the learning rates (--inner.learning-rate, "
-        "--meta.learning-rate) or set --meta.max-grad-norm.",
+        "--meta.learning-rate), set --meta.max-grad-norm, or skip such windows with --on-nonfinite skip.",
     ) -> None:
         """Name the tensor, and where it was met: an environment step of training, or in words."""
         self.tensor = tensor

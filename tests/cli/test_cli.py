@@ -218,7 +218,8 @@ def test_train_from_start_to_finish(tmp_path: Path, capsys: pytest.CaptureFixtur
     with Image.open(path / "agent.gif") as picture:
         assert picture.n_frames > 1
     assert "8 samples" in (path / "report.html").read_text()
-    (step,) = {int(checkpoint.stem) for checkpoint in (path / "checkpoints").iterdir()}
+    first, step = sorted(int(checkpoint.stem) for checkpoint in (path / "checkpoints").iterdir())
+    assert first == 20, "before the first meta-step"
     assert f"{step:,} environment steps" in out
     assert f"gradweave resume {path} --total-steps" in out
     # What is said to go on does go on.

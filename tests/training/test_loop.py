@@ -116,7 +116,7 @@ def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pyte
     next_chunk = threading.Event()
     rows_before: list[dict[str, Any]] = []
 
-    def check(*_: Any) -> None:
+    def check(*_: Any, **__: Any) -> None:
         num_chunks.append(True)
         if len(num_chunks) == 3:
             rows_before.extend(rows_of(folder))
@@ -127,7 +127,7 @@ def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pyte
         assert next_chunk.wait(timeout=60), "training waits for the evaluation"
         return {"evaluation/return": float(len(begun))}
 
-    monkeypatch.setattr("gradweave.training.loop._check_finite", check)
+    monkeypatch.setattr("gradweave.training.loop.check_finite", check)
     monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
     with RunFolder.create(config) as folder:
         run(config, folder)
@@ -146,7 +146,7 @@ def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_fo
     num_chunks, begun, events = [], threading.Event(), []
     next_chunk = threading.Event()
 
-    def check(*_: Any) -> None:
+    def check(*_: Any, **__: Any) -> None:
         num_chunks.append(True)
         if len(num_chunks) == 3:
             assert len(events) == 2 * CHUNK - 1  # neither the row of the evaluation nor the checkpoint
@@ -157,7 +157,7 @@ def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_fo
         begun.set()
         return {"evaluation/return": 1.0}
 
-    monkeypatch.setattr("gradweave.training.loop._check_finite", check)
+    monkeypatch.setattr("gradweave.training.loop.check_finite", check)
     monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
     with RunFolder.create(config) as folder:
         save, write = folder.save_checkpoint, folder.metrics.write
@@ -201,12 +201,12 @@ def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monke
         assert release.wait(timeout=60)
         return {"evaluation/return": 1.0}
 
-    def check(agent: Any, metrics: Any, done: int, state: Any) -> None:
+    def check(agent: Any, metrics: Any, done: int, state: Any, **_: Any) -> None:
         if done == CHUNK:
             release.set()
             raise NonFiniteError("policy", 1)
 
-    monkeypatch.setattr("gradweave.training.loop._check_finite", check)
+    monkeypatch.setattr("gradweave.training.loop.check_finite", check)
     monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
     with RunFolder.create(config) as folder, pytest.raises(NonFiniteError):
         run(config, folder)

@@ -17,7 +17,7 @@ from gradweave.agents.optimizers import inner_optimizer, safe_clip_by_global_nor
 from gradweave.agents.running import RunningMean
 from gradweave.agents.schedule import LearningStatistics, ScheduleNetwork, ScheduleWeights, learning_features
 from gradweave.agents.self_tuning import SelfTuning
-from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, named_leaves
+from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, learning_part, named_leaves
 
 __all__ = [
     "ActorCriticEta",
@@ -40,6 +40,7 @@ __all__ = [
     "bundled_apply",
     "inner_optimizer",
     "learning_features",
+    "learning_part",
     "named_leaves",
     "network_policy",
     "parameter_groups",

@@ -19,6 +19,7 @@ __all__ = ["Config", "EnvironmentConfig", "MetaConfig", "NumDevices", "RunConfig
 Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 Schedule: TypeAlias = Literal["none", "network"]
 Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
+OnNonFinite: TypeAlias = Literal["stop", "skip"]
 NumDevices: TypeAlias = int | Literal["all"]
 
 
@@ -100,6 +101,8 @@ class RunConfig:
     """Meta-steps between two lines of metrics.jsonl; every chunk ends with one as well."""
     chunk_size: int = 20
     """Meta-steps computed on the device between two returns to the host."""
+    on_nonfinite: OnNonFinite = "stop"
+    """What to do at a value that is not finite: stop, or skip the window that it comes from, whose steps count."""
     checkpoint_every: int = 200_000
     """Environment steps between two checkpoints; 0: only at the end and when stopped."""
     keep_checkpoints: int = 3

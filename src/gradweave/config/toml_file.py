@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gradweave.config.old_fields import translated
+from gradweave.config.old_fields import translated, with_later_fields
 from gradweave.config.presets import preset as find_preset
 from gradweave.config.schema import Config, EnvironmentConfig
 from gradweave.errors import ConfigError, DamagedFile, nearest_name
@@ -92,6 +92,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     data = (
         {**data, "meta": translated(data["meta"], complete=complete)} if isinstance(data.get("meta"), Mapping) else data
     )
+    data = with_later_fields(data) if complete else data
     for section in sections & set(data):
         if not isinstance(data[section], Mapping):
             raise ConfigError(section, data[section], "a table", f"write it under a heading [{section}]")

@@ -77,6 +77,7 @@ class Log:
                 "meta_step": self._done,
                 **_episode_row(self._unlogged),
                 **_quantities(one, self._config.meta.learned),
+                **({} if one.finite else {"skipped": True}),
             }
             self._held.append((evaluation if last else None, functools.partial(self._write_row, row)))
             self._unshown += self._unlogged

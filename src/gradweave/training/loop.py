@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
-from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState, named_leaves
+from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState
 from gradweave.config.schema import Config
-from gradweave.errors import NonFiniteError, Stopped
+from gradweave.errors import Stopped
 from gradweave.machine.signals import noted_signals
 from gradweave.runs.progress import Progress
 from gradweave.runs.run_folder import RunFolder
@@ -31,6 +30,7 @@ from gradweave.training.follower import NoFolder
 from gradweave.training.hosts import agreed_signal, share_tree
 from gradweave.training.log import EvaluationRow, Log
 from gradweave.training.memory import Known, explaining, forecast_memory
+from gradweave.training.nonfinite import check_checkpoint, check_finite, skipping
 
 __all__ = ["Summary", "load_agent", "train"]
 
@@ -73,7 +73,8 @@ def train(
         devices: where to compute.
 
     Raises:
-        NonFiniteError: parameters, meta-parameters or meta-gradient stopped being finite.
+        NonFiniteError: something that learning carries on stopped being finite; with `on_nonfinite` "skip" only where a
+            whole chunk did.
         Stopped: SIGTERM arrived; a checkpoint was written.
         KeyboardInterrupt: SIGINT arrived; a checkpoint was written.
         CheckpointError: nothing to resume from.
@@ -106,7 +107,8 @@ def train(
 def load_agent(folder: RunFolder, warn: Callable[[str], None]) -> tuple[SelfTuning, SelfTuningState]:
     """The agent of a run at its newest checkpoint that verifies."""
     agent = build_agent(folder.config)
-    return agent, load_newest(folder, _shapes(agent, folder.config), warn).tree
+    shapes = _shapes(agent, folder.config)
+    return agent, load_newest(folder, shapes, warn, lambda found: check_checkpoint(agent.environment_steps, found)).tree
 
 
 def _shapes(agent: SelfTuning, config: Config) -> SelfTuningState:
@@ -139,9 +141,10 @@ def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known)
     """Compiles from shapes alone, so that what does not fit is found before it is allocated."""
     run = config.run
     evaluated = build_agent(config)  # evaluation is one device's work
+    step = skipping(agent.step) if run.on_nonfinite == "skip" else agent.step
 
     def chunk(state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
-        return jax.lax.scan(lambda carry, _: agent.step(carry), state, length=run.chunk_size)
+        return jax.lax.scan(lambda carry, _: step(carry), state, length=run.chunk_size)
 
     def evaluate_on_one(params: PyTree, raw: Any, key: Any, greedy: Any, uniform: Any) -> Evaluation:
         return evaluate(
@@ -182,14 +185,14 @@ def _run(
     received: list[int],
 ) -> SelfTuningState:
     done = int(state.num_meta_steps)
-    if jax.process_count() > 1 and done == 0:  # any of them may be lost at any time: leave something to go on from
+    if done == 0:  # so that there is always something to go on from
         _write(log.folder, programs.devices.gather(state), agent.environment_steps(done))
     with log, _Evaluator(config, programs) as evaluator:
         while done < config.num_meta_steps:
             before = agent.environment_steps(done)
             state, metrics = programs.chunk(state)
             metrics = jax.device_get(metrics)  # waits for the chunk
-            _check_finite(agent, metrics, done, state)
+            check_finite(agent.environment_steps, metrics, done, state, skips=config.run.on_nonfinite == "skip")
             done += config.run.chunk_size
             step = agent.environment_steps(done)
             last = done >= config.num_meta_steps
@@ -296,20 +299,6 @@ def _play(config: Config, programs: _Programs, evaluated: _Evaluated, *, greedy:
 
 def _crossed(every: int, before: int, after: int) -> bool:
     return every > 0 and before // every != after // every
-
-
-def _check_finite(agent: SelfTuning, metrics: MetaStepMetrics, done: int, state: SelfTuningState) -> None:
-    if metrics.finite.all():
-        return
-    index = int(np.argmin(metrics.finite))
-    step = agent.environment_steps(done + index + 1)
-    for name, value in named_leaves(metrics.grad).items():
-        if not np.isfinite(value[index]):
-            raise NonFiniteError(f"meta_gradient/{name}", step)
-    for path, leaf in jax.tree_util.tree_leaves_with_path((state.raw, state.learner.params)):
-        if not np.isfinite(np.asarray(leaf)).all():
-            raise NonFiniteError(jax.tree_util.keystr(path), step)
-    raise NonFiniteError("a learner's parameter", step)
 
 
 def _stop(number: int, step: int) -> None:
