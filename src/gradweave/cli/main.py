@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from gradweave.errors import ConfigError, FolderLost, GradweaveError, OutOfMemory, nearest_name
+from gradweave.machine.signals import leaving_at_once
 from gradweave.training.hosts import end
 
 __all__ = ["COMMANDS", "answering", "main"]
@@ -38,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit code.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return answering(lambda: _dispatch(arguments))
+    with leaving_at_once():
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        return answering(lambda: _dispatch(arguments))
 
 
 def answering(command: Callable[[], int]) -> int:
@@ -52,8 +54,8 @@ def answering(command: Callable[[], int]) -> int:
     except MemoryError:
         print("gradweave: this machine is out of memory; lower --inner.num-envs or close something", file=sys.stderr)
         return OutOfMemory.exit_code
-    except KeyboardInterrupt:
-        print("gradweave: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"gradweave: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe went away, as in `gradweave doctor | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,8 +15,9 @@ import tyro
 
 from gradweave.config.estimators import measurable_estimator, parse_reference
 from gradweave.config.schema import Config
-from gradweave.errors import CheckpointError, ConfigError
+from gradweave.errors import CheckpointError, ConfigError, Stopped
 from gradweave.files import open_regular, real_folder
+from gradweave.machine.signals import interruptible
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.metrics import read_metrics
 from gradweave.runs.run_folder import checkpoint_steps, run_name
@@ -302,18 +303,19 @@ def _sampled(
         store.keep(samples)
 
     try:
-        samples = measure_agent(
-            agent,
-            state,
-            key=jax.random.key(flags.seed),
-            num_samples=asked.num_samples,
-            burn_in_rollouts=asked.burn_in,
-            horizons=asked.reference,
-            progress=_Progress(),
-            known=known,
-            keep=keep,
-        )
-    except KeyboardInterrupt:
+        with interruptible():
+            samples = measure_agent(
+                agent,
+                state,
+                key=jax.random.key(flags.seed),
+                num_samples=asked.num_samples,
+                burn_in_rollouts=asked.burn_in,
+                horizons=asked.reference,
+                progress=_Progress(),
+                known=known,
+                keep=keep,
+            )
+    except (KeyboardInterrupt, Stopped):
         if newest is not None:
             store.keep(newest, now=True)
             _say(f"{len(newest)} samples are kept; the same command goes on with them")

@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState
 from gradweave.config.schema import Config
-from gradweave.errors import Stopped
+from gradweave.errors import Stopped, command_line
 from gradweave.machine.signals import noted_signals
 from gradweave.runs.progress import Progress
 from gradweave.runs.run_folder import RunFolder
@@ -75,7 +75,7 @@ def train(
     Raises:
         NonFiniteError: something that learning carries on stopped being finite; with `on_nonfinite` "skip" only where a
             whole chunk did.
-        Stopped: SIGTERM arrived; a checkpoint was written.
+        Stopped: SIGTERM or SIGHUP arrived; a checkpoint was written.
         KeyboardInterrupt: SIGINT arrived; a checkpoint was written.
         CheckpointError: nothing to resume from.
         OutOfMemory: training needs more than there is; said before it starts where that can be known.
@@ -84,7 +84,7 @@ def train(
     agent = build_agent(config, devices.axis)
     devices = devices.of_agent(agent)
     tracker = make_tracker(folder.path, config)
-    with contextlib.closing(tracker), noted_signals() as received, explaining() as memory:
+    with contextlib.closing(tracker), explaining() as memory:
         with progress.compiling("compiling"):
             programs = _compile(agent, config, devices, memory)
             _tell(memory, folder, progress)
@@ -92,11 +92,12 @@ def train(
             if resume:
                 folder.add_provenance({"from_step": agent.environment_steps(int(state.num_meta_steps))})
         log = Log(agent, config, folder, progress, tracker, done=int(state.num_meta_steps))
-        state = _run(agent, config, programs, state, log, received)
+        with noted_signals() as received:  # until here nothing is lost by leaving at once
+            state = _run(agent, config, programs, state, log, received)
     steps = agent.environment_steps(int(state.num_meta_steps))
     stopping = agreed_signal(received)  # it may have arrived while the last evaluation was waited for
     if stopping:
-        _stop(stopping, steps)
+        _stop(stopping, steps, folder)
     state = devices.gather(state)
     # For what follows training: one device is enough, and the axis of devices is bound in training's programs only.
     agent, programs = build_agent(config), programs._replace(devices=DEFAULT_DEVICE)
@@ -204,7 +205,7 @@ def _run(
                 _save(log, programs.devices.gather(state), step)
             if stopping:
                 log.complete()
-                _stop(stopping, step)
+                _stop(stopping, step, log.folder)
     _check_files(log, programs, state, agent.environment_steps(done))
     return state
 
@@ -301,7 +302,8 @@ def _crossed(every: int, before: int, after: int) -> bool:
     return every > 0 and before // every != after // every
 
 
-def _stop(number: int, step: int) -> None:
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise Stopped(f"stopped by SIGTERM after a checkpoint at environment step {step}; `gradweave resume` goes on")
+def _stop(number: int, step: int, folder: RunFolder | NoFolder) -> None:
+    """Raise what says that a signal stopped the run, what was saved and how to go on."""
+    again = "gradweave resume" if folder.path is None else command_line("resume", folder.path)
+    text = f"stopped by {signal.Signals(number).name} after a checkpoint at environment step {step}; `{again}` goes on"
+    raise KeyboardInterrupt(text) if number == signal.SIGINT else Stopped(text)
