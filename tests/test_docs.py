@@ -10,13 +10,20 @@ import pytest
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-@pytest.mark.parametrize("page", ["own-loop.md"])
-def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "says"),
+    [
+        ("own-loop.md", "can be trusted"),
+        pytest.param("python.md", "16 samples of windows of 5 updates", marks=pytest.mark.slow),
+    ],
+)
+def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, says: str, tmp_path: Path) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(blocks) >= 3
     script = tmp_path / "page.py"
     script.write_text("\n".join(blocks), encoding="utf-8")
     # As a reader runs it: without what the tests set.
-    done = subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "error", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "can be trusted" in done.stdout
+    assert says in done.stdout

@@ -95,12 +95,18 @@ _AGENTS = (
     "inner_optimizer",
     "parameter_groups",
 )
+_API = ("Run", "load_run", "measure", "resume", "train")
 _HOMES = {name: "gradweave.core" for name in _CORE} | {name: "gradweave.agents" for name in _AGENTS}
+_HOMES |= {name: "gradweave.api" for name in _API}
+_HOMES |= {"configure": "gradweave.config.configure", "Config": "gradweave.config.schema"}
 
 __all__ = sorted([*_HOMES, "__version__"])
 
 if TYPE_CHECKING:
     from gradweave.agents import *  # noqa: F403
+    from gradweave.api import *  # noqa: F403
+    from gradweave.config.configure import configure as configure
+    from gradweave.config.schema import Config as Config
     from gradweave.core import *  # noqa: F403
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from gradweave.api.run import Run
 from gradweave.cli.main import COMMANDS, main
 from gradweave.cli.train import parse_config
 from gradweave.config.presets import preset
@@ -122,6 +123,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("gradweave ")
 
 
+class Finished(Run):
+    """A run of which only the end is known."""
+
+    def __init__(self, *fields: Any) -> None:
+        object.__setattr__(self, "summary", fields[-1])
+
+
 @pytest.fixture
 def fake_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Stands in for the loop: notes its calls, writes a row and raises what is appended as an exception."""
@@ -134,11 +142,12 @@ def fake_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             folder.metrics.write({"step": 10, "return": 1.0, "eta/discount": 0.9})
         if errors:
             raise errors[0]
-        return "summary"
+        return types.SimpleNamespace(agent=None, state=None, environment_steps=10)
 
     monkeypatch.setitem(sys.modules, "gradweave.training.loop", types.SimpleNamespace(train=train))
     monkeypatch.setattr("gradweave.training.runtime.enable_compilation_cache", lambda: None)
-    monkeypatch.setattr("gradweave.cli.one_run.finish", lambda folder, summary: print(f"finished {summary}"))
+    monkeypatch.setattr("gradweave.api.training.finish", lambda folder, summary, say: "finished")
+    monkeypatch.setattr("gradweave.api.training.Run", Finished)
     yield calls
 
 
@@ -154,7 +163,7 @@ def test_train_hands_over_to_the_loop(tmp_path: Path, fake_loop: list[Any], caps
     provenance = json.loads((only_run(tmp_path) / "provenance.json").read_text())
     assert provenance["argv"] == ["gradweave", "train", "--seed", "5", "--runs-dir", str(tmp_path)]
     assert provenance["backend"] == "cpu"
-    assert "finished summary" in capsys.readouterr().out
+    assert "finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

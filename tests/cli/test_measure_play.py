@@ -180,7 +180,7 @@ def test_an_interrupted_measurement_is_gone_on_with(run, tmp_path, capsys, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("gradweave.cli.measure._Progress.__call__", interrupt)
+        patched.setattr("gradweave.measurement.of_run._Progress.__call__", interrupt)
         assert main(arguments) == 130
     assert "8 samples are kept" in capsys.readouterr().err
     assert main([*arguments, "--seed", "1"]) == 2

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gradweave.api.finish import _interval
 from gradweave.cli.main import main
-from gradweave.cli.one_run import _interval
 from gradweave.config.presets import preset
 from gradweave.reports.figures import RunMetrics, _running_mean, _with_signal_to_noise, draw_figures
 from gradweave.reports.report import write_report

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from gradweave.cli.measure import _Flags
 from gradweave.config.estimators import ESTIMATORS, parse_estimator, parse_reference
 from gradweave.config.modes import MODES, parse_mode
 from gradweave.config.schema import MetaConfig
 from gradweave.config.specs import resolve, usage
 from gradweave.errors import ConfigError
+from gradweave.measurement.options import MeasureOptions
 
 LENGTH = 5
 ROWS = {row.name: row for row in ESTIMATORS}
@@ -141,7 +141,7 @@ def test_references() -> None:
 
 
 def test_help_lists_every_row() -> None:
-    trained, measured = (" ".join(inspect.getsource(kind).split()) for kind in (MetaConfig, _Flags))
+    trained, measured = (" ".join(inspect.getsource(kind).split()) for kind in (MetaConfig, MeasureOptions))
     for row in (*ESTIMATORS, *MODES):
         assert usage(row) in trained
     for row in ESTIMATORS:

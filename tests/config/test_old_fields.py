@@ -82,3 +82,11 @@ def test_a_size_that_is_gone_is_refused_where_it_counts() -> None:
 def test_todays_files_are_left_alone() -> None:
     config = config_from_dict(tomllib.loads(format_config(preset("snake-6x6"))))
     assert config == preset("snake-6x6")
+
+
+def test_a_complete_file_may_lack_what_was_added_since() -> None:
+    text = format_config(preset("quick")).replace('finish = "all"\n', "")
+    assert "finish" not in text
+    assert config_from_dict(tomllib.loads(text)) == preset("quick")
+    with pytest.raises(ConfigError, match=r"run\.seed"):
+        config_from_dict(tomllib.loads(text.replace("seed = 0\n", "")))

@@ -7,12 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gradweave.api.training import train_in
 from gradweave.cli.main import answering
-from gradweave.cli.one_run import run_loop
 from gradweave.machine.processes import end_with_parent, use_cores
 from gradweave.machine.signals import leaving_at_once
 from gradweave.runs.run_folder import RunFolder
-from gradweave.training.hosts import ALONE
 
 __all__ = ["command", "run"]
 
@@ -28,7 +27,9 @@ def run(argv: Sequence[str]) -> int:
     use_cores([int(core) for core in argv[1:]])
     with RunFolder.open(Path(argv[0])) as folder:
         resume = any(folder.checkpoints.glob("*.safetensors"))
-        run_loop(folder, resume=resume, hosts=ALONE)
+        trained = train_in(folder, resume=resume)
+    assert trained is not None  # a seed is one process
+    print(trained.summary)
     return 0
 
 

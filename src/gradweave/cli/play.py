@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from gradweave.api.run import load_run
 from gradweave.errors import ConfigError
 from gradweave.training.loading import check_run
 
@@ -56,21 +57,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _play(flags: _Flags, output: Path) -> None:
-    import jax
-
-    from gradweave.reports.episode import save_episode
-    from gradweave.training.loading import read_agent
     from gradweave.training.runtime import enable_compilation_cache
 
     enable_compilation_cache()
-    loaded = read_agent(flags.run, flags.step, lambda text: print(text, file=sys.stderr))
-    played = save_episode(
-        output,
-        loaded.agent,
-        loaded.state,
-        loaded.config,
-        key=jax.random.key(flags.seed),
-        greedy=flags.greedy,
-        max_steps=flags.max_steps,
-    )
+    run = load_run(flags.run, flags.step, lambda text: print(text, file=sys.stderr))
+    played = run.play(output, seed=flags.seed, greedy=flags.greedy, max_steps=flags.max_steps)
     print(f"return {played.episode_return:g} in {played.num_steps} steps: {output}")

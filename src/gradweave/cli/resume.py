@@ -2,20 +2,16 @@
 RUN holds several seeds or a sweep.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from gradweave.cli.one_run import run_loop
+from gradweave.api.training import open_to_resume, train_in
 from gradweave.cli.seeds import refuse_hosts
 from gradweave.config.schema import NumDevices
-from gradweave.config.validation import validate
-from gradweave.errors import CheckpointError
-from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps
 from gradweave.runs.seeds_folder import is_seeds_folder
 from gradweave.runs.sweep_folder import is_sweep_folder
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
@@ -67,32 +63,18 @@ def run(argv: Sequence[str]) -> int:
     num_devices = 1 if several and flags.devices is None else flags.devices
     if several:
         start_jax(num_devices or 1, flags.hosts)
-    with open_together(lambda: _open(flags, num_devices), flags.hosts) as folder:
-        run_loop(folder, resume=True, hosts=flags.hosts)
+    opened = open_together(
+        lambda: open_to_resume(
+            flags.run,
+            flags.total_steps,
+            num_devices,
+            accept_changes=flags.accept_changes,
+            num_processes=flags.hosts.num_processes or 1,
+        ),
+        flags.hosts,
+    )
+    with opened as folder:
+        trained = train_in(folder, resume=True, hosts=flags.hosts)
+    if trained is not None:  # only process 0 has something to say
+        print(trained.summary)
     return 0
-
-
-def _open(flags: _Flags, num_devices: NumDevices | None) -> RunFolder:
-    """The run's folder, with the configuration to go on with.
-
-    Raises:
-        ConfigError: there is no run, or it cannot go on like this.
-        CheckpointError: it has no checkpoint.
-    """
-    folder = RunFolder.open(flags.run, accept_changes=flags.accept_changes)
-    try:
-        changes: dict[str, Any] = {"total_steps": flags.total_steps, "devices": num_devices}
-        changes = {name: value for name, value in changes.items() if value is not None}
-        config = dataclasses.replace(folder.config, run=dataclasses.replace(folder.config.run, **changes))
-        validate(config, num_processes=flags.hosts.num_processes or 1)
-        steps = checkpoint_steps(folder.path)
-        if not steps:
-            raise CheckpointError(f"there is no checkpoint in {folder.checkpoints}; start again with `gradweave train`")
-        if flags.total_steps is not None:
-            check_longer(folder.path, flags.total_steps)
-        if config != folder.config:
-            folder.set_config(config)
-    except BaseException:
-        folder.close()
-        raise
-    return folder

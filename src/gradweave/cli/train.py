@@ -12,17 +12,15 @@ from typing import Annotated, TypeVar
 
 import tyro
 
-from gradweave.cli.one_run import run_loop
+from gradweave.api.training import train_config
 from gradweave.cli.seeds import check_seeds, train_seeds
 from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig, OuterConfig
 from gradweave.config.presets import PRESETS, preset
 from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
-from gradweave.config.toml_file import format_config, read_config
+from gradweave.config.toml_file import read_config
 from gradweave.config.validation import validate
-from gradweave.runs.run_folder import RunFolder
 from gradweave.runs.trackers import check_tracker
-from gradweave.training.hosts import ALONE, Hosts, check_hosts, check_same
-from gradweave.training.launch import choose_devices, open_together, start_jax
+from gradweave.training.hosts import ALONE, Hosts, check_hosts
 
 __all__ = ["TrainFlags", "parse_all", "parse_config", "run"]
 
@@ -58,17 +56,12 @@ def run(argv: Sequence[str]) -> int:
     check_hosts(hosts)
     if flags.seeds is not None:
         check_seeds(config, flags.seeds, hosts)
-    validate(config, num_processes=hosts.num_processes or 1)
-    check_tracker(config.run.track)
-    if flags.seeds is not None:
+        validate(config)
+        check_tracker(config.run.track)
         return train_seeds(config, flags.seeds, ["train", *argv])
-    if hosts.several or config.run.devices != 1:
-        start_jax(config.run.devices, hosts)
-        choose_devices(config)  # whether there are so many is known only now, and better before there is a folder
-    if hosts.several:
-        check_same(format_config(config))
-    with open_together(lambda: RunFolder.create(config, ["train", *argv]), hosts) as folder:
-        run_loop(folder, resume=False, hosts=hosts)
+    trained = train_config(config, ["train", *argv], hosts)
+    if trained is not None:  # only process 0 has something to say
+        print(trained.summary)
     return 0
 
 

@@ -9,7 +9,10 @@ from typing import Any, Final
 
 from gradweave.errors import ConfigError
 
-__all__ = ["translated", "with_later_fields"]
+__all__ = ["ADDED", "translated"]
+
+ADDED: Final = ("run.finish", "run.on_nonfinite")
+"""Fields that complete files of earlier versions lack, and whose default is what those versions did."""
 
 _OF_ESTIMATOR: Final = {
     "truncated": ("window",),
@@ -21,18 +24,7 @@ _OF_ESTIMATOR: Final = {
 }
 _GONE: Final = ("weights", "mix_lambda", "window", "trace_decay", "target_steps", "follow_probability", "remat")
 _MIX_LAMBDA: Final = 0.9  # the default of the field that is gone
-_LATER: Final = {"run": {"on_nonfinite": "stop"}}
 _DEFAULTS: Final = {"window": None, "trace_decay": 0.9, "target_steps": 1, "follow_probability": 0.5}
-
-
-def with_later_fields(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A complete file with the fields that came later, at the values with which it was trained.
-
-    Args:
-        data: the whole file as it was read.
-    """
-    sections = {name: {**later, **data[name]} for name, later in _LATER.items() if isinstance(data.get(name), Mapping)}
-    return {**data, **sections}
 
 
 def translated(meta: Mapping[str, Any], *, complete: bool) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 Schedule: TypeAlias = Literal["none", "network"]
 Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
 OnNonFinite: TypeAlias = Literal["stop", "skip"]
+Finish: TypeAlias = Literal["all", "none"]
 NumDevices: TypeAlias = int | Literal["all"]
 
 
@@ -115,6 +116,8 @@ class RunConfig:
     """Steps after which an evaluation episode is cut off."""
     measure_samples: int = 128
     """Samples of the meta-gradient when its bias and variance are measured."""
+    finish: Finish = "all"
+    """What follows training: all (an animation, a measurement, figures and a report) or none."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gradweave.config.old_fields import translated, with_later_fields
+from gradweave.config.old_fields import ADDED, translated
 from gradweave.config.presets import preset as find_preset
 from gradweave.config.schema import Config, EnvironmentConfig
 from gradweave.errors import ConfigError, DamagedFile, nearest_name
@@ -92,7 +92,6 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     data = (
         {**data, "meta": translated(data["meta"], complete=complete)} if isinstance(data.get("meta"), Mapping) else data
     )
-    data = with_later_fields(data) if complete else data
     for section in sections & set(data):
         if not isinstance(data[section], Mapping):
             raise ConfigError(section, data[section], "a table", f"write it under a heading [{section}]")
@@ -115,7 +114,7 @@ def _section(prefix: str, base: Any, data: Mapping[str, Any], complete: bool) ->
     data = {f"{key}_" if f"{key}_" in hints else key: value for key, value in data.items()}
     _refuse_unknown(data, set(hints), prefix=prefix + ".")
     values = {key: _checked(f"{prefix}.{key}", value, hints[key]) for key, value in data.items()}
-    for key in [key for key in hints if key not in data] if complete else ():
+    for key in [key for key in hints if key not in data and f"{prefix}.{key}" not in ADDED] if complete else ():
         if not _accepts_none(hints[key]):
             _refuse_missing(f"{prefix}.{key}")
         values[key] = None  # there is no other way to write it

@@ -173,6 +173,7 @@ def _run(config: Config) -> Iterator[ConfigError]:
     if run.devices != "all":
         yield from at_least("run", {"devices": run.devices}, 1)
     yield from at_least("run", fields(run, "checkpoint_every", "evaluate_every"), 0)
+    yield from choice("run.finish", run.finish, ("all", "none"))
     yield from choice("run.track", run.track, ("none", "tensorboard", "wandb", "trackio"))
     yield from choice("run.on_nonfinite", run.on_nonfinite, ("stop", "skip"))
     yield from in_range("run.seed", run.seed, "a whole number from 0 to 2**32 - 1", 0 <= run.seed < 2**32)

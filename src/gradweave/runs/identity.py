@@ -17,7 +17,16 @@ from gradweave.runs.provenance import recorded
 
 __all__ = ["Change", "check_origin", "identify", "newest_own", "raise_changed", "unaccepted"]
 
-_FREE: Final = ("total_steps", "runs_dir", "devices", "track", "checkpoint_every", "keep_checkpoints", "on_nonfinite")
+_FREE: Final = (
+    "total_steps",
+    "runs_dir",
+    "devices",
+    "track",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "on_nonfinite",
+    "finish",
+)
 """Fields of the section `run` that say nothing about what has been computed."""
 
 Change = tuple[str, Any, Any]

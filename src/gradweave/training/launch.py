@@ -67,8 +67,8 @@ def open_together(open_folder: Callable[[], RunFolder], hosts: Hosts) -> RunFold
     return opened[0] if opened else NoFolder(config_from_dict(tomllib.loads(text)))
 
 
-def launch(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts = ALONE) -> "Summary":
-    """Imports JAX and the loop, and trains in `folder` with a table on standard error.
+def launch(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts = ALONE, quiet: bool = False) -> "Summary":
+    """Imports JAX and the loop, and trains in `folder` with a table on standard error, unless that is to be quiet.
 
     Raises:
         GradweaveError: as `gradweave.training.loop.train`.
@@ -77,7 +77,7 @@ def launch(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts = ALONE) 
     config = folder.config
     with contextlib.ExitStack() as stack:
         progress = Progress(config.learned_names, config.run.total_steps)
-        if isinstance(folder, RunFolder):  # only process 0 shows anything
+        if isinstance(folder, RunFolder) and not quiet:  # only process 0 shows anything
             stack.enter_context(progress)
         progress.message(f"run folder: {folder.path}")
         with progress.compiling("starting JAX"):

@@ -4,7 +4,7 @@ import collections
 import concurrent.futures
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from gradweave.runs.run_folder import RunFolder
 from gradweave.runs.trackers import Tracker
 from gradweave.training.follower import NoFolder
 
-__all__ = ["EvaluationRow", "Log"]
+__all__ = ["EvaluationRow", "Log", "meta_step_row"]
 
 _SECONDS_BETWEEN_ROWS = 4.0  # shown, not logged: every logged row is in metrics.jsonl
 
@@ -72,13 +72,8 @@ class Log:
             last = index == self._config.run.chunk_size - 1
             if self._done % self._config.run.log_every and not last:
                 continue
-            row = {
-                "step": self._agent.environment_steps(self._done),
-                "meta_step": self._done,
-                **_episode_row(self._unlogged),
-                **_quantities(one, self._config.meta.learned),
-                **({} if one.finite else {"skipped": True}),
-            }
+            step = self._agent.environment_steps(self._done)
+            row = meta_step_row(step, self._done, self._unlogged, one, self._config.meta.learned)
             self._held.append((evaluation if last else None, functools.partial(self._write_row, row)))
             self._unshown += self._unlogged
             self._unlogged[:] = 0
@@ -131,6 +126,22 @@ class Log:
         self._shown_at, self._shown_step = time.monotonic(), row["step"]
 
 
+def meta_step_row(
+    step: int, meta_step: int, episodes: Any, metrics: MetaStepMetrics, learned: Sequence[str]
+) -> dict[str, Any]:
+    """One row of metrics.
+
+    Args:
+        step: environment steps done.
+        meta_step: meta-steps done.
+        episodes: totals of the episodes that ended since the last row.
+        metrics: of one meta-step.
+        learned: names of the learned meta-parameters; of one that is learned by parts, its own.
+    """
+    row = {"step": step, "meta_step": meta_step, **_episode_row(episodes), **_quantities(metrics, learned)}
+    return row if metrics.finite else {**row, "skipped": True}
+
+
 def _episode_row(totals: Any) -> dict[str, Any]:
     count, returns, lengths = totals
     return {
@@ -140,7 +151,7 @@ def _episode_row(totals: Any) -> dict[str, Any]:
     }
 
 
-def _quantities(metrics: MetaStepMetrics, learned: tuple[str, ...]) -> dict[str, Any]:
+def _quantities(metrics: MetaStepMetrics, learned: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {f"eta/{name}": value for name, value in named_leaves(metrics.eta).items()}
     for kind, tree in (("raw", metrics.raw), ("meta_gradient", metrics.grad)):
         row |= {

@@ -1,10 +1,9 @@
-"""What `train`, `resume` and each seed of several share: training in a run's folder, and what follows it.
-
-The agent at play becomes a GIF, its meta-gradient is measured, and there are a report and a summary in words.
+"""What follows training: the agent at play becomes a GIF, its meta-gradient is measured, and there are a report and a
+summary in words.
 """
 
 import math
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,52 +12,52 @@ from gradweave.errors import command_line
 from gradweave.files import write_atomically
 from gradweave.runs.metrics import format_row, read_metrics
 from gradweave.runs.run_folder import RunFolder
-from gradweave.training.follower import NoFolder
-from gradweave.training.hosts import Hosts
-from gradweave.training.launch import launch
 
 if TYPE_CHECKING:  # imports JAX
     from gradweave.training.loop import Summary
 
-__all__ = ["finish", "run_loop"]
+__all__ = ["finish"]
+
+Say = Callable[[str], object]
 
 
-def run_loop(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts) -> None:
-    """Train in `folder`, then draw, measure and report what came of it; of several processes only the first reports."""
-    summary = launch(folder, resume=resume, hosts=hosts)
-    if isinstance(folder, NoFolder):
-        return
-    from gradweave.training.memory import explaining
-
-    with explaining():
-        finish(folder, summary)
-
-
-def finish(folder: RunFolder, summary: "Summary") -> None:
-    """Writes agent.gif, measurement.json (where something was learned) and the report, and says what they show.
+def finish(folder: RunFolder, summary: "Summary", say: Say) -> str:
+    """Writes agent.gif, measurement.json (where something was learned) and the report, unless `run.finish` says none.
 
     Args:
         folder: the run's, still locked.
-        summary: what `train` returned.
+        summary: what training returned.
+        say: told what is being done.
+
+    Returns:
+        What they show, in words.
     """
-    import jax
+    config, lines = folder.config, [_returns(summary)]
+    places = {"checkpoints": folder.checkpoints}
+    if config.run.finish == "all":
+        places = _drawn(folder, summary, say) | places
+        if config.meta.learned and config.run.measure_samples:
+            lines += _measured(folder.path, config, summary, say)
+        from gradweave.reports.report import write_report
 
-    from gradweave.reports.episode import save_episode
-    from gradweave.reports.report import write_report
-
-    config = folder.config
-    lines = [_returns(summary)]
-    _say("drawing an episode ...")
-    key = jax.random.key(config.run.seed)
-    animation = save_episode(folder.path / "agent.gif", summary.agent, summary.state, config, key=key).path
-    if config.meta.learned and config.run.measure_samples:
-        lines += _measured(folder.path, config, summary)
-    report = write_report([folder.path], folder.path)
-    places = {"animation": animation, "figures": folder.figures, "checkpoints": folder.checkpoints, "report": report}
+        places["report"] = write_report([folder.path], folder.path)
     lines += ["", *(f"{name + ':':<13} {place}" for name, place in places.items())]
     more = summary.environment_steps + max(config.run.total_steps, 1)
     lines += [f"{'go on with:':<13} {command_line('resume', folder.path, '--total-steps', more)}"]
-    print("\n".join(lines))
+    return "\n".join(lines)
+
+
+def _drawn(folder: RunFolder, summary: "Summary", say: Say) -> dict[str, Path]:
+    """An episode as agent.gif, and where figures will be."""
+    import jax
+
+    from gradweave.reports.episode import save_episode
+
+    say("drawing an episode ...")
+    key = jax.random.key(folder.config.run.seed)
+    path = folder.path / "agent.gif"
+    animation = save_episode(path, summary.agent, summary.state, folder.config, key=key).path
+    return {"animation": animation, "figures": folder.figures}
 
 
 def _returns(summary: "Summary") -> str:
@@ -72,7 +71,7 @@ def _returns(summary: "Summary") -> str:
     )
 
 
-def _measured(path: Path, config: Config, summary: "Summary") -> list[str]:
+def _measured(path: Path, config: Config, summary: "Summary", say: Say) -> list[str]:
     """The variance of the run's estimator against the unmixed gradient of the same windows."""
     import jax
 
@@ -84,19 +83,24 @@ def _measured(path: Path, config: Config, summary: "Summary") -> list[str]:
     if not isinstance(estimator, AbstractLinearEstimator) or isinstance(estimator, Unrolled):
         return []
     if summary.agent.sampling_correction is not None:
-        _say("its meta-gradient is not measured: samples would leave the sampling correction out")
+        say("its meta-gradient is not measured: samples would leave the sampling correction out")
         return []
     count = config.run.measure_samples
     rows = read_metrics(path / "metrics.jsonl")
     burn_in = episode_rollouts(rows, config.inner.num_steps, summary.environment_steps)
-    _say(f"measuring the meta-gradient: {count} independent samples ...")
+    say(f"measuring the meta-gradient: {count} independent samples ...")
+
+    def progress(done: int, total: int) -> None:
+        if done % 32 == 0:
+            say(f"{done} of {total} samples")
+
     samples = measure_agent(
         summary.agent,
         summary.state,
         key=jax.random.key(config.run.seed),
         num_samples=count,
         burn_in_rollouts=burn_in,
-        progress=lambda done, total: _say(f"{done} of {total} samples") if done % 32 == 0 else None,
+        progress=progress,
     )
     drawn = estimator_samples(samples, {"own": estimator, "unrolled": Unrolled()})
     ratio = variance_ratio(drawn["own"], drawn["unrolled"])
@@ -124,7 +128,3 @@ def _interval(estimate: Any) -> str:
     value, low, high = (float(end) for end in estimate)
     open_ended = "" if math.isfinite(high) else ": so few samples do not tell a mean from zero"
     return f"{value:.2f} ({low:.2f} to {high:.2f}){open_ended}"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

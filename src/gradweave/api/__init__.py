@@ -1,0 +1,10 @@
+"""What the commands do, for Python programs: train, go on, read back, play, measure.
+
+JAX is imported by what needs it, after everything that can be refused has been refused.
+"""
+
+from gradweave.api.measuring import measure
+from gradweave.api.run import Run, load_run
+from gradweave.api.training import resume, train
+
+__all__ = ["Run", "load_run", "measure", "resume", "train"]
