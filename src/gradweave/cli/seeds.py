@@ -23,6 +23,7 @@ from gradweave.machine.runtime import usable_cores
 from gradweave.machine.signals import noted_signals, say_when_leaving
 from gradweave.runs.metrics import parse_row
 from gradweave.runs.seeds_folder import SeedsFolder, is_finished
+from gradweave.runs.trackers import check_tracker
 from gradweave.training.hosts import Hosts
 
 __all__ = [
@@ -103,6 +104,7 @@ def resume_seeds(path: Path, changes: Mapping[str, Any], *, accept_changes: bool
         accept_changes: go on also with seeds whose config.toml was edited.
     """
     wanted = {name: value for name, value in changes.items() if value is not None}
+    check_tracker(wanted.get("track", "none"))
     with SeedsFolder.open(path) as folder:
         config = read_config(next(iter(folder.runs.values())) / "config.toml")
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, **wanted))

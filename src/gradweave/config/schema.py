@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from gradweave.config.learners.actor_critic import PARTS, InnerConfig, NetworkConfig, OuterConfig, has_outer_critic
 
-__all__ = ["Config", "EnvironmentConfig", "MetaConfig", "NumDevices", "RunConfig"]
+__all__ = ["Config", "EnvironmentConfig", "MetaConfig", "NumDevices", "RunConfig", "Tracker"]
 
 Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 Schedule: TypeAlias = Literal["none", "network"]
