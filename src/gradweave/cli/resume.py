@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from gradweave.api.training import open_to_resume, train_in
+from gradweave.cli.flags import parse_flags
 from gradweave.cli.seeds import refuse_hosts
 from gradweave.config.schema import NumDevices, Tracker
 from gradweave.runs.seeds_folder import is_seeds_folder
@@ -40,11 +41,11 @@ class _Flags:
 
 def run(argv: Sequence[str]) -> int:
     """Resume; returns the exit code."""
-    flags = tyro.cli(
+    flags = parse_flags(
         _Flags,
-        prog="gradweave resume",
-        description="Go on with a run from its newest checkpoint, as if it had never stopped.",
-        args=list(argv),
+        "gradweave resume",
+        "Go on with a run from its newest checkpoint, as if it had never stopped.",
+        argv,
     )
     check_hosts(flags.hosts)
     if is_seeds_folder(flags.run):

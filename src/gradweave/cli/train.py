@@ -13,6 +13,7 @@ from typing import Annotated, TypeVar
 import tyro
 
 from gradweave.api.training import train_config
+from gradweave.cli.flags import parse_flags
 from gradweave.cli.seeds import check_seeds, train_seeds
 from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig, OuterConfig
 from gradweave.config.presets import PRESETS, preset
@@ -99,7 +100,7 @@ def parse_all(
     def parse(base: Config) -> FlagsT:
         fields = dataclasses.fields(base)
         default = kind(**{field.name: getattr(base, field.name) for field in fields if field.name != "preset"})
-        return tyro.cli(kind, prog=prog, description=description, args=list(argv), default=default)
+        return parse_flags(kind, prog, description, argv, default)
 
     first = next((word for word in argv if word in PRESETS), "quick")  # --help shows this one's values
     flags = parse(start(preset(first)))

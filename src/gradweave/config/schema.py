@@ -151,6 +151,12 @@ class Config:
         return -(-self.run.total_steps // self.window_steps)
 
     @property
+    def planned_steps(self) -> int:
+        """Environment steps that the whole run takes: the first rollout, and total_steps in whole chunks."""
+        chunks = -(-self.num_meta_steps // self.run.chunk_size)
+        return self.inner.num_envs * self.inner.num_steps + chunks * self.run.chunk_size * self.window_steps
+
+    @property
     def learned_names(self) -> tuple[str, ...]:
         """Names of the numbers that are tuned, as in the metrics; learning rates of parts are apart."""
         names: list[str] = []

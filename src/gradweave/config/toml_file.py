@@ -92,11 +92,11 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     data = (
         {**data, "meta": translated(data["meta"], complete=complete)} if isinstance(data.get("meta"), Mapping) else data
     )
-    for section in sections & set(data):
+    for section in sorted(sections & set(data)):
         if not isinstance(data[section], Mapping):
             raise ConfigError(section, data[section], "a table", f"write it under a heading [{section}]")
         changes[section] = _section(section, _below(base, section, data[section]), data[section], complete)
-    for section in sections - set(data) if complete else ():
+    for section in sorted(sections - set(data)) if complete else ():
         _refuse_missing(section)
     return dataclasses.replace(base, **changes)
 
@@ -104,7 +104,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
 def _below(base: Config, section: str, data: Mapping[str, Any]) -> Any:
     """What the file's section lies on: the preset's, but for the options of another environment."""
     if section == "environment" and data.get("name", base.environment.name) != base.environment.name:
-        return EnvironmentConfig(name=data["name"])
+        return EnvironmentConfig(name=_checked("environment.name", data["name"], str))
     return getattr(base, section)
 
 
@@ -165,10 +165,17 @@ def _match(value: Any, option: Any) -> tuple[bool, Any]:
         return all(matched for matched, _ in entries), tuple(entry for _, entry in entries)
     if option is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number, float(value) if number else None
+        return _as_float(value) if number else (False, None)
     if option is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     return isinstance(value, option), value
+
+
+def _as_float(value: int | float) -> tuple[bool, float | None]:
+    try:
+        return True, float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False, None
 
 
 def _describe(option: Any) -> str:
