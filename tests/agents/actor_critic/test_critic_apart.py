@@ -10,7 +10,7 @@ import pytest
 import gradweave as gw
 from gradweave.agents import OuterObjective, actor_critic, bundled_apply, inner_optimizer
 
-from .material import ETA, LEARNED, experience, network, quick_jit
+from ..material import ETA, LEARNED, experience, network, quick_jit
 
 OUTER = OuterObjective(discount=0.97, lambda_=0.6, value_cost=0.0, entropy_cost=0.02, critic_cost=0.7)
 MODES = {"reverse": gw.ReverseMode(), "forward": gw.ForwardMode(), "mixed": gw.MixedMode()}

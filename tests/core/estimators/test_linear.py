@@ -7,7 +7,7 @@ import pytest
 
 import gradweave as gw
 
-from .problems import CASES
+from ..problems import CASES
 
 LENGTHS = (1, 2, 5, 10)
 

@@ -12,8 +12,8 @@ import pytest
 import gradweave as gw
 from gradweave.core.modes.mixed import record
 
-from .more_problems import TABLE
-from .problems import CURVATURE, OUTER_CURVATURE, QuadraticBatch, quadratic
+from ..more_problems import TABLE
+from ..problems import CURVATURE, OUTER_CURVATURE, QuadraticBatch, quadratic
 
 NUM_SAMPLES = 4000
 

@@ -32,7 +32,7 @@ from gradweave.core.modes.base import ravel_learned
 from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
 from gradweave.core.modes.mixed import record
 
-from .test_contributions import LENGTH, case, learner
+from ..test_contributions import LENGTH, case, learner
 
 SPECS = {
     "two numbers": {"discount": Interval(), "rate": Positive(), "scale": Fixed()},

@@ -8,7 +8,7 @@ import pytest
 
 import gradweave as gw
 
-from .problems import CASES, compiled, direction_of, dot, horizon_losses
+from ..problems import CASES, compiled, direction_of, dot, horizon_losses
 
 BATCHES = jax.random.normal(jax.random.key(0), (4, 8, 3))
 SPEC = {"rate": gw.Positive(), "cost": gw.Positive()}
@@ -60,7 +60,7 @@ def test_adams_root_is_named_with_its_line_and_the_remedy_mends_it():
     report = gw.check_learner(problem, RAW, SPEC, state, BATCHES)
     assert not report.ok and set(verdicts(report).values()) == {"not finite"}
     (root,) = [error for error in errors(report) if "sqrt was taken" in error]
-    assert "test_check_learner.py:" in root and "optax scale_by_adam" in root and "gw.differentiable(" in root
+    assert "test_learner.py:" in root and "optax scale_by_adam" in root and "gw.differentiable(" in root
     assert "CANNOT BE TRUSTED" in str(report) and "not finite" in str(report)
     mended, state = regression(lambda eta: gw.differentiable(clipped_adam(eta)))
     report = gw.check_learner(mended, RAW, SPEC, state, BATCHES)
@@ -107,7 +107,7 @@ def test_a_derivative_stopped_in_the_update_disagrees_and_its_line_is_named():
     problem, state = regression(lambda eta: optax.sgd(eta["rate"]), targets=jax.lax.stop_gradient)
     report = gw.check_learner(problem, RAW, SPEC, state, BATCHES)
     assert "disagrees" in verdicts(report).values() and not report.ok
-    assert any("stop_gradient" in error and "test_check_learner.py:" in error for error in errors(report))
+    assert any("stop_gradient" in error and "test_learner.py:" in error for error in errors(report))
     # With one update there is no path to lose.
     assert gw.check_learner(problem, RAW, SPEC, state, BATCHES, num_inner_steps=1).ok
 

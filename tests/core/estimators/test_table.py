@@ -18,8 +18,8 @@ from jax.flatten_util import ravel_pytree
 import gradweave as gw
 from gradweave.core.bijectors import split_learned
 
-from .more_problems import TABLE
-from .problems import along, compiled, direction_of, dot, full_spec, horizon_losses, window_losses
+from ..more_problems import TABLE
+from ..problems import along, compiled, direction_of, dot, full_spec, horizon_losses, window_losses
 
 L = 3
 DECAY, PROBABILITY, SIGMA, NUM_PAIRS, TARGET_STEPS, TARGET_RATE = 0.6, 0.7, 0.05, 3, 2, 0.1

@@ -10,7 +10,7 @@ import gradweave as gw
 from gradweave.agents import ActorCriticEta, OuterObjective, actor_critic, bundled_apply, inner_optimizer
 from gradweave.agents.actor_critic.experience import evaluate_network, head_returns
 
-from .material import ETA, LEARNED, evaluate, experience, looped_policy, looped_returns, network, quick_jit, surrogate
+from ..material import ETA, LEARNED, evaluate, experience, looped_policy, looped_returns, network, quick_jit, surrogate
 
 KINDS = [(False, False), (True, False), (False, True), (True, True)]
 OUTER = OuterObjective(discount=0.97, lambda_=0.6, value_cost=0.3, entropy_cost=0.02, critic_cost=0.7)
