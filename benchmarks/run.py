@@ -40,8 +40,8 @@ from gradweave.training.memory import Sizes
 from gradweave.training.runtime import describe_devices, enable_compilation_cache
 
 SMALL: Final = {
-    "environment.num_rows": 6,
-    "environment.num_cols": 6,
+    "environment.options.num_rows": 6,
+    "environment.options.num_cols": 6,
     "inner.num_envs": 256,
     "inner.num_steps": 5,
 }
@@ -51,9 +51,8 @@ Row = dict[str, Any]
 
 
 SMALLEST: Final[Mapping[str, Any]] = {
-    "environment.num_rows": 6,
-    "environment.num_cols": 6,
-    "environment.time_limit": 20,
+    **SMALL,
+    "environment.options.time_limit": 20,
     "network.channels": (2, 2),
     "network.policy_layers": (4,),
     "network.value_layers": (4,),

@@ -99,8 +99,8 @@ def naive_meta_step(changes: Mapping[str, Any], num_learned: int, num_updates: i
             learner, running, batch, total = carry
             learner, _ = problem.update(learner, eta, batch)
             running, batch, _ = agent.collect(learner.params, state.raw, running, key=key)
-            judged, _ = problem.outer_loss(learner, batch)
-            return (learner, running, batch, total + weight * judged.astype(total.dtype)), None
+            evaluated, _ = problem.outer_loss(learner, batch)
+            return (learner, running, batch, total + weight * evaluated.astype(total.dtype)), None
 
         key, used = jax.random.split(state.key)
         start = (state.learner, state.rollout, state.batch, jnp.zeros(()))

@@ -33,6 +33,7 @@ __all__ = [
     "finished_run",
     "folders",
     "jobs",
+    "to_length",
     "train",
     "with_changes",
 ]
@@ -48,9 +49,9 @@ MARKS: Final[Mapping[str, str]] = {
 """What is written on figures and tables of each size."""
 
 TINY_SNAKE: Final[Mapping[str, Any]] = {
-    "environment.num_rows": 6,
-    "environment.num_cols": 6,
-    "environment.time_limit": 20,
+    "environment.options.num_rows": 6,
+    "environment.options.num_cols": 6,
+    "environment.options.time_limit": 20,
     "network.channels": (2, 2),
     "network.policy_layers": (4,),
     "network.value_layers": (4,),
@@ -81,6 +82,18 @@ class Flags:
     """Where runs lie; runs/NAME by default, runs/reproduce/NAME-SIZE/runs for sizes that are not published."""
     results: Path | None = None
     """Where tables and figures go; results/NAME by default, beside the runs for sizes that are not published."""
+
+
+def to_length(size: str) -> dict[str, Any]:
+    """Changes for runs of millions of steps: evaluated on 128 episodes, and saved, after every million."""
+    million = {
+        "run.evaluation_episodes": 128,
+        "run.evaluate_every": 200_000 if size == "quick" else 1_000_000,
+        "run.checkpoint_every": 1_000_000,
+        "run.keep_checkpoints": 2,
+    }
+    tiny = {**TINY_SNAKE, "meta.num_inner_steps": 1, "run.evaluate_every": 32}
+    return {**million, **(tiny if size == "tiny" else {})}
 
 
 class Job(NamedTuple):
@@ -122,15 +135,17 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
 
     Args:
         config: what to start from.
-        changes: "section.field" -> value.
+        changes: "section.field" -> value, or "environment.options.name" -> value.
 
     Example:
         >>> with_changes(Config(), {"inner.discount": 0.5}).inner.discount
         0.5
     """
     for name, value in changes.items():
-        section, field = name.split(".")
-        replaced = dataclasses.replace(getattr(config, section), **{field: value})
+        section, field, *option = name.split(".")
+        before = getattr(config, section)
+        value = {**getattr(before, field), option[0]: value} if option else value
+        replaced = dataclasses.replace(before, **{field: value})
         config = dataclasses.replace(config, **{section: replaced})
     return config
 

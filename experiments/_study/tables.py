@@ -91,9 +91,7 @@ def configurations(all_jobs: Iterable[Job]) -> dict[str, Any]:
     steps: dict[str, int] = {}
     for job in all_jobs:
         sections = config_to_dict(job.config)
-        flat = {
-            f"{name}.{key}": entry for name, part in sections.items() if name != "preset" for key, entry in part.items()
-        }
+        flat = _flat({name: part for name, part in sections.items() if name != "preset"})
         plain.setdefault(job.arm, {key: entry for key, entry in flat.items() if key.removeprefix("run.") not in _OWN})
         steps[job.arm] = job.config.run.total_steps
     base = next(iter(plain.values()))
@@ -102,6 +100,14 @@ def configurations(all_jobs: Iterable[Job]) -> dict[str, Any]:
         for arm, own in plain.items()
     }
     return {"base": base, "arms": arms, "total_steps": steps}
+
+
+def _flat(sections: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with names joined by dots."""
+    flat: dict[str, Any] = {}
+    for name, part in sections.items():
+        flat |= _flat(part, f"{prefix}{name}.") if isinstance(part, Mapping) else {prefix + name: part}
+    return flat
 
 
 def write_study(

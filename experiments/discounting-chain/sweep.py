@@ -31,7 +31,7 @@ WAYS: dict[str, dict[str, Any]] = {
 with the inner critic's values in the outer loss or with an outer critic's."""
 
 ARMS = {
-    f"{way}-delay{DELAYS[chain]}": {**changes, "environment.best_chain": chain}
+    f"{way}-delay{DELAYS[chain]}": {**changes, "environment.options.best_chain": chain}
     for chain in CHAINS
     for way, changes in WAYS.items()
 }

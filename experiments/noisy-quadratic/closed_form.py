@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sweep import CURVATURE, JUDGE_NOISE, RATE, SHIFT, START, TARGET_NOISE
+from sweep import CURVATURE, OUTER_NOISE, RATE, SHIFT, START, TARGET_NOISE
 
 Array = npt.NDArray[np.float64]
 
@@ -45,12 +45,12 @@ def horizon_moments(step_weights: Array) -> dict[str, Moments]:
     length = len(step_weights)
     found = {name: Moments(np.zeros(length), np.zeros((length, length))) for name in ("rate", "shift")}
     for a, start in zip(CURVATURE, START, strict=True):
-        errors, judged, decay = _path(a, start, length)
+        errors, evaluated, decay = _path(a, start, length)
         weights = _weights(step_weights, decay)
         by_rate = _Normal(-RATE * a * weights @ errors.mean, -RATE * a * weights @ errors.loading)
         by_shift = _Normal(RATE * a * weights.sum(1), np.zeros((length, 2 * length)))
         for name, slope in (("rate", by_rate), ("shift", by_shift)):
-            mean, covariance = _product(judged, slope)
+            mean, covariance = _product(evaluated, slope)
             old = found[name]
             found[name] = Moments(old.mean + a * mean, old.covariance + a**2 * covariance)
     return found
@@ -70,12 +70,12 @@ def _path(a: float, start: float, length: int) -> tuple[_Normal, _Normal, float]
     """x_j - xi_j - s for j < L, x_k - zeta_k for k = 1 .. L, and c. Normals: xi_0 .. xi_{L-1}, zeta_1 .. zeta_L."""
     c, noise = 1 - RATE * a, TARGET_NOISE * np.eye(2 * length)[:length]
     mean, loading = start, np.zeros(2 * length)
-    errors, judged = [], []
+    errors, evaluated = [], []
     for step in range(length):
         errors.append((mean - SHIFT, loading - noise[step]))
         mean, loading = c * mean + RATE * a * SHIFT, c * loading + RATE * a * noise[step]
-        judged.append((mean, loading - JUDGE_NOISE * np.eye(2 * length)[length + step]))
-    return *(_Normal(*(np.array(part) for part in zip(*pairs, strict=True))) for pairs in (errors, judged)), c  # type: ignore[return-value]
+        evaluated.append((mean, loading - OUTER_NOISE * np.eye(2 * length)[length + step]))
+    return *(_Normal(*(np.array(part) for part in zip(*pairs, strict=True))) for pairs in (errors, evaluated)), c  # type: ignore[return-value]
 
 
 def _weights(step_weights: Array, decay: float) -> Array:

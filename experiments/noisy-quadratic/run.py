@@ -17,8 +17,8 @@ from sweep import (
     ADAPTIVE_DECAY,
     CURVATURE,
     EVOLUTION,
-    JUDGE_NOISE,
     MIX_LAMBDAS,
+    OUTER_NOISE,
     RATE,
     SHIFT,
     SIZES,
@@ -56,7 +56,7 @@ def problem(length: int) -> tuple[Any, ...]:
     def draw(key: Any) -> tuple[Any, Any]:
         inner, outer = jax.random.split(key)
         shape = (length, len(CURVATURE))
-        return TARGET_NOISE * jax.random.normal(inner, shape), JUDGE_NOISE * jax.random.normal(outer, shape)
+        return TARGET_NOISE * jax.random.normal(inner, shape), OUTER_NOISE * jax.random.normal(outer, shape)
 
     return gw.MetaProblem(update, outer_loss), raw, SPEC, jnp.asarray(START, float), draw
 
@@ -236,7 +236,7 @@ def main(flags: Flags) -> None:
         "evolution": evolution_rows(size, keys[3]),
         "long_run": [{"meta_parameter": name, "closed_form": value} for name, value in long_run().items()],
     }
-    noise = {"target_noise": TARGET_NOISE, "judge_noise": JUDGE_NOISE}
+    noise = {"target_noise": TARGET_NOISE, "outer_noise": OUTER_NOISE}
     configuration = {**size._asdict(), "curvature": CURVATURE, "start": START, "rate": RATE, "shift": SHIFT, **noise}
     configuration |= {"seed": 0, "adaptive_decay": ADAPTIVE_DECAY, "evolution": EVOLUTION}
     write_study(results, flags.size, tables, {"configuration": configuration, **here})

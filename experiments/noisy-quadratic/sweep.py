@@ -12,7 +12,7 @@ COST = {"tiny": "10 seconds", "quick": "half a minute", "full": "2 minutes"}
 
 CURVATURE = (1.0, 0.3, 0.05)
 START = (0.0, 0.0, 4.0)
-TARGET_NOISE, JUDGE_NOISE = 0.6, 1.0
+TARGET_NOISE, OUTER_NOISE = 0.6, 1.0
 RATE, SHIFT = 0.2, 0.3
 MIX_LAMBDAS = (0.5, 0.8, 0.95)
 

@@ -7,7 +7,7 @@ policy term only, one inner update, meta-Adam 3e-3 with 1e-8 inside the root, me
 
 from typing import Any, NamedTuple
 
-from _study.jobs import TINY_SNAKE, with_changes
+from _study.jobs import to_length, with_changes
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 
@@ -80,14 +80,5 @@ def base(size: str) -> Config:
     """What all arms share: the `snake-6x6` preset with an action mask, a small last policy layer, and the outer loss
     evaluated on the next inner batch. This is another problem than the paper's, which experiments/snake-6x6 has.
     """
-    changes: dict[str, Any] = {
-        "environment.action_mask": True,
-        "network.policy_scale": 0.01,
-        "outer.rollout": "next",
-        "run.evaluation_episodes": 128,
-        "run.evaluate_every": 200_000 if size == "quick" else MILLION,
-        "run.checkpoint_every": MILLION,
-        "run.keep_checkpoints": 2,
-    }
-    tiny = {**TINY_SNAKE, "meta.num_inner_steps": 1, "run.evaluate_every": 32}
-    return with_changes(preset("snake-6x6"), {**changes, **(tiny if size == "tiny" else {})})
+    masked = {"environment.options.action_mask": True, "network.policy_scale": 0.01, "outer.rollout": "next"}
+    return with_changes(preset("snake-6x6"), {**masked, **to_length(size)})

@@ -12,7 +12,7 @@ two-sided permutation tests of the difference of means, each at a level of 5 %. 
 
 from typing import Any, NamedTuple
 
-from _study.jobs import TINY_SNAKE, with_changes
+from _study.jobs import to_length, with_changes
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 
@@ -84,11 +84,4 @@ SIZES = {
 
 def base(size: str) -> Config:
     """What all arms share: the preset, evaluated on 128 episodes after every million steps."""
-    changes: dict[str, Any] = {
-        "run.evaluation_episodes": 128,
-        "run.evaluate_every": 200_000 if size == "quick" else MILLION,
-        "run.checkpoint_every": MILLION,
-        "run.keep_checkpoints": 2,
-    }
-    tiny = {**TINY_SNAKE, "meta.num_inner_steps": 1, "run.evaluate_every": 32}
-    return with_changes(preset("snake-6x6"), {**changes, **(tiny if size == "tiny" else {})})
+    return with_changes(preset("snake-6x6"), to_length(size))

@@ -60,9 +60,11 @@ def comparison(length: int) -> Any:
     def compare(state: Any) -> dict[str, Any]:
         window = right.collect_window(state, key=jax.random.fold_in(state.key, length))
         driving = jax.tree.map(lambda leaf: leaf[:-1], window.batches)
-        judging = jax.tree.map(lambda leaf: leaf[-1], window.batches)
+        outer_inputs = jax.tree.map(lambda leaf: leaf[-1], window.batches)
         end = window.recording.final_state
-        slope = jax.grad(lambda params: right.problem.outer_loss(end._replace(params=params), judging)[0])(end.params)
+        slope = jax.grad(lambda params: right.problem.outer_loss(end._replace(params=params), outer_inputs)[0])(
+            end.params
+        )
 
         # The outer loss itself is a semi-gradient; its slope at x_L is held fixed, and the learner is differentiated.
         def along_slope(raw: Any) -> Any:

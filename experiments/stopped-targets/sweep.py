@@ -4,7 +4,7 @@ import dataclasses
 
 from gradweave.config.learners.actor_critic import LEARNABLE
 from gradweave.config.presets import preset
-from gradweave.config.schema import Config
+from gradweave.config.schema import Config, EnvironmentConfig
 
 LENGTHS = (1, 2, 5, 10)
 SEEDS = tuple(range(8))
@@ -20,7 +20,7 @@ def configuration(seed: int, targets: str, num_inner_steps: int) -> Config:
     base = preset("quick")
     return dataclasses.replace(
         base,
-        environment=dataclasses.replace(base.environment, num_rows=6, num_cols=6, time_limit=500),
+        environment=EnvironmentConfig("snake", {"num_rows": 6, "num_cols": 6, "time_limit": 500}),
         network=dataclasses.replace(base.network, channels=(8, 8), policy_layers=(32,), value_layers=(32,)),
         inner=dataclasses.replace(base.inner, num_envs=32, learning_rate=3e-3, eps=1e-5, targets=targets),
         meta=dataclasses.replace(

@@ -7,13 +7,15 @@ import pytest
 
 from gradweave.agents import ActorCriticEta, OuterObjective
 from gradweave.cli.train import parse_config
-from gradweave.config.hyperparameters import Range
-from gradweave.config.learners import LEARNERS
+from gradweave.config.hyperparameters import Range, hyperparameter
+from gradweave.config.learners import LEARNERS, Learner
 from gradweave.config.learners.actor_critic import HYPERPARAMETERS, InnerConfig, OuterConfig
+from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import config_from_dict
 from gradweave.config.validation import find_problems
+from gradweave.errors import ConfigError
 from gradweave.training.build import build_agent
 
 
@@ -25,7 +27,7 @@ def with_inner(name: str, value: float, learned: tuple[str, ...]) -> Config:
 
 def test_the_learner_has_a_meta_parameter_for_each_row() -> None:
     assert tuple(HYPERPARAMETERS) == ActorCriticEta._fields
-    assert LEARNERS["actor-critic"].hyperparameters is HYPERPARAMETERS
+    assert LEARNERS["actor-critic"].hyperparameters == HYPERPARAMETERS
 
 
 @pytest.mark.parametrize("name", HYPERPARAMETERS)
@@ -65,6 +67,30 @@ def test_lambda_is_written_without_an_underscore() -> None:
     assert (config.inner.lambda_, config.outer.lambda_) == (0.5, 0.25)
 
 
+def test_lambda_is_learned_by_that_name() -> None:
+    flags = parse_config(["quick", "--meta.learned", "discount", "lambda"])
+    file = config_from_dict({"meta": {"learned": ["discount", "lambda"]}})
+    assert flags.meta.learned == file.meta.learned == ("discount", "lambda_")
+    assert find_problems(flags) == []
+
+
+def test_another_learner_brings_its_own_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Inner(InnerSection):
+        clip: float = hyperparameter(0.2, 0.0)
+
+    row = Learner("somewhere", NetworkSection, Inner, OuterSection, lambda *sections: iter(()))
+    monkeypatch.setattr("gradweave.config.schema.LEARNERS", {**LEARNERS, "clipped": row})
+    flags = parse_config(["quick", "--learner", "clipped", "--inner.clip", "0.3"])
+    file = config_from_dict({"learner": "clipped", "inner": {"clip": 0.3}})
+    assert flags == file
+    assert flags.inner == Inner(clip=0.3)
+    assert flags.environment == preset("quick").environment
+    with pytest.raises(ConfigError) as caught:
+        parse_config(["--learner", "cliped"])
+    assert caught.value.field == "learner" and "clipped" in caught.value.remedy
+
+
 def test_lambda_is_lambda_in_a_file_too() -> None:
     config = config_from_dict({"inner": {"lambda": 0.5}, "outer": {"lambda_": 0.25}})
     assert (config.inner.lambda_, config.outer.lambda_) == (0.5, 0.25)
@@ -78,6 +104,6 @@ def test_library_and_command_line_have_the_same_outer_loss() -> None:
 def test_a_bare_configuration_is_a_plain_learner_that_can_be_run() -> None:
     config = Config()
     assert find_problems(config) == []
-    assert config.meta.learned == () and config.environment.options() == {}
+    assert config.meta.learned == () and config.environment.options == {}
     assert config.inner == InnerConfig() != preset("quick").inner
     assert not build_agent(config).learns

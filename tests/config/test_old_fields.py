@@ -84,6 +84,19 @@ def test_todays_files_are_left_alone() -> None:
     assert config == preset("snake-6x6")
 
 
+def test_an_environments_options_were_beside_its_name() -> None:
+    data = complete()
+    del data["learner"]
+    data["environment"] = {"name": "snake", "num_rows": 4, "grid_only": False, "action_mask": True}
+    config = config_from_dict(data)
+    assert config.environment.options == {"num_rows": 4}
+    assert config.learner == "actor-critic"
+    data["environment"] = {"name": "snake", "num_rows": 4, "grid_only": True, "action_mask": False}
+    assert config_from_dict(data).environment.options == {"num_rows": 4, "grid_only": True, "action_mask": False}
+    partial = config_from_dict({"environment": {"num_rows": 4}})
+    assert partial.environment.options == {**preset("quick").environment.options, "num_rows": 4}
+
+
 def test_a_complete_file_may_lack_what_was_added_since() -> None:
     text = format_config(preset("quick")).replace('finish = "all"\n', "")
     assert "finish" not in text

@@ -112,7 +112,7 @@ def test_a_short_window_copies_no_batch() -> None:
     """Mixed mode takes plain learning's temporary memory and, for each update, a state, a gradient and a batch."""
 
     def compiled(*learned: str) -> Forecast:
-        board = {"environment.num_rows": 6, "environment.num_cols": 6, "inner.num_envs": 256}
+        board = {"environment.options.num_rows": 6, "environment.options.num_cols": 6, "inner.num_envs": 256}
         return compiled_forecast(
             with_changes(preset("quick"), {**board, "meta.num_inner_steps": 2, "meta.learned": learned})
         )

@@ -52,7 +52,7 @@ def collect_with(
             put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
             shelf = jax.tree.map(put, shelf, batch)
             newest, batch = RecordedBatch(shelf, index), None
-        after, tangents, (gradient, aux), judged = update(learner, tangents, newest)
+        after, tangents, (gradient, aux), evaluated = update(learner, tangents, newest)
         outer_batch, outer_episodes = None, None
         if agent.collects_outer:
             key, outer_key = jax.random.split(key)
@@ -62,7 +62,7 @@ def collect_with(
             episodes = jax.tree.map(jnp.add, episodes, outer_episodes)
         if gradient is not None:
             aux = aux | {"gradient_norm": optax.tree.norm(gradient)}
-        kept = (learner, gradient, batch, aux, episodes, judged, outer_batch)
+        kept = (learner, gradient, batch, aux, episodes, evaluated, outer_batch)
         return (after, tangents, running, next_batch, shelf), kept
 
     count, shelf = agent.num_inner_steps, None
@@ -71,7 +71,7 @@ def collect_with(
     start = (state.learner, tangents, state.rollout, state.batch, shelf)
     end, kept = jax.lax.scan(inner_step, start, (jnp.arange(count, dtype=jnp.int32), jax.random.split(key, count)))
     learner, tangents, running, batch, shelf = end
-    states, gradients, batches, aux, episodes, judged, outer_batches = kept
+    states, gradients, batches, aux, episodes, evaluated, outer_batches = kept
     batches = batches if shelf is None else shelf
     if outer_batches is None:
         batches = jax.tree.map(lambda early, last: jnp.concatenate([early, last[None]]), batches, batch)
@@ -80,7 +80,7 @@ def collect_with(
         outer_batches = _annotated(agent, outer_batches, state)
     recording = Recording(states, gradients, learner)
     window = CollectedWindow(recording, batches, running, batch, aux, episodes, None, outer_batches)
-    return window, tangents, judged
+    return window, tangents, evaluated
 
 
 def _annotated(agent: "SelfTuning", batches: PyTree, state: SelfTuningState) -> PyTree:

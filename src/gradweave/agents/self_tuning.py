@@ -311,9 +311,9 @@ class SelfTuning(eqx.Module):
             return Updated(*tracked_update(problem, to_eta, state.learned, learner, tangents, batch))
 
         start = zero_tangents(state.learner, ravel_learned(state.learned)[0].size)
-        window, tangents, judged = collect_with(self, update, start, state, key=key)
+        window, tangents, evaluated = collect_with(self, update, start, state, key=key)
         learner = window.recording.final_state
-        return window._replace(horizons=tracked_horizons(problem, learner, tangents, judged, window.batch))
+        return window._replace(horizons=tracked_horizons(problem, learner, tangents, evaluated, window.batch))
 
     def collect(
         self, params: PyTree, raw: PyTree, running: RolloutState, *, key: Key[Array, ""]

@@ -116,7 +116,7 @@ class Updated(NamedTuple):
     state: Any
     tangents: PyTree
     made: tuple[PyTree, dict[str, Array]]
-    judged: PyTree
+    evaluated: PyTree
 
 
 def named_leaves(tree: PyTree) -> dict[str, Any]:

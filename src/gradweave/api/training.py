@@ -15,7 +15,7 @@ from gradweave.config.presets import preset
 from gradweave.config.schema import Config, NumDevices, Tracker
 from gradweave.config.toml_file import format_config
 from gradweave.config.validation import validate
-from gradweave.errors import CheckpointError
+from gradweave.errors import CheckpointError, command_line
 from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps
 from gradweave.runs.trackers import check_tracker
 from gradweave.training.follower import NoFolder
@@ -24,6 +24,7 @@ from gradweave.training.launch import choose_devices, launch, open_together, sta
 
 if TYPE_CHECKING:  # imports JAX
     from gradweave.agents import SelfTuning
+    from gradweave.training.devices import Devices
 
 __all__ = ["open_to_resume", "resume", "train", "train_config", "train_in"]
 
@@ -135,18 +136,29 @@ def train_config(config: Config, argv: Sequence[str] = (), hosts: Hosts = ALONE,
     """
     validate(config, num_processes=hosts.num_processes or 1)
     check_tracker(config.run.track)
-    if hosts.several or config.run.devices != 1:
+    devices = None
+    if hosts.several or config.run.devices != 1:  # whether there are so many is better known before there is a folder
         start_jax(config.run.devices, hosts)
-        choose_devices(config)  # whether there are so many is known only now, and better before there is a folder
+        devices = choose_devices(config)
     if hosts.several:
         check_same(format_config(config))
     with open_together(lambda: RunFolder.create(config, argv), hosts) as folder:
-        return train_in(folder, resume=False, hosts=hosts, quiet=quiet)
+        return train_in(folder, resume=False, hosts=hosts, devices=devices, quiet=quiet)
 
 
-def train_in(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts = ALONE, quiet: bool = False) -> Run | None:
+def train_in(
+    folder: RunFolder | NoFolder,
+    *,
+    resume: bool,
+    hosts: Hosts = ALONE,
+    devices: "Devices | None" = None,
+    quiet: bool = False,
+) -> Run | None:
     """Train in `folder`, then draw, measure and report what came of it; of several processes only the first reports."""
-    summary = launch(folder, resume=resume, hosts=hosts, quiet=quiet)
+    try:
+        summary = launch(folder, resume=resume, hosts=hosts, devices=devices, quiet=quiet)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("" if isinstance(folder, NoFolder) else _how_to_go_on(folder)) from None
     if isinstance(folder, NoFolder):
         return None
     from gradweave.training.memory import explaining
@@ -199,6 +211,15 @@ def open_to_resume(
         folder.close()
         raise
     return folder
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    """Of a run that was interrupted: where the newest checkpoint is, and the command that goes on from it."""
+    steps = checkpoint_steps(folder.path)
+    if not steps:
+        return f"there is no checkpoint in {folder.checkpoints} yet; train again"
+    checkpoint = folder.checkpoints / f"{steps[-1]:012d}.safetensors"
+    return f"the checkpoint is {checkpoint}; go on with: {command_line('resume', folder.path)}"
 
 
 def _say(text: str) -> None:

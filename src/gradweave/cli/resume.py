@@ -16,7 +16,7 @@ from gradweave.config.schema import NumDevices, Tracker
 from gradweave.runs.seeds_folder import is_seeds_folder
 from gradweave.runs.sweep_folder import is_sweep_folder
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
-from gradweave.training.launch import open_together, start_jax
+from gradweave.training.launch import choose_devices, open_together, start_jax
 
 __all__ = ["run"]
 
@@ -79,7 +79,8 @@ def run(argv: Sequence[str]) -> int:
         flags.hosts,
     )
     with opened as folder:
-        trained = train_in(folder, resume=True, hosts=flags.hosts)
+        devices = choose_devices(folder.config) if several else None
+        trained = train_in(folder, resume=True, hosts=flags.hosts, devices=devices)
     if trained is not None:  # only process 0 has something to say
         print(trained.summary)
     return 0

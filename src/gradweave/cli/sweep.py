@@ -83,14 +83,7 @@ def resume_sweep(path: Path, changes: Mapping[str, Any]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> tuple[Config, _Flags]:
-    return parse_all(argv, _Flags, *_NAMES, start=_plain)
-
-
-def _plain(config: Config) -> Config:
-    """The same without what only tuning reads."""
-    meta = dataclasses.replace(config.meta, learned=(), schedule="none", max_discount=None)
-    inner = dataclasses.replace(config.inner, learning_rate_groups="all")
-    return dataclasses.replace(config, meta=meta, inner=inner)
+    return parse_all(argv, _Flags, *_NAMES, start=Config.untuned)
 
 
 def _refuse_flags_of(settings: Mapping[str, Mapping[str, str]], argv: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ have been found to be good.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Annotated, TypeVar
 import tyro
 
 from gradweave.api.training import train_config
+from gradweave.cli.environment_flags import merged, take_environment_options
 from gradweave.cli.flags import parse_flags
 from gradweave.cli.seeds import check_seeds, train_seeds
-from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig, OuterConfig
+from gradweave.cli.short_help import HELP_ALL, with_common_flags
+from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.config.presets import PRESETS, preset
-from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
+from gradweave.config.schema import DEFAULT_LEARNER, Config, EnvironmentConfig, MetaConfig, RunConfig
 from gradweave.config.toml_file import read_config
 from gradweave.config.validation import validate
 from gradweave.runs.trackers import check_tracker
@@ -34,11 +37,13 @@ class TrainFlags:
     """The flags of `gradweave train`."""
 
     environment: EnvironmentConfig
-    network: NetworkConfig
-    inner: InnerConfig
+    network: NetworkSection
+    inner: InnerSection
     meta: MetaConfig
-    outer: OuterConfig
+    outer: OuterSection
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    learner: str = DEFAULT_LEARNER
+    """What learns; its options are those under network, inner and outer."""
     preset: Annotated[
         tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[PRESET]", help_behavior_hint="(default: quick)")
     ] = None
@@ -96,23 +101,46 @@ def parse_all(
         ConfigError: as `parse_config`.
         SystemExit: likewise.
     """
+    argv, options = take_environment_options(argv)
+    learner = _given(argv, "--learner")
+
+    def begin(base: Config) -> Config:
+        return start(base if learner is None else base.with_learner(learner))
 
     def parse(base: Config) -> FlagsT:
         fields = dataclasses.fields(base)
         default = kind(**{field.name: getattr(base, field.name) for field in fields if field.name != "preset"})
-        return parse_flags(kind, prog, description, argv, default)
+        if kind is TrainFlags and {"-h", "--help"} & set(argv):
+            common = with_common_flags(default)
+            more = f"{description} Of all its flags these are used most; {HELP_ALL} lists the others."
+            tyro.cli(type(common), prog=prog, description=more, args=["--help"], default=common)  # ends the process
+        words = ["--help" if word == HELP_ALL else word for word in argv]
+        return parse_flags(kind, prog, description, words, default)
 
-    first = next((word for word in argv if word in PRESETS), "quick")  # --help shows this one's values
-    flags = parse(start(preset(first)))
-    if flags.config is None:
-        base = preset(flags.preset or "quick")
-    else:
-        base = read_config(flags.config, flags.preset, follow=True)
-    base = start(base)
-    name = parse(base).environment.name
+    def read(name: str | None) -> Config:
+        if file is None:
+            return begin(preset(name or "quick"))
+        return begin(read_config(Path(file), name, follow=True))
+
+    file = _given(argv, "--config")
+    guess = next((word for word in argv if word in PRESETS), None)
+    flags = parse(base := read(guess))  # --help shows the values of this one
+    if flags.preset != guess:
+        flags = parse(base := read(flags.preset))
+    name = flags.environment.name
     if name != base.environment.name:  # the preset's options, such as the board's size, belong to its environment
         base = dataclasses.replace(base, environment=EnvironmentConfig(name=name))
-    return _to_config(parse(base), base.preset), flags
+    environment = EnvironmentConfig(name, merged(base.environment.options, options))
+    return _to_config(parse(dataclasses.replace(base, environment=environment)), base.preset), flags
+
+
+def _given(argv: Sequence[str], flag: str) -> str | None:
+    """What a flag is given, before anything is parsed: it decides which flags there are."""
+    for word, following in itertools.zip_longest(argv, argv[1:]):
+        name, equals, text = word.partition("=")
+        if name == flag:
+            return text if equals else following
+    return None
 
 
 def _to_config(flags: TrainFlags, preset_name: str) -> Config:

@@ -75,7 +75,7 @@ def flags_of(setting: Setting) -> list[str]:
     """
     flags = []
     for name, value in setting.items():
-        section, _, field = name.partition(".")
+        section, _, field = name.rpartition(".")
         if value in ("True", "False"):
             flags.append(f"--{section}.{'' if value == 'True' else 'no-'}{field}")
         else:

@@ -6,7 +6,7 @@ word, or end in a failure of XLA after minutes.
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from gradweave.config.checks import flag
@@ -48,7 +48,9 @@ def unusable_numbers(config: Config) -> Iterator[ConfigError]:
         if not dataclasses.is_dataclass(options):
             continue
         for field in dataclasses.fields(options):
-            yield from _problem(f"{section.name}.{field.name}", getattr(options, field.name))
+            value = getattr(options, field.name)
+            for name, entry in value.items() if isinstance(value, Mapping) else ((field.name, value),):
+                yield from _problem(f"{section.name}.{name}", entry)
     if config.inner.num_envs * config.inner.num_steps > _INDEX:
         accepted = f"at most {_INDEX // max(1, config.inner.num_steps):,} with {config.inner.num_steps} steps each"
         yield ConfigError("inner.num_envs", config.inner.num_envs, accepted, "lower --inner.num-envs")

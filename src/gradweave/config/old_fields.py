@@ -1,7 +1,8 @@
 """Configuration files of earlier versions in today's words, so that their runs can still be read.
 
 An estimator's argument had a field of its own for each estimator, and so had reverse mode's rematerialisation; today it
-stands behind the name: `estimator = "truncated"` with `window = 3` is `estimator = "truncated:3"`.
+stands behind the name: `estimator = "truncated"` with `window = 3` is `estimator = "truncated:3"`. An environment's
+options were fields of their section; there was one learner.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,42 @@ _MIX_LAMBDA: Final = 0.9  # the default of the field that is gone
 _DEFAULTS: Final = {"window": None, "trace_decay": 0.9, "target_steps": 1, "follow_probability": 0.5}
 
 
-def translated(meta: Mapping[str, Any], *, complete: bool) -> Mapping[str, Any]:
+_OLD_DEFAULTS: Final = {"grid_only": False, "action_mask": True}
+
+
+def translated(data: Mapping[str, Any], *, complete: bool) -> dict[str, Any]:
+    """A file in today's words.
+
+    Args:
+        data: as it was read; its sections are tables.
+        complete: whether the file holds every field, those without effect, too.
+
+    Raises:
+        ConfigError: see `_meta`.
+    """
+    new = dict(data)
+    if complete:
+        new.setdefault("learner", "actor-critic")
+    if "meta" in new:
+        new["meta"] = _meta(new["meta"], complete=complete)
+    if "environment" in new:
+        new["environment"] = _environment(new["environment"], complete=complete)
+    return new
+
+
+def _environment(section: Mapping[str, Any], *, complete: bool) -> Mapping[str, Any]:
+    """Options among the options; those that had no effect are left out of a complete file."""
+    options = section.get("options", {})
+    beside = {name: value for name, value in section.items() if name not in ("name", "options")}
+    if complete:
+        beside = {name: value for name, value in beside.items() if value != _OLD_DEFAULTS.get(name)}
+    if not isinstance(options, Mapping) or not (beside or complete):
+        return section
+    named = {"name": section["name"]} if "name" in section else {}
+    return {**named, "options": {**beside, **options}}
+
+
+def _meta(meta: Mapping[str, Any], *, complete: bool) -> Mapping[str, Any]:
     """A file's section [meta] without the fields that are gone.
 
     Args:

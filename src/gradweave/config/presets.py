@@ -15,7 +15,9 @@ from gradweave.errors import ConfigError, nearest_name
 __all__ = ["PRESETS", "preset"]
 
 
-_BOARD = EnvironmentConfig(num_rows=12, num_cols=12, time_limit=4000)  # [B21] plays on Jumanji's board
+_BOARD = EnvironmentConfig(
+    "snake", {"num_rows": 12, "num_cols": 12, "time_limit": 4000}
+)  # [B21] plays on Jumanji's board
 _POOR = InnerConfig(discount=0.9, lambda_=0.9, entropy_cost=0.03)  # on purpose: the meta-gradient has to correct them
 _FIVE_HORIZONS = MetaConfig(
     learned=("discount", "lambda_", "entropy_cost", "learning_rate"), num_inner_steps=5, estimator="horizon-mix"
@@ -41,7 +43,9 @@ def _snake() -> Config:
 def _snake_6x6() -> Config:
     """[B22]'s setting: Snake 6 x 6 from the board alone, one-step meta-gradients of the discount, separate networks."""
     return Config(
-        environment=EnvironmentConfig(num_rows=6, num_cols=6, time_limit=500, grid_only=True, action_mask=False),
+        environment=EnvironmentConfig(
+            "snake", {"num_rows": 6, "num_cols": 6, "time_limit": 500, "grid_only": True, "action_mask": False}
+        ),
         network=NetworkConfig(
             channels=(32, 32),
             strides=(2, 1),

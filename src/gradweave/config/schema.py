@@ -9,47 +9,50 @@ lambda .95, value cost 1, entropy cost .01, learning rate 3e-4). Everything else
 "Environment steps" counts every step of every environment, also those whose batch is for the outer loss alone.
 """
 
+import dataclasses
+import keyword
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
-from gradweave.config.learners.actor_critic import PARTS, InnerConfig, NetworkConfig, OuterConfig, has_outer_critic
+import tyro
 
-__all__ = ["Config", "EnvironmentConfig", "MetaConfig", "NumDevices", "RunConfig", "Tracker"]
+from gradweave.config.learners import LEARNERS
+from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
+from gradweave.errors import ConfigError, nearest_name
+
+__all__ = [
+    "DEFAULT_LEARNER",
+    "Config",
+    "EnvironmentConfig",
+    "EnvironmentOption",
+    "MetaConfig",
+    "NumDevices",
+    "RunConfig",
+    "Tracker",
+]
 
 Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 Schedule: TypeAlias = Literal["none", "network"]
 Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
 OnNonFinite: TypeAlias = Literal["stop", "skip"]
+EnvironmentOption: TypeAlias = bool | int | float | str
 Finish: TypeAlias = Literal["all", "none"]
 NumDevices: TypeAlias = int | Literal["all"]
+
+DEFAULT_LEARNER: Final = "actor-critic"
 
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
-    """Which environment, and its size."""
+    """Which environment, and its options."""
 
     name: str = "snake"
-    """Name in the registry (gradweave.envs.registry)."""
-    num_rows: int | None = None
-    """Rows of the board; Snake only."""
-    num_cols: int | None = None
-    """Columns of the board; Snake only."""
-    time_limit: int | None = None
-    """Steps after which an episode ends; Snake only."""
-    grid_only: bool = False
-    """Hide the step count from the agent; Snake only."""
-    action_mask: bool = True  # [B22] has none, nor had the Snake that [B21] played on
-    """Tell the agent which actions are allowed; without it an action that is not has the environment's consequences."""
-    best_chain: int | None = None
-    """Which chain pays most, 0 to 4; the discounting chain only."""
-
-    def options(self) -> dict[str, Any]:
-        """What to hand to `make_environment(name, **options)`: everything that was set."""
-        given: dict[str, Any] = {
-            name: value for name, value in vars(self).items() if name not in ("name", "action_mask")
-        }
-        chosen = {name: value for name, value in given.items() if value is not None and value is not False}
-        return chosen if self.action_mask else {**chosen, "action_mask": False}
+    """Name in the registry (gradweave.envs.registry). Its options are flags of their own, such as
+    --environment.options.num-rows 6; every environment has --environment.options.action-mask False, which hides from
+    the agent what is allowed."""
+    options: Annotated[Mapping[str, EnvironmentOption], tyro.conf.Suppress] = field(default_factory=dict)
+    """What to hand to `make_environment(name, **options)`; what is left out has the environment's own default."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class MetaConfig:
     """What is tuned, and by which meta-gradient."""
 
     learned: tuple[str, ...] = ()
-    """Meta-parameters to tune, of: discount lambda_ entropy_cost value_cost learning_rate. None of them: plain A2C."""
+    """Meta-parameters to tune, of: discount lambda entropy_cost value_cost learning_rate. None of them: plain A2C."""
     max_discount: float | None = None
     """Upper end of the learned discount's range, above inner.discount and at most 1; None: 1."""
     num_inner_steps: int = 1
@@ -82,6 +85,11 @@ class MetaConfig:
     """How much to account for the meta-parameters' influence on the data, 0 (not) to 1 (wholly, with more variance)."""
     schedule: Schedule = "none"
     """Network: a small network moves the meta-parameters by statistics of learning, and is itself learned."""
+
+    def __post_init__(self) -> None:
+        """Call the meta-parameters as the fields are called, where a word of Python's has an underscore."""
+        learned = tuple(f"{name}_" if keyword.iskeyword(name) else name for name in self.learned)
+        object.__setattr__(self, "learned", learned)
 
 
 @dataclass(frozen=True)
@@ -122,15 +130,16 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run."""
+    """Everything that decides a run. The sections network, inner and outer are of the classes that the learner has."""
 
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    inner: InnerConfig = field(default_factory=InnerConfig)
+    network: NetworkSection = field(default_factory=lambda: LEARNERS[DEFAULT_LEARNER].network())
+    inner: InnerSection = field(default_factory=lambda: LEARNERS[DEFAULT_LEARNER].inner())
     meta: MetaConfig = field(default_factory=MetaConfig)
-    outer: OuterConfig = field(default_factory=OuterConfig)
+    outer: OuterSection = field(default_factory=lambda: LEARNERS[DEFAULT_LEARNER].outer())
     run: RunConfig = field(default_factory=RunConfig)
     preset: str = "quick"
+    learner: str = DEFAULT_LEARNER
 
     @property
     def window_steps(self) -> int:
@@ -158,20 +167,25 @@ class Config:
 
     @property
     def learned_names(self) -> tuple[str, ...]:
-        """Names of the numbers that are tuned, as in the metrics; learning rates of parts are apart."""
-        names: list[str] = []
-        for name in self.meta.learned:
-            parts = name == "learning_rate" and self.inner.learning_rate_groups == "parts"
-            names += [f"{name}/{part}" for part in PARTS] if parts else [name]
-        return tuple(names)
+        """Names of the numbers that are tuned, as in the metrics."""
+        return LEARNERS[self.learner].names(self.inner, self.meta.learned)
 
-    @property
-    def critic_apart(self) -> bool:
-        """Whether the outer critic supplies constants, so that the meta-gradient need not be taken through it."""
-        attached = self.network.outer_torso == "shared" or self.outer.value_cost > 0
-        return self.outer_critic and not attached and self.inner.max_grad_norm is None
+    def with_learner(self, name: str) -> "Config":
+        """The same with another learner, whose own sections have their defaults.
 
-    @property
-    def outer_critic(self) -> bool:
-        """Whether the outer loss has its own value head, with `auto` resolved."""
-        return has_outer_critic(self.outer, self.meta.learned)
+        Raises:
+            ConfigError: there is no such learner.
+        """
+        if name == self.learner:
+            return self
+        if name not in LEARNERS:
+            near = nearest_name(name, LEARNERS)
+            remedy = f"did you mean {near!r}?" if near else "use one of these"
+            raise ConfigError("learner", name, ", ".join(LEARNERS), remedy)
+        row = LEARNERS[name]
+        return dataclasses.replace(self, learner=name, network=row.network(), inner=row.inner(), outer=row.outer())
+
+    def untuned(self) -> "Config":
+        """The same without what only tuning reads."""
+        meta = dataclasses.replace(self.meta, learned=(), schedule="none", max_discount=None)
+        return dataclasses.replace(self, meta=meta, inner=LEARNERS[self.learner].untuned(self.inner))

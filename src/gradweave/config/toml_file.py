@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from gradweave.config.old_fields import ADDED, translated
 from gradweave.config.presets import preset as find_preset
@@ -21,19 +21,19 @@ from gradweave.files import read_text, write_atomically
 
 __all__ = ["config_from_dict", "config_to_dict", "format_config", "read_config", "write_config"]
 
-_COMPLETE = "complete"
+_COMPLETE: Final = "complete"
+_NAMES: Final = ("preset", "learner")
+_SECTIONS: Final = tuple(field.name for field in dataclasses.fields(Config) if field.name not in _NAMES)
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
     """The configuration as nested dictionaries of numbers, strings and lists; fields that are None are left out."""
-    plain: dict[str, Any] = {"preset": config.preset}
-    for section in dataclasses.fields(config):
-        value = getattr(config, section.name)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            entries = dataclasses.asdict(value).items()
-            plain[section.name] = {
-                name: list(entry) if isinstance(entry, tuple) else entry for name, entry in entries if entry is not None
-            }
+    plain: dict[str, Any] = {name: getattr(config, name) for name in _NAMES}
+    for section in _SECTIONS:
+        entries = dataclasses.asdict(getattr(config, section)).items()
+        plain[section] = {
+            name: list(entry) if isinstance(entry, tuple) else entry for name, entry in entries if entry is not None
+        }
     return plain
 
 
@@ -42,7 +42,8 @@ def format_config(config: Config) -> str:
     import tomli_w
 
     plain = config_to_dict(config)
-    return tomli_w.dumps({"preset": plain.pop("preset"), _COMPLETE: True, **plain})
+    names = {name: plain.pop(name) for name in _NAMES}
+    return tomli_w.dumps({**names, _COMPLETE: True, **plain})
 
 
 def write_config(config: Config, path: Path) -> None:
@@ -83,29 +84,30 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: an unknown key, a value of the wrong type, an unknown preset.
     """
-    name = _checked("preset", data.get("preset", "quick"), str)
+    _refuse_unknown(data, {*_SECTIONS, *_NAMES, _COMPLETE}, prefix="")
     complete = _checked(_COMPLETE, data.get(_COMPLETE, False), bool)
-    base = find_preset(name)
-    sections = {field.name for field in dataclasses.fields(base)} - {"preset"}
-    _refuse_unknown(data, {*sections, "preset", _COMPLETE}, prefix="")
-    changes = {}
-    data = (
-        {**data, "meta": translated(data["meta"], complete=complete)} if isinstance(data.get("meta"), Mapping) else data
-    )
-    for section in sorted(sections & set(data)):
-        if not isinstance(data[section], Mapping):
+    for section in _SECTIONS:
+        if not isinstance(data.get(section, {}), Mapping):
             raise ConfigError(section, data[section], "a table", f"write it under a heading [{section}]")
-        changes[section] = _section(section, _below(base, section, data[section]), data[section], complete)
-    for section in sorted(sections - set(data)) if complete else ():
-        _refuse_missing(section)
+        if complete and section not in data:
+            _refuse_missing(section)
+    data = translated(data, complete=complete)
+    base = find_preset(_checked("preset", data.get("preset", "quick"), str))
+    base = base.with_learner(_checked("learner", data.get("learner", base.learner), str))
+    changes = {
+        section: _section(section, _below(base, section, data[section]), data[section], complete)
+        for section in _SECTIONS
+        if section in data
+    }
     return dataclasses.replace(base, **changes)
 
 
 def _below(base: Config, section: str, data: Mapping[str, Any]) -> Any:
     """What the file's section lies on: the preset's, but for the options of another environment."""
-    if section == "environment" and data.get("name", base.environment.name) != base.environment.name:
-        return EnvironmentConfig(name=_checked("environment.name", data["name"], str))
-    return getattr(base, section)
+    if section != "environment":
+        return getattr(base, section)
+    same = data.get("name", base.environment.name) == base.environment.name
+    return base.environment if same else EnvironmentConfig(name=_checked("environment.name", data["name"], str))
 
 
 def _section(prefix: str, base: Any, data: Mapping[str, Any], complete: bool) -> Any:
@@ -114,6 +116,8 @@ def _section(prefix: str, base: Any, data: Mapping[str, Any], complete: bool) ->
     data = {f"{key}_" if f"{key}_" in hints else key: value for key, value in data.items()}
     _refuse_unknown(data, set(hints), prefix=prefix + ".")
     values = {key: _checked(f"{prefix}.{key}", value, hints[key]) for key, value in data.items()}
+    if "options" in values and not complete:
+        values["options"] = {**base.options, **values["options"]}
     for key in [key for key in hints if key not in data and f"{prefix}.{key}" not in ADDED] if complete else ():
         if not _accepts_none(hints[key]):
             _refuse_missing(f"{prefix}.{key}")
@@ -156,6 +160,9 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _match(value: Any, option: Any) -> tuple[bool, Any]:
+    if typing.get_origin(option) is Mapping:
+        plain = isinstance(value, Mapping) and all(isinstance(entry, int | float | str) for entry in value.values())
+        return plain, value
     if typing.get_origin(option) is typing.Literal:
         return isinstance(value, str) and value in typing.get_args(option), value
     if typing.get_origin(option) is tuple:
@@ -181,6 +188,8 @@ def _as_float(value: int | float) -> tuple[bool, float | None]:
 def _describe(option: Any) -> str:
     if typing.get_origin(option) is typing.Literal:
         return ", ".join(repr(name) for name in typing.get_args(option))
+    if typing.get_origin(option) is Mapping:
+        return "a table of numbers, strings, true or false"
     if typing.get_origin(option) is tuple:
         return f"a list, each entry {_describe(typing.get_args(option)[0])}"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}

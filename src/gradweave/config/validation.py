@@ -15,7 +15,7 @@ from gradweave.config.modes import parse_mode
 from gradweave.config.numbers import unusable_numbers
 from gradweave.config.presets import PRESETS
 from gradweave.config.schema import Config
-from gradweave.errors import ConfigError
+from gradweave.errors import ConfigError, nearest_name
 
 __all__ = ["find_problems", "indivisible", "validate"]
 
@@ -70,19 +70,21 @@ def _preset(config: Config) -> Iterator[ConfigError]:
 def _environment(config: Config) -> Iterator[ConfigError]:
     from gradweave.envs.registry import ENVIRONMENTS, validate_environment
 
-    name, options = config.environment.name, config.environment.options()
+    name = config.environment.name
     unknown = list(choice("environment.name", name, tuple(ENVIRONMENTS)))
     yield from unknown
     if unknown:
         return
     known = ENVIRONMENTS[name]
-    for option, value in options.items():
-        named = flag(f"environment.{option}")
+    for option, value in config.environment.options.items():
+        field = f"environment.options.{option}"
         if option not in known:
-            accepted = f"{name} takes {', '.join(known) if known else 'no options'}"
-            yield ConfigError(f"environment.{option}", value, accepted, f"leave {named} out, or set it to None")
+            near = nearest_name(option, known)
+            accepted = f"{name} takes {', '.join(known)}"
+            remedy = f"did you mean {flag(f'environment.options.{near}')}?" if near else f"leave {flag(field)} out"
+            yield ConfigError(field, value, accepted, remedy)
         elif not known[option].accepts(value):
-            yield ConfigError(f"environment.{option}", value, str(known[option]), f"set {named} to such a value")
+            yield ConfigError(field, value, str(known[option]), f"set {flag(field)} to such a value")
     try:
         validate_environment(name, {})
     except ValueError as error:  # the suite is not installed
@@ -90,20 +92,29 @@ def _environment(config: Config) -> Iterator[ConfigError]:
 
 
 def _learner(config: Config) -> Iterator[ConfigError]:
-    yield from LEARNERS["actor-critic"].problems(config.network, config.inner, config.outer, config.meta.learned)
+    learner, inner = LEARNERS[config.learner], config.inner
+    yield from at_least("inner", fields(inner, "num_envs", "num_steps"), 1)
+    for name, limits in learner.hyperparameters.items():
+        value, is_learned = getattr(inner, name), name in config.meta.learned
+        accepted = limits.contains(value, learned=is_learned)
+        yield from in_range(f"inner.{name}", value, limits.describe(learned=is_learned), accepted)
+    yield from choice("outer.rollout", config.outer.rollout, ("next", "own"))
+    yield from learner.problems(config.network, inner, config.outer, config.meta)
 
 
 def _learned(config: Config) -> Iterator[ConfigError]:
     learned = config.meta.learned
     for name in dict.fromkeys(learned):
-        yield from choice("meta.learned", name, tuple(LEARNERS["actor-critic"].hyperparameters))
+        yield from choice("meta.learned", name, tuple(LEARNERS[config.learner].hyperparameters))
     if len(set(learned)) != len(learned):
         unique = " ".join(dict.fromkeys(learned))
         yield ConfigError("meta.learned", learned, "each name once", f"--meta.learned {unique}")
-    bound, start = config.meta.max_discount, config.inner.discount
+    bound = config.meta.max_discount
     if "discount" not in learned:
         yield from unused("meta.max_discount", bound, None, "add discount to --meta.learned")
-    elif bound is not None and not (single(start) < single(bound) and bound <= 1):
+    elif bound is not None and not (
+        single(start := getattr(config.inner, "discount", 0.0)) < single(bound) and bound <= 1
+    ):
         accepted = f"a number above inner.discount ({start:g}), where it starts, and at most 1"
         remedy = "set --meta.max-discount to such a value, or --inner.discount to a lower one"
         yield ConfigError("meta.max_discount", bound, accepted, remedy)
@@ -146,13 +157,6 @@ def _meta_options(config: Config) -> Iterator[ConfigError]:
     meta = config.meta
     rho = meta.sampling_correction
     yield from in_range("meta.sampling_correction", rho, "a number in [0, 1]", 0 <= rho <= 1)
-    if rho > 0 and config.outer.standardize_advantages:
-        yield ConfigError(
-            "meta.sampling_correction",
-            rho,
-            "0 with standardised advantages: it weighs rewards in their own units",
-            "leave --outer.standardize-advantages or --meta.sampling-correction out",
-        )
     if rho > 0 and config.outer.rollout == "own":
         yield ConfigError(
             "meta.sampling_correction",

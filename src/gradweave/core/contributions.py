@@ -17,7 +17,7 @@ from jaxtyping import Array, PyTree
 
 from gradweave.core.learner import GradientLearner
 from gradweave.core.meta_gradient import checked_window, differentiate_learned
-from gradweave.core.modes.mixed import BackwardStep, judge, pull_back, record
+from gradweave.core.modes.mixed import BackwardStep, outer_slope, pull_back, record
 from gradweave.core.problem import MetaProblemLike, Recording
 
 __all__ = ["step_contributions"]
@@ -67,7 +67,7 @@ def step_contributions(
         recording, _ = record(problem, differentiand.eta, window.state, window.inner)
     states, gradients, final_state = recording
     ends = jax.tree.map(lambda early, last: jnp.concatenate([early[1:], last[None]]), states, final_state)
-    slopes = jax.lax.map(lambda pair: judge(problem, pair[0], pair[1])[1], (ends, window.outer))
+    slopes = jax.lax.map(lambda pair: outer_slope(problem, pair[0], pair[1])[1], (ends, window.outer))
     # One walk back after another, horizon by horizon, as one scan, so that a step is compiled once.
     pairs = [(horizon, step) for horizon in range(length) for step in range(horizon, -1, -1)]
     rows, columns = (np.array(axis) for axis in zip(*pairs, strict=True))

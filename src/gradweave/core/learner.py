@@ -147,14 +147,14 @@ class GradientLearner(eqx.Module):
     def outer_loss(self, state: LearnerState, batch: PyTree) -> tuple[Array, PyTree]:
         """The outer loss at `state` on `batch`."""
 
-        def judged(part: PyTree) -> tuple[Array, PyTree]:
-            return self._judgement(state._replace(params=self.forward(state.params, part)), part)
+        def evaluated(part: PyTree) -> tuple[Array, PyTree]:
+            return self._evaluated(state._replace(params=self.forward(state.params, part)), part)
 
-        return self.batch_mean(judged, batch)
+        return self.batch_mean(evaluated, batch)
 
-    def _judgement(self, state: LearnerState, part: PyTree) -> tuple[Array, PyTree]:
-        judgement: tuple[Array, PyTree] = check_pair(self.outer_loss_of(state, part), "outer_loss", "(scalar, aux)")
-        return judgement
+    def _evaluated(self, state: LearnerState, part: PyTree) -> tuple[Array, PyTree]:
+        evaluated: tuple[Array, PyTree] = check_pair(self.outer_loss_of(state, part), "outer_loss", "(scalar, aux)")
+        return evaluated
 
     def with_outer_loss(self, outer_loss: Callable[..., tuple[Array, PyTree]]) -> "GradientLearner":
         """The same learner with another outer loss, `(state, batch) -> (scalar, aux)`; the arguments are as for the
@@ -208,14 +208,14 @@ class GradientLearner(eqx.Module):
         """
         return self.batch_mean(lambda part: self._part_gradient(state, eta, part)[:2], batch)
 
-    def judged_gradient(
+    def gradient_and_outer_loss(
         self, state: LearnerState, eta: PyTree, batch: PyTree
     ) -> tuple[PyTree, PyTree, tuple[Array, PyTree]]:
         """(G_k, aux, (outer loss at x_k, its aux)) on one batch, for one forward pass."""
 
         def part_gradient(part: PyTree) -> tuple[PyTree, PyTree, tuple[Array, PyTree]]:
             gradient, aux, outputs = self._part_gradient(state, eta, part)
-            return gradient, aux, self._judgement(state._replace(params=outputs), part)
+            return gradient, aux, self._evaluated(state._replace(params=outputs), part)
 
         return self.batch_mean(part_gradient, batch)
 

@@ -54,7 +54,7 @@ class SamplingCorrection(eqx.Module):
             )
 
 
-class _Judged(NamedTuple):
+class _WeighedBatch(NamedTuple):
     """A batch with the constants of its outer loss."""
 
     batch: PyTree
@@ -125,13 +125,13 @@ def corrected_meta_gradient(
     horizons = jnp.zeros((length,)).at[-1].set(1) if weights.horizons is None else weights.horizons
     rewards = jax.vmap(reward)(jax.tree.map(lambda leaf: leaf[1:], batches))
     scores = correction.coefficient * correction_coefficients(rewards - baseline, horizons.astype(rewards.dtype))
-    judged = _Judged(batches, *(jnp.concatenate([jnp.zeros_like(one[:1]), one]) for one in (horizons, scores)))
+    weighed = _WeighedBatch(batches, *(jnp.concatenate([jnp.zeros_like(one[:1]), one]) for one in (horizons, scores)))
     result = meta_gradient(
         _corrected(problem, log_prob),
         raw,
         spec,
         state,
-        judged,
+        weighed,
         None,
         estimator=_Reweighted(weights.steps),
         mode=mode,
@@ -171,24 +171,24 @@ def check_correctable(estimator: AbstractEstimator) -> AbstractLinearEstimator:
 
 
 def _corrected(problem: MetaProblemLike, log_prob: Callable[[PyTree, PyTree], Array]) -> MetaProblemLike:
-    """The derived problem, over batches of `_Judged`; its outer aux is (J, aux of J)."""
+    """The derived problem, over batches of `_WeighedBatch`; its outer aux is (J, aux of J)."""
 
-    def add(judgement: tuple[Array, PyTree], state: PyTree, judged: _Judged) -> tuple[Array, Any]:
-        loss, aux = judgement
-        total = judged.weight.astype(loss.dtype) * loss
-        return total + judged.score.astype(loss.dtype) * log_prob(state, judged.batch), (loss, aux)
+    def add(evaluated: tuple[Array, PyTree], state: PyTree, weighed: _WeighedBatch) -> tuple[Array, Any]:
+        loss, aux = evaluated
+        total = weighed.weight.astype(loss.dtype) * loss
+        return total + weighed.score.astype(loss.dtype) * log_prob(state, weighed.batch), (loss, aux)
 
     if not isinstance(problem, GradientLearner):
         return MetaProblem(
-            lambda state, eta, judged: problem.update(state, eta, judged.batch),
-            lambda state, judged: add(problem.outer_loss(state, judged.batch), state, judged),
+            lambda state, eta, weighed: problem.update(state, eta, weighed.batch),
+            lambda state, weighed: add(problem.outer_loss(state, weighed.batch), state, weighed),
         )
     parts = problem.microbatches
 
-    def part(judged: _Judged, index: Array) -> _Judged:
+    def part(weighed: _WeighedBatch, index: Array) -> _WeighedBatch:
         assert parts is not None
         # A log-probability is a sum over the batch, and of the parts the mean is taken.
-        return judged._replace(batch=parts.part(judged.batch, index), score=parts.num_parts * judged.score)
+        return weighed._replace(batch=parts.part(weighed.batch, index), score=parts.num_parts * weighed.score)
 
-    learner = problem.map_batch(lambda judged: judged.batch, None if parts is None else part)
-    return learner.with_outer_loss(lambda state, judged: add(learner.outer_loss_of(state, judged), state, judged))
+    learner = problem.map_batch(lambda weighed: weighed.batch, None if parts is None else part)
+    return learner.with_outer_loss(lambda state, weighed: add(learner.outer_loss_of(state, weighed), state, weighed))

@@ -1,4 +1,4 @@
-"""Gymnax's environments under gradweave's contract (extra: `pip install "gradweave[gymnax]"`).
+"""Gymnax's environments under gradweave's contract (the extra `gymnax`).
 
 Gymnax 1.0 keeps apart what its older versions merged: `step_env` says whether the episode terminated, and
 `is_truncated` whether the time limit was reached. An episode that terminates in its very last step counts as
@@ -47,7 +47,7 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
         if not hasattr(env, "is_truncated"):
             raise ValueError(
                 f"{name} comes from a Gymnax before 1.0, which merges termination and truncation: "
-                'upgrade with pip install "gradweave[gymnax]"'
+                'upgrade with pip install "gymnax>=1.0"'
             )
         with foreign_code():
             space, seen = env.action_space(params), env.observation_space(params)

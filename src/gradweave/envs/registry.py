@@ -166,7 +166,7 @@ def validate_environment(name: str, options: Mapping[str, Any]) -> None:
         if not accepted[option].accepts(value):
             raise ValueError(f"{option} = {value!r} does not fit {name}: give {accepted[option]}")
     if name.startswith("gymnax:") and find_spec("gymnax") is None:
-        raise ValueError(f'{name} needs Gymnax, which is not installed: pip install "gradweave[gymnax]"')
+        raise ValueError(f'{name} needs Gymnax, which is not installed: pip install "gymnax>=1.0"')
 
 
 def _did_you_mean(given: str, names: Iterable[str]) -> str:

@@ -140,9 +140,9 @@ def _contributions(
 
     def losses(copies: PyTree) -> Array:
         def step(state: PyTree, data: Any) -> tuple[PyTree, Array]:
-            copy, batch, judging = data
+            copy, batch, outer_inputs = data
             state, _ = problem.update(state, differentiand.to_eta(copy), batch)
-            return state, problem.outer_loss(state, judging)[0]
+            return state, problem.outer_loss(state, outer_inputs)[0]
 
         return jax.lax.scan(step, window.state, (copies, window.inner, window.outer))[1]
 

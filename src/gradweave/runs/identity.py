@@ -122,5 +122,11 @@ def _differences(then: Config, now: Config) -> Iterator[Change]:
 def _plain(change: Change) -> Change:
     """A change as JSON gives it back."""
     field, *values = change
-    then, now = (list(value) if isinstance(value, tuple) else value for value in values)
+    then, now = (_as_json(value) for value in values)
     return field, then, now
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value

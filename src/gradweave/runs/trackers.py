@@ -23,6 +23,7 @@ __all__ = ["Tracker", "check_tracker", "make_tracker"]
 _WAITING_ROWS: Final = 1000
 _CLOSING_SECONDS: Final = 30.0
 _MODULES: Final = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
+_PACKAGES: Final = {"tensorboard": "tensorboardX>=2.6", "wandb": "wandb>=0.19", "trackio": "trackio>=0.2"}
 
 
 @runtime_checkable
@@ -47,7 +48,7 @@ def check_tracker(name: str) -> None:
             "run.track",
             name,
             f"trackers that are installed; {name} needs the package {_MODULES[name]}",
-            f"pip install 'gradweave[{name}]', or leave --track out",
+            f'pip install "{_PACKAGES[name]}", or leave --track out',
         )
 
 

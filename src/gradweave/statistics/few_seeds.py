@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import trim_mean
 
 from gradweave.statistics.bootstrap import Estimate, FloatArray, percentile_interval
 
@@ -34,14 +35,11 @@ def interquartile_mean(samples: npt.ArrayLike, axis: int | None = None) -> Any:
         1.5
     """
     array = np.asarray(samples, np.float64)
-    array = array.reshape(-1) if axis is None else np.moveaxis(array, axis, -1)
-    count = array.shape[-1]
-    if count == 0:
+    if array.size == 0 or array.ndim == 0:
         raise ValueError(f"an array of shape {np.shape(samples)} has nothing to average along axis {axis}.")
     if np.isnan(array).any():  # which would sort as the highest, and be cut as the best run
         raise ValueError("a score is NaN: leave it out and say so, or give the run the score that failing is worth.")
-    cut = count // 4
-    return np.sort(array, axis=-1)[..., cut : count - cut].mean(-1)
+    return trim_mean(array, 0.25, axis=axis)
 
 
 def stratified_interval(

@@ -195,7 +195,7 @@ def check_splittable(config: Config, devices: Devices) -> None:
     """
     if devices.mesh is None:
         return
-    name, options = config.environment.name, config.environment.options()
+    name, options = config.environment.name, config.environment.options
     environments: VectorEnvironment[Any] = VectorEnvironment(
         make_environment(name, **options), devices.total, devices.axis
     )

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +34,6 @@ def start_jax(num_devices: NumDevices, hosts: Hosts = ALONE) -> None:
     enable_compilation_cache()
 
 
-@functools.lru_cache(maxsize=1)
 def choose_devices(config: Config) -> "Devices":
     """The devices to compute on; JAX has been started.
 
@@ -67,8 +65,22 @@ def open_together(open_folder: Callable[[], RunFolder], hosts: Hosts) -> RunFold
     return opened[0] if opened else NoFolder(config_from_dict(tomllib.loads(text)))
 
 
-def launch(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts = ALONE, quiet: bool = False) -> "Summary":
-    """Imports JAX and the loop, and trains in `folder` with a table on standard error, unless that is to be quiet.
+def launch(
+    folder: RunFolder | NoFolder,
+    *,
+    resume: bool,
+    hosts: Hosts = ALONE,
+    devices: "Devices | None" = None,
+    quiet: bool = False,
+) -> "Summary":
+    """Imports JAX and the loop, and trains in `folder` with a table on standard error.
+
+    Args:
+        folder: where, with the configuration.
+        resume: go on from the newest checkpoint.
+        hosts: the processes that share the run.
+        devices: from `choose_devices`, if JAX has been started; None: start it.
+        quiet: show nothing.
 
     Raises:
         GradweaveError: as `gradweave.training.loop.train`.
@@ -86,8 +98,9 @@ def launch(folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts = ALONE, 
                 f"{config.run.chunk_size} windows of {config.window_steps:,} steps (--chunk-size)"
             )
         with progress.compiling("starting JAX"):
-            start_jax(config.run.devices, hosts)
-            devices = choose_devices(config)
+            if devices is None:
+                start_jax(config.run.devices, hosts)
+                devices = choose_devices(config)
             from gradweave.training.loop import train
             from gradweave.training.memory import explaining
             from gradweave.training.runtime import describe_devices

@@ -1,11 +1,12 @@
-"""The table of learners."""
+"""The table of learners: one row each, whose package in `gradweave.agents` builds it."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gradweave.config.hyperparameters import Range
+from gradweave.config.hyperparameters import Range, hyperparameters_of
 from gradweave.config.learners import actor_critic
+from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.errors import ConfigError
 
 __all__ = ["LEARNERS", "Learner"]
@@ -16,16 +17,40 @@ class Learner:
     """What the rest of the program asks of a learner's options.
 
     Attributes:
-        hyperparameters: what the meta-gradient may tune, with ranges.
-        problems: `(network, inner, outer, learned) -> ` what of these sections it cannot work with, when `learned`
-            names the learned hyper-parameters.
+        package: what builds it: `package.build.build_learner(config, environment, axis)` returns a
+            `gradweave.agents.built.BuiltLearner`.
+        network: its section [network], a dataclass with defaults; and so on.
+        inner: its section [inner]; fields made by `hyperparameter` are what the meta-gradient may tune.
+        outer: its section [outer].
+        problems: `(network, inner, outer, meta) -> ` what of these sections it cannot work with, beside what all
+            learners have and the ranges of hyper-parameters.
+        names: `(inner, learned) -> ` the names of the numbers that are tuned, as in the metrics.
+        untuned: `(inner) -> inner` without what only tuning reads.
     """
 
-    hyperparameters: Mapping[str, Range]
-    problems: Callable[..., Iterator[ConfigError]]
+    package: str
+    network: type[NetworkSection]
+    inner: type[InnerSection]
+    outer: type[OuterSection]
+    problems: Callable[..., Iterator[ConfigError]] = lambda *sections: iter(())
+    names: Callable[..., tuple[str, ...]] = lambda inner, learned: learned
+    untuned: Callable[..., InnerSection] = lambda inner: inner
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Range]:
+        """What the meta-gradient may tune, with ranges."""
+        return hyperparameters_of(self.inner)
 
 
-LEARNERS: Final = {
-    "actor-critic": Learner(actor_critic.HYPERPARAMETERS, actor_critic.problems),
+LEARNERS: Final[Mapping[str, Learner]] = {
+    "actor-critic": Learner(
+        "gradweave.agents.actor_critic",
+        actor_critic.NetworkConfig,
+        actor_critic.InnerConfig,
+        actor_critic.OuterConfig,
+        actor_critic.problems,
+        actor_critic.learned_names,
+        actor_critic.untuned,
+    ),
 }
 """Every learner by its name."""

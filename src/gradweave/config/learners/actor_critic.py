@@ -5,14 +5,16 @@ which it is learned and the name in the metrics follow from it. The loss has to 
 of the same name.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import tyro
 
 from gradweave.config.checks import at_least, choice, fields, flag, in_range, positive, unused
 from gradweave.config.hyperparameters import hyperparameter, hyperparameters_of
+from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.errors import ConfigError
 
 __all__ = [
@@ -22,13 +24,15 @@ __all__ = [
     "InnerConfig",
     "NetworkConfig",
     "OuterConfig",
+    "critic_apart",
     "has_outer_critic",
+    "learned_names",
     "problems",
+    "untuned",
 ]
 
 Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 Critic: TypeAlias = Literal["auto", "on", "off"]
-OuterRollout: TypeAlias = Literal["next", "own"]
 OuterTorso: TypeAlias = Literal["detached", "own", "shared"]
 Targets: TypeAlias = Literal["differentiated", "stopped"]
 RateGroups: TypeAlias = Literal["all", "parts"]
@@ -38,7 +42,7 @@ PARTS: Final = ("policy", "torso", "value")
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(NetworkSection):
     """The actor-critic's network."""
 
     channels: tuple[int, ...] = (16, 16)
@@ -57,18 +61,12 @@ class NetworkConfig:
     """One torso for policy and value, or one each."""
     outer_torso: OuterTorso = "detached"
     """The outer critic's: the value's, which it reads and does not move; one of its own; or shared with the value."""
-    condition_on_eta: bool = False  # [X18], section 2.3
-    """Feed the current meta-parameters to the network."""
 
 
 @dataclass(frozen=True)
-class InnerConfig:
+class InnerConfig(InnerSection):
     """The learner; discount, lambda, costs and learning rate are where the meta-parameters start."""
 
-    num_envs: int = 64
-    """Environments stepped at the same time."""
-    num_steps: int = 5
-    """Steps of each environment in one inner batch."""
     discount: float = hyperparameter(0.99, 0.0, 1.0)  # [J] .997
     """Discount, in (0, 1)."""
     lambda_: Annotated[float, tyro.conf.arg(name="lambda")] = hyperparameter(0.95, 0.0, 1.0, closed=True)  # [J]
@@ -106,7 +104,7 @@ LEARNABLE: Final = tuple(HYPERPARAMETERS)
 
 
 @dataclass(frozen=True)
-class OuterConfig:
+class OuterConfig(OuterSection):
     """The outer loss, which the meta-parameters are tuned for."""
 
     discount: float = 0.997  # [J]
@@ -123,9 +121,6 @@ class OuterConfig:
     """Standardise the outer advantages by their running mean and standard deviation."""
     critic_cost: float = 0.5
     """Weight of the outer critic's value loss in the inner loss; on a shared torso it competes with the policy."""
-    rollout: OuterRollout = "next"  # [X18]; [B22] own
-    """The rollout that the outer loss is evaluated on: the next update's, or one of its own after every update, whose
-    steps are counted and which is then thrown away."""
     critic: Critic = "auto"  # [B22]: on whenever the discount is learned
     """A second value head trained at the outer discount and lambda; auto: on when the discount is learned."""
 
@@ -135,14 +130,39 @@ def has_outer_critic(outer: OuterConfig, learned: tuple[str, ...]) -> bool:
     return "discount" in learned if outer.critic == "auto" else outer.critic == "on"
 
 
-def problems(
-    network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, learned: tuple[str, ...]
-) -> Iterator[ConfigError]:
-    """What of these options cannot be used, when `learned` names the learned hyper-parameters."""
+def critic_apart(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, learned: tuple[str, ...]) -> bool:
+    """Whether the outer critic supplies constants, so that the meta-gradient need not be taken through it."""
+    attached = network.outer_torso == "shared" or outer.value_cost > 0
+    return has_outer_critic(outer, learned) and not attached and inner.max_grad_norm is None
+
+
+def learned_names(inner: InnerConfig, learned: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the numbers that are tuned, as in the metrics; learning rates of parts are apart."""
+    names: list[str] = []
+    for name in learned:
+        parts = name == "learning_rate" and inner.learning_rate_groups == "parts"
+        names += [f"{name}/{part}" for part in PARTS] if parts else [name]
+    return tuple(names)
+
+
+def untuned(inner: InnerConfig) -> InnerConfig:
+    """The options of a learner of which nothing is tuned."""
+    return dataclasses.replace(inner, learning_rate_groups="all")
+
+
+def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
+    """What of these options cannot be used, beside a section [meta]."""
     yield from _network(network)
-    yield from _torso(network, inner, outer, has_outer_critic(outer, learned))
-    yield from _inner(inner, learned)
+    yield from _torso(network, inner, outer, has_outer_critic(outer, meta.learned))
+    yield from _inner(inner, meta.learned)
     yield from _outer(outer)
+    if meta.sampling_correction > 0 and outer.standardize_advantages:
+        yield ConfigError(
+            "meta.sampling_correction",
+            meta.sampling_correction,
+            "0 with standardised advantages: it weighs rewards in their own units",
+            "leave --outer.standardize-advantages or --meta.sampling-correction out",
+        )
 
 
 def _network(network: NetworkConfig) -> Iterator[ConfigError]:
@@ -168,11 +188,6 @@ def _repeat_last(network: NetworkConfig) -> str:
 
 
 def _inner(inner: InnerConfig, learned: tuple[str, ...]) -> Iterator[ConfigError]:
-    yield from at_least("inner", fields(inner, "num_envs", "num_steps"), 1)
-    for name, limits in HYPERPARAMETERS.items():
-        value, is_learned = getattr(inner, name), name in learned
-        accepted = limits.contains(value, learned=is_learned)
-        yield from in_range(f"inner.{name}", value, limits.describe(learned=is_learned), accepted)
     yield from positive("inner", fields(inner, "max_grad_norm"))
     yield from choice("inner.optimizer", inner.optimizer, ("adam", "rmsprop", "sgd"))
     yield from at_least("inner", {"eps": inner.eps}, 0)
@@ -202,7 +217,6 @@ def _outer(outer: OuterConfig) -> Iterator[ConfigError]:
     yield from at_least("outer", fields(outer, "value_cost", "entropy_cost", "kl_cost"), 0)
     yield from positive("outer", {"critic_cost": outer.critic_cost})
     yield from choice("outer.critic", outer.critic, ("auto", "on", "off"))
-    yield from choice("outer.rollout", outer.rollout, ("next", "own"))
 
 
 def _torso(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, has_critic: bool) -> Iterator[ConfigError]:

@@ -78,7 +78,7 @@ def check_learner(
     measured, precision, outer_loss, limits = _measure(problem, differentiand, plain)
     is_read = _reads(plain, differentiand)
     leaves = tuple(
-        _judged(name, *values, read, tolerance) for (name, values), read in zip(measured, is_read, strict=True)
+        _leaf_report(name, *values, read, tolerance) for (name, values), read in zip(measured, is_read, strict=True)
     )
     findings = [*limits, *leaf_findings(leaves), *find_breaks(plain, differentiand, leaves, state)]
     order = {"error": 0, "warning": 1, "note": 2}
@@ -152,7 +152,7 @@ def _along_leaves(
     return found, precision, outer_loss
 
 
-def _judged(name: str, derivative: float, difference: float, is_read: bool, tolerance: float) -> LeafReport:
+def _leaf_report(name: str, derivative: float, difference: float, is_read: bool, tolerance: float) -> LeafReport:
     size = max(abs(derivative), abs(difference))
     agrees = bool(np.isfinite(derivative) and abs(derivative - difference) <= tolerance * size + 1e-10)
     verdict = "good"

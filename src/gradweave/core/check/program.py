@@ -64,12 +64,12 @@ def trace_learner(
         learned, state, batch = jax.tree.unflatten(structure, leaves)
         return jax.tree.leaves(problem.update(state, to_eta(learned), batch)[0])
 
-    judged, judged_structure = jax.tree.flatten((window.state, window.last_outer))
+    outer_given, outer_structure = jax.tree.flatten((window.state, window.last_outer))
 
     def outer_loss(*leaves: Any) -> Any:
-        return problem.outer_loss(*jax.tree.unflatten(judged_structure, leaves))[0]
+        return problem.outer_loss(*jax.tree.unflatten(outer_structure, leaves))[0]
 
-    return Traced(jax.make_jaxpr(update)(*given), jax.make_jaxpr(outer_loss)(*judged))
+    return Traced(jax.make_jaxpr(update)(*given), jax.make_jaxpr(outer_loss)(*outer_given))
 
 
 def compiled_values(
@@ -82,9 +82,9 @@ def compiled_values(
     """
     state = jax.tree.leaves(window.state)
     batches = jax.tree.leaves(window.inner)
-    judge = jax.tree.leaves(window.last_outer)
+    outer_leaves = jax.tree.leaves(window.last_outer)
 
-    def judged(learned: PyTree, given: list[Array], held: Array) -> tuple[Array, list[Array], list[Array]]:
+    def window_loss(learned: PyTree, given: list[Array], held: Array) -> tuple[Array, list[Array], list[Array]]:
         def step(state: list[Any], batch: list[Any]) -> tuple[list[Any], None]:
             return evaluate(traced.update, {}, [*jax.tree.leaves(learned), *state, *batch]), None
 
@@ -100,15 +100,15 @@ def compiled_values(
         rules = {"stop_gradient": stop}
         rules["jit"] = lambda equation, *inputs: evaluate(equation.params["jaxpr"], rules, list(inputs))
         moving = [leaf for leaf in end if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-        return evaluate(traced.outer_loss, rules, [*end, *judge])[0], stopped, moving
+        return evaluate(traced.outer_loss, rules, [*end, *outer_leaves])[0], stopped, moving
 
     def both(learned: PyTree, direction: PyTree, given: list[Array], held: Array) -> Values:
-        function = forward_differentiable(lambda learned: judged(learned, given, held))
+        function = forward_differentiable(lambda learned: window_loss(learned, given, held))
         (value, stopped, _), (slope, _, moving) = jax.jvp(function, (learned,), (direction,))
         return Values(value, slope, stopped, all_finite((slope, moving)))
 
     off = jnp.zeros((), bool)
-    shapes = jax.eval_shape(lambda: judged(learned, [], off)[1])
+    shapes = jax.eval_shape(lambda: window_loss(learned, [], off)[1])
     nothing = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
     program = jax.jit(both).lower(learned, learned, nothing, off).compile(compiler_options=fast_options())
 

@@ -106,14 +106,14 @@ class Bootstrapped(AbstractEstimator):
         target, (outer_loss, outer_aux) = self._target(problem, eta, final, window.last_outer)
         num_differentiated = window.num_inner_steps - self.target_steps + 1
         # The target is handed over as data: nothing is differentiated through it.
-        judgement = leading(_Judgement(target, window.last_outer))
+        target_batch = leading(_TargetBatch(target, window.last_outer))
         shorter = Window(
             window.state,
             jax.tree.map(lambda leaf: leaf[:num_differentiated], window.inner),
-            judgement,
+            target_batch,
             None if recording is None else _first(recording, num_differentiated),
         )
-        to_target = differentiand._replace(problem=_judged_by(self.distance, problem), window=shorter)
+        to_target = differentiand._replace(problem=_with_distance(self.distance, problem), window=shorter)
         result = mode.differentiate(to_target, KernelWeights())
         outer_losses, outer_aux = leading((outer_loss, outer_aux))
         result = result._replace(outer_losses=outer_losses, outer_aux=outer_aux, inner_aux=inner_aux, state=final)
@@ -135,33 +135,33 @@ class Bootstrapped(AbstractEstimator):
             def place(leaves: PyTree) -> PyTree:
                 return eqx.combine(leaves, rest)
 
-        judged, gradient = jax.value_and_grad(lambda leaves: problem.outer_loss(place(leaves), batch), has_aux=True)(
+        evaluated, gradient = jax.value_and_grad(lambda leaves: problem.outer_loss(place(leaves), batch), has_aux=True)(
             moving
         )
         rate = self.target_learning_rate
         if rate is not None:
-            return place(jax.tree.map(lambda leaf, slope: leaf - rate * slope, moving, gradient)), judged
+            return place(jax.tree.map(lambda leaf, slope: leaf - rate * slope, moving, gradient)), evaluated
         if not isinstance(problem, GradientLearner):
             raise ValueError(
                 f"Bootstrapped ends its target with a step of the learner's own optimiser, which a "
                 f"{type(problem).__name__} does not declare; give target_learning_rate, or declare the learner as a "
                 "GradientLearner."
             )
-        return problem.apply_gradient(gradient, state, eta), judged
+        return problem.apply_gradient(gradient, state, eta), evaluated
 
 
-class _Judgement(NamedTuple):
+class _TargetBatch(NamedTuple):
     """What the distance is evaluated on, in the place of an outer batch."""
 
     target: PyTree
     batch: PyTree
 
 
-def _judged_by(distance: Distance, problem: MetaProblemLike) -> MetaProblemLike:
-    """The same learner with the distance to a target as its outer loss, on batches of `_Judgement`."""
+def _with_distance(distance: Distance, problem: MetaProblemLike) -> MetaProblemLike:
+    """The same learner with the distance to a target as its outer loss, on batches of `_TargetBatch`."""
 
-    def outer_loss(state: PyTree, judgement: _Judgement) -> tuple[Array, None]:
-        return distance(state, judgement.target, judgement.batch), None
+    def outer_loss(state: PyTree, target_batch: _TargetBatch) -> tuple[Array, None]:
+        return distance(state, target_batch.target, target_batch.batch), None
 
     if not isinstance(problem, GradientLearner):
         return MetaProblem(problem.update, outer_loss)
@@ -170,11 +170,11 @@ def _judged_by(distance: Distance, problem: MetaProblemLike) -> MetaProblemLike:
 
     def forward(params: PyTree, batch: PyTree) -> PyTree:
         # A distance is between states, whatever the network makes of them.
-        return params if isinstance(batch, _Judgement) else problem.forward(params, batch)
+        return params if isinstance(batch, _TargetBatch) else problem.forward(params, batch)
 
     def part(batch: PyTree, index: Array) -> PyTree:
         assert parts is not None
-        if isinstance(batch, _Judgement):
+        if isinstance(batch, _TargetBatch):
             return batch._replace(batch=parts.part(batch.batch, index))
         return parts.part(batch, index)
 

@@ -99,8 +99,10 @@ class EvolutionStrategies(AbstractEstimator):
         flat, unravel = ravel_learned(differentiand.learned)
         noise = jax.random.normal(noise_key, (self.num_pairs, flat.size), flat.dtype)
         start = differentiand.window.state
-        judge = _judge_of(differentiand)
-        losses, _ = jax.vmap(jax.vmap(lambda offset: judge(flat + offset, start)))(self.sigma * _both_signs(noise))
+        outer_loss_of = _outer_loss_of(differentiand)
+        losses, _ = jax.vmap(jax.vmap(lambda offset: outer_loss_of(flat + offset, start)))(
+            self.sigma * _both_signs(noise)
+        )
         gradient = _credit(losses, noise, self.sigma)
         return _at_center(differentiand, unravel(gradient)), EvolutionMemory(key)
 
@@ -162,10 +164,10 @@ class PersistentEvolutionStrategies(AbstractEstimator):
             num_windows = jnp.where(anew, 0, num_windows)
         noise = jax.random.normal(noise_key, perturbations.shape, flat.dtype)
         perturbations = perturbations + noise
-        judge = _judge_of(differentiand)
+        outer_loss_of = _outer_loss_of(differentiand)
 
         def run(offset: Array, start: PyTree) -> tuple[Array, PyTree]:
-            return judge(flat + offset, start)
+            return outer_loss_of(flat + offset, start)
 
         losses, states = jax.vmap(jax.vmap(run))(self.sigma * _both_signs(noise), states)
         gradient = _credit(losses, perturbations, self.sigma)
@@ -176,16 +178,16 @@ class PersistentEvolutionStrategies(AbstractEstimator):
         return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (2, self.num_pairs, *leaf.shape)), state)
 
 
-def _judge_of(differentiand: Differentiand) -> Callable[[Array, PyTree], tuple[Array, PyTree]]:
+def _outer_loss_of(differentiand: Differentiand) -> Callable[[Array, PyTree], tuple[Array, PyTree]]:
     """`(flat learned numbers, x_0) -> (J(x_L), x_L)` on the window's data."""
     problem, to_eta, learned, window = differentiand
     _, unravel = ravel_learned(learned)
 
-    def judge(flat: Array, state: PyTree) -> tuple[Array, PyTree]:
+    def outer_loss_of(flat: Array, state: PyTree) -> tuple[Array, PyTree]:
         final, _ = unroll(problem, to_eta(unravel(flat)), state, window.inner)
         return problem.outer_loss(final, window.last_outer)[0], final
 
-    return judge
+    return outer_loss_of
 
 
 def _both_signs(noise: Array) -> Array:

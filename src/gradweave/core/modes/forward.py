@@ -52,10 +52,10 @@ class ForwardMode(AbstractMode):
             if weights.horizons is None:
                 outer_losses, outer_aux = jax.tree.map(lambda leaf: leaf[-1:], (outer_losses, outer_aux))
         else:
-            state, tangents, (inner_aux, judged) = propagate(differentiand, weights)
-            if judged is None:
-                judged = leading(outer_derivative(problem, state, tangents, window.last_outer))
-            gradients, outer_losses, outer_aux = judged
+            state, tangents, (inner_aux, evaluated) = propagate(differentiand, weights)
+            if evaluated is None:
+                evaluated = leading(outer_derivative(problem, state, tangents, window.last_outer))
+            gradients, outer_losses, outer_aux = evaluated
         gradient = gradients[-1]
         if weights.horizons is not None:
             gradient = weights.horizons.astype(gradients.dtype) @ gradients
@@ -77,17 +77,17 @@ def every_horizon(differentiand: Differentiand) -> tuple[PyTree, HorizonRecordin
         return None, window.horizons
     if not isinstance(problem, GradientLearner) or window.outer_batches is not None:
         weights = KernelWeights(horizons=jnp.ones((window.num_inner_steps,), flat.dtype))
-        state, _, (inner_aux, judged) = propagate(differentiand, weights)
-        gradients, outer_losses, outer_aux = judged
+        state, _, (inner_aux, evaluated) = propagate(differentiand, weights)
+        gradients, outer_losses, outer_aux = evaluated
         return inner_aux, HorizonRecording(gradients, outer_losses, outer_aux, state)
 
     def step(carry: tuple[LearnerState, PyTree], batch: PyTree) -> tuple[Any, Any]:
-        state, tangents, (_, aux), judged = tracked_update(problem, to_eta, learned, *carry, batch)
-        return (state, tangents), (aux, judged)
+        state, tangents, (_, aux), evaluated = tracked_update(problem, to_eta, learned, *carry, batch)
+        return (state, tangents), (aux, evaluated)
 
     start = (window.state, zero_tangents(window.state, flat.size))
-    (state, tangents), (inner_aux, judged) = jax.lax.scan(step, start, window.inner)
-    return inner_aux, tracked_horizons(problem, state, tangents, judged, window.last_outer)
+    (state, tangents), (inner_aux, evaluated) = jax.lax.scan(step, start, window.inner)
+    return inner_aux, tracked_horizons(problem, state, tangents, evaluated, window.last_outer)
 
 
 def tracked_update(
@@ -116,7 +116,7 @@ def tracked_update(
 
     def update(moving: PyTree, flat: Array) -> tuple[PyTree, Any]:
         eta, before = to_eta(unravel(flat)), eqx.combine(moving, still)
-        gradient, aux, (outer_loss, outer_aux) = problem.judged_gradient(before, eta, batch)
+        gradient, aux, (outer_loss, outer_aux) = problem.gradient_and_outer_loss(before, eta, batch)
         after = problem.apply_gradient(gradient, before, eta)
         new_moving, new_still = eqx.partition(after, eqx.is_inexact_array)
         return (new_moving, outer_loss), (new_still, (gradient, aux), outer_aux)
@@ -131,7 +131,7 @@ def tracked_horizons(
     problem: GradientLearner,
     state: LearnerState,
     tangents: PyTree,
-    judged: tuple[Float[Array, "L P"], Float[Array, " L"], PyTree],
+    evaluated: tuple[Float[Array, "L P"], Float[Array, " L"], PyTree],
     last_batch: PyTree,
 ) -> HorizonRecording:
     """The end of a window of tracked updates.
@@ -140,13 +140,13 @@ def tracked_horizons(
         problem: the learner.
         state: x_L.
         tangents: z_L.
-        judged: the outer losses of x_0 .. x_{L-1} and their derivatives, as `tracked_update` returns it, stacked.
+        evaluated: the outer losses of x_0 .. x_{L-1} and their derivatives, as `tracked_update` returns it, stacked.
         last_batch: what the outer loss of x_L is taken on.
     """
     last = leading(outer_derivative(problem, state, tangents, last_batch))
     # x_0 does not depend on the meta-parameters; what was found there is not asked for.
     gradients, outer_losses, outer_aux = jax.tree.map(
-        lambda early, end: jnp.concatenate([early[1:], end]), judged, last
+        lambda early, end: jnp.concatenate([early[1:], end]), evaluated, last
     )
     return HorizonRecording(gradients, outer_losses, outer_aux, state)
 
@@ -190,8 +190,8 @@ def propagate(
             tangents = jax.tree.map(lambda leaf: decay * leaf, tangents)
         new_moving, tangents, (new_still, inner_aux) = _push_all(update, (moving, flat), (tangents, weight * basis))
         state = eqx.combine(new_moving, new_still)
-        judged = None if weights.horizons is None else outer_derivative(problem, state, tangents, outer_batch)
-        return (state, tangents), (inner_aux, judged)
+        evaluated = None if weights.horizons is None else outer_derivative(problem, state, tangents, outer_batch)
+        return (state, tangents), (inner_aux, evaluated)
 
     start = zero_tangents(window.state, flat.size) if tangents is None else tangents
     inputs = (window.inner, None if weights.horizons is None else window.outer, steps)
@@ -229,15 +229,17 @@ def outer_derivative(
     """(z^T grad J, J, aux) at one state, for P tangents."""
     moving, still = eqx.partition(state, eqx.is_inexact_array)
 
-    def judge(moving: PyTree) -> tuple[Array, PyTree]:
+    def outer_loss_of(moving: PyTree) -> tuple[Array, PyTree]:
         return problem.outer_loss(eqx.combine(moving, still), outer_batch)
 
     # One tangent: pushing it forward (two forward passes) is cheaper than the whole gradient (three). And through a
     # while loop there is no other way.
-    if jax.tree.leaves(tangents)[0].shape[0] == 1 or contains(jax.make_jaxpr(judge)(moving), "while", opaque=OPAQUE):
-        outer_loss, derivatives, aux = _push_all(judge, (moving,), (tangents,))
+    if jax.tree.leaves(tangents)[0].shape[0] == 1 or contains(
+        jax.make_jaxpr(outer_loss_of)(moving), "while", opaque=OPAQUE
+    ):
+        outer_loss, derivatives, aux = _push_all(outer_loss_of, (moving,), (tangents,))
         return derivatives, outer_loss, aux
-    (outer_loss, aux), gradient = jax.value_and_grad(judge, has_aux=True)(moving)
+    (outer_loss, aux), gradient = jax.value_and_grad(outer_loss_of, has_aux=True)(moving)
     products = jax.tree.map(
         lambda tangent, slope: (tangent.reshape(tangent.shape[0], slope.size) @ slope.ravel()).astype(outer_loss.dtype),
         tangents,

@@ -61,7 +61,7 @@ class MixedMode(AbstractMode):
         recording, inner_aux = window.recording, None
         if recording is None:
             recording, inner_aux = record(problem, differentiand.eta, window.state, window.inner)
-        (last_loss, last_aux), cotangent = judge(problem, recording.final_state, window.last_outer)
+        (last_loss, last_aux), cotangent = outer_slope(problem, recording.final_state, window.last_outer)
         horizon_weights = None
         if weights.horizons is not None:
             # Entry k is of the outer loss of x_k. That of x_0 has weight 0 and only keeps the shapes alike.
@@ -69,25 +69,27 @@ class MixedMode(AbstractMode):
             last_weight = weights.horizons[-1]
             cotangent = jax.tree.map(lambda leaf: last_weight.astype(leaf.dtype) * leaf, cotangent)
         # With online cross-validation batch k both evaluates x_k and drives update k: None says "the same batch".
-        judging = None
+        outer_inputs = None
         if weights.horizons is not None and window.outer_batches is not None:
-            judging = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), window.outer_batches)
+            outer_inputs = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=0), window.outer_batches)
 
         batches = window.inner
 
         def step_back(cotangent: PyTree, kept: tuple[Array, Recording, PyTree, Array | None]) -> tuple[PyTree, Any]:
-            index, (state, gradient, _), judge_batch, weight = kept
+            index, (state, gradient, _), outer_batch, weight = kept
             batch = RecordedBatch(batches, index)
-            step = BackwardStep(index == 0, state, gradient, batch, judge_batch, weight)
+            step = BackwardStep(index == 0, state, gradient, batch, outer_batch, weight)
             return pull_back(differentiand, cotangent, step)
 
         indices = jnp.arange(window.num_inner_steps, dtype=jnp.int32)
-        steps = (indices, recording._replace(final_state=None), judging, horizon_weights)
-        _, (contributions, judged) = jax.lax.scan(step_back, cotangent, steps, reverse=True)
+        steps = (indices, recording._replace(final_state=None), outer_inputs, horizon_weights)
+        _, (contributions, evaluated) = jax.lax.scan(step_back, cotangent, steps, reverse=True)
         last = leading((last_loss, last_aux))
         outer_losses, outer_aux = last
-        if judged is not None:
-            outer_losses, outer_aux = jax.tree.map(lambda early, end: jnp.concatenate([early[1:], end]), judged, last)
+        if evaluated is not None:
+            outer_losses, outer_aux = jax.tree.map(
+                lambda early, end: jnp.concatenate([early[1:], end]), evaluated, last
+            )
         grad, outer_loss = combine_steps(contributions, weights), total_outer_loss(outer_losses, weights)
         return Differentiated(grad, outer_loss, outer_losses, outer_aux, inner_aux, recording.final_state)
 
@@ -101,7 +103,7 @@ class BackwardStep(NamedTuple):
     state: LearnerState
     gradient: PyTree
     batch: PyTree
-    judge_batch: PyTree
+    outer_batch: PyTree
     weight: Array | None
 
 
@@ -116,7 +118,7 @@ def record(problem: GradientLearner, eta: PyTree, state: LearnerState, batches: 
     return Recording(states, gradients, final_state), aux
 
 
-def judge(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
+def outer_slope(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
     """((J, aux), gradient by the inexact leaves of the state)."""
     moving, still = eqx.partition(state, eqx.is_inexact_array)
 
@@ -147,7 +149,7 @@ def pull_back(differentiand: Differentiand, cotangent: PyTree, step: BackwardSte
 
     # Through the network, once, for the second derivative, the targets and the outer loss together.
     def contracted(
-        params: PyTree, judged_moving: PyTree, learned: PyTree, batch: PyTree, judge_batch: PyTree
+        params: PyTree, outer_moving: PyTree, learned: PyTree, batch: PyTree, outer_batch: PyTree
     ) -> tuple[Array, Any]:
         eta = to_eta(learned)
         forward = forward_differentiable(lambda leaves: problem.forward(leaves, batch))
@@ -157,32 +159,32 @@ def pull_back(differentiand: Differentiand, cotangent: PyTree, step: BackwardSte
         _, total = jax.jvp(loss, (outputs,), (tangent,))
         if weight is None:
             return total, None
-        judged_outputs = outputs if judge_batch is None else problem.forward(params, judge_batch)
-        judge_batch = batch if judge_batch is None else judge_batch
-        optimizer_state = eqx.combine(judged_moving, moving, still)
-        judged = problem.outer_loss_of(LearnerState(judged_outputs, optimizer_state), judge_batch)
-        return total + weight.astype(total.dtype) * judged[0], judged
+        outer_outputs = outputs if outer_batch is None else problem.forward(params, outer_batch)
+        outer_batch = batch if outer_batch is None else outer_batch
+        optimizer_state = eqx.combine(outer_moving, moving, still)
+        evaluated = problem.outer_loss_of(LearnerState(outer_outputs, optimizer_state), outer_batch)
+        return total + weight.astype(total.dtype) * evaluated[0], evaluated
 
     def part(*batches: PyTree) -> tuple[PyTree, Any]:
-        batch, judge_batch = batches
-        judged_moving = None
+        batch, outer_batch = batches
+        outer_moving = None
         if weight is not None:
-            reads = problem.read_by_outer_loss(state, batch if judge_batch is None else judge_batch)
-            judged_moving = eqx.filter(moving, reads)
-        return jax.grad(contracted, argnums=(0, 1, 2), has_aux=True)(state.params, judged_moving, learned, *batches)
+            reads = problem.read_by_outer_loss(state, batch if outer_batch is None else outer_batch)
+            outer_moving = eqx.filter(moving, reads)
+        return jax.grad(contracted, argnums=(0, 1, 2), has_aux=True)(state.params, outer_moving, learned, *batches)
 
     def whole() -> tuple[PyTree, Any]:
-        return problem.batch_mean(part, step.batch, step.judge_batch)
+        return problem.batch_mean(part, step.batch, step.outer_batch)
 
     def by_eta_alone() -> tuple[PyTree, Any]:
-        (params_second, moving_second, learned_second), judged = whole()
-        return (*jax.tree.map(jnp.zeros_like, (params_second, moving_second)), learned_second), judged
+        (params_second, moving_second, learned_second), evaluated = whole()
+        return (*jax.tree.map(jnp.zeros_like, (params_second, moving_second)), learned_second), evaluated
 
     # Nobody asks for the cotangent of x_0: there the compiler leaves out the pass back through the network. A branch,
     # because a first step outside of the loop has every recorded batch copied.
-    slopes, judged = jax.lax.cond(step.is_first, by_eta_alone, whole)
+    slopes, evaluated = jax.lax.cond(step.is_first, by_eta_alone, whole)
     params_second, moving_second, learned_second = slopes
     params_bar = jax.tree.map(jnp.add, params_direct, params_second)
     moving_bar = eqx.apply_updates(moving_bar, moving_second)
     contribution = jax.tree.map(jnp.add, learned_direct, learned_second)
-    return LearnerState(params_bar, moving_bar), (contribution, judged)
+    return LearnerState(params_bar, moving_bar), (contribution, evaluated)

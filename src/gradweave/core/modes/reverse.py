@@ -63,13 +63,15 @@ class ReverseMode(AbstractMode):
         def step(state: PyTree, inputs: tuple[PyTree, PyTree, PyTree]) -> tuple[PyTree, Any]:
             copy, batch, outer_batch = inputs
             state, inner_aux = problem.update(state, to_eta(copy), batch)
-            judged = problem.outer_loss(state, outer_batch) if every_horizon else None
-            return state, (inner_aux, judged)
+            evaluated = problem.outer_loss(state, outer_batch) if every_horizon else None
+            return state, (inner_aux, evaluated)
 
         def objective(copies: PyTree) -> tuple[Any, Any]:
             inputs = (copies, window.inner, window.outer if every_horizon else None)
-            state, (inner_aux, judged) = _scan(step, window.state, inputs, num_steps, self.remat)
-            outer_losses, outer_aux = judged if every_horizon else leading(problem.outer_loss(state, window.last_outer))
+            state, (inner_aux, evaluated) = _scan(step, window.state, inputs, num_steps, self.remat)
+            outer_losses, outer_aux = (
+                evaluated if every_horizon else leading(problem.outer_loss(state, window.last_outer))
+            )
             return total_outer_loss(outer_losses, weights), (outer_losses, outer_aux, inner_aux, state)
 
         copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_steps, *jnp.shape(leaf))), learned)

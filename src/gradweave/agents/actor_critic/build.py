@@ -1,0 +1,127 @@
+"""From a configuration to an actor-critic: network, parts with learning rates of their own, parts of batches."""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, Key, PyTree
+
+from gradweave.agents.actor_critic.agent import actor_critic_agent
+from gradweave.agents.actor_critic.distances import policy_distance
+from gradweave.agents.actor_critic.learner import ActorCriticEta, bundled_apply, parameter_groups
+from gradweave.agents.actor_critic.outer_loss import OuterObjective
+from gradweave.agents.built import BuiltLearner, configured_bijectors, configured_eta
+from gradweave.agents.optimizers import inner_optimizer
+from gradweave.config.learners.actor_critic import (
+    PARTS,
+    InnerConfig,
+    NetworkConfig,
+    OuterConfig,
+    critic_apart,
+    has_outer_critic,
+)
+from gradweave.config.schema import Config
+from gradweave.envs import DeviceAxis, VectorEnvironment
+from gradweave.rl import ActorCriticNetwork, actor_critic_network
+
+__all__ = ["build_learner"]
+
+_CACHED_STEPS = 256  # of a part of a batch, with networks of the usual sizes (benchmarks/)
+
+
+def build_learner(config: Config, environment: VectorEnvironment[Any], axis: DeviceAxis) -> BuiltLearner:
+    """The actor-critic that a valid configuration describes, for observations and actions of an environment."""
+    network, inner, outer = config.network, config.inner, config.outer
+    assert isinstance(network, NetworkConfig) and isinstance(inner, InnerConfig) and isinstance(outer, OuterConfig)
+    optimizer = inner_optimizer(
+        inner.optimizer,
+        eps=inner.eps,
+        eps_root=inner.eps_root,
+        rmsprop_decay=inner.rmsprop_decay,
+        max_grad_norm=inner.max_grad_norm,
+    )
+    objective = OuterObjective(
+        outer.discount,
+        outer.lambda_,
+        outer.value_cost,
+        outer.entropy_cost,
+        outer.critic_cost,
+        outer.kl_cost,
+        outer.standardize_advantages,
+    )
+    learned = config.meta.learned
+    has_critic = has_outer_critic(outer, learned)
+
+    def init_params(example_key: Key[Array, ""], *, key: Key[Array, ""]) -> ActorCriticNetwork:
+        conditioning_size = len(config.learned_names) if network.condition_on_eta else 0
+        return _network(environment, network, example_key, has_critic, conditioning_size, key=key)
+
+    eta, groups = ActorCriticEta(**configured_eta(config)), None
+    if inner.learning_rate_groups == "parts":
+        eta = eta._replace(learning_rate=dict.fromkeys(PARTS, eta.learning_rate))
+        groups = _network_parts(init_params, has_critic)
+    agent = actor_critic_agent(
+        bundled_apply,
+        optimizer,
+        objective,
+        targets=inner.targets,
+        learning_rate_groups=groups,
+        critic_apart=critic_apart(network, inner, outer, learned),
+        num_microbatches=_num_microbatches(inner, axis),
+        axis=axis,
+    )
+    distance = policy_distance(bundled_apply, value_cost=0.0, axis=axis)
+    return BuiltLearner(agent, eta, ActorCriticEta(**configured_bijectors(config)), init_params, distance)
+
+
+def _num_microbatches(inner: InnerConfig, axis: DeviceAxis) -> int:
+    """As configured, where that divides a device's environments; or on a CPU as many as leave the processor's cache
+    room for a part's activations.
+    """
+    num_envs = inner.num_envs // axis.size
+    if inner.microbatches:
+        return inner.microbatches if num_envs % inner.microbatches == 0 else 1
+    if jax.default_backend() != "cpu":
+        return 1
+    for count in (count for count in range(1, num_envs + 1) if num_envs % count == 0):
+        steps = num_envs // count * inner.num_steps
+        if steps <= _CACHED_STEPS:
+            # Splinters, of a prime number, say, cost more than they save.
+            return count if steps >= _CACHED_STEPS // 8 else 1
+    return num_envs
+
+
+def _network(
+    environment: VectorEnvironment[Any],
+    network: NetworkConfig,
+    example_key: Key[Array, ""],
+    outer_critic: bool,
+    conditioning_size: int,
+    *,
+    key: Key[Array, ""],
+) -> ActorCriticNetwork:
+    """A fresh network for observations such as a reset with `example_key` gives (only their shapes count)."""
+    _, example = jax.eval_shape(lambda key: environment.environment.reset(key=key), example_key)
+    return actor_critic_network(
+        example,
+        environment.environment.num_actions,
+        channels=network.channels,
+        strides=network.strides,
+        kernel_size=network.kernel_size,
+        policy_layers=network.policy_layers,
+        value_layers=network.value_layers,
+        policy_scale=network.policy_scale,
+        shared_torso=network.shared_torso,
+        outer_critic=outer_critic,
+        outer_torso=network.outer_torso,
+        conditioning_size=conditioning_size,
+        key=key,
+    )
+
+
+def _network_parts(init_params: Any, outer_critic: bool) -> PyTree:
+    """For each parameter the part of the network it belongs to."""
+    shapes = jax.eval_shape(lambda keys: init_params(keys[0], key=keys[1]), jax.random.split(jax.random.key(0)))
+    heads = {"policy_head": "policy", "value_head": "value"}
+    if outer_critic:
+        heads["outer_head"] = "value"
+    return parameter_groups(shapes, heads, default="torso")

@@ -1,0 +1,50 @@
+"""What a learner's package builds of a configuration, for `gradweave.training` to join it to what tunes it."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from gradweave.agents.agent import Agent
+from gradweave.config.learners import LEARNERS
+from gradweave.config.schema import Config
+from gradweave.core import AbstractBijector, Fixed, Interval, Positive
+
+__all__ = ["BuiltLearner", "configured_bijectors", "configured_eta"]
+
+
+class BuiltLearner(NamedTuple):
+    """A learner as a configuration describes it.
+
+    Attributes:
+        agent: how it learns and acts.
+        eta: where its meta-parameters start, in their natural range.
+        spec: a bijector for each of them, shaped like `eta`; `Fixed` for those that are not learned.
+        init_params: `(example_key, *, key) -> params`, fresh parameters for observations such as a reset with
+            `example_key` gives (only their shapes count).
+        distance: `(state, target state, batch) -> scalar` for `gradweave.Bootstrapped`; None if the learner has none.
+    """
+
+    agent: Agent
+    eta: PyTree
+    spec: PyTree
+    init_params: Callable[..., PyTree]
+    distance: Callable[..., Any] | None = None
+
+
+def configured_eta(config: Config) -> dict[str, Any]:
+    """The hyper-parameters of a configuration's learner by their names, as scalars."""
+    names = LEARNERS[config.learner].hyperparameters
+    return {name: jnp.asarray(getattr(config.inner, name), jnp.result_type(float)) for name in names}
+
+
+def configured_bijectors(config: Config) -> dict[str, AbstractBijector]:
+    """What keeps each learned hyper-parameter in its range, by its name; `Fixed` for the others."""
+    bijectors: dict[str, AbstractBijector] = {}
+    for name, limits in LEARNERS[config.learner].hyperparameters.items():
+        upper = config.meta.max_discount or limits.upper if name == "discount" else limits.upper
+        learned = Positive() if math.isinf(upper) else Interval(limits.lower, upper)
+        bijectors[name] = learned if name in config.meta.learned else Fixed()
+    return bijectors
