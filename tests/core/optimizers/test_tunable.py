@@ -95,7 +95,7 @@ def test_seeds_with_hyperparameters_of_their_own():
 
 
 def test_wrong_hyperparameters_are_refused_by_name():
-    with pytest.raises(TypeError, match=r"adamw: .*'lr'; it takes learning_rate, b1, b2"):
+    with pytest.raises(TypeError, match=r"adamw.*'lr'.*learning_rate, b1, b2"):
         gw.tunable(optax.adamw)(0.1, lr=0.1)
-    with pytest.raises(TypeError, match="adam decides on the structure of its update by the value of one of nesterov"):
+    with pytest.raises(TypeError, match=r"adam .*nesterov"):
         jax.jit(lambda flag: learned(gw.tunable(optax.adam)(0.1, nesterov=flag), PARAMS))(True)
