@@ -343,17 +343,9 @@ def test_a_recording_of_another_length_is_refused():
     recording, _ = record(
         case.problem, gw.constrain(case.raw, case.spec), case.state, jax.tree.map(lambda leaf: leaf[:2], batches)
     )
+    args = (case.problem, case.raw, case.spec, case.state, batches, outer_batches)
     with pytest.raises(ValueError, match=r"recording .*\b2\b.* window 3"):
-        gw.meta_gradient(
-            case.problem,
-            case.raw,
-            case.spec,
-            case.state,
-            batches,
-            outer_batches,
-            mode=gw.MixedMode(),
-            recording=recording,
-        )
+        gw.meta_gradient(*args, mode=gw.MixedMode(), recording=recording)
 
 
 @pytest.mark.parametrize("remat", [0, -1, True, False])

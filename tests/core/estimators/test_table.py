@@ -308,22 +308,14 @@ def test_the_learner_goes_on_and_fixed_leaves_have_no_gradient(row, problem):
 def test_modes_that_cannot_serve_are_refused_with_one_that_can(row):
     case = TABLE["td_adam"]()
     estimator, modes = ROWS[row].build(case), ROWS[row].modes
-    batches, outer_batches = case.data(L, online=False)
+    window = (case.state, *case.data(L, online=False))
     memory = estimator.init(case.raw, case.spec, case.state)
     for name, mode in ALL.items():
         if name in modes or (name == "remat" and "reverse" in modes):
             continue
         with pytest.raises(TypeError, match="ForwardMode" if modes is FORWARD else "leave out mode="):
             gw.meta_gradient(
-                case.problem,
-                case.raw,
-                case.spec,
-                case.state,
-                batches,
-                outer_batches,
-                estimator=estimator,
-                mode=mode,
-                estimator_state=memory,
+                case.problem, case.raw, case.spec, *window, estimator=estimator, mode=mode, estimator_state=memory
             )
 
 
