@@ -236,7 +236,13 @@ def test_sigterm_stops_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
     config = small(tmp_path)
     with RunFolder.create(config) as folder:
         write = folder.metrics.write
-        monkeypatch.setattr(folder.metrics, "write", lambda row: (write(row), os.kill(os.getpid(), signal.SIGTERM)))
+
+        def written(row: dict[str, Any]) -> None:
+            write(row)
+            if row["meta_step"] == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(folder.metrics, "write", written)
         with pytest.raises(Stopped, match="gradweave resume"):
             run(config, folder)
         agent, state = load_agent(folder, warn=pytest.fail)
