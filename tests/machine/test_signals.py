@@ -29,14 +29,9 @@ BUSY = {
 }
 
 
-def start(code: str, *, ignoring: int | None = None) -> "subprocess.Popen[str]":
-    before = None if ignoring is None else (lambda: signal.signal(ignoring, signal.SIG_IGN))
+def start(code: str) -> "subprocess.Popen[str]":
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=before,
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
@@ -74,7 +69,8 @@ def test_a_second_signal_does_not_wait(number: int, code: int) -> None:
 @pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_that_is_ignored_from_the_start_stays_ignored(number: int) -> None:
     """As under nohup, or SIGINT in a background job of a shell."""
-    with start(HEAD + "  time.sleep(0.5)\n  print('done', flush=True)\n", ignoring=number) as process:
+    ignoring = f"import signal\nsignal.signal({int(number)}, signal.SIG_IGN)\n"
+    with start(ignoring + HEAD + "  time.sleep(0.5)\n  print('done', flush=True)\n") as process:
         process.send_signal(number)
         shown, _ = process.communicate(timeout=20)
     assert (process.returncode, shown) == (0, "done\n")
