@@ -224,6 +224,7 @@ def slow_a2c(params, batch, adam_state):
     return params, (first, second, count)
 
 
+@pytest.mark.slow
 def test_with_everything_fixed_it_is_plain_a2c():
     agent, params = make(PLAIN, optimizer="adam", eps=1e-4)
     assert not agent.learns
@@ -245,6 +246,7 @@ def test_with_everything_fixed_it_is_plain_a2c():
     assert differs(slow, params)
 
 
+@pytest.mark.slow
 def test_fixed_meta_parameters_stay_whatever_the_meta_optimiser():
     """Weight decay moves what has no gradient; what is Fixed must not reach it."""
     spec = LEARNED._replace(lambda_=gw.Fixed(), value_cost=gw.Fixed())
@@ -257,6 +259,7 @@ def test_fixed_meta_parameters_stay_whatever_the_meta_optimiser():
         assert (float(getattr(metrics.grad, name)) != 0) == learned, name
 
 
+@pytest.mark.slow
 def test_every_environment_step_is_counted():
     """In an environment that never stops, the states themselves count the steps."""
     for spec in (PLAIN, LEARNED):
@@ -268,6 +271,7 @@ def test_every_environment_step_is_counted():
             state, _ = step(state)
 
 
+@pytest.mark.slow
 def test_conditioning_feeds_the_learned_raw_values_and_changes_the_outputs():
     spec = LEARNED._replace(value_cost=gw.Fixed())
     agent, params = make(spec, condition=True)

@@ -111,6 +111,7 @@ def kept_in(folder):
     return found
 
 
+@pytest.mark.slow
 def test_measure(run, tmp_path, capsys):
     before = content_of(run)
     arguments = ["measure", str(run), "--burn-in", "1", "--horizons", "3", "--output", str(tmp_path / "found")]
@@ -220,6 +221,7 @@ def test_an_unfinished_measurement_stays_at_its_checkpoint(own, measure, capsys)
     assert "no checkpoint of step 20" in shown and f"delete {output / 'unfinished-2-environments.npz'}" in shown
 
 
+@pytest.mark.slow
 def test_samples_that_were_not_asked_for_are_kept(own, measure, capsys):
     output, sizes = own / "measure", ("--batch-sizes", "3")
     assert measure(own, "--step", "4", "--samples", "16", *sizes, interrupted=(3, 12)) == 130
@@ -250,6 +252,7 @@ def test_a_checkpoint_that_is_pruned_while_it_is_read(own, measure, capsys, monk
     assert f"{12:012d}.safetensors" in shown and "repeat the command" in shown
 
 
+@pytest.mark.slow
 def test_batch_sizes_of_an_earlier_measurement_do_not_lie_beside_another(own, measure):
     output, files = own / "measure", {"batch_sizes.csv", "batch_sizes.png"}
     calls = [("4", (1, 3), None, (1, 3)), ("12", (3,), (3, 4), ()), ("12", (3,), None, (3,)), ("12", (), None, ())]
@@ -385,6 +388,7 @@ def test_jax_waits_until_the_arguments_are_good(run, arguments):
     assert "PROBE 0" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_snake_run_is_drawn_as_a_snake(tmp_path, capsys):
     config = dataclasses.replace(
         tiny_config(tmp_path),

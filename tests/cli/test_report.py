@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import re
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image
 from gradweave.api.finish import _interval
 from gradweave.cli.main import main
 from gradweave.config.presets import preset
-from gradweave.reports.figures import RunMetrics, _running_mean, _with_signal_to_noise, draw_figures
+from gradweave.reports.figures import RunMetrics, _ratios, _running_mean, _with_signal_to_noise, draw_figures
 from gradweave.reports.report import write_report
 from gradweave.runs.run_folder import RunFolder
 from gradweave.statistics.bootstrap import Estimate
@@ -133,3 +135,76 @@ def test_running_mean_is_the_mean_of_the_last_values() -> None:
     values = [1.0, 5.0, 3.0, -2.0, 4.0]
     expected = [1.0, 3.0, 4.0, 0.5, 1.0]
     assert _running_mean(values, 2) == pytest.approx(expected)
+
+
+def test_the_interval_of_signal_to_noise_covers_the_truth() -> None:
+    draws, truth = np.random.default_rng(1).normal(0.5, 1.0, (2000, 50)), 0.5
+    ends = np.array([_ratios(row, 50) for row in draws])[..., 0]
+    assert abs(((ends[:, 1] <= truth) & (truth <= ends[:, 2])).mean() - 0.95) < 0.02
+    silent = np.array([_ratios(row, 50) for row in draws - 0.5])[..., 0]
+    assert (silent[:, 1] == 0).mean() > 0.93, "noise alone reaches down to 0"
+
+
+def test_baselines_are_told_apart_from_what_tunes_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [make_run(tmp_path), make_run(tmp_path)]
+    text = (paths[1] / "config.toml").read_text()
+    learned = re.search(r"learned = \[[^\]]*\]", text)
+    assert learned
+    (paths[1] / "config.toml").write_text(text.replace(learned.group(), "learned = []"))
+    (paths[0] / "evaluation.json").write_text('{"step": 59, "random_return": 6.5}')
+    drawn: list[tuple[str, str]] = []
+
+    def note(figure: Any, file: Any, **_: Any) -> None:
+        if figure.axes[0].get_ylabel() == "return per episode":
+            drawn.extend((line.get_label(), line.get_linestyle()) for line in figure.axes[0].lines)
+        file.write(b"x")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", note)
+    page = write_report(paths, tmp_path).read_text()
+    styles = {label.rpartition(", ")[2] if "," in label else label: style for label, style in drawn}
+    assert (styles["training"], styles["plain"], styles["random play"]) == ("-", "--", ":")
+    assert "random play gets 6.50. The discount went from 0.9 to 0.959." in page
+    assert "this is plain learning" in page
+
+
+class Page(HTMLParser):
+    """Checks nesting, and notes each table's parent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.around: list[dict[str, str | None]] = []
+        self.metas: list[dict[str, str | None]] = []
+        self.attributes: list[dict[str, str | None]] = [{}]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self.around.append(self.attributes[-1])
+        if tag == "meta":
+            self.metas.append(dict(attrs))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+            self.attributes.append(dict(attrs))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        self.attributes.pop()
+
+
+def test_the_page_fits_a_telephone_and_the_dark(tmp_path: Path) -> None:
+    path = make_run(tmp_path, num_rows=3)
+    found = {name: {"value": 0.25, "low": 0.2, "high": 0.3} for name in ("total", "total_scale_free")}
+    (path / "measurement.json").write_text(json.dumps({"estimator": "horizon-mix", "samples": 128, **found}))
+    text = write_report([path], path).read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == [], "every element is closed"
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.metas
+    assert page.around == [{"class": "scroll"}] * 2
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    assert "prefers-color-scheme: dark" in style and ".scroll { overflow-x: auto; }" in style
+    assert style.count("{") == style.count("}")
+    used = set(re.findall(r"var\((--[a-z]+)\)", style))
+    light, dark = (set(re.findall(r"(--[a-z]+):", block)) for block in re.findall(r":root \{([^}]*)\}", style))
+    assert used == light == dark
+    assert text.index("<p>") < text.index("<table>"), "words come first"

@@ -108,6 +108,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return use
 
 
+@pytest.mark.slow
 def test_a_seed_that_fails_takes_no_other_with_it(
     tmp_path: Path, stand_in: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:

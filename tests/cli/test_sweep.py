@@ -93,7 +93,7 @@ def test_settings_are_all_combinations_with_names_that_tell_them_apart():
         settings_of({f"inner.field{index}": ("0.123456789",) for index in range(12)})
 
 
-def test_a_run_is_judged_by_its_last_quarter_and_a_setting_by_all_its_seeds(tmp_path):
+def test_a_run_is_scored_by_its_last_quarter_and_a_setting_by_all_its_seeds(tmp_path):
     rows = [{"step": 20 * index, "num_episodes": 1, "return": 0.0} for index in range(1, 16)]
     rows += [{"step": 320, "num_episodes": 1, "return": 5.0}, {"step": 340, "num_episodes": 3, "return": 9.0}]
     rows += [{"step": 380, "num_episodes": 0, "return": None}]

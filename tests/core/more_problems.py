@@ -1,5 +1,5 @@
 """More meta-problems for the table of estimators: a quadratic with an optimiser, a softmax bandit and a Markov decision
-process whose updates and judgements are exact, and semi-gradient TD whose rates stay in a stable range.
+process whose updates and outer losses are exact, and semi-gradient TD whose rates stay in a stable range.
 
 All rates are bounded, so that a learner that runs for very long cannot be made to diverge.
 """
@@ -14,7 +14,7 @@ import optax
 
 import gradweave as gw
 
-from .problems import CASES, CURVATURE, JUDGE, Case, QuadraticBatch, linear_td
+from .problems import CASES, CURVATURE, OUTER_CURVATURE, Case, QuadraticBatch, linear_td
 
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "sgd": optax.identity,
@@ -30,7 +30,7 @@ def quadratic_learner(optimizer: optax.GradientTransformation) -> Case:
         return 0.5 * jnp.sum(CURVATURE * (params - batch.inner - eta["shift"]) ** 2), None
 
     def outer_loss(state: gw.LearnerState, batch: QuadraticBatch) -> tuple[Any, Any]:
-        return 0.5 * jnp.sum(JUDGE * (state.params - batch.outer) ** 2), None
+        return 0.5 * jnp.sum(OUTER_CURVATURE * (state.params - batch.outer) ** 2), None
 
     def draw(key: Any) -> QuadraticBatch:
         return QuadraticBatch(*jax.random.normal(key, (2, 3)))
@@ -55,7 +55,7 @@ ARMS = np.array([0.1, 0.9, 0.4, -0.3])
 
 
 def bandit(optimizer: optax.GradientTransformation) -> Case:
-    """A softmax policy over four arms whose noisy means are all seen; judged by its exact expected reward.
+    """A softmax policy over four arms whose noisy means are all seen; evaluated by its exact expected reward.
 
     eta = (rate, entropy cost, tilt): the tilt, fixed, multiplies rewards and is not learned.
     """
@@ -93,7 +93,7 @@ def decision_process(optimizer: optax.GradientTransformation) -> Case:
     """Policy iteration by gradient on a chain of five states: a small reward at the left end, a large one at the right.
 
     The targets are exact advantages at the learned discount (so that they depend on the parameters), the batch is the
-    table of rewards, with noise; the judge is the exact value at the discount 0.95. eta = (discount, rate).
+    table of rewards, with noise; the outer loss is the exact value at the discount 0.95. eta = (discount, rate).
     """
 
     def targets(logits: Any, eta: Any, rewards: Any) -> Any:

@@ -35,11 +35,11 @@ class Case(NamedTuple):
 
 # ---------------------------------------------------------------------------------------------- the noisy quadratic
 
-CURVATURE, JUDGE = np.array([0.3, 1.0, 2.5]), np.array([1.0, 0.5, 0.2])
+CURVATURE, OUTER_CURVATURE = np.array([0.3, 1.0, 2.5]), np.array([1.0, 0.5, 0.2])
 
 
 class QuadraticBatch(NamedTuple):
-    """Noise on the learner's target (inner) and on the judge's (outer)."""
+    """Noise on the learner's target (inner) and on that of the outer loss (outer)."""
 
     inner: Any
     outer: Any
@@ -51,7 +51,7 @@ def _quadratic_update(x: Any, eta: Any, batch: QuadraticBatch) -> tuple[Any, Any
 
 
 def _quadratic_outer(x: Any, batch: QuadraticBatch) -> tuple[Any, Any]:
-    return 0.5 * jnp.sum(JUDGE * (x - batch.outer) ** 2), {"x": x}
+    return 0.5 * jnp.sum(OUTER_CURVATURE * (x - batch.outer) ** 2), {"x": x}
 
 
 def quadratic() -> Case:
@@ -67,10 +67,10 @@ def quadratic() -> Case:
     return Case(problem, raw, spec, jnp.array([1.0, -2.0, 0.5]), draw)
 
 
-def quadratic_answer(raw: Any, start: Any, inner: Any, judging: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def quadratic_answer(raw: Any, start: Any, inner: Any, evaluating: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Every g_k and every h_m of the quadratic, by algebra.
 
-    With a the curvature, b the judge's, alpha = exp(raw rate) and c = 1 - alpha a, elementwise,
+    With a the curvature, b the outer loss's, alpha = exp(raw rate) and c = 1 - alpha a, elementwise,
 
         x_k           = c^k x_0 + sum_{j<k} c^(k-1-j) alpha a (xi_j + s)
         dx_k / ds     = 1 - c^k,                    of which the last m updates give 1 - c^m
@@ -78,14 +78,14 @@ def quadratic_answer(raw: Any, start: Any, inner: Any, judging: Any) -> tuple[di
         dJ_k          = b (x_k - zeta_k) . dx_k,    and d/d(raw rate) = alpha d/dalpha.
     """
     alpha, s = np.exp(float(raw["rate"])), float(raw["shift"])
-    a, b, c = CURVATURE, JUDGE, 1 - np.exp(float(raw["rate"])) * CURVATURE
-    inner, judging, length = np.asarray(inner), np.asarray(judging), len(judging)
+    a, b, c = CURVATURE, OUTER_CURVATURE, 1 - np.exp(float(raw["rate"])) * CURVATURE
+    inner, evaluating, length = np.asarray(inner), np.asarray(evaluating), len(evaluating)
 
     def x(k: int) -> Any:
         return c**k * np.asarray(start) + sum(c ** (k - 1 - j) * alpha * a * (inner[j] + s) for j in range(k))
 
     def gradient(k: int, m: int) -> tuple[float, float]:
-        slope = b * (x(k) - judging[k - 1])
+        slope = b * (x(k) - evaluating[k - 1])
         by_alpha = sum(c ** (k - 1 - j) * -a * (x(j) - inner[j] - s) for j in range(k - m, k))
         return alpha * float(slope @ by_alpha), float(slope @ (1 - c**m))
 
@@ -98,7 +98,7 @@ def quadratic_answer(raw: Any, start: Any, inner: Any, judging: Any) -> tuple[di
 
 
 class Transitions(NamedTuple):
-    """Features before and after, rewards, and what an independent judge says of the values."""
+    """Features before and after, rewards, and the true values, for the outer loss."""
 
     before: Any
     after: Any
@@ -112,7 +112,7 @@ def _draw_transitions(key: Any) -> Transitions:
 
 
 def _memory_cost(optimizer_state: Any) -> Any:
-    """Makes the judge look at the optimiser's state too, so that its cotangent is not zero at the start."""
+    """Makes the outer loss read the optimiser's state too, so that its cotangent is not zero at the start."""
     leaves = [leaf for leaf in jax.tree.leaves(optimizer_state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return sum((jnp.sum(leaf**2) for leaf in leaves), jnp.zeros(()))
 
@@ -139,7 +139,7 @@ def linear_td(optimizer: optax.GradientTransformation) -> Case:
 
 
 def shared_forward() -> Case:
-    """TD on a small network whose outputs are shared by targets, loss and judge (`forward=`), with a rate per group."""
+    """TD on a small network whose outputs are shared by all losses (`forward=`), with a rate per group."""
 
     def forward(params: Any, batch: Transitions) -> Any:
         def values(features: Any) -> Any:
@@ -191,7 +191,7 @@ def rate_groups() -> Case:
 
 
 class Counted(NamedTuple):
-    """A state with an integer in it, which the update and the judge both read."""
+    """A state with an integer in it, which the update and the outer loss both read."""
 
     count: Any
     x: Any
@@ -278,7 +278,7 @@ def compiled(case: Case) -> Compiled:
 
 
 def _steps(batches: Any, outer_batches: Any) -> tuple[list[Any], list[Any]]:
-    """Batches as Python lists: those that drive the updates, and those that judge x_1, x_2, ..."""
+    """Batches as Python lists: those that drive the updates, and those that evaluate x_1, x_2, ..."""
 
     def rows(tree: Any) -> list[Any]:
         return [jax.tree.map(lambda leaf: leaf[k], tree) for k in range(jax.tree.leaves(tree)[0].shape[0])]  # noqa: B023
@@ -289,23 +289,23 @@ def _steps(batches: Any, outer_batches: Any) -> tuple[list[Any], list[Any]]:
 
 def horizon_losses(case: Case, functions: Compiled, raw: Any, batches: Any, outer_batches: Any) -> list[Any]:
     """J(x_1), ..., J(x_L)."""
-    driving, judging = _steps(batches, outer_batches)
+    driving, evaluating = _steps(batches, outer_batches)
     state, losses = case.state, []
-    for batch, judge in zip(driving, judging, strict=True):
+    for batch, following in zip(driving, evaluating, strict=True):
         state = functions.update(state, raw, batch)
-        losses.append(functions.outer_loss(state, judge))
+        losses.append(functions.outer_loss(state, following))
     return losses
 
 
 def window_losses(case: Case, functions: Compiled, raw: Any, batches: Any, outer_batches: Any) -> list[Any]:
     """J(x_L) where only the last m updates use `raw`, and those before them the case's own; m = 1, ..., L."""
-    driving, judging = _steps(batches, outer_batches)
+    driving, evaluating = _steps(batches, outer_batches)
     losses = []
     for window in range(1, len(driving) + 1):
         state = case.state
         for k, batch in enumerate(driving):
             state = functions.update(state, raw if k >= len(driving) - window else case.raw, batch)
-        losses.append(functions.outer_loss(state, judging[-1]))
+        losses.append(functions.outer_loss(state, evaluating[-1]))
     return losses
 
 

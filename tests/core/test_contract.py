@@ -67,14 +67,14 @@ def test_seeds_as_a_batch_axis_equal_a_loop(mode):
 @pytest.mark.parametrize("online", [False, True])
 def test_a_recording_gives_the_same_number_and_replays_nothing(name, online):
     case = CASES[name]()
-    batches, judges = case.data(3, online)
+    batches, outer_batches = case.data(3, online)
     driving = jax.tree.map(lambda leaf: leaf[:3], batches)
     estimators = [gw.Unrolled(), gw.HorizonMix(jnp.array([0.2, 0.5, 0.3]))]
 
     @jax.jit
     def both(raw, state):
         recording, aux = record(case.problem, gw.constrain(raw, case.spec), state, driving)
-        args = (case.problem, raw, case.spec, state, batches, judges)
+        args = (case.problem, raw, case.spec, state, batches, outer_batches)
         found = [
             [gw.meta_gradient(*args, estimator=e, mode=gw.MixedMode(), recording=r) for r in (None, recording)]
             for e in estimators
@@ -89,24 +89,27 @@ def test_a_recording_gives_the_same_number_and_replays_nothing(name, online):
         assert given.aux.inner is None
         assert_same(without.aux.inner, unrolled_aux)
     # With a recording, the state that was handed in is not looked at: the updates are not made again.
-    recording, _ = record(case.problem, gw.constrain(case.raw, case.spec), case.state, driving)
+    recording, _ = jax.jit(lambda: record(case.problem, gw.constrain(case.raw, case.spec), case.state, driving))()
     spoilt = jax.tree.map(lambda leaf: leaf * 0, case.state)
-    result = gw.meta_gradient(
-        case.problem, case.raw, case.spec, spoilt, batches, judges, mode=gw.MixedMode(), recording=recording
-    )
+    args = (case.problem, case.raw, case.spec, spoilt, batches, outer_batches)
+    result = jax.jit(lambda: gw.meta_gradient(*args, mode=gw.MixedMode(), recording=recording))()
     assert_same(result.grad, found[0][0].grad)
 
 
 def test_everything_fixed_gives_zeros():
     case = CASES["td_sgd"]()
-    data = case.data(2, True)
     eta = gw.constrain(case.raw, case.spec)
-    for mode in MODES.values():
-        result = gw.meta_gradient(case.problem, eta, gw.Fixed(), case.state, *data, mode=mode)
+    args = (case.problem, eta, gw.Fixed(), case.state, *case.data(2, True))
+    found, tables = jax.jit(
+        lambda: (
+            [gw.meta_gradient(*args, mode=mode) for mode in MODES.values()],
+            [every(*args) for every in (gw.horizon_gradients, gw.truncated_gradients)],
+        )
+    )()
+    for result in found:
         assert_same(result.grad, jax.tree.map(jnp.zeros_like, eta))
         assert float(result.outer_loss) > 0
-    for every in (gw.horizon_gradients, gw.truncated_gradients):
-        zeros = every(case.problem, eta, gw.Fixed(), case.state, *data)
+    for zeros in tables:
         assert_same(zeros, jax.tree.map(lambda leaf: jnp.zeros((2, *leaf.shape)), eta))
 
 
@@ -132,15 +135,28 @@ def test_the_gradient_has_the_dtype_of_raw_and_the_state_its_own(learner_dtype, 
     raw = {"rate": jnp.asarray(-2.0, raw_dtype), "cost": jnp.asarray(0.3, raw_dtype)}
     state = problem.init({"w": jnp.ones(3, learner_dtype)})
     batches = jnp.linspace(0, 1, 9, dtype=learner_dtype).reshape(3, 3)
-    found = {}
-    for mode in MODES.values():
-        for estimator in (gw.Unrolled(), gw.HorizonMix(gw.uniform_weights(2)), gw.TruncationMix(gw.uniform_weights(2))):
-            result = gw.meta_gradient(problem, raw, gw.Positive(), state, batches, None, estimator=estimator, mode=mode)
-            assert {leaf.dtype for leaf in jax.tree.leaves(result.grad)} == {jnp.dtype(raw_dtype)}
-            assert result.state.params["w"].dtype == learner_dtype and result.outer_loss.dtype == learner_dtype
-            reference = found.setdefault(type(estimator), result.grad)
-            assert_same(result.grad, reference, 1e-4 if jnp.float32 in (learner_dtype, raw_dtype) else 1e-10)
-    every = gw.horizon_gradients(problem, raw, gw.Positive(), state, batches, None)
+    estimators = {
+        "unrolled": gw.Unrolled(),
+        "horizons": gw.HorizonMix(gw.uniform_weights(2)),
+        "truncations": gw.TruncationMix(gw.uniform_weights(2)),
+    }
+    args = (problem, raw, gw.Positive(), state, batches, None)
+
+    @jax.jit
+    def by_all():
+        found = {
+            (name, mode): gw.meta_gradient(*args, estimator=estimator, mode=MODES[mode])._replace(aux=None)
+            for name, estimator in estimators.items()
+            for mode in MODES
+        }
+        return found, gw.horizon_gradients(*args)
+
+    found, every = by_all()
+    for (name, _), result in found.items():
+        assert {leaf.dtype for leaf in jax.tree.leaves(result.grad)} == {jnp.dtype(raw_dtype)}
+        assert result.state.params["w"].dtype == learner_dtype and result.outer_loss.dtype == learner_dtype
+        reference = found[name, "reverse"].grad
+        assert_same(result.grad, reference, 1e-4 if jnp.float32 in (learner_dtype, raw_dtype) else 1e-10)
     assert {leaf.dtype for leaf in jax.tree.leaves(every)} == {jnp.dtype(raw_dtype)}
 
 
@@ -149,9 +165,11 @@ def test_meta_parameters_of_two_dtypes():
     raw = {"rate": jnp.asarray(-2.0, jnp.float32), "cost": jnp.asarray(0.3, jnp.float64)}
     state = problem.init({"w": jnp.ones(3)})
     batches = jnp.linspace(0, 1, 9).reshape(3, 3)
-    found = [
-        gw.meta_gradient(problem, raw, gw.Positive(), state, batches, None, mode=mode).grad for mode in MODES.values()
-    ]
+    found = jax.jit(
+        lambda: [
+            gw.meta_gradient(problem, raw, gw.Positive(), state, batches, None, mode=m).grad for m in MODES.values()
+        ]
+    )()
     for grad in found:
         assert grad["rate"].dtype == jnp.float32 and grad["cost"].dtype == jnp.float64
         assert_same(grad, found[0], 1e-5)
@@ -167,7 +185,6 @@ def test_python_numbers_will_do():
         np.testing.assert_allclose(result.grad, -3 * 0.9**5, rtol=1e-12)
 
 
-@pytest.mark.slow
 def test_batches_may_hold_keys():
     """A learner that draws its own noise: the key is data, like the rest of the batch."""
 
@@ -186,19 +203,16 @@ def test_batches_may_hold_keys():
 
     # To recompute an update is to draw the same numbers again: wanted here, and what the check for reuse cannot know.
     with jax.debug_key_reuse(False):
-        found = [
-            gw.meta_gradient(
-                problem, raw, gw.Positive(), problem.init(jnp.ones(2)), batches, jnp.zeros((4, 2)), mode=mode
-            ).grad
-            for mode in (*MODES.values(), gw.ReverseMode(2), gw.ReverseMode(3))
-        ]
+        args = (problem, raw, gw.Positive(), problem.init(jnp.ones(2)), batches, jnp.zeros((4, 2)))
+        modes = (*MODES.values(), gw.ReverseMode(2), gw.ReverseMode(3))
+        found = jax.jit(lambda: [gw.meta_gradient(*args, mode=mode).grad for mode in modes])()
     for grad in found:
         assert_same(grad, found[0], 1e-9)
     assert float(found[0]["noise"]) != 0
 
 
-def test_a_judge_undefined_at_the_start_does_no_harm():
-    """x_0 is never judged: an outer loss without a derivative there must not poison any mode."""
+def test_an_outer_loss_undefined_at_the_start_does_no_harm():
+    """x_0 is never evaluated: an outer loss without a derivative there must not poison any mode."""
 
     def loss(params, targets, eta, batch):
         return 0.5 * jnp.sum((params - batch) ** 2), None
@@ -208,21 +222,15 @@ def test_a_judge_undefined_at_the_start_does_no_harm():
 
     problem = gw.GradientLearner(lambda params, eta, batch: None, loss, optax.identity(), lambda eta: eta, outer_loss)
     state, batches = problem.init(jnp.zeros(2)), 1 + jnp.arange(8.0).reshape(4, 2)
-    for judges in (None, batches[:3]):
-        window = batches if judges is None else batches[:3]
-        found = [
-            gw.meta_gradient(
-                problem,
-                jnp.array(-2.0),
-                gw.Positive(),
-                state,
-                window,
-                judges,
-                estimator=gw.HorizonMix(gw.uniform_weights(3)),
-                mode=mode,
-            )
-            for mode in MODES.values()
-        ]
+    mix = gw.HorizonMix(gw.uniform_weights(3))
+    for outer_batches in (None, batches[:3]):
+        window = (state, batches if outer_batches is None else batches[:3], outer_batches)
+        found = jax.jit(
+            lambda raw, window=window: [
+                gw.meta_gradient(problem, raw, gw.Positive(), *window, estimator=mix, mode=mode)
+                for mode in MODES.values()
+            ]
+        )(jnp.array(-2.0))
         assert np.isfinite(found[0].grad) and float(found[0].grad) != 0
         for result in found:
             assert_same(
@@ -261,8 +269,9 @@ def test_stop_gradient_in_the_loss_is_right_for_one_step_only():
                 jnp.ones(()),
             )
         )
-        ours = gw.meta_gradient(learner, case.raw, case.spec, case.state, *data)
-        theirs = gw.meta_gradient(usual, case.raw, case.spec, case.state, *data)
+        ours, theirs = jax.jit(
+            lambda data: [gw.meta_gradient(one, case.raw, case.spec, case.state, *data) for one in (learner, usual)]
+        )(data)
         assert_same(ours.state, theirs.state, 1e-12)  # the same learner ...
         np.testing.assert_allclose(dot(ours.grad, direction), truth, rtol=1e-7)
         departures[length] = abs(dot(theirs.grad, direction) / truth - 1)
@@ -275,14 +284,14 @@ def test_stop_gradient_in_the_loss_is_right_for_one_step_only():
 
 def refuses(words, error=ValueError, **changes):
     case = CASES["quadratic"]()
-    batches, judges = case.data(3, False)
+    batches, outer_batches = case.data(3, False)
     usual = {
         "problem": case.problem,
         "raw": case.raw,
         "spec": case.spec,
         "state": case.state,
         "batches": batches,
-        "judges": judges,
+        "outer_batches": outer_batches,
     }
     options = {name: changes.pop(name) for name in ("estimator", "mode", "recording") if name in changes}
     usual |= changes
@@ -293,20 +302,22 @@ def refuses(words, error=ValueError, **changes):
 def test_windows_that_do_not_fit_are_refused():
     case = CASES["quadratic"]()
     three, _ = case.data(3, False)
-    two, judges = case.data(2, False)
+    two, outer_batches = case.data(2, False)
     refuses("batches has 2 entries, outer_batches 3", batches=two)
-    refuses("batches has 3 entries, outer_batches 2", judges=judges)
+    refuses("batches has 3 entries, outer_batches 2", outer_batches=outer_batches)
     refuses(
-        "batches has 1 entries: at least one inner step", batches=jax.tree.map(lambda leaf: leaf[:1], two), judges=None
+        "batches has 1 entries: at least one inner step",
+        batches=jax.tree.map(lambda leaf: leaf[:1], two),
+        outer_batches=None,
     )
     empty = jax.tree.map(lambda leaf: leaf[:0], two)
-    refuses("batches has 0 entries: at least one inner step", batches=empty, judges=empty)
+    refuses("batches has 0 entries: at least one inner step", batches=empty, outer_batches=empty)
     refuses(
         r"batches must hold arrays that share a leading axis.*\(2, 3\), \(3, 3\)",
         batches=three._replace(inner=two.inner),
     )
     refuses(r"batches must hold arrays .* shapes \[\(\)\]", batches=jnp.array(1.0))
-    refuses("outer_batches must hold arrays that share", judges=three._replace(inner=two.inner))
+    refuses("outer_batches must hold arrays that share", outer_batches=three._replace(inner=two.inner))
     refuses("batches must hold arrays", batches=None)
     for every in (gw.horizon_gradients, gw.truncated_gradients):
         with pytest.raises(ValueError, match="batches has 2 entries, outer_batches 3"):
@@ -328,13 +339,20 @@ def test_mixed_mode_needs_a_gradient_learner():
 
 def test_a_recording_of_another_length_is_refused():
     case = CASES["td_sgd"]()
-    batches, judges = case.data(3, False)
+    batches, outer_batches = case.data(3, False)
     recording, _ = record(
         case.problem, gw.constrain(case.raw, case.spec), case.state, jax.tree.map(lambda leaf: leaf[:2], batches)
     )
     with pytest.raises(ValueError, match="the recording covers 2 updates, the window 3"):
         gw.meta_gradient(
-            case.problem, case.raw, case.spec, case.state, batches, judges, mode=gw.MixedMode(), recording=recording
+            case.problem,
+            case.raw,
+            case.spec,
+            case.state,
+            batches,
+            outer_batches,
+            mode=gw.MixedMode(),
+            recording=recording,
         )
 
 

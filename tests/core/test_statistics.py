@@ -120,8 +120,8 @@ def sampled():
     def sample(key):
         inner_key, outer_key = jax.random.split(key)
         inner = SIGMA * jax.random.normal(inner_key, (LENGTH,))
-        judges = TAU * jax.random.normal(outer_key, (LENGTH,))
-        args = (PROBLEM, jnp.array(SHIFT), gw.Unbounded(), jnp.array(START), inner, judges)
+        evaluating = TAU * jax.random.normal(outer_key, (LENGTH,))
+        args = (PROBLEM, jnp.array(SHIFT), gw.Unbounded(), jnp.array(START), inner, evaluating)
         return [gw.meta_gradient(*args, estimator=kind(weights)).grad for kind, weights in MIXES]
 
     keys = jax.random.split(jax.random.key(3), 20_000)

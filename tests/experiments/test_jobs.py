@@ -31,7 +31,7 @@ ARMS = {"plain": {"meta.learned": ()}, "mix": {"meta.estimator": "window-mix"}}
 
 
 SMALL = with_changes(preset("quick"), {"inner.num_envs": 2, "inner.num_steps": 5, "meta.num_inner_steps": 1})
-END = 110  # of a run of 100 steps: the first rollout, which judges nothing, has ten
+END = 110  # of a run of 100 steps: the first rollout, which evaluates nothing, has ten
 
 
 def planned(runs: Path, total_steps: int = 100):

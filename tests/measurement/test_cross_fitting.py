@@ -36,7 +36,7 @@ def test_weights_of_a_fold_come_from_the_others():
 
 
 def test_cross_fitting_does_not_flatter():
-    # Pure noise has no signal; weights chosen on the very samples they are judged on would find some.
+    # Pure noise has no signal; weights chosen on the very samples they are scored on would find some.
     rng = np.random.default_rng(3)
     ratios = []
     for _ in range(60):
@@ -80,7 +80,7 @@ def test_what_samples_do_not_hold_is_refused(name):
     assert "truncat" in raised.value.accepted or "WEIGHTS" in raised.value.accepted
 
 
-def test_estimators_of_a_short_window_are_judged_by_a_long_one():
+def test_estimators_of_a_short_window_are_compared_with_a_long_one():
     samples = random_samples()
     summaries, single = compare(samples, 2, ("truncated:1", "unrolled"))
     assert list(summaries) == ["truncated:1", "unrolled"]

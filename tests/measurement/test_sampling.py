@@ -62,6 +62,7 @@ def make_samples(subject):
     return samples
 
 
+@pytest.mark.slow
 def test_rates_by_part_are_measured_apart():
     agent, state = tiny(("discount", "learning_rate"), learning_rate_groups="parts")
     samples = measure_agent(agent, state, key=jax.random.key(1), **OPTIONS)
@@ -85,6 +86,7 @@ def window_of(agent, state, key, burn_in_rollouts):
     return agent.collect_window(state._replace(rollout=running, batch=batch), key=window_key).batches
 
 
+@pytest.mark.slow
 def test_samples_are_meta_gradients_of_their_windows(subject, samples):
     agent, state = subject
     estimators = {
@@ -230,6 +232,7 @@ def test_numbers_out_of_range(subject, options):
         measure_agent(*subject, key=jax.random.key(0), **options)
 
 
+@pytest.mark.slow
 def test_a_sample_that_is_not_finite_is_named(subject):
     agent, state = subject
     learned = state.learned._replace(entropy_cost=jnp.array(jnp.inf))

@@ -70,6 +70,7 @@ def test_a_resample_is_what_drawing_its_rows_would_give(monkeypatch):
         np.testing.assert_allclose(found["sign_agreement"][place, index], signs)
 
 
+@pytest.mark.slow
 def test_pure_noise_agrees_with_nothing():
     rng = np.random.default_rng(8)
     cosines, held, above, signs, overall = [], [], [], [], []
@@ -168,6 +169,7 @@ def test_overall_statistics_by_hand():
             assert estimate.low <= estimate.high, field
 
 
+@pytest.mark.slow
 def test_overall_statistics_cover_the_truth():
     rng = np.random.default_rng(12)
     hits = {"mean": [], "variance": [], "snr": [], "mse": []}
@@ -197,6 +199,7 @@ def test_a_tie_in_sign_counts_half():
     assert summarize(estimates, num_resamples=5)["some"].sign_agreement.value == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_interval_of_a_cosine_covers_the_truth():
     rng = np.random.default_rng(7)
     direction = np.array([1.0, -0.5, 0.5])

@@ -1,6 +1,7 @@
 """Progress: aligned plain lines, the live table, and compilation that is seen to go on."""
 
 import io
+import re
 import time
 
 import pytest
@@ -83,3 +84,19 @@ def test_nothing_is_shown_outside_of_the_context() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize(("width", "gone"), [(120, set()), (60, {"steps/s"}), (40, {"steps/s", "rate", "entropy"})])
+def test_a_narrow_terminal_loses_whole_columns(width: int, gone: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    stream, names = io.StringIO(), ["discount", "lambda_", "entropy_cost", "learning_rate"]
+    with Progress(names, 91_000_000, stream=stream, live=True) as progress:
+        progress.update({**ROW, "step": 1_000_000, "eta/lambda_": 0.9, "eta/entropy_cost": 0.01})
+    text = stream.getvalue()
+    lines = re.sub(r"\x1b\[[0-9?;]*[A-Za-z]", "", text).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in text
+    shown = {"steps", "return", "discount", "lambda", "entropy", "rate", "steps/s", "left"}
+    words = set(re.split(r"[\s_]+", " ".join(lines)))
+    assert shown - words == gone
+    assert "1,000,000" in words and "2.35" in words

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import pytest
 
 from gradweave.config.presets import preset
-from gradweave.config.schema import Config, RunConfig
+from gradweave.config.schema import Config, EnvironmentConfig, RunConfig
 from gradweave.config.toml_file import read_config
 from gradweave.errors import CheckpointError, ConfigError, RunInUse
 from gradweave.runs import provenance
 from gradweave.runs.locks import lock_folder
-from gradweave.runs.run_folder import RunFolder, find_run
+from gradweave.runs.run_folder import RunFolder, find_run, new_name
 from gradweave.training.checkpoints import load_newest, named_arrays
 
 
@@ -268,3 +268,17 @@ def test_results_that_are_being_written_are_no_change_of_the_source(
     source.write_text("after\n")
     changed = provenance.source_state()
     assert changed is not None and "code.py" in changed["diff"] and "table.csv" not in changed["diff"]
+
+
+@pytest.mark.parametrize(
+    ("preset_name", "environment", "what"),
+    [
+        ("quick", "snake", "quick-snake"),
+        ("snake-6x6", "snake", "snake-6x6"),
+        ("snake-sweep", "snake", "snake-sweep"),
+        ("quick", "jumanji:Game2048-v1", "quick-jumanji-game2048-v1"),
+    ],
+)
+def test_a_folders_name_says_the_environment(preset_name: str, environment: str, what: str) -> None:
+    config = dataclasses.replace(Config(), preset=preset_name, environment=EnvironmentConfig(name=environment))
+    assert re.fullmatch(what + r"-\d{8}T\d{6}Z-[a-z]{4}", new_name(config))

@@ -47,6 +47,7 @@ def test_interval_of_an_interquartile_mean_over_few_seeds(num_seeds, expected):
     np.testing.assert_allclose(one, (one.value, low[0], high[0]), atol=0.35)
 
 
+@pytest.mark.slow
 def test_interval_of_a_probability_of_improvement_covers_the_truth():
     rng = np.random.default_rng(8)
     truth = scipy.stats.norm.cdf(1 / np.sqrt(2))  # P(a > b) of two unit normals, one apart

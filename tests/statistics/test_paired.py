@@ -47,6 +47,7 @@ def test_of_one_leaf_the_total_is_the_leaf():
         np.testing.assert_array_equal(np.array(total), np.array(leaf).ravel())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_leaves", [1, 4])
 @pytest.mark.parametrize(("signal_a", "signal_b"), [(0.5, 0.5), (0.2, 0.05), (0.05, 0.2), (0.05, 0.02), (0.02, 0.05)])
 def test_scale_free_intervals_hold_the_truth_however_small_the_means(num_leaves, signal_a, signal_b):
@@ -106,6 +107,7 @@ def test_cosine_of_means_by_hand():
     assert cosine_of_means(a, -3 * a, num_resamples=100) == (pytest.approx(-1), pytest.approx(-1), pytest.approx(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal_a", "signal_b"), [(0.3, 0.5), (0.15, 0.3), (0.1, 0.2), (0.02, 0.02)])
 def test_interval_of_a_cosine_of_means_holds_the_truth(signal_a, signal_b):
     rng = np.random.default_rng(4)

@@ -64,6 +64,7 @@ def test_another_seed_other_numbers(finished: tuple[Config, Path, Summary], tmp_
         assert (folder.path / "metrics.jsonl").read_bytes() != (path / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_never_stopped(finished: tuple[Config, Path, Summary], tmp_path: Path) -> None:
     config, path, summary = finished
     half = small(tmp_path, num_chunks=2)
@@ -122,13 +123,13 @@ def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pyte
             rows_before.extend(rows_of(folder))
             next_chunk.set()
 
-    def judge(*_: Any) -> dict[str, float]:
+    def evaluation(*_: Any) -> dict[str, float]:
         begun.append(True)
         assert next_chunk.wait(timeout=60), "training waits for the evaluation"
         return {"evaluation/return": float(len(begun))}
 
     monkeypatch.setattr("gradweave.training.loop._check_finite", check)
-    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     with RunFolder.create(config) as folder:
         run(config, folder)
     rows = rows_of(folder)
@@ -138,6 +139,7 @@ def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pyte
     assert len(rows_before) == 2 * CHUNK - 1  # the row that waits for its evaluation is held back
 
 
+@pytest.mark.slow
 def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_for_neither(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,13 +154,13 @@ def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_fo
             assert len(events) == 2 * CHUNK - 1  # neither the row of the evaluation nor the checkpoint
             next_chunk.set()
 
-    def judge(*_: Any) -> dict[str, float]:
+    def evaluation(*_: Any) -> dict[str, float]:
         assert begun.is_set() or next_chunk.wait(timeout=60)
         begun.set()
         return {"evaluation/return": 1.0}
 
     monkeypatch.setattr("gradweave.training.loop._check_finite", check)
-    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     with RunFolder.create(config) as folder:
         save, write = folder.save_checkpoint, folder.metrics.write
         monkeypatch.setattr(
@@ -180,6 +182,7 @@ def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_fo
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_every_evaluation_is_of_the_agent_at_its_row(tmp_path: Path) -> None:
     """Also while training, which donates its state to the next chunk, goes on: runs that end there agree."""
     config = evaluating(tmp_path / "long")
@@ -197,7 +200,7 @@ def test_every_evaluation_is_of_the_agent_at_its_row(tmp_path: Path) -> None:
 def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, release = evaluating(tmp_path), threading.Event()
 
-    def judge(*_: Any) -> dict[str, float]:
+    def evaluation(*_: Any) -> dict[str, float]:
         assert release.wait(timeout=60)
         return {"evaluation/return": 1.0}
 
@@ -207,7 +210,7 @@ def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monke
             raise NonFiniteError("policy", 1)
 
     monkeypatch.setattr("gradweave.training.loop._check_finite", check)
-    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     with RunFolder.create(config) as folder, pytest.raises(NonFiniteError):
         run(config, folder)
     rows = rows_of(folder)
@@ -215,10 +218,10 @@ def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monke
 
 
 def test_an_evaluation_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def judge(*_: Any) -> dict[str, float]:
+    def evaluation(*_: Any) -> dict[str, float]:
         raise RuntimeError("no evaluation today")
 
-    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     config = evaluating(tmp_path)
     with RunFolder.create(config) as folder, pytest.raises(RuntimeError, match="no evaluation today"):
         run(config, folder)
@@ -249,13 +252,13 @@ def test_a_signal_during_the_last_evaluation_stops_after_the_last_checkpoint(
         looks.release()
         return found
 
-    def judge(*_: Any) -> dict[str, float]:
+    def evaluation(*_: Any) -> dict[str, float]:
         assert all(looks.acquire(timeout=60) for _ in range(2))  # after each chunk
         os.kill(os.getpid(), number)
         return {"evaluation/return": 1.0}
 
     monkeypatch.setattr("gradweave.training.loop.agreed_signal", look)
-    monkeypatch.setattr("gradweave.training.loop._evaluation_row", judge)
+    monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     with RunFolder.create(config) as folder:
         with pytest.raises(raised):
             run(config, folder)

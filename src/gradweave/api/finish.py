@@ -11,7 +11,7 @@ from gradweave.config.schema import Config
 from gradweave.errors import command_line
 from gradweave.files import write_atomically
 from gradweave.runs.metrics import format_row, read_metrics
-from gradweave.runs.run_folder import RunFolder
+from gradweave.runs.run_folder import EVALUATION_FILE, RunFolder
 
 if TYPE_CHECKING:  # imports JAX
     from gradweave.training.loop import Summary
@@ -22,7 +22,8 @@ Say = Callable[[str], object]
 
 
 def finish(folder: RunFolder, summary: "Summary", say: Say) -> str:
-    """Writes agent.gif, measurement.json (where something was learned) and the report, unless `run.finish` says none.
+    """Writes evaluation.json; unless `run.finish` says none also agent.gif, measurement.json (where something was
+    learned) and the report.
 
     Args:
         folder: the run's, still locked.
@@ -33,6 +34,7 @@ def finish(folder: RunFolder, summary: "Summary", say: Say) -> str:
         What they show, in words.
     """
     config, lines = folder.config, [_returns(summary)]
+    write_atomically(folder.path / EVALUATION_FILE, format_row(_evaluation(summary)) + "\n")
     places = {"checkpoints": folder.checkpoints}
     if config.run.finish == "all":
         places = _drawn(folder, summary, say) | places
@@ -60,6 +62,13 @@ def _drawn(folder: RunFolder, summary: "Summary", say: Say) -> dict[str, Path]:
     return {"animation": animation, "figures": folder.figures}
 
 
+def _evaluation(summary: "Summary") -> dict[str, Any]:
+    """Mean returns of the last evaluation, for reports."""
+    kinds = {"return": summary.sampled, "greedy_return": summary.greedy, "random_return": summary.random}
+    means = {name: float(played.returns.mean()) for name, played in kinds.items()}
+    return {"step": summary.environment_steps, "num_episodes": len(summary.sampled.returns), **means}
+
+
 def _returns(summary: "Summary") -> str:
     sampled, greedy, random = (
         f"{float(played.returns.mean()):.2f}" for played in (summary.sampled, summary.greedy, summary.random)
@@ -77,6 +86,7 @@ def _measured(path: Path, config: Config, summary: "Summary", say: Say) -> list[
 
     from gradweave.core import AbstractLinearEstimator, Unrolled
     from gradweave.measurement.sampling import episode_rollouts, estimator_samples, measure_agent
+    from gradweave.statistics.bootstrap import LEAST_SAMPLES, without_intervals
     from gradweave.statistics.paired import variance_ratio
 
     estimator: Any = summary.agent.estimator
@@ -104,6 +114,8 @@ def _measured(path: Path, config: Config, summary: "Summary", say: Say) -> list[
     )
     drawn = estimator_samples(samples, {"own": estimator, "unrolled": Unrolled()})
     ratio = variance_ratio(drawn["own"], drawn["unrolled"])
+    few = count < LEAST_SAMPLES
+    ratio = without_intervals(ratio) if few else ratio
     found = {
         "samples": count,
         "burn_in_rollouts": burn_in,
@@ -118,7 +130,7 @@ def _measured(path: Path, config: Config, summary: "Summary", say: Say) -> list[
     length = samples.num_inner_steps
     return [
         f"variance of the {config.meta.estimator} meta-gradient / variance of the unmixed {length}-step one, {count} "
-        f"samples each, 95 % intervals:",
+        f"samples each, {f'no intervals from fewer than {LEAST_SAMPLES}' if few else '95 % intervals'}:",
         f"  raw {_interval(ratio.total)}",
         f"  free of scale (variance over squared mean) {_interval(ratio.total_scale_free)}",
     ]
@@ -126,5 +138,7 @@ def _measured(path: Path, config: Config, summary: "Summary", say: Say) -> list[
 
 def _interval(estimate: Any) -> str:
     value, low, high = (float(end) for end in estimate)
+    if math.isnan(low) and math.isnan(high):
+        return f"{value:.2f}"
     open_ended = "" if math.isfinite(high) else ": so few samples do not tell a mean from zero"
     return f"{value:.2f} ({low:.2f} to {high:.2f}){open_ended}"

@@ -15,7 +15,7 @@ from gradweave.config.presets import preset
 from gradweave.config.schema import Config, NumDevices
 from gradweave.config.toml_file import format_config
 from gradweave.config.validation import validate
-from gradweave.errors import CheckpointError
+from gradweave.errors import CheckpointError, command_line
 from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps
 from gradweave.runs.trackers import check_tracker
 from gradweave.training.follower import NoFolder
@@ -153,7 +153,10 @@ def train_in(
     quiet: bool = False,
 ) -> Run | None:
     """Train in `folder`, then draw, measure and report what came of it; of several processes only the first reports."""
-    summary = launch(folder, resume=resume, hosts=hosts, devices=devices, quiet=quiet)
+    try:
+        summary = launch(folder, resume=resume, hosts=hosts, devices=devices, quiet=quiet)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("" if isinstance(folder, NoFolder) else _how_to_go_on(folder)) from None
     if isinstance(folder, NoFolder):
         return None
     from gradweave.training.memory import explaining
@@ -202,6 +205,15 @@ def open_to_resume(
         folder.close()
         raise
     return folder
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    """Of a run that was interrupted: where the newest checkpoint is, and the command that goes on from it."""
+    steps = checkpoint_steps(folder.path)
+    if not steps:
+        return f"there is no checkpoint in {folder.checkpoints} yet; train again"
+    checkpoint = folder.checkpoints / f"{steps[-1]:012d}.safetensors"
+    return f"the checkpoint is {checkpoint}; go on with: {command_line('resume', folder.path)}"
 
 
 def _say(text: str) -> None:

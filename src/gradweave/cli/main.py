@@ -52,8 +52,8 @@ def answering(command: Callable[[], int]) -> int:
     except MemoryError:
         print("gradweave: this machine is out of memory; lower --inner.num-envs or close something", file=sys.stderr)
         return OutOfMemory.exit_code
-    except KeyboardInterrupt:
-        print("gradweave: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("gradweave: interrupted" + (f"; {error}" if str(error) else ""), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe went away, as in `gradweave doctor | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -48,10 +48,10 @@ def run(argv: Sequence[str]) -> int:
             raise ConfigError(
                 flag, value, f"a whole number of at least {least}", f"leave {flag} out for the usual value"
             )
+    check_run(flags.run, flags.step)
     output = flags.run / "agent.gif" if flags.output is None else flags.output
     if not output.parent.is_dir():
         raise ConfigError("--output", str(output), "a file in a folder that exists", f"make {output.parent} first")
-    check_run(flags.run, flags.step)
     _play(flags, output)
     return 0
 

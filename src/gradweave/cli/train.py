@@ -16,6 +16,7 @@ import tyro
 from gradweave.api.training import train_config
 from gradweave.cli.environment_flags import merged, take_environment_options
 from gradweave.cli.seeds import check_seeds, train_seeds
+from gradweave.cli.short_help import HELP_ALL, with_common_flags
 from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.config.presets import PRESETS, preset
 from gradweave.config.schema import DEFAULT_LEARNER, Config, EnvironmentConfig, MetaConfig, RunConfig
@@ -108,7 +109,12 @@ def parse_all(
     def parse(base: Config) -> FlagsT:
         fields = dataclasses.fields(base)
         default = kind(**{field.name: getattr(base, field.name) for field in fields if field.name != "preset"})
-        return tyro.cli(kind, prog=prog, description=description, args=list(argv), default=default)
+        if kind is TrainFlags and {"-h", "--help"} & set(argv):
+            common = with_common_flags(default)
+            more = f"{description} Of all its flags these are used most; {HELP_ALL} lists the others."
+            tyro.cli(type(common), prog=prog, description=more, args=["--help"], default=common)  # ends the process
+        words = ["--help" if word == HELP_ALL else word for word in argv]
+        return tyro.cli(kind, prog=prog, description=description, args=words, default=default)
 
     def read(name: str | None) -> Config:
         if file is None:

@@ -7,7 +7,7 @@ from gradweave.core import AbstractLinearEstimator, AdaptiveMix
 from gradweave.measurement.cross_fitting import cross_fitted_mix
 from gradweave.measurement.sampling import GradientSamples, default_estimators, estimator_samples, single_estimates
 from gradweave.measurement.summary import EstimatorSummary, summarize
-from gradweave.statistics.bootstrap import FloatArray
+from gradweave.statistics.bootstrap import LEAST_SAMPLES, FloatArray, without_intervals
 from gradweave.training.estimators import make_estimator
 
 __all__ = ["compare", "first_steps", "named_estimates"]
@@ -35,7 +35,8 @@ def compare(
         seed: of the bootstrap.
 
     Returns:
-        Those of the named estimators, and those of every "horizon k" and "truncation m" by itself.
+        Those of the named estimators, and those of every "horizon k" and "truncation m" by itself. Of fewer than
+        `LEAST_SAMPLES` samples the ends of intervals are NaN.
 
     Raises:
         ConfigError: a name that is unknown or does not fit.
@@ -46,6 +47,8 @@ def compare(
     for estimates, baseline in ((chosen, next(iter(chosen))), (single_estimates(cut), f"horizon {length}")):
         together = {**estimates, reference: samples.horizons[:, -1]}
         found = summarize(together, reference=reference, baseline=baseline, seed=seed)
+        if samples.num_samples < LEAST_SAMPLES:
+            found = {name: without_intervals(summary) for name, summary in found.items()}
         results.append({name: summary for name, summary in found.items() if name != reference})
     return results[0], results[1]
 

@@ -155,7 +155,7 @@ def _each(estimate: Estimate) -> list[Estimate]:
 
 def _cell(estimate: Estimate) -> str:
     value, low, high = (f"{float(end):.2g}" for end in estimate)
-    return f"{value} [{low}, {high}]"
+    return value if low == high == "nan" else f"{value} [{low}, {high}]"
 
 
 def _nested(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:

@@ -12,6 +12,7 @@ from gradweave.measurement.options import MeasureOptions
 from gradweave.measurement.output import Row, format_table, measurement_rows, write_measurement
 from gradweave.measurement.sampling import GradientSamples
 from gradweave.measurement.summary import EstimatorSummary
+from gradweave.statistics.bootstrap import LEAST_SAMPLES
 
 __all__ = ["Measurement", "measured"]
 
@@ -52,9 +53,11 @@ class Measurement:
         return dataclasses.replace(self, details=details, files=tuple(files))
 
     def __str__(self) -> str:
+        few = self.samples.num_samples < LEAST_SAMPLES
+        intervals = f"too few for intervals, which need {LEAST_SAMPLES}" if few else "95 % intervals"
         heading = (
-            f"{self.samples.num_samples} samples of windows of {self.length} updates at step {self.step:,}; 95 % "
-            f"intervals; reference: horizon {self.samples.num_inner_steps}"
+            f"{self.samples.num_samples} samples of windows of {self.length} updates at step {self.step:,}; "
+            f"{intervals}; reference: horizon {self.samples.num_inner_steps}"
         )
         return f"{heading}\n\n{format_table(self.samples.names, self.estimators)}"
 

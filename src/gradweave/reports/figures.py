@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from gradweave.files import real_folder, write_atomically
+from gradweave.statistics.bootstrap import FloatArray
 
 __all__ = ["COLOURS", "RunMetrics", "draw_figures", "save_figure", "style_axis"]
 
@@ -32,6 +33,10 @@ class RunMetrics(NamedTuple):
 
     name: str
     rows: Sequence[Mapping[str, Any]]
+    plain: bool = False
+    """Whether it learns no meta-parameter: what self-tuning is compared with."""
+    random: float | None = None
+    """Mean return of random allowed actions, where it was evaluated."""
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one number, without the rows that have none."""
@@ -85,11 +90,14 @@ def _returns(runs: Sequence[RunMetrics]) -> Figure | None:
     markers = {"evaluation/return": ("o", "evaluation"), "evaluation/greedy_return": ("x", "evaluation, greedy")}
     for index, run in enumerate(runs):
         colour = COLOURS[index % len(COLOURS)]
-        _line(axes[0], *run.series("return"), colour, _label(run, runs, "training"))
+        training = "training, plain" if run.plain else "training"
+        _line(axes[0], *run.series("return"), colour, _label(run, runs, training), style="--" if run.plain else "-")
         for name, (marker, what) in markers.items():
             steps, values = run.series(name)
             if steps:
                 axes[0].plot(steps, values, marker, color=colour, markersize=4, label=_label(run, runs, what))
+    for index, value in enumerate(sorted({run.random for run in runs if run.random is not None})):
+        axes[0].axhline(value, color="#777777", linestyle=":", linewidth=1.5, label="" if index else "random play")
     axes[0].set_ylabel("return per episode")
     return _finish(figure, axes)
 
@@ -102,10 +110,10 @@ def _panels(runs: Sequence[RunMetrics], prefix: str) -> Figure | None:
 
 
 def _signal_to_noise(runs: Sequence[RunMetrics]) -> Figure | None:
-    """One panel for each meta-gradient: |mean| / standard deviation over the last `_SNR_WINDOW` logged meta-steps.
+    """One panel for each meta-gradient: |mean| / standard deviation over a moving window of logged meta-steps.
 
-    The mean moves while it is averaged, so this is a rough gauge of a run; `gradweave measure` gives the number with
-    an interval at one moment.
+    The mean moves while it is averaged, and meta-gradients that follow each other resemble each other, so this is a
+    rough gauge of a run; `gradweave measure` gives the number with an interval at one moment.
     """
     with_snr = [_with_signal_to_noise(run) for run in runs]
     seen = {name for run in with_snr for row in run.rows for name in row if name.startswith(_SNR)}
@@ -113,18 +121,31 @@ def _signal_to_noise(runs: Sequence[RunMetrics]) -> Figure | None:
 
 
 def _with_signal_to_noise(run: RunMetrics) -> RunMetrics:
+    """The ratios, and under "low" and "high" before their names the ends of their intervals."""
     names = sorted({name for row in run.rows for name in row if name.startswith(_GRADIENT)})
     points: dict[int, dict[str, Any]] = {}
     for name in names:
         steps, values = run.series(name)
-        if len(values) < _SNR_WINDOW or len(set(values)) == 1:
+        window = max(_SNR_WINDOW, len(values) // 12)
+        if len(values) < window or len(set(values)) == 1:
             continue
-        windows = np.lib.stride_tricks.sliding_window_view(np.asarray(values), _SNR_WINDOW)
-        noise = windows.std(axis=1, ddof=1)
-        ratios = np.abs(windows.mean(axis=1)) / np.where(noise > 0, noise, np.inf)
-        for step, ratio in zip(steps[_SNR_WINDOW - 1 :], ratios, strict=True):
-            points.setdefault(step, {"step": step})[_SNR + name.removeprefix(_GRADIENT)] = float(ratio)
+        short = _SNR + name.removeprefix(_GRADIENT)
+        for step, *ratio in zip(steps[window - 1 :], *_ratios(np.asarray(values), window), strict=True):
+            found = dict(zip((short, f"low/{short}", f"high/{short}"), map(float, ratio), strict=True))
+            points.setdefault(step, {"step": step}).update(found)
     return RunMetrics(run.name, [points[step] for step in sorted(points)])
+
+
+def _ratios(values: FloatArray, window: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """|mean| / deviation of each window, with 95 % intervals for draws that are independent and normal.
+
+    The variance of mean / deviation over n draws is (1 + its square / 2) / n. Its interval is folded at 0.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(values, window)
+    noise = windows.std(axis=1, ddof=1)
+    ratios = np.abs(windows.mean(axis=1)) / np.where(noise > 0, noise, np.inf)
+    reach = 1.96 * np.sqrt((1 + ratios**2 / 2) / window)
+    return ratios, np.maximum(ratios - reach, 0.0), ratios + reach
 
 
 def _losses(runs: Sequence[RunMetrics]) -> Figure | None:
@@ -138,7 +159,11 @@ def _draw_panels(runs: Sequence[RunMetrics], names: Sequence[str], *, smooth: bo
     figure, axes = _grid(len(names))
     for axis, name in zip(axes, names, strict=True):
         for index, run in enumerate(runs):
-            _line(axis, *run.series(name), COLOURS[index % len(COLOURS)], run.name, smooth=smooth)
+            colour = COLOURS[index % len(COLOURS)]
+            _line(axis, *run.series(name), colour, run.name, smooth=smooth, style="--" if run.plain else "-")
+            steps, low = run.series(f"low/{name}")
+            if steps:
+                axis.fill_between(steps, low, run.series(f"high/{name}")[1], color=colour, alpha=0.2, linewidth=0)
         axis.set_title(name.rpartition("/")[2].rstrip("_").replace("_", " "), fontsize=10)
     return _finish(figure, axes, legend=len(runs) > 1)
 
@@ -160,14 +185,21 @@ def _grid(count: int, width: float = 4.5) -> tuple[Figure, list[Axes]]:
 
 
 def _line(
-    axis: Axes, steps: Sequence[int], values: Sequence[float], colour: str, label: str, *, smooth: bool = True
+    axis: Axes,
+    steps: Sequence[int],
+    values: Sequence[float],
+    colour: str,
+    label: str,
+    *,
+    smooth: bool = True,
+    style: str = "-",
 ) -> None:
     """The values; if they are noisy and many, pale, with their running mean on top."""
     if len(values) < 50 or not smooth:
-        axis.plot(steps, values, color=colour, linewidth=1.5, label=label)
+        axis.plot(steps, values, style, color=colour, linewidth=1.5, label=label)
         return
     axis.plot(steps, values, color=colour, linewidth=0.7, alpha=0.3)
-    axis.plot(steps, _running_mean(values, len(values) // 25), color=colour, linewidth=1.5, label=label)
+    axis.plot(steps, _running_mean(values, len(values) // 25), style, color=colour, linewidth=1.5, label=label)
 
 
 def _running_mean(values: Sequence[float], window: int) -> list[float]:

@@ -11,30 +11,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from gradweave.config.toml_file import read_config
 from gradweave.errors import ConfigError, DamagedFile
 from gradweave.files import read_bytes, read_json, read_text, write_atomically
 from gradweave.reports.figures import RunMetrics, draw_figures
+from gradweave.reports.in_words import in_words
 from gradweave.runs.metrics import read_metrics
 from gradweave.runs.provenance import is_modified, read_provenance
-from gradweave.runs.run_folder import run_name
+from gradweave.runs.run_folder import EVALUATION_FILE, run_name
 
 __all__ = ["write_report"]
 
 _MOST_PICTURE: Final = 2**25
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }
+:root { color-scheme: light dark; --text: #1a1a1a; --page: #fff; --line: #ddd; --code: #f6f6f6; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e6e6; --page: #16181c; --line: #3a3f47; --code: #22262c; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+  color: var(--text); background: var(--page); overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; display: block; margin: 1rem 0; }
-pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: 13px; }
+img { max-width: 100%; height: auto; display: block; margin: 1rem 0; background: #fff; }
+pre { background: var(--code); padding: 1rem; overflow-x: auto; font-size: 13px; }
+@media (max-width: 30rem) { body { margin: 1rem auto; } h1 { font-size: 1.3rem; } th, td { padding: .2rem .5rem; } }
 """
 
 _CAPTIONS = {
-    "return.png": "Return",
+    "return.png": "Return; dashed: random play, and runs that learn no meta-parameter (plain)",
     "meta_parameters.png": "Meta-parameters",
     "meta_gradients.png": "Meta-gradients (of the unconstrained meta-parameters)",
-    "signal_to_noise.png": "Signal-to-noise of one meta-gradient, over the last 50 logged meta-steps",
+    "signal_to_noise.png": "Signal-to-noise of one meta-gradient, over a moving window, with 95 % intervals",
     "losses.png": "Losses",
 }
 
@@ -56,13 +65,15 @@ def write_report(paths: Sequence[Path], output: Path) -> Path:
     runs = [_read_run(path) for path in paths]
     figures = draw_figures(runs, output / "figures")
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs"
-    parts = [f"<h1>{html.escape(title)}</h1>", _summary(runs)]
+    parts = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(in_words(run))}</p>" for run in runs)]
+    parts.append(_summary(runs))
     for figure in figures:
         parts.append(f"<h2>{_CAPTIONS[figure.name]}</h2>{_image(figure, _CAPTIONS[figure.name])}")
     for path in paths:
         parts += [_measurement(path), _animation(path), _details(path)]
     page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
     write_atomically(output / "report.html", page)
@@ -73,7 +84,15 @@ def _read_run(path: Path) -> RunMetrics:
     rows = list(read_metrics(path / "metrics.jsonl"))
     if not rows:
         raise ConfigError("RUN", str(path), "a run that has logged something", "wait for its first line of metrics")
-    return RunMetrics(run_name(path), rows)
+    plain = not read_config(path / "config.toml").meta.learned
+    return RunMetrics(run_name(path), rows, plain=plain, random=_random_return(path))
+
+
+def _random_return(path: Path) -> float | None:
+    """The mean return of random allowed actions, which the end of training leaves behind."""
+    found = read_json(path / EVALUATION_FILE) if (path / EVALUATION_FILE).exists() else {}
+    value = found.get("random_return")
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _summary(runs: Sequence[RunMetrics]) -> str:
@@ -86,7 +105,7 @@ def _summary(runs: Sequence[RunMetrics]) -> str:
         returns = [_last(run, name) for name in ("return", "evaluation/return")]
         cells = [run.name, f"{last['step']:,}", *returns, *(_change(run, name) for name in etas)]
         lines.append(_table_row("td", cells))
-    return f"<table>{''.join(lines)}</table>"
+    return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
 def _table_row(tag: str, cells: Sequence[str]) -> str:
@@ -145,7 +164,7 @@ def _measured(path: Path, found: Mapping[str, Any]) -> str:
         f"{run_name(path)}: variance of the {found['estimator']} meta-gradient over that of the unmixed one, "
         f"{found['samples']} samples"
     )
-    return f"<h2>{html.escape(title)}</h2><table>{''.join(rows)}</table>"
+    return f'<h2>{html.escape(title)}</h2><div class="scroll"><table>{"".join(rows)}</table></div>'
 
 
 def _details(path: Path) -> str:

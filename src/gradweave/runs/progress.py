@@ -189,6 +189,27 @@ class _PlainView:
         return " ".join(cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True))
 
 
+def _fitting(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], list[int], int]:
+    """Headings, over several lines where one is too long, which columns fit into `width`, and the gap between them.
+
+    Steps, return and what is left of the time stay; the speed goes first, then meta-parameters from the right.
+    """
+
+    def needed(headings: Sequence[str], chosen: Sequence[int], gap: int) -> int:
+        longest = (max(map(len, [*headings[index].split("\n"), *(row[index] for row in rows)])) for index in chosen)
+        return sum(longest) + gap * len(chosen)
+
+    everything = list(range(len(headings)))
+    if needed(headings, everything, 2) <= width:
+        return list(headings), everything, 2
+    broken = [heading.replace("_", "\n").replace("/", "\n") if "_" in heading else heading for heading in headings]
+    for gone in (None, len(headings) - 2, *range(len(headings) - 3, 1, -1)):
+        everything = [index for index in everything if index != gone]
+        if needed(broken, everything, 1) <= width:
+            break
+    return broken, everything, 1
+
+
 class _LiveView:
     """The last rows as a table that redraws itself, with the state of a compilation below it."""
 
@@ -223,11 +244,13 @@ class _LiveView:
 
         parts: list[Table | Text] = []
         if self._rows:
-            table = Table(box=None, pad_edge=False)
-            for heading in self._headings:
-                table.add_column(heading, justify="right")
-            for cells in list(self._rows):
-                table.add_row(*cells)
+            rows = list(self._rows)
+            headings, chosen, gap = _fitting(self._headings, rows, self._console.width)
+            table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+            for index in chosen:
+                table.add_column(headings[index], justify="right", no_wrap=True)
+            for cells in rows:
+                table.add_row(*(cells[index] for index in chosen))
             parts.append(table)
         if self._status is not None:
             parts.append(Text(self._status))

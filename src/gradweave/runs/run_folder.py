@@ -1,10 +1,11 @@
 """A run's folder: configuration, provenance, metrics and checkpoints, held by one process at a time.
 
-runs/<preset>-<utc time>-<4 random letters>/
+runs/<preset>-<environment>-<utc time>-<4 random letters>/
 config.toml  provenance.json  metrics.jsonl  checkpoints/  figures/  lock
 """
 
 import os
+import re
 import secrets
 import string
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # NumPy takes a tenth of a second, which bad configurations n
     import gradweave.runs.checkpoints
 
 __all__ = [
+    "EVALUATION_FILE",
     "SEEDS_FILE",
     "SWEEP_FILE",
     "RunFolder",
@@ -37,6 +39,8 @@ __all__ = [
     "run_name",
 ]
 
+EVALUATION_FILE: Final = "evaluation.json"
+"""What the agent, and random actions, get at the end of training."""
 SEEDS_FILE: Final = "seeds.json"
 """What marks a folder of several seeds' runs: see `gradweave.runs.seeds_folder`."""
 _OWN_FOLDERS: Final = ("checkpoints", "figures", "measure", "tensorboard", "wandb")
@@ -170,7 +174,7 @@ class RunFolder:
         If it is to go on for longer, what was measured and reported at its end until now is removed.
         """
         if config.run.total_steps > self.config.run.total_steps:
-            for name in ("report.html", "measurement.json"):
+            for name in ("report.html", "measurement.json", EVALUATION_FILE):
                 (self.path / name).unlink(missing_ok=True)
         write_atomically(self.path / "config.toml", format_config(config))
         self.config = config
@@ -293,10 +297,14 @@ class RunFolder:
 
 
 def new_name(config: Config) -> str:
-    """A name for a new folder: preset, time and four random letters, as two runs may start in one second."""
+    """A name for a new folder: preset, environment where the preset's name does not say it, time and four random
+    letters, as two runs may start in one second.
+    """
+    environment = re.sub(r"[^a-z0-9]+", "-", config.environment.name.lower()).strip("-")
+    what = config.preset if config.preset.startswith(environment) else f"{config.preset}-{environment}"
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))
-    return f"{config.preset}-{stamp}-{letters}"
+    return f"{what}-{stamp}-{letters}"
 
 
 def make_runs_dir(config: Config) -> Path:

@@ -1,6 +1,6 @@
 """The folder of several seeds: an ordinary run's folder for each of them, and their summary.
 
-runs/<preset>-<utc time>-<4 random letters>/
+runs/<preset>-<environment>-<utc time>-<4 random letters>/
 seeds.json  lock  summary.json  report.html
 seed-0/  seed-1/  ...      each as in `gradweave.runs.run_folder`, with output.log beside
 """

@@ -1,6 +1,6 @@
 """Sweeps: every combination of some settings, each with several seeds, and the folder in which they are trained.
 
-runs/<preset>-sweep-<utc time>-<4 random letters>/
+runs/<preset>-sweep-<environment>-<utc time>-<4 random letters>/
 sweep.json  lock  sweep.csv  best.toml
 discount0.9-learning-rate0.001/  ...      each as in `gradweave.runs.seeds_folder`
 """

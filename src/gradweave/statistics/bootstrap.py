@@ -13,13 +13,14 @@ uses JAX.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
 __all__ = [
+    "LEAST_SAMPLES",
     "Estimate",
     "bca_interval",
     "bootstrap_interval",
@@ -27,6 +28,7 @@ __all__ = [
     "percentile_interval",
     "resampled_counts",
     "resampled_moments",
+    "without_intervals",
 ]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -43,6 +45,20 @@ class Estimate(NamedTuple):
     value: FloatArray
     low: FloatArray
     high: FloatArray
+
+
+LEAST_SAMPLES: Final = 8
+"""A bootstrap of fewer independent draws has intervals that are far too short, of two draws none at all."""
+
+_Estimates = TypeVar("_Estimates", bound=tuple[Any, ...])
+
+
+def without_intervals(estimates: _Estimates) -> _Estimates:
+    """The same `Estimate`, or named tuple of estimates however deep, with NaN for the ends of each interval."""
+    if isinstance(estimates, Estimate):
+        unknown = np.full(np.shape(estimates.value), np.nan)
+        return type(estimates)(estimates.value, unknown, unknown)
+    return type(estimates)(*map(without_intervals, estimates))
 
 
 def bootstrap_interval(

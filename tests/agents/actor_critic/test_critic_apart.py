@@ -1,5 +1,7 @@
 """A critic whose values are constants, left out of the meta-gradient; batches computed in parts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import gradweave as gw
 from gradweave.agents import OuterObjective, actor_critic, bundled_apply, inner_optimizer
 
-from .material import ETA, LEARNED, experience, network, quick_jit
+from ..material import ETA, LEARNED, experience, network, quick_jit
 
 OUTER = OuterObjective(discount=0.97, lambda_=0.6, value_cost=0.0, entropy_cost=0.02, critic_cost=0.7)
 MODES = {"reverse": gw.ReverseMode(), "forward": gw.ForwardMode(), "mixed": gw.MixedMode()}
@@ -20,7 +22,7 @@ def learner(optimizer="adam", outer=OUTER, **options):
 
 
 def window(truncates=False):
-    """Batches of a window and the one that judges its end."""
+    """Batches of a window and the one that evaluates its end."""
     keys = jax.random.split(jax.random.key(2), NUM_UPDATES + 1)
     parts = [experience(key, truncates=truncates, num_envs=NUM_ENVS) for key in keys]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
@@ -43,13 +45,18 @@ def assert_same(one, other, rtol=1e-9):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-13)
 
 
+@functools.cache
+def attached(truncates=False, value_cost=0.0):
+    """The independent answer: the outer critic is differentiated through like all parameters, the batch is whole."""
+    return gradient(learner(outer=OUTER._replace(value_cost=value_cost)), gw.ReverseMode(), truncates)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_leaving_the_critic_out_changes_nothing_where_it_only_supplies_numbers(mode):
-    # Attached to the loss, the outer critic is differentiated through like all parameters: the independent answer.
-    attached = gradient(learner(), gw.ReverseMode())
     apart = gradient(learner(critic_apart=True), mode)
-    assert_same(apart.grad, attached.grad)
-    assert_same(apart.state, attached.state)
+    assert_same(apart.grad, attached().grad)
+    assert_same(apart.state, attached().state)
     assert all(leaf != 0 for leaf in jax.tree.leaves(apart.grad))
 
 
@@ -68,13 +75,15 @@ def test_an_outer_loss_that_differentiates_it_is_refused():
         learner(outer=OUTER._replace(value_cost=0.3), critic_apart=True)
 
 
-@pytest.mark.parametrize("truncates", [False, True])
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "truncates"), [*((mode, True) for mode in MODES), ("mixed", False)])
 def test_parts_of_a_batch_average_to_the_whole(mode, truncates):
-    outer = OUTER._replace(value_cost=0.3)
-    whole = gradient(learner(outer=outer), mode, truncates)
-    parts = gradient(learner(outer=outer, num_microbatches=2), mode, truncates)
-    assert_same(parts, whole)
+    """Every mode with final observations, which are split as well, and one without."""
+    parts = gradient(learner(outer=OUTER._replace(value_cost=0.3), num_microbatches=2), MODES[mode], truncates)
+    whole = attached(truncates, value_cost=0.3)
+    for field in ("grad", "state", "outer_loss", "finite"):
+        assert_same(getattr(parts, field), getattr(whole, field))
+    assert_same(parts.aux.outer_losses, whole.aux.outer_losses)
 
 
 def test_parts_must_be_equal():

@@ -212,7 +212,7 @@ def test_an_agent_adds_the_score_of_earlier_batches():
     @jax.jit
     def scores(raw):
         learner, total = state.learner, jnp.zeros(())
-        for j in range(1, 3):  # tau_0 came before the window, tau_3 only judges
+        for j in range(1, 3):  # tau_0 came before the window, tau_3 only evaluates
             batch, last = (jax.tree.map(lambda leaf: leaf[k], window.batches) for k in (j, j - 1))  # noqa: B023
             learner, _ = whole.problem.update(learner, gw.constrain(raw, LEARNED), last)
             outputs = whole.problem.forward(learner.params, batch)
@@ -228,6 +228,7 @@ def test_an_agent_adds_the_score_of_earlier_batches():
     assert np.abs(expected).min() > 1e-6
 
 
+@pytest.mark.slow
 def test_the_baseline_follows_the_rewards_of_earlier_windows():
     one = agent(gw.SamplingCorrection(0.5), num_inner_steps=1)
     state = one.init(network(jax.random.key(1), outer_critic=False), key=jax.random.key(2))

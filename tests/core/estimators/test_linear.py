@@ -7,7 +7,7 @@ import pytest
 
 import gradweave as gw
 
-from .problems import CASES
+from ..problems import CASES
 
 LENGTHS = (1, 2, 5, 10)
 
@@ -63,9 +63,9 @@ def test_geometric_truncation_mix_is_a_decayed_trace(name, num_steps):
     """z <- lambda A z + B from z = 0, with explicit Jacobians in a plain loop, then z . grad J."""
     decay = 0.7
     case = CASES[name]()
-    batches, judges = case.data(num_steps, False)
+    batches, outer_batches = case.data(num_steps, False)
     mix = gw.TruncationMix(gw.geometric_weights(num_steps, decay))
-    found = gw.meta_gradient(case.problem, case.raw, case.spec, case.state, batches, judges, estimator=mix).grad
+    found = gw.meta_gradient(case.problem, case.raw, case.spec, case.state, batches, outer_batches, estimator=mix).grad
 
     flat_state, rebuild = flatten_floats(case.state)
     flat_raw, to_raw = flatten_floats(case.raw)
@@ -85,7 +85,7 @@ def test_geometric_truncation_mix_is_a_decayed_trace(name, num_steps):
         by_state, by_raw = derivatives(flatten_floats(state)[0], state, batch)
         trace = decay * np.asarray(by_state) @ trace + np.asarray(by_raw)
         state, _ = case.problem.update(state, gw.constrain(case.raw, case.spec), batch)
-    last = jax.tree.map(lambda leaf: leaf[-1], judges)
+    last = jax.tree.map(lambda leaf: leaf[-1], outer_batches)
     slope = jax.grad(lambda x: case.problem.outer_loss(rebuild(x, state), last)[0])(flatten_floats(state)[0])
     np.testing.assert_allclose(flatten_floats(found)[0], slope @ trace, rtol=1e-9)
 

@@ -90,6 +90,7 @@ def test_options_are_built() -> None:
     assert [weight.shape for weight, _ in state.raw.weights.layers] == [(8, 4), (4, 8)]
 
 
+@pytest.mark.slow
 def test_without_options_there_is_no_trace_of_them() -> None:
     """The meta-step is the same program, instruction by instruction, whether options are left out or set to nothing."""
     config = changed()
@@ -102,6 +103,7 @@ def test_without_options_there_is_no_trace_of_them() -> None:
     assert programs[0] == programs[1]
 
 
+@pytest.mark.slow
 def test_without_options_the_numbers_are_those_of_before_there_were_any() -> None:
     """The fifth meta-step of a small run, recorded when the agent had no options and these defaults."""
     config = changed(outer__value_cost=0.5, network__outer_torso="shared")

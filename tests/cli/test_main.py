@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import types
@@ -14,6 +15,7 @@ from PIL import Image
 
 from gradweave.api.run import Run
 from gradweave.cli.main import COMMANDS, main
+from gradweave.cli.short_help import COMMON
 from gradweave.cli.train import parse_config
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
@@ -116,6 +118,48 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert all(f"  {name} " in out for name in COMMANDS)
     assert main([]) == 2
+
+
+def test_short_help_has_what_people_use_and_long_help_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {}
+    for word in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", "snake-6x6", word])
+        assert ended.value.code == 0
+        shown[word] = capsys.readouterr().out
+    flags = {word: set(re.findall(r"--[a-z][a-z.-]*", text)) for word, text in shown.items()}
+    common = {f"--{name}".replace("_", "-") for name in (*COMMON["run"], "config", "seeds")}
+    sections = {section: fields for section, fields in COMMON.items() if section not in ("run", "")}
+    common |= {f"--{section}.{name}".replace("_", "-") for section, names in sections.items() for name in names}
+    assert common <= flags["--help"]
+    assert 12 <= len(common) <= 18
+    assert len(shown["--help"].splitlines()) < len(shown["--help-all"].splitlines()) / 2
+    assert {"--outer.discount", "--inner.num-steps", "--coordinator"} <= flags["--help-all"] - flags["--help"]
+    assert "(default: 512)" in shown["--help"], "of the preset that is named"
+
+
+def test_an_interrupted_run_says_where_it_can_go_on(
+    tmp_path: Path, fake_loop: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(config: Config, folder: RunFolder, progress: Any, **_: Any) -> Any:
+        if config.run.seed:
+            (folder.checkpoints / "000000003200.safetensors").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["gradweave.training.loop"], "train", interrupted)
+    assert main(["train", "--runs-dir", str(tmp_path / "a")]) == 130
+    assert "no checkpoint in" in capsys.readouterr().err
+    assert main(["train", "--seed", "1", "--runs-dir", str(tmp_path / "b")]) == 130
+    path = only_run(tmp_path / "b")
+    shown = capsys.readouterr().err
+    assert f"{path}/checkpoints/000000003200.safetensors" in shown
+    assert f"gradweave resume {path}" in shown
+
+
+@pytest.mark.parametrize("command", ["play", "measure", "resume", "report", "watch"])
+def test_a_run_that_is_not_there_is_what_is_complained_of(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "runs/nope"]) == 2
+    assert "RUN = 'runs/nope'" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,6 +95,7 @@ PPO_ETA = small_ppo.Eta(jnp.array(0.7), jnp.array(0.2), jnp.array(0.02))
 PPO_SPEC = small_ppo.Eta(gw.Interval(), gw.Positive(), gw.Positive())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [gw.ReverseMode("step"), gw.ForwardMode()], ids=["reverse", "forward"])
 def test_the_meta_gradient_of_ppo_is_that_of_differences(mode):
     environment = Recall()
@@ -154,6 +155,7 @@ class Target(AbstractEnvironment[Float[Array, ""]]):
         return state, Step(observation, reward, jnp.array(True), jnp.array(False))
 
 
+@pytest.mark.slow
 def test_a_gaussian_policy_learns_to_hit_a_target():
     environment, head = Target(), Gaussian(1)
     agent = actor_critic_agent(bundled_apply, inner_optimizer("adam"), head=head)

@@ -12,8 +12,8 @@ import pytest
 import gradweave as gw
 from gradweave.core.modes.mixed import record
 
-from .more_problems import TABLE
-from .problems import CURVATURE, JUDGE, QuadraticBatch, quadratic
+from ..more_problems import TABLE
+from ..problems import CURVATURE, OUTER_CURVATURE, QuadraticBatch, quadratic
 
 NUM_SAMPLES = 4000
 
@@ -88,9 +88,9 @@ def test_evolution_strategies_have_the_exact_gradient_as_their_mean(num_pairs):
 
 def test_persistent_evolution_strategies_see_through_all_windows_and_truncation_does_not():
     length, num_windows = 2, 4
-    case, (batches, judges) = case_and_data(length * num_windows)
-    truth = exact(case, (batches, judges))
-    windows = jax.tree.map(lambda leaf: leaf.reshape(num_windows, length, *leaf.shape[1:]), (batches, judges))
+    case, (batches, outer_batches) = case_and_data(length * num_windows)
+    truth = exact(case, (batches, outer_batches))
+    windows = jax.tree.map(lambda leaf: leaf.reshape(num_windows, length, *leaf.shape[1:]), (batches, outer_batches))
 
     def last(estimator):
         def run(key):
@@ -119,7 +119,7 @@ def moments_of_shift(case, num_steps):
     x_k = c^k x_0 + sum_{j<k} c^(k-1-j) alpha a (xi_j + s); g_k = b (x_k - zeta_k) . (1 - c^k); xi, zeta normal.
     """
     alpha, s, start = np.exp(float(case.raw["rate"])), float(case.raw["shift"]), np.asarray(case.state)
-    a, b, c = CURVATURE, JUDGE, 1 - alpha * CURVATURE
+    a, b, c = CURVATURE, OUTER_CURVATURE, 1 - alpha * CURVATURE
     ks = np.arange(1, num_steps + 1)
     reach = np.stack([1 - c**k for k in ks])
     center = np.stack([c**k * start + (1 - c**k) * s for k in ks])
@@ -138,8 +138,8 @@ def shifts(estimators, case, num_steps, num_samples):
     def sample(key):
         inner, outer = jax.random.split(key)
         batches = jax.vmap(case.draw)(jax.random.split(inner, num_steps))
-        judges = jax.vmap(case.draw)(jax.random.split(outer, num_steps))
-        args = (case.problem, case.raw, case.spec, case.state, batches, judges)
+        outer_batches = jax.vmap(case.draw)(jax.random.split(outer, num_steps))
+        args = (case.problem, case.raw, case.spec, case.state, batches, outer_batches)
         return {
             name: gw.meta_gradient(*args, estimator=estimator).grad["shift"] for name, estimator in estimators.items()
         }
@@ -166,11 +166,13 @@ def test_the_variance_of_mixes_is_that_of_the_algebra():
         variance = w @ covariance @ w
         assert abs(found.mean() - w @ mean) < 3 * np.sqrt(variance / num_samples)
         assert abs(found.var(ddof=1) - variance) < 3 * variance * np.sqrt(2 / (num_samples - 1))
-    assert samples["horizon uniform"].var() < 0.7 * samples["window uniform"].var()  # judged on four batches, not one
+    assert (
+        samples["horizon uniform"].var() < 0.7 * samples["window uniform"].var()
+    )  # evaluated on four batches, not one
 
 
 def test_a_trace_in_windows_of_one_update_is_the_full_unroll_when_nothing_decays():
-    case, (batches, judges) = case_and_data(6)
+    case, (batches, outer_batches) = case_and_data(6)
     estimator = gw.Trace(1.0)
 
     def window(carry, data):
@@ -181,8 +183,8 @@ def test_a_trace_in_windows_of_one_update_is_the_full_unroll_when_nothing_decays
         return (result.state, result.estimator_state), result.grad
 
     start = case.state, estimator.init(case.raw, case.spec, case.state)
-    _, gradients = jax.jit(lambda start: jax.lax.scan(window, start, (batches, judges)))(start)
-    every = gw.horizon_gradients(case.problem, case.raw, case.spec, case.state, batches, judges)
+    _, gradients = jax.jit(lambda start: jax.lax.scan(window, start, (batches, outer_batches)))(start)
+    every = gw.horizon_gradients(case.problem, case.raw, case.spec, case.state, batches, outer_batches)
     for name in every:
         np.testing.assert_allclose(gradients[name], every[name], rtol=1e-10)
 
@@ -202,7 +204,7 @@ def test_a_bootstrap_of_one_plain_step_is_the_rate_times_the_full_unroll():
         return 0.5 * jnp.sum(CURVATURE * (params - batch.inner - eta["shift"]) ** 2), None
 
     def outer_loss(state, batch):
-        return 0.5 * jnp.sum(JUDGE * (state.params - batch.outer) ** 2), None
+        return 0.5 * jnp.sum(OUTER_CURVATURE * (state.params - batch.outer) ** 2), None
 
     case, data = case_and_data(4)
     identity = gw.GradientLearner(lambda *_: None, loss, optax.identity(), lambda eta: eta["rate"], outer_loss)
@@ -217,29 +219,28 @@ def test_a_bootstrap_of_one_plain_step_is_the_rate_times_the_full_unroll():
             np.testing.assert_allclose(chosen[name], 0.25 * truth[name], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_bootstrap_uses_a_recording_and_any_distance():
     case = TABLE["shared_forward"]()
-    batches, judges = case.data(4, online=False)
-    recording, _ = record(case.problem, gw.constrain(case.raw, case.spec), case.state, batches)
+    batches, outer_batches = case.data(4, online=False)
+    recording, _ = jax.jit(lambda: record(case.problem, gw.constrain(case.raw, case.spec), case.state, batches))()
 
     def distance(state, target, batch):
         values = [jnp.tanh(batch.before @ each.params["torso"]["w"]) @ each.params["head"] for each in (state, target)]
         return jnp.mean((values[0] - values[1]) ** 4)
 
-    args = (case.problem, case.raw, case.spec, case.state, batches, judges)
+    args = (case.problem, case.raw, case.spec, case.state, batches, outer_batches)
+    ways = (
+        (gw.ReverseMode(), None),
+        (gw.ForwardMode(), None),
+        (gw.MixedMode(), None),
+        (gw.MixedMode(), recording),
+    )
     for steps in (1, 3):
         estimator = gw.Bootstrapped(steps, distance)
-        found = [
-            jax.jit(
-                lambda e=estimator, m=mode, given=given: gw.meta_gradient(*args, estimator=e, mode=m, recording=given)
-            )()
-            for mode, given in (
-                (gw.ReverseMode(), None),
-                (gw.ForwardMode(), None),
-                (gw.MixedMode(), None),
-                (gw.MixedMode(), recording),
-            )
-        ]
+        found = jax.jit(
+            lambda e=estimator: [gw.meta_gradient(*args, estimator=e, mode=m, recording=given) for m, given in ways]
+        )()
         for other in found[1:]:
             same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-14)  # noqa: E731
             jax.tree.map(

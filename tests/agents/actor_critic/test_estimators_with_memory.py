@@ -8,7 +8,7 @@ import pytest
 import gradweave as gw
 from gradweave.agents import actor_critic, bundled_apply, inner_optimizer
 
-from .material import ETA, LEARNED, experience, network, quick_jit
+from ..material import ETA, LEARNED, experience, network, quick_jit
 
 LENGTH, DECAY = 2, 0.7
 WEIGHTS = jnp.array([0.25, 0.75])

@@ -8,7 +8,7 @@ import pytest
 
 import gradweave as gw
 
-from .problems import CASES, compiled, direction_of, dot, horizon_losses
+from ..problems import CASES, compiled, direction_of, dot, horizon_losses
 
 BATCHES = jax.random.normal(jax.random.key(0), (4, 8, 3))
 SPEC = {"rate": gw.Positive(), "cost": gw.Positive()}
@@ -54,12 +54,13 @@ def errors(report):
     return [str(finding) for finding in report.findings if finding.severity == "error"]
 
 
+@pytest.mark.slow
 def test_adams_root_is_named_with_its_line_and_the_remedy_mends_it():
     problem, state = regression(clipped_adam)
     report = gw.check_learner(problem, RAW, SPEC, state, BATCHES)
     assert not report.ok and set(verdicts(report).values()) == {"not finite"}
     (root,) = [error for error in errors(report) if "sqrt was taken" in error]
-    assert "test_check_learner.py:" in root and "optax scale_by_adam" in root and "gw.differentiable(" in root
+    assert "test_learner.py:" in root and "optax scale_by_adam" in root and "gw.differentiable(" in root
     assert "CANNOT BE TRUSTED" in str(report) and "not finite" in str(report)
     mended, state = regression(lambda eta: gw.differentiable(clipped_adam(eta)))
     report = gw.check_learner(mended, RAW, SPEC, state, BATCHES)
@@ -106,7 +107,7 @@ def test_a_derivative_stopped_in_the_update_disagrees_and_its_line_is_named():
     problem, state = regression(lambda eta: optax.sgd(eta["rate"]), targets=jax.lax.stop_gradient)
     report = gw.check_learner(problem, RAW, SPEC, state, BATCHES)
     assert "disagrees" in verdicts(report).values() and not report.ok
-    assert any("stop_gradient" in error and "test_check_learner.py:" in error for error in errors(report))
+    assert any("stop_gradient" in error and "test_learner.py:" in error for error in errors(report))
     # With one update there is no path to lose.
     assert gw.check_learner(problem, RAW, SPEC, state, BATCHES, num_inner_steps=1).ok
 
@@ -180,8 +181,8 @@ def test_a_learner_that_is_bound_to_float32_is_checked_there():
 @pytest.mark.parametrize("name", ["td_adam", "nested", "counter", "shared_forward"])
 def test_the_bundled_cases_can_be_trusted_and_every_mode_costs_something(name):
     case = CASES[name]()
-    batches, judges = case.data(3, False)
-    report = gw.check_learner(case.problem, case.raw, case.spec, case.state, batches, judges, num_inner_steps=3)
+    batches, outer_batches = case.data(3, False)
+    report = gw.check_learner(case.problem, case.raw, case.spec, case.state, batches, outer_batches, num_inner_steps=3)
     assert report.ok, str(report)
     mixed = isinstance(case.problem, gw.GradientLearner)
     assert [mode.applies for mode in report.modes] == [True, True, True, mixed]
@@ -194,7 +195,7 @@ def test_the_bundled_cases_can_be_trusted_and_every_mode_costs_something(name):
         direction = (
             {**direction, "discount": jnp.ones(())} if name != "counter" else direction._replace(gain=jnp.ones(()))
         )
-        result = gw.meta_gradient(case.problem, case.raw, case.spec, case.state, batches, judges)
+        result = gw.meta_gradient(case.problem, case.raw, case.spec, case.state, batches, outer_batches)
         np.testing.assert_allclose(scalars[0].derivative, dot(result.grad, direction), rtol=1e-8)
-        losses = horizon_losses(case, compiled(case), case.raw, batches, judges)
+        losses = horizon_losses(case, compiled(case), case.raw, batches, outer_batches)
         np.testing.assert_allclose(report.outer_loss, losses[-1], rtol=1e-9)

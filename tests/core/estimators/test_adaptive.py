@@ -8,8 +8,8 @@ import pytest
 import gradweave as gw
 from gradweave.core.estimators.adaptive import HorizonMoments
 
-from .problems import quadratic
-from .test_estimators_statistics import moments_of_shift
+from ..problems import quadratic
+from .test_means_and_variances import moments_of_shift
 
 L = 4
 

@@ -3,7 +3,7 @@
 One row is a problem, a length and a kind of data. Within it everything is compiled once: for each mode the gradients of
 stacks of `TruncationMix` and `HorizonMix` weights, one-hot ones among them, and of `Unrolled` and `Truncated`. The
 truth is central differences of plain loops. That `Unrolled` and `Truncated` are one-hot mixes for every length is
-tested in test_estimators.py.
+tested in estimators/test_linear.py.
 """
 
 import functools
@@ -188,8 +188,8 @@ def the_quadratic_agrees_with_algebra(num_steps, online):
     case, data, results = row("quadratic", num_steps, online)
     batches, outer = data
     driving = batches.inner[:num_steps]
-    judging = batches.outer[1:] if online else outer.outer
-    horizons, windows = quadratic_answer(case.raw, case.state, driving, judging)
+    evaluating = batches.outer[1:] if online else outer.outer
+    horizons, windows = quadratic_answer(case.raw, case.state, driving, evaluating)
     weights = np.asarray(mixes(num_steps))
     for leaf in ("rate", "shift"):
         for label in ("reverse", "remat step", "forward"):
@@ -209,3 +209,17 @@ def horizons_and_windows_differ(name, num_steps, online):
     for truth in (by_horizon, by_window):
         assert len(np.unique(truth.round(9))) == num_steps
     np.testing.assert_allclose(by_horizon[-1], by_window[-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [gw.ReverseMode(), gw.ForwardMode(), gw.MixedMode()])
+def test_a_meta_gradient_says_whether_it_is_finite_for_each_seed(mode):
+    case = CASES["td_sgd"]()
+    batches, outer_batches = case.data(2, False)
+
+    def finite(scale):
+        moved = batches._replace(rewards=batches.rewards * scale)
+        return gw.meta_gradient(case.problem, case.raw, case.spec, case.state, moved, outer_batches, mode=mode).finite
+
+    found = jax.jit(jax.vmap(finite))(jnp.array([1.0, jnp.nan, 2.0]))
+    np.testing.assert_array_equal(found, [True, False, True])
+    assert found.dtype == bool

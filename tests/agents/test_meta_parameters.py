@@ -1,28 +1,19 @@
-"""Meta-parameters beyond scalars: rates for groups of parameters, vectors, a network that reads how learning goes."""
+"""Meta-parameters beyond scalars: rates for groups of parameters, vectors, weights that read a context."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import gradweave as gw
 from gradweave.agents import (
-    LearningStatistics,
-    ScheduleNetwork,
-    SelfTuning,
     actor_critic,
-    actor_critic_agent,
     bundled_apply,
     inner_optimizer,
-    learning_features,
     parameter_groups,
 )
-from gradweave.core.bijectors import split_learned
-from gradweave.envs import VectorEnvironment
-from gradweave.rl import EpisodeTotals
 
-from .material import ETA, LEARNED, Ladder, experience, network
+from .material import ETA, LEARNED, experience, network
 
 MODES = {"reverse": gw.ReverseMode(), "forward": gw.ForwardMode(), "mixed": gw.MixedMode()}
 
@@ -68,24 +59,24 @@ def test_each_group_moves_at_its_own_rate_and_has_its_own_gradient():
             for a, b in zip(*map(jax.tree.leaves, (getattr(moved, head), getattr(params, head))), strict=True)
         )
 
-    # Everything but the rates is fixed, and the judge is one whose derivative is honest.
+    # Everything but the rates is fixed, and the outer loss is one whose derivative is honest.
     spec = jax.tree.map(lambda _: gw.Fixed(), LEARNED, is_leaf=lambda node: isinstance(node, gw.AbstractBijector))
     spec = spec._replace(learning_rate=gw.Positive())
     raw = gw.unconstrain(eta, spec)
     last = jax.tree.map(lambda leaf: leaf[-1], batches)
 
-    judged = problem.with_outer_loss(
+    evaluated = problem.with_outer_loss(
         lambda state, batch: (jnp.mean(state.params.steps.value**2 + state.params.steps.logits[..., 0] ** 2), None)
     )
 
     @jax.jit
     def after(raw):
-        state_, _ = gw.unroll(judged, gw.constrain(raw, spec), state, jax.tree.map(lambda leaf: leaf[:-1], batches))
-        return judged.outer_loss(state_, last)[0]
+        state_, _ = gw.unroll(evaluated, gw.constrain(raw, spec), state, jax.tree.map(lambda leaf: leaf[:-1], batches))
+        return evaluated.outer_loss(state_, last)[0]
 
     found = jax.jit(
         lambda raw: {
-            name: gw.meta_gradient(judged, raw, spec, state, batches, None, mode=mode).grad
+            name: gw.meta_gradient(evaluated, raw, spec, state, batches, None, mode=mode).grad
             for name, mode in MODES.items()
         }
     )(raw)
@@ -153,8 +144,10 @@ def test_a_vector_has_a_gradient_for_each_entry(estimator):
 
     expected = np.array([float(gw.finite_difference(after, raw, way)) for way in directions(raw)])
     assert (np.abs(expected) > 1e-6).all()
-    for mode in MODES.values():
-        grad = gw.meta_gradient(problem, raw, spec, state, batches, None, estimator=estimator, mode=mode).grad
+    args = (problem, raw, spec, state, batches, None)
+    for grad in jax.jit(
+        lambda: [gw.meta_gradient(*args, estimator=estimator, mode=mode).grad for mode in MODES.values()]
+    )():
         assert grad["entropy_costs"].shape == (2,)
         np.testing.assert_allclose(jax.flatten_util.ravel_pytree(grad)[0], expected, rtol=1e-6, atol=1e-10)
 
@@ -195,12 +188,18 @@ def test_weights_get_the_gradient_of_eta_through_the_mapping(name):
     assert isinstance(contextual, gw.GradientLearner)
     batches = jax.random.normal(jax.random.key(1), (4, 2, 3))
     eta, pull_back = jax.vjp(lambda weights: mapping(weights, raw.context), raw.weights)
-    by_eta = gw.meta_gradient(
-        problem, eta, gw.Unbounded(), state, batches, None, estimator=ESTIMATORS[name], mode=gw.ReverseMode()
-    )
+    window, estimator = (state, batches, None), ESTIMATORS[name]
+
+    @jax.jit
+    def gradients():
+        by_eta = gw.meta_gradient(problem, eta, gw.Unbounded(), *window, estimator=estimator, mode=gw.ReverseMode())
+        return by_eta, [
+            gw.meta_gradient(contextual, raw, spec, *window, estimator=estimator, mode=mode) for mode in MODES.values()
+        ]
+
+    by_eta, by_weights = gradients()
     (expected,) = pull_back(by_eta.grad)
-    for mode in MODES.values():
-        found = gw.meta_gradient(contextual, raw, spec, state, batches, None, estimator=ESTIMATORS[name], mode=mode)
+    for found in by_weights:
         assert_same(found.grad.weights, expected)
         assert (found.grad.context == 0).all()
         np.testing.assert_allclose(found.outer_loss, by_eta.outer_loss, rtol=1e-12)
@@ -216,124 +215,3 @@ def test_any_update_function_may_be_contextual():
             one, raw, gw.contextual_spec(gw.Unbounded()), jnp.array(1.0), zeros, zeros, mode=mode
         ).grad
         np.testing.assert_allclose(grad.weights, -3 * 0.9**5 * 0.5, rtol=1e-12)
-
-
-# ------------------------------------------------------------------------------------------------ learned schedules
-
-
-def agent(schedule, *, spec=LEARNED, mode=None, condition=False):
-    return SelfTuning(
-        agent=actor_critic_agent(bundled_apply, inner_optimizer("sgd")),
-        environment=VectorEnvironment(Ladder(), 3),
-        initial_raw=gw.unconstrain(ETA, spec),
-        spec=spec,
-        estimator=gw.HorizonMix(gw.uniform_weights(2)),
-        mode=gw.MixedMode() if mode is None else mode,
-        meta_optimizer=optax.adamw(0.05),
-        num_inner_steps=2,
-        num_steps=5,
-        condition_on_eta=condition,
-        schedule=schedule,
-    )
-
-
-TWO = LEARNED._replace(lambda_=gw.Fixed(), value_cost=gw.Fixed(), entropy_cost=gw.Fixed())
-
-
-@pytest.mark.slow
-def test_a_schedule_begins_as_a_constant_and_then_departs_from_it():
-    one, plain = agent(ScheduleNetwork((3,)), spec=TWO, condition=True), agent(None, spec=TWO, condition=True)
-    params = network(jax.random.key(1), outer_critic=False, conditioning_size=2)
-    state = one.init(params, key=jax.random.key(2))
-    assert [weights.shape for weights, _ in state.raw.weights.layers] == [(3, 4), (2, 3)]
-    assert_same(one.eta(state.raw), plain.eta(plain.initial_raw))
-    step = jax.jit(lambda state: one.step(state))
-    history = []
-    for _ in range(3):
-        before, context = state, state.raw.context
-        state, metrics = step(state)
-        history.append(metrics)
-        # What is reported is what was used: base plus the network on the statistics of earlier windows.
-        hidden = learning_features(context)
-        (first, offset), (last, shift) = before.raw.weights.layers
-        change = last @ jnp.tanh(first @ hidden + offset) + shift
-        expected = before.raw.weights.base
-        expected = expected._replace(
-            discount=expected.discount + change[0], learning_rate=expected.learning_rate + change[1]
-        )
-        assert_same(metrics.raw, expected)
-        assert_same(metrics.eta, gw.constrain(expected, TWO))
-        np.testing.assert_allclose(one.conditioning(before.raw), jnp.stack([expected.discount, expected.learning_rate]))
-        np.testing.assert_array_equal(before.batch.conditioning is None, False)
-        assert bool(metrics.finite)
-        assert float(state.raw.context.num_windows) == float(context.num_windows) + 1
-        np.testing.assert_array_equal(metrics.grad.lambda_, 0.0)
-        assert float(metrics.grad.discount) != 0
-    assert any((leaf != 0).any() for leaf in state.raw.weights.layers[-1])
-    np.testing.assert_array_equal(state.raw.weights.base.lambda_, plain.initial_raw.lambda_)
-    # The first window cannot differ from plain meta-gradients at the same state.
-    used = plain.init(params, key=jax.random.split(jax.random.key(2))[0])
-    _, reference = jax.jit(lambda state: plain.step(state))(used)
-    assert_same(history[0].grad, reference.grad)
-    assert_same(history[0].outer_loss, reference.outer_loss)
-
-
-@pytest.mark.slow
-def test_modes_agree_on_a_schedule():
-    agents = {name: agent(ScheduleNetwork(()), spec=TWO, mode=mode) for name, mode in MODES.items()}
-    mixed = agents["mixed"]
-    state = mixed.init(network(jax.random.key(1), outer_critic=False), key=jax.random.key(2))
-    layers = jax.tree.map(lambda leaf: leaf + 0.1, state.raw.weights.layers)
-    context = jax.tree.map(lambda leaf: leaf + 0.5, state.raw.context)
-    learned, fixed = split_learned(gw.Contextual(state.raw.weights._replace(layers=layers), context), mixed.meta_spec)
-    state = state._replace(learned=learned, fixed=fixed)
-    collected = jax.jit(lambda state: mixed.collect_window(state, key=jax.random.key(5)))(state)
-    found = jax.jit(lambda state: {name: one.window_gradient(state, collected).grad for name, one in agents.items()})(
-        state
-    )
-    for grad in found.values():
-        assert_same(grad.weights, found["reverse"].weights)
-        assert all((leaf == 0).all() for leaf in jax.tree.leaves(grad.context))
-    weights, bias = found["mixed"].weights.layers[0]
-    # A linear layer: the gradient of its weights is an outer product with what it read.
-    np.testing.assert_allclose(weights, bias[:, None] * learning_features(context), rtol=1e-9)
-    np.testing.assert_allclose(
-        bias, jnp.stack([found["mixed"].weights.base.discount, found["mixed"].weights.base.learning_rate])
-    )
-    assert (jnp.abs(bias) > 0).all()
-
-
-def test_statistics_of_learning_are_means_with_a_short_and_a_long_memory():
-    statistics, returns, norms = LearningStatistics.empty(), [], []
-    np.testing.assert_array_equal(learning_features(statistics), np.zeros(4))
-    for k, (count, total) in enumerate([(2.0, 6.0), (0.0, 0.0), (1.0, 5.0), (4.0, 2.0)]):
-        norm = jnp.array([0.5 + k, 1.5])
-        statistics = statistics.observe(
-            EpisodeTotals(jnp.array([count, 0.0]), jnp.array([total, 0.0]), jnp.zeros(2)), norm
-        )
-        norms.append(np.log(norm.mean() + 1e-8))
-        if count:
-            returns.append(total / count)
-
-    def mean(values, decay):
-        return np.average(values, weights=decay ** np.arange(len(values))[::-1])
-
-    usual, recent = mean(returns, 0.98), mean(returns, 0.8)
-    std = np.sqrt(mean(np.square(returns), 0.98) - usual**2)
-    expected = [
-        np.tanh((recent - usual) / std),
-        np.log1p(usual),
-        np.tanh(mean(norms, 0.8) - mean(norms, 0.98)),
-        4 / 1004,
-    ]
-    np.testing.assert_allclose(learning_features(statistics), expected, rtol=1e-9)
-
-
-def test_wrong_schedules_are_refused():
-    with pytest.raises(ValueError, match=r"hidden=\(4, 0\)\): layers need at least one unit"):
-        ScheduleNetwork((4, 0))
-    fixed = jax.tree.map(lambda _: gw.Fixed(), LEARNED, is_leaf=lambda node: isinstance(node, gw.AbstractBijector))
-    with pytest.raises(
-        ValueError, match="a schedule moves learned meta-parameters, but every leaf of the spec is Fixed"
-    ):
-        agent(ScheduleNetwork(), spec=fixed)

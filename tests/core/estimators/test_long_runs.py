@@ -8,7 +8,7 @@ import pytest
 
 import gradweave as gw
 
-from .more_problems import LEARNERS, OPTIMIZERS
+from ..more_problems import LEARNERS, OPTIMIZERS
 
 L, NUM_WINDOWS = 2, 10_000
 ESTIMATORS = {

@@ -10,7 +10,7 @@ import gradweave as gw
 from gradweave.agents import actor_critic, bundled_apply, inner_optimizer, policy_distance
 from gradweave.core.modes.mixed import record
 
-from .material import ETA, LEARNED, evaluate, experience, network, quick_jit
+from ..material import ETA, LEARNED, evaluate, experience, network, quick_jit
 
 NUM_INNER_STEPS, TARGET_STEPS, VALUE_COST = 3, 2, 0.7
 

@@ -21,7 +21,7 @@ from gradweave.agents import (
 from gradweave.envs import VectorEnvironment
 from gradweave.rl import kl
 
-from .material import (
+from ..material import (
     ETA,
     LEARNED,
     NUM_ENVS,

@@ -18,8 +18,8 @@ from jax.flatten_util import ravel_pytree
 import gradweave as gw
 from gradweave.core.bijectors import split_learned
 
-from .more_problems import TABLE
-from .problems import along, compiled, direction_of, dot, full_spec, horizon_losses, window_losses
+from ..more_problems import TABLE
+from ..problems import along, compiled, direction_of, dot, full_spec, horizon_losses, window_losses
 
 L = 3
 DECAY, PROBABILITY, SIGMA, NUM_PAIRS, TARGET_STEPS, TARGET_RATE = 0.6, 0.7, 0.05, 3, 2, 0.1
@@ -36,6 +36,7 @@ class Setting(NamedTuple):
     """What a truth is computed from: window `index` of two, which begins at `case.state`, and the memory before it."""
 
     case: Any
+    functions: Any
     index: int
     windows: tuple[Any, Any]
     start: Any
@@ -54,12 +55,12 @@ def differences(losses: Callable[[float], list[Any]], step: float = 1e-5) -> np.
 
 def trace_truth(setting: Setting) -> float:
     """Geometric weights over the truncations of the two windows as one."""
-    case, functions = setting.case, compiled(setting.case)
+    case, functions = setting.case, setting.functions
     taken = setting.windows[: setting.index + 1]
-    batches, judges = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *taken)
+    batches, outer_batches = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *taken)
 
     def losses(distance: float) -> list[Any]:
-        return window_losses(case, functions, along(case, setting.direction, distance), batches, judges)
+        return window_losses(case, functions, along(case, setting.direction, distance), batches, outer_batches)
 
     weights = np.asarray(gw.geometric_weights(L * len(taken), DECAY))
     return float(weights @ differences(losses))
@@ -67,8 +68,7 @@ def trace_truth(setting: Setting) -> float:
 
 def truncation_truth(setting: Setting) -> float:
     """Every step's contribution is the difference of two truncations."""
-    case = setting.case._replace(state=setting.start)
-    functions = compiled(case)
+    case, functions = setting.case._replace(state=setting.start), setting.functions
 
     def losses(distance: float) -> list[Any]:
         return window_losses(case, functions, along(case, setting.direction, distance), *setting.windows[setting.index])
@@ -79,9 +79,9 @@ def truncation_truth(setting: Setting) -> float:
 
 
 def bootstrap_truth(setting: Setting) -> float:
-    """Half the squared distance to where T - 1 further updates and one step of the judge lead."""
-    case, functions = setting.case, compiled(setting.case)
-    batches, judges = setting.windows[setting.index]
+    """Half the squared distance to where T - 1 further updates and one step down the outer loss lead."""
+    case, functions = setting.case, setting.functions
+    batches, outer_batches = setting.windows[setting.index]
 
     def run(x: Any, raw: Any, first: int, last: int) -> Any:
         for k in range(first, last):
@@ -90,7 +90,7 @@ def bootstrap_truth(setting: Setting) -> float:
 
     differentiated = L - TARGET_STEPS + 1
     further = run(setting.start, case.raw, 0, L)
-    target = judged_step(case, further, at(judges, L - 1))
+    target = jax.jit(lambda state, batch: outer_step(case, state, batch))(further, at(outer_batches, L - 1))
 
     def losses(distance: float) -> list[Any]:
         x = run(setting.start, along(case, setting.direction, distance), 0, differentiated)
@@ -104,11 +104,11 @@ def weights_of(state: Any) -> list[Any]:
     return [leaf for leaf in jax.tree.leaves(counted) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
 
-def judged_step(case: Any, state: Any, judge: Any) -> Any:
+def outer_step(case: Any, state: Any, batch: Any) -> Any:
     """One step down the outer loss: the learner's own, or a plain one for a problem without parts."""
     problem = case.problem
     if isinstance(problem, gw.GradientLearner):
-        slope = jax.grad(lambda params: problem.outer_loss(state._replace(params=params), judge)[0])(state.params)
+        slope = jax.grad(lambda params: problem.outer_loss(state._replace(params=params), batch)[0])(state.params)
         with jax.numpy_dtype_promotion("standard"):
             change, _ = problem.optimizer.update(slope, state.optimizer_state, state.params)
         rates = problem.learning_rate(gw.constrain(case.raw, case.spec))
@@ -119,7 +119,7 @@ def judged_step(case: Any, state: Any, judge: Any) -> Any:
             for group in rates
         }
         return state._replace(params=moved)
-    slope = jax.grad(lambda leaves: problem.outer_loss(leaves, judge)[0], allow_int=True)(state)
+    slope = jax.grad(lambda leaves: problem.outer_loss(leaves, batch)[0], allow_int=True)(state)
 
     def move(leaf: Any, slope: Any) -> Any:
         return leaf - TARGET_RATE * slope if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -129,8 +129,8 @@ def judged_step(case: Any, state: Any, judge: Any) -> Any:
 
 def adaptive_truth(setting: Setting) -> float:
     """The weights in memory over the horizons, one set for each learned number."""
-    case = setting.case._replace(state=setting.start)
-    functions, weights = compiled(case), np.asarray(setting.memory.weights)
+    case, functions = setting.case._replace(state=setting.start), setting.functions
+    weights = np.asarray(setting.memory.weights)
     flat, unravel = ravel_pytree(learned_of(case))
     along_flat, _ = ravel_pytree(split_learned(setting.direction, case.spec)[0])
     total = 0.0
@@ -162,10 +162,10 @@ def noise_of(setting: Setting) -> tuple[Any, Callable[[Any], Any]]:
 
 def evolution_truth(setting: Setting) -> float:
     """The formula in a loop over particles, each with a learner of its own (persistent) or the window's."""
-    case, functions = setting.case, compiled(setting.case)
+    case, functions = setting.case, setting.functions
     persistent = hasattr(setting.memory, "states")
     noise, moved = noise_of(setting)
-    batches, judges = setting.windows[setting.index]
+    batches, outer_batches = setting.windows[setting.index]
     along_flat, _ = ravel_pytree(split_learned(setting.direction, case.spec)[0])
     total = 0.0
     for pair in range(NUM_PAIRS):
@@ -174,7 +174,7 @@ def evolution_truth(setting: Setting) -> float:
             x = at(at(setting.memory.states, side), pair) if persistent else setting.start
             for k in range(L):
                 x = functions.update(x, moved(sign * SIGMA * noise[pair]), at(batches, k))
-            loss = functions.outer_loss(x, at(judges, L - 1))
+            loss = functions.outer_loss(x, at(outer_batches, L - 1))
             total += sign * float(loss) * float(lived @ along_flat) / (2 * SIGMA * NUM_PAIRS)
     return total
 
@@ -218,13 +218,20 @@ ROWS = {
 
 
 @functools.cache
+def problem_of(name: str) -> Any:
+    """(case, its functions, compiled): every row has the same, so that nothing is compiled for each."""
+    case = TABLE[name]()
+    return case, compiled(case)
+
+
+@functools.cache
 def two_windows(row: str, problem: str) -> Any:
     """(case, windows, [(start, memory before, {mode: result})] of both windows)."""
-    case, (build, modes, _, _) = TABLE[problem](), ROWS[row]
+    (case, _), (build, modes, _, _) = problem_of(problem), ROWS[row]
     if not isinstance(case.problem, gw.GradientLearner):
         modes = {name: mode for name, mode in modes.items() if name != "mixed"}
-    batches, judges = case.data(2 * L, online=False)
-    windows = tuple(jax.tree.map(lambda leaf: leaf[i * L : (i + 1) * L], (batches, judges)) for i in (0, 1))  # noqa: B023
+    batches, outer_batches = case.data(2 * L, online=False)
+    windows = tuple(jax.tree.map(lambda leaf: leaf[i * L : (i + 1) * L], (batches, outer_batches)) for i in (0, 1))  # noqa: B023
     estimator = build(case)
 
     @jax.jit
@@ -259,7 +266,7 @@ def test_every_mode_gives_the_number_of_a_plain_loop(row, problem):
     case, windows, steps = two_windows(row, problem)
     direction = direction_of(case)
     for index, (start, memory, results) in enumerate(steps):
-        truth = ROWS[row].truth(Setting(case, index, windows, start, memory, direction))
+        truth = ROWS[row].truth(Setting(case, problem_of(problem)[1], index, windows, start, memory, direction))
         assert abs(truth) > 1e-7
         for name, result in results.items():
             np.testing.assert_allclose(
@@ -271,8 +278,8 @@ def test_every_mode_gives_the_number_of_a_plain_loop(row, problem):
 @pytest.mark.parametrize("row", ROWS)
 def test_the_learner_goes_on_and_fixed_leaves_have_no_gradient(row, problem):
     case, windows, steps = two_windows(row, problem)
-    functions = compiled(case)
-    for (start, _, results), (batches, judges) in zip(steps, windows, strict=True):
+    functions = problem_of(problem)[1]
+    for (start, _, results), (batches, outer_batches) in zip(steps, windows, strict=True):
         x = start
         for k in range(L):
             x = functions.update(x, case.raw, at(batches, k))
@@ -285,7 +292,7 @@ def test_the_learner_goes_on_and_fixed_leaves_have_no_gradient(row, problem):
                     assert np.isfinite(leaf).all() and np.any(np.asarray(leaf) != 0)
             jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), result.state, x)
             np.testing.assert_allclose(
-                result.aux.outer_losses[-1], functions.outer_loss(x, at(judges, L - 1)), rtol=1e-9
+                result.aux.outer_losses[-1], functions.outer_loss(x, at(outer_batches, L - 1)), rtol=1e-9
             )
             assert jnp.shape(result.outer_loss) == ()
 
@@ -294,7 +301,7 @@ def test_the_learner_goes_on_and_fixed_leaves_have_no_gradient(row, problem):
 def test_modes_that_cannot_serve_are_refused_with_one_that_can(row):
     case = TABLE["td_adam"]()
     estimator, modes = ROWS[row].build(case), ROWS[row].modes
-    batches, judges = case.data(L, online=False)
+    batches, outer_batches = case.data(L, online=False)
     memory = estimator.init(case.raw, case.spec, case.state)
     for name, mode in ALL.items():
         if name in modes or (name == "remat" and "reverse" in modes):
@@ -306,7 +313,7 @@ def test_modes_that_cannot_serve_are_refused_with_one_that_can(row):
                 case.spec,
                 case.state,
                 batches,
-                judges,
+                outer_batches,
                 estimator=estimator,
                 mode=mode,
                 estimator_state=memory,

@@ -10,7 +10,7 @@ import gradweave as gw
 from gradweave.agents import ActorCriticEta, OuterObjective, actor_critic, bundled_apply, inner_optimizer
 from gradweave.agents.actor_critic.experience import evaluate_network, head_returns
 
-from .material import ETA, LEARNED, evaluate, experience, looped_policy, looped_returns, network, quick_jit, surrogate
+from ..material import ETA, LEARNED, evaluate, experience, looped_policy, looped_returns, network, quick_jit, surrogate
 
 KINDS = [(False, False), (True, False), (False, True), (True, True)]
 OUTER = OuterObjective(discount=0.97, lambda_=0.6, value_cost=0.3, entropy_cost=0.02, critic_cost=0.7)
@@ -111,7 +111,7 @@ def test_the_pieces_agree_with_rlax():
     )
 
 
-def frozen_judge(params, batch, outer_critic, outer=OUTER):
+def frozen_outer_loss(params, batch, outer_critic, outer=OUTER):
     """The outer loss as a function of parameters, its returns and advantages taken once and for all at `params`."""
     head = "outer_value" if outer_critic else "value"
     numbers = evaluate(params, batch, head)
@@ -127,16 +127,20 @@ def test_the_outer_gradient_is_the_semi_gradient_written_by_hand(outer_critic, t
     learner, state = agent(outer_critic)
     batch = experience(jax.random.key(3), truncates=truncates)
     value, aux = learner.outer_loss(state, batch)
-    judge = frozen_judge(state.params, batch, outer_critic)
-    np.testing.assert_allclose(value, judge(state.params), rtol=1e-9)
-    found = jax.grad(lambda params: learner.outer_loss(state._replace(params=params), batch)[0])(state.params)
-    for one, other in zip(*map(jax.tree.leaves, (found, jax.grad(judge)(state.params))), strict=True):
+    frozen = frozen_outer_loss(state.params, batch, outer_critic)
+
+    @jax.jit
+    def outer_loss(params):
+        return learner.outer_loss(state._replace(params=params), batch)[0]
+
+    found = jax.jit(jax.grad(outer_loss))(state.params)
+    by_hand, slopes = jax.jit(jax.value_and_grad(frozen))(state.params)
+    np.testing.assert_allclose(value, by_hand, rtol=1e-9)
+    for one, other in zip(*map(jax.tree.leaves, (found, slopes)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-12)
     # What was removed is not zero: the loss itself has another derivative.
     direction = finite_direction(state.params)
-    whole = gw.finite_difference(
-        lambda params: learner.outer_loss(state._replace(params=params), batch)[0], state.params, direction
-    )
+    whole = gw.finite_difference(outer_loss, state.params, direction)
     assert abs(float(whole) / dot(found, direction) - 1) > 1e-2
     assert set(aux) == {"outer_policy_loss", "outer_advantage"}
 
@@ -196,13 +200,13 @@ def compared(num_inner_steps):
 @pytest.mark.slow
 @pytest.mark.parametrize(("num_inner_steps", "optimizer", "outer_critic", "truncates"), WINDOWS)
 def test_meta_gradients_of_whole_windows(num_inner_steps, optimizer, outer_critic, truncates):
-    """All modes agree, and with central differences of `unroll` and a judge whose targets are frozen at x_L."""
+    """All modes agree, and with central differences of `unroll` and an outer loss whose targets are frozen at x_L."""
     learner, state = agent(outer_critic, optimizer, eps=1e-4, max_grad_norm=0.8)
     eta = ETA._replace(learning_rate=jnp.array(0.1 if optimizer == "sgd" else 0.01))
     raw = gw.unconstrain(eta, LEARNED)
     keys = jax.random.split(jax.random.key(6), num_inner_steps + 1)
     batches = jax.vmap(lambda key: experience(key, truncates=truncates))(keys)
-    driving, judging = jax.tree.map(lambda leaf: leaf[:-1], batches), jax.tree.map(lambda leaf: leaf[-1], batches)
+    driving, last = jax.tree.map(lambda leaf: leaf[:-1], batches), jax.tree.map(lambda leaf: leaf[-1], batches)
     table = compared(num_inner_steps)
 
     @quick_jit
@@ -226,11 +230,11 @@ def test_meta_gradients_of_whole_windows(num_inner_steps, optimizer, outer_criti
     grad = np.array([float(leaf) for leaf in result.grad])
 
     end, _ = gw.unroll(learner, eta, state, driving)
-    judge = frozen_judge(end.params, judging, outer_critic)
+    frozen = frozen_outer_loss(end.params, last, outer_critic)
 
     @quick_jit
     def surrogate_after(raw):
-        return judge(gw.unroll(learner, gw.constrain(raw, LEARNED), state, driving)[0].params)
+        return frozen(gw.unroll(learner, gw.constrain(raw, LEARNED), state, driving)[0].params)
 
     np.testing.assert_allclose(surrogate_after(raw), result.outer_loss, rtol=1e-9)
     zero = jax.tree.map(jnp.zeros_like, raw)
