@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from gradweave.agents.actor_critic import Experience, OuterObjective, bundled_apply, network_policy
-from gradweave.agents.actor_critic.agent import outer_annotation
-from gradweave.agents.actor_critic.experience import CATEGORICAL, Apply, evaluate_network, head_returns
-from gradweave.agents.actor_critic.outer_loss import outer_actor_critic_loss
+from gradweave.agents.actor_critic.agent import network_policy, outer_annotation
+from gradweave.agents.actor_critic.experience import CATEGORICAL, Apply, Experience, evaluate_network, head_returns
+from gradweave.agents.actor_critic.learner import bundled_apply
+from gradweave.agents.actor_critic.outer_loss import OuterObjective, outer_actor_critic_loss
 from gradweave.agents.agent import Agent, Annotation
 from gradweave.core import GradientLearner, LearnerState, MetaProblem
 from gradweave.envs import Observation

@@ -19,8 +19,8 @@ from gradweave.envs import MaskedAction, MatchedReward, TruncatedReward, VectorE
 from gradweave.rl import actor_critic_network
 from gradweave.training.build import build_agent, init_state
 
-from .material import quick_jit
-from .test_agent_contract import Recall
+from ..material import quick_jit
+from ..test_agent import Recall
 
 NUM_ENVS, NUM_STEPS = 4, 3
 ETA = PPOEta(0.8, 0.7, 0.02, 0.4, 0.03)
@@ -146,8 +146,7 @@ def slopes_times_differences(agent: SelfTuning, state: Any, window: Any, length:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("length", [1, 2, 5])
-@pytest.mark.parametrize("outer_critic", [False, True])
+@pytest.mark.parametrize(("length", "outer_critic"), [(1, False), (2, True), (5, False)])
 def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: bool) -> None:
     environment = Recall()
     agents = [
@@ -157,7 +156,8 @@ def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: boo
     state = begun(agents[0], environment, outer_critic=outer_critic, outer_torso="own")
     window = quick_jit(lambda state: agents[0].collect_window(state, key=jax.random.key(3)))(state)
     expected = slopes_times_differences(agents[0], state, window, length)
-    assert np.all(np.abs(expected) > 1e-7), "every meta-parameter matters"
+    matter = np.abs(expected) > 1e-7  # one update of the policy does not hear of the values' weight
+    assert matter.tolist() == [True, True, True, length > 1, True]
     for agent in agents:
         grad = quick_jit(lambda *args, agent=agent: agent.window_gradient(*args).grad)(state, window)
         np.testing.assert_allclose(np.array(jax.tree.leaves(grad)), expected, rtol=1e-5, atol=1e-8)
