@@ -209,17 +209,9 @@ def test_a_network_that_remembers_solves_what_one_without_memory_cannot():
         state = agent.init(params, key=jax.random.key(2))
         state, metrics = jax.jit(lambda s, agent=agent: jax.lax.scan(lambda c, _: agent.step(c), s, length=150))(state)
         assert metrics.finite.all()
-        reached[remembers] = float(
-            evaluate(
-                agent,
-                state.learner.params,
-                state.raw,
-                key=jax.random.key(4),
-                greedy=True,
-                num_episodes=200,
-                max_steps=3,
-            ).returns.mean()
-        )
+        options = {"greedy": True, "num_episodes": 200, "max_steps": 3}
+        played = evaluate(agent, state.learner.params, state.raw, key=jax.random.key(4), **options)
+        reached[remembers] = float(played.returns.mean())
     assert reached[True] > 0.98 and 0.35 < reached[False] < 0.65
 
 

@@ -97,9 +97,9 @@ def test_groups_are_named_by_paths():
     params = {"params": {"Dense_0": {"kernel": jnp.ones(2), "bias": jnp.ones(1)}, "policy": {"kernel": jnp.ones(3)}}}
     groups = parameter_groups(params, {"['policy']": "fast", "bias": "slow"}, default="rest")
     assert groups == {"params": {"Dense_0": {"kernel": "rest", "bias": "slow"}, "policy": {"kernel": "fast"}}}
-    with pytest.raises(ValueError, match=r"no parameter's path contains \['head'\], or only"):
+    with pytest.raises(ValueError, match=r"\['head'\]"):
         parameter_groups(params, {"head": "fast"}, default="rest")
-    with pytest.raises(ValueError, match=r"\['Dense_0'\], or only such that an entry before it names"):
+    with pytest.raises(ValueError, match=r"\['Dense_0'\]"):
         parameter_groups(params, {"params": "fast", "Dense_0": "slow"}, default="rest")
 
 

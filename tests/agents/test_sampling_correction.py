@@ -239,9 +239,9 @@ def test_the_baseline_follows_the_rewards_of_earlier_windows():
 
 
 def test_wrong_corrections_are_refused():
-    with pytest.raises(ValueError, match=r"coefficient=1.5\): the coefficient must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"coefficient=1\.5.*\[0, 1\]"):
         gw.SamplingCorrection(1.5)
-    with pytest.raises(ValueError, match="linear estimator, but Bootstrapped is none; use Unrolled"):
+    with pytest.raises(ValueError, match=r"Bootstrapped.*Unrolled"):
         agent(gw.SamplingCorrection(0.5), estimator=gw.Bootstrapped(1))
 
 

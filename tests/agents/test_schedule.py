@@ -140,10 +140,8 @@ def test_statistics_of_learning_are_means_with_a_short_and_a_long_memory():
 
 
 def test_wrong_schedules_are_refused():
-    with pytest.raises(ValueError, match=r"hidden=\(4, 0\)\): layers need at least one unit"):
+    with pytest.raises(ValueError, match=r"hidden=\(4, 0\).*at least one"):
         ScheduleNetwork((4, 0))
     fixed = jax.tree.map(lambda _: gw.Fixed(), LEARNED, is_leaf=lambda node: isinstance(node, gw.AbstractBijector))
-    with pytest.raises(
-        ValueError, match="a schedule moves learned meta-parameters, but every leaf of the spec is Fixed"
-    ):
+    with pytest.raises(ValueError, match=r"schedule.*Fixed"):
         agent(ScheduleNetwork(), spec=fixed)

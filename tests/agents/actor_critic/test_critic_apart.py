@@ -89,5 +89,5 @@ def test_parts_of_a_batch_average_to_the_whole(mode, truncates):
 def test_parts_must_be_equal():
     problem = learner(num_microbatches=3)
     state = problem.init(network(jax.random.key(4), outer_critic=True))
-    with pytest.raises(ValueError, match="4 environments cannot be split into 3"):
+    with pytest.raises(ValueError, match=r"\b4 environments\b.*\b3\b"):
         problem.update(state, ETA, experience(jax.random.key(0), truncates=False, num_envs=4))

@@ -100,7 +100,7 @@ def test_what_is_read_and_has_no_effect_is_zero_and_no_error():
     )
     report = gw.check_learner(problem, RAW, SPEC, state, BATCHES)
     assert verdicts(report)["['cost']"] == "zero" and report.ok
-    assert any("exactly 0, and so is its difference" in finding.what for finding in report.findings)
+    assert any("exactly 0" in finding.what for finding in report.findings)
 
 
 def test_a_derivative_stopped_in_the_update_disagrees_and_its_line_is_named():
@@ -131,7 +131,7 @@ def test_a_baseline_stopped_in_the_outer_loss_is_held_constant_in_the_difference
 
     report = gw.check_learner(problem._replace(outer_loss=outer_loss), RAW, SPEC, state, BATCHES)
     assert report.ok, str(report)
-    assert any("the outer loss stops a derivative" in finding.what for finding in report.findings)
+    assert any("the outer loss stops" in finding.what for finding in report.findings)
 
 
 def test_loops_and_custom_rules_limit_the_modes_and_are_named():

@@ -128,7 +128,7 @@ def test_a_recording_that_does_not_belong_is_an_error():
         meta_gradient(*given[:-1], inner, inner, mode=ForwardMode(), recording=recording)
     problem, raw, _, state, batches = given
     two = (problem, raw, SPECS["two numbers"], state, batches)
-    with pytest.raises(ValueError, match=r"shape \(4, 1\), but 4 inner steps and 2 learned numbers need \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"\(4, 1\).*\(4, 2\)"):
         meta_gradient(*two, None, mode=ForwardMode(), recording=recording)
     with pytest.raises(TypeError, match="Recording"):
         corrected_meta_gradient(

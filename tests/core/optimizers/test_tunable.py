@@ -22,6 +22,11 @@ HYPERPARAMETERS = {
     "scale_by_adam": {"b1": 0.9, "b2": 0.99, "eps": 1e-6},
     "clip_by_global_norm": {"max_norm": 0.5},
 }
+# A sample of them; the others are left to the whole run.
+TABLE = [
+    name if name in ("adamw", "sgd", "clip_by_global_norm") else pytest.param(name, marks=pytest.mark.slow)
+    for name in HYPERPARAMETERS
+]
 PARAMS = {"w": jnp.array([[0.4, -1.2], [0.3, 0.9]]), "b": jnp.array([0.2, -0.8])}
 
 
@@ -40,7 +45,7 @@ def learned(optimizer, params, init=None):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize("name", HYPERPARAMETERS)
+@pytest.mark.parametrize("name", TABLE)
 def test_traced_hyperparameters_give_the_numbers_of_constants(name, dtype):
     factory, given = getattr(optax, name), HYPERPARAMETERS[name]
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), PARAMS)
@@ -56,7 +61,7 @@ def test_traced_hyperparameters_give_the_numbers_of_constants(name, dtype):
         np.testing.assert_allclose(one, other, rtol=1e-11 if dtype == jnp.float64 else 1e-5, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", HYPERPARAMETERS)
+@pytest.mark.parametrize("name", TABLE)
 def test_derivatives_by_hyperparameters_agree_with_differences_and_nothing_recompiles(name):
     traces = []
 
@@ -95,7 +100,7 @@ def test_seeds_with_hyperparameters_of_their_own():
 
 
 def test_wrong_hyperparameters_are_refused_by_name():
-    with pytest.raises(TypeError, match=r"adamw: .*'lr'; it takes learning_rate, b1, b2"):
+    with pytest.raises(TypeError, match=r"adamw.*'lr'.*learning_rate, b1, b2"):
         gw.tunable(optax.adamw)(0.1, lr=0.1)
-    with pytest.raises(TypeError, match="adam decides on the structure of its update by the value of one of nesterov"):
+    with pytest.raises(TypeError, match=r"adam .*nesterov"):
         jax.jit(lambda flag: learned(gw.tunable(optax.adam)(0.1, nesterov=flag), PARAMS))(True)
