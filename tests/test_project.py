@@ -234,10 +234,11 @@ def test_experiments_use_documented_modules_and_public_names():
 def test_remedies_name_packages_and_not_an_index_that_lacks_this_one():
     """What a message says to install is a dependency; the package itself may lie in no index."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {requirement for extra in project["optional-dependencies"].values() for requirement in extra}
+    extras = project["optional-dependencies"].values()
+    known = {*project["dependencies"], *(requirement for extra in extras for requirement in extra)}
     named = [match for path in SOURCES for match in re.findall(r"pip install \\?['\"]([^'\"{]+)", path.read_text())]
     assert named
-    assert set(named) <= extras
+    assert set(named) <= known
 
 
 def test_tests_lie_where_the_files_that_they_test_lie():

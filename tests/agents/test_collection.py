@@ -132,6 +132,7 @@ def test_every_step_is_counted():
     assert agents["own"].environment_steps(2) == (1 + 2 * 2 * NUM_INNER) * per_rollout
 
 
+@pytest.mark.slow
 def test_plain_learning_collects_nothing_for_an_outer_loss():
     fixed = type(LEARNED)(*[gw.Fixed()] * 5)
     own, following = (

@@ -203,6 +203,7 @@ def test_an_interrupted_measurement_is_gone_on_with(run, tmp_path, capsys, monke
     assert not list(output.glob("unfinished*"))
 
 
+@pytest.mark.slow
 def test_an_unfinished_measurement_stays_at_its_checkpoint(own, measure, capsys):
     output, flags = own / "measure", ("--samples", "8")
     assert measure(own, *flags, interrupted=(2, 4)) == 130

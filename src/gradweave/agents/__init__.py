@@ -14,6 +14,7 @@ from gradweave.agents.actor_critic import (
 )
 from gradweave.agents.agent import Agent, Annotation, SamplingTerms
 from gradweave.agents.optimizers import inner_optimizer, safe_clip_by_global_norm
+from gradweave.agents.ppo import PPOBatch, PPOEta, PPOOptions, ppo_agent
 from gradweave.agents.running import RunningMean
 from gradweave.agents.schedule import LearningStatistics, ScheduleNetwork, ScheduleWeights, learning_features
 from gradweave.agents.self_tuning import SelfTuning
@@ -29,6 +30,9 @@ __all__ = [
     "LearningStatistics",
     "MetaStepMetrics",
     "OuterObjective",
+    "PPOBatch",
+    "PPOEta",
+    "PPOOptions",
     "RunningMean",
     "SamplingTerms",
     "ScheduleNetwork",
@@ -45,5 +49,6 @@ __all__ = [
     "network_policy",
     "parameter_groups",
     "policy_distance",
+    "ppo_agent",
     "safe_clip_by_global_norm",
 ]

@@ -148,7 +148,7 @@ def _estimator_and_mode(config: Config) -> Iterator[ConfigError]:
                 f"0 for the estimator {row.name}; it needs one of {', '.join(linear)}",
                 f"--meta.estimator {linear[0]}, or leave --meta.sampling-correction out",
             )
-        parse_mode(meta.mode, row, meta.num_inner_steps)
+        parse_mode(meta.mode, row, meta.num_inner_steps, learner=LEARNERS[config.learner].modes)
     except ConfigError as problem:
         yield problem
 
@@ -181,6 +181,8 @@ def _run(config: Config) -> Iterator[ConfigError]:
     yield from at_least("run", {"measure_samples": run.measure_samples}, 2)
     if run.devices != "all":
         yield from at_least("run", {"devices": run.devices}, 1)
+    if run.devices != 1 and not LEARNERS[config.learner].splits:
+        yield ConfigError("run.devices", run.devices, f"1 for the learner {config.learner}", "leave --devices out")
     yield from at_least("run", fields(run, "checkpoint_every", "evaluate_every"), 0)
     yield from choice("run.finish", run.finish, ("all", "none"))
     yield from choice("run.track", run.track, ("none", "tensorboard", "wandb", "trackio"))
