@@ -33,6 +33,7 @@ ACROSS_FILES = {
     "api/test_api.py",
     "cli/test_measure_play.py",
     "cli/test_seed_shares.py",
+    "config/test_bad_configurations.py",
     "core/estimators/test_long_runs.py",
     "core/estimators/test_means_and_variances.py",
     "core/estimators/test_table.py",
@@ -43,6 +44,7 @@ ACROSS_FILES = {
     "experiments/test_variance_snake.py",
     "reports/test_intervals.py",
     "runs/test_hostile_folders.py",
+    "runs/test_reader_fuzz.py",
     "training/test_lost_files.py",
 }
 
