@@ -31,6 +31,7 @@ help:  ## show this list
 	@echo "  make reproduce STUDY=variance-snake STUDY_ARGS='--size quick'"
 	@echo "  make test PYTEST_ARGS='-k core'   some of the tests"
 	@echo "  make test PYTHON=python3.12       another Python (after make clean)"
+	@echo "  make test-fast PYTEST_ARGS='--durations=0 --durations-min=5'   what should be marked slow"
 
 demo: .venv/runtime.stamp  ## train a self-tuning agent on Snake, a few minutes on two cores
 	$(BIN)/gradweave train quick $(DEMO_ARGS)

@@ -21,6 +21,33 @@ PACKAGES = ("gradweave", "gradweave.core", "gradweave.envs", "gradweave.rl", "gr
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 80
 
+# Tests of what several files do together; all others lie where the file that they test lies.
+ACROSS_FILES = {
+    "agents/actor_critic/test_critic_apart.py",
+    "agents/actor_critic/test_estimators_with_memory.py",
+    "agents/test_device_axis.py",
+    "agents/test_meta_parameters.py",
+    "agents/test_options.py",
+    "agents/test_probes_solved.py",
+    "agents/test_sampling_correction.py",
+    "api/test_api.py",
+    "cli/test_measure_play.py",
+    "cli/test_seed_shares.py",
+    "config/test_bad_configurations.py",
+    "core/estimators/test_long_runs.py",
+    "core/estimators/test_means_and_variances.py",
+    "core/estimators/test_table.py",
+    "core/test_unusual_jax.py",
+    "envs/test_contract.py",
+    "experiments/test_experiments.py",
+    "experiments/test_study_rows.py",
+    "experiments/test_variance_snake.py",
+    "reports/test_intervals.py",
+    "runs/test_hostile_folders.py",
+    "runs/test_reader_fuzz.py",
+    "training/test_lost_files.py",
+}
+
 FORBIDDEN_TEXT = {
     "the path of one machine": re.compile(r"(?<![\w.~$}/-])/(?:work|tmp|root|home|Users)/\w"),
     "where packages are fetched from": re.compile(
@@ -209,7 +236,20 @@ def test_experiments_use_documented_modules_and_public_names():
 def test_remedies_name_packages_and_not_an_index_that_lacks_this_one():
     """What a message says to install is a dependency; the package itself may lie in no index."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {requirement for extra in project["optional-dependencies"].values() for requirement in extra}
+    extras = project["optional-dependencies"].values()
+    known = {*project["dependencies"], *(requirement for extra in extras for requirement in extra)}
     named = [match for path in SOURCES for match in re.findall(r"pip install \\?['\"]([^'\"{]+)", path.read_text())]
     assert named
-    assert set(named) <= extras
+    assert set(named) <= known
+
+
+def test_tests_lie_where_the_files_that_they_test_lie():
+    """tests/ROOM/test_NAME.py is of src/gradweave/ROOM/NAME.py, or of the package ROOM/NAME."""
+    unmatched = set()
+    for path in sorted((ROOT / "tests").glob("*/**/test_*.py")):
+        place = path.relative_to(ROOT / "tests")
+        base = ROOT / ("experiments/_study" if place.parts[0] == "experiments" else f"src/gradweave/{place.parent}")
+        name = path.stem.removeprefix("test_")
+        if not (base / f"{name}.py").is_file() and not (base / name).is_dir():
+            unmatched.add(place.as_posix())
+    assert unmatched == ACROSS_FILES, "name a test after its file, or list it in ACROSS_FILES if it is of several"

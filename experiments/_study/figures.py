@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
-from _study.jobs import Size
+from _study.jobs import Game, Size
 from gradweave.reports.figures import COLOURS, style_axis
 from gradweave.statistics.bootstrap import bootstrap_interval
 from gradweave.statistics.few_seeds import interquartile_mean
 
-__all__ = ["PlotFlags", "draw_curves", "draw_intervals", "intervals_title"]
+__all__ = ["GamePlotFlags", "PlotFlags", "draw_curves", "draw_intervals", "intervals_title"]
 
 Row = Mapping[str, str]
 
@@ -26,6 +26,14 @@ class PlotFlags:
     """Which size's results to draw."""
     results: Path | None = None
     """Where they lie, and figures go; by default where run.py puts them."""
+
+
+@dataclass(frozen=True)
+class GamePlotFlags(PlotFlags):
+    """Those of studies that are made in two games."""
+
+    game: Game = "masked"
+    """Which game's results to draw."""
 
 
 def intervals_title(table: Sequence[Row]) -> str:

@@ -23,8 +23,11 @@ from gradweave.training.launch import run_or_continue
 __all__ = [
     "MARKS",
     "TINY_SNAKE",
+    "UNMASKED",
     "Collected",
     "Flags",
+    "Game",
+    "GameFlags",
     "Job",
     "Size",
     "begun_run",
@@ -96,6 +99,27 @@ def to_length(size: str) -> dict[str, Any]:
     return {**million, **(tiny if size == "tiny" else {})}
 
 
+Game: TypeAlias = Literal["masked", "unmasked"]
+
+UNMASKED: Final[Mapping[str, Any]] = {
+    "environment.options.action_mask": False,
+    "environment.options.time_limit": 5000,
+    "network.policy_scale": 1.0,
+}
+"""What makes the 12x12 game of the presets that of Bonnet et al. 2021, as changes: Jumanji's Snake of that time had no
+mask, so that an illegal move ended the episode, and 5000 steps; their public code of 2022 draws the last policy layer
+like every other one.
+"""
+
+
+@dataclass(frozen=True)
+class GameFlags(Flags):
+    """The flags of studies that are made in two games."""
+
+    game: Game = "masked"
+    """With the action mask, or without, as published; results of the latter have a name of their own."""
+
+
 class Job(NamedTuple):
     """One run of a study."""
 
@@ -123,6 +147,7 @@ class Collected(NamedTuple):
 
 def folders(name: str, flags: Flags) -> tuple[Path, Path]:
     """(runs, results) of a study; only full and long ones go where published results lie."""
+    name = name if getattr(flags, "game", "masked") == "masked" else f"{name}-unmasked"
     published = flags.size in ("full", "long")
     work = Path("runs/reproduce") / f"{name}-{flags.size}"
     runs = Path("runs") / name if published else work / "runs"

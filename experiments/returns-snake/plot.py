@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from sweep import ADDED, SWEPT
 
-from _study.figures import PlotFlags, Row, draw_curves, draw_intervals, intervals_title
-from _study.jobs import Flags, folders
+from _study.figures import GamePlotFlags, Row, draw_curves, draw_intervals, intervals_title
+from _study.jobs import GameFlags, folders
 from _study.tables import save_figure
 from gradweave.reports.figures import style_axis
 from gradweave.reports.tables import read_rows
@@ -82,8 +82,8 @@ def draw_final(rows: list[Row]) -> Figure:
     return figure
 
 
-def main(flags: PlotFlags) -> None:
-    _, results = folders("returns-snake", Flags(size=flags.size, results=flags.results))
+def main(flags: GamePlotFlags) -> None:
+    _, results = folders("returns-snake", GameFlags(size=flags.size, results=flags.results, game=flags.game))
     curves, table = (read_rows(results / f"{name}.csv") for name in ("curves", "table"))
     title = intervals_title(table)
     save_figure(draw_returns(curves), results / "curves.png", curves, title)
@@ -92,4 +92,4 @@ def main(flags: PlotFlags) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(PlotFlags, description=__doc__))
+    main(tyro.cli(GamePlotFlags, description=__doc__))

@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 from sweep import ADDED, ADDED_SEEDS, ARMS, GOAL, MIXES, REFERENCES, SIZES, SWEEP, SWEPT, Size, base
 
-from _study.jobs import Collected, Flags, Job, collect, finished_run, folders, jobs, train
+from _study.jobs import Collected, Flags, Game, GameFlags, Job, collect, finished_run, folders, jobs, train
 from _study.tables import aggregate, configurations, improvements, provenance, write_study
 from gradweave.config.toml_file import read_config
 from gradweave.errors import ConfigError, SeedFailed
@@ -34,9 +34,9 @@ COLUMNS = ("step", "return", "episode_length", "evaluation/return", "evaluation/
 SCORES = ("final_return", "final_greedy_return", "mean_return", f"steps_to_{GOAL:g}")
 
 
-def sweep_jobs(size: Size, name: str, runs: Path) -> list[Job]:
+def sweep_jobs(size: Size, name: str, runs: Path, game: Game = "masked") -> list[Job]:
     return jobs(
-        base(name), {key: SWEEP[key] for key in size.settings}, size.sweep_seeds, size.sweep_steps, runs / "sweep"
+        base(name, game), {key: SWEEP[key] for key in size.settings}, size.sweep_seeds, size.sweep_steps, runs / "sweep"
     )
 
 
@@ -49,7 +49,7 @@ def sweep_rows(collected: Collected) -> list[dict[str, Any]]:
     return rows
 
 
-def best_mix(runs: Path) -> tuple[str | None, list[str]]:
+def best_mix(runs: Path, game: Game = "masked") -> tuple[str | None, list[str]]:
     """The mix with the highest interquartile mean of final returns, of those with all seeds of the full size.
 
     Mixes with fewer are not compared: the choice would change with every seed that is finished.
@@ -60,7 +60,7 @@ def best_mix(runs: Path) -> tuple[str | None, list[str]]:
     full = SIZES["full"]
     scores: dict[str, list[float]] = {arm: [] for arm in MIXES}
     lacking = []
-    for job in jobs(base("full"), {arm: ARMS[arm] for arm in MIXES}, full.seeds, full.total_steps, runs):
+    for job in jobs(base("full", game), {arm: ARMS[arm] for arm in MIXES}, full.seeds, full.total_steps, runs):
         path = finished_run(job)
         if path is None:
             lacking.append(job.name)
@@ -70,7 +70,7 @@ def best_mix(runs: Path) -> tuple[str | None, list[str]]:
     return max(whole, key=lambda arm: float(interquartile_mean(whole[arm])), default=None), lacking
 
 
-def long_arms(flags: Flags, runs: Path) -> tuple[list[str], list[str]]:
+def long_arms(flags: GameFlags, runs: Path) -> tuple[list[str], list[str]]:
     """What the long size has beside its own arms: the best mix, what --arms names, and arms with a long run.
 
     An arm that was chosen, or named, by an earlier call stays in the tables by its runs.
@@ -81,13 +81,13 @@ def long_arms(flags: Flags, runs: Path) -> tuple[list[str], list[str]]:
     Raises:
         ConfigError: runs are to be trained, but the best mix is not known yet, and --arms names none.
     """
-    best, lacking = best_mix(runs)
+    best, lacking = best_mix(runs, flags.game)
     if best is None and not flags.arms and flags.stage != "tables":
         accepted = f"long, after the full size with all seeds of one of {', '.join(MIXES)}"
         remedy = f"run what is missing in the full size, or name arms with --arms; missing: {', '.join(lacking)}"
         raise ConfigError("--size", "long", accepted, remedy)
     size = SIZES["long"]
-    everything = jobs(base("long"), ARMS, size.seeds, size.total_steps, runs)
+    everything = jobs(base("long", flags.game), ARMS, size.seeds, size.total_steps, runs)
     found = {best, *flags.arms, *(job.arm for job in everything if is_begun(job))}
     how = "not chosen, for lack of" if best is None else f"{best}, chosen without"
     notes = [f"the best mix: {how} {', '.join(lacking)}"] if lacking else []
@@ -147,13 +147,13 @@ def improvement_rows(final: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     return rows
 
 
-def main(flags: Flags) -> None:
+def main(flags: GameFlags) -> None:
     source = current_source()
     size = SIZES[flags.size]
     runs, results = folders("returns-snake", flags)
     more, notes = long_arms(flags, runs) if flags.size == "long" else ([], [])
     arms = {arm: ARMS[arm] for arm in (*size.arms, *more) if arm in ARMS}
-    tried = sweep_jobs(size, flags.size, runs) if SWEPT in size.arms else []
+    tried = sweep_jobs(size, flags.size, runs, flags.game) if SWEPT in size.arms else []
     failure = None
     if not flags.arms or SWEPT in flags.arms:
         try:
@@ -168,7 +168,7 @@ def main(flags: Flags) -> None:
         print(f"{SWEPT}: its sweep is not finished", file=sys.stderr, flush=True)
     planned = [
         job
-        for job in jobs(base(flags.size), arms, size.seeds, size.total_steps, runs)
+        for job in jobs(base(flags.size, flags.game), arms, size.seeds, size.total_steps, runs)
         if job.arm not in ADDED or job.seed in size.seeds[:ADDED_SEEDS]
     ]
     ready = tuple(arm for arm in flags.arms if arm != SWEPT or not swept.missing)
@@ -207,4 +207,4 @@ def about(found: Collected, planned: Sequence[Job], settings: Sequence[Mapping[s
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags, description=__doc__))
+    main(tyro.cli(GameFlags, description=__doc__))

@@ -5,9 +5,10 @@ best of a small sweep stands beside them; the sweep has seeds of its own and its
 """
 
 import itertools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from _study.jobs import TINY_SNAKE, with_changes
+from _study.jobs import TINY_SNAKE, UNMASKED, Game, with_changes
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 
@@ -142,7 +143,7 @@ SIZES = {
 }
 
 
-def base(size: str) -> Config:
+def base(size: str, game: Game = "masked") -> Config:
     """What all arms share: the `quick` preset, evaluated on 128 episodes every million steps."""
     changes = {
         "run.evaluation_episodes": 128,
@@ -150,4 +151,5 @@ def base(size: str) -> Config:
         "run.checkpoint_every": 1_000_000,
         "run.keep_checkpoints": 2,
     }
-    return with_changes(preset("quick"), {**changes, **(TINY_SNAKE if size == "tiny" else {})})
+    games: dict[str, Mapping[str, Any]] = {"masked": {}, "unmasked": UNMASKED}
+    return with_changes(preset("quick"), {**changes, **games[game], **(TINY_SNAKE if size == "tiny" else {})})

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from _study.figures import PlotFlags, Row, draw_intervals
-from _study.jobs import Flags, folders
+from _study.figures import GamePlotFlags, Row, draw_intervals
+from _study.jobs import GameFlags, folders
 from _study.tables import save_figure
 from gradweave.reports.figures import COLOURS, style_axis
 from gradweave.reports.tables import read_rows
@@ -115,8 +115,8 @@ def draw_mixes(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def main(flags: PlotFlags) -> None:
-    _, results = folders("variance-snake", Flags(size=flags.size, results=flags.results))
+def main(flags: GamePlotFlags) -> None:
+    _, results = folders("variance-snake", GameFlags(size=flags.size, results=flags.results, game=flags.game))
     horizons, directions, mixes = (read_rows(results / f"{name}.csv") for name in ("horizons", "directions", "mixes"))
     save_figure(
         draw_horizons(horizons), results / "horizons.png", horizons, "after k updates, by moment; 95 % intervals"
@@ -135,4 +135,4 @@ def main(flags: PlotFlags) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(PlotFlags, description=__doc__))
+    main(tyro.cli(GamePlotFlags, description=__doc__))

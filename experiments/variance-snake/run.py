@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 from sweep import ESTIMATORS, SIZES, Size, base
 
-from _study.jobs import Flags, Job, chosen, collect, folders, jobs, train
+from _study.jobs import GameFlags, Job, chosen, collect, folders, jobs, train
 from _study.tables import configurations, provenance, write_study
 from gradweave.errors import ConfigError, RunInUse
 from gradweave.measurement.sample_store import SampleStore, current_source
@@ -176,11 +176,11 @@ def mix_rows(place: Mapping[str, Any], samples: Any, lengths: Sequence[int]) -> 
     return rows
 
 
-def main(flags: Flags) -> None:
+def main(flags: GameFlags) -> None:
     source = current_source()
     size = SIZES[flags.size]
     runs, results = folders("variance-snake", flags)
-    planned = jobs(base(flags.size), {"agent": {}}, size.seeds, size.moments[-1], runs)
+    planned = jobs(base(flags.size, flags.game), {"agent": {}}, size.seeds, size.moments[-1], runs)
     train(flags, planned)
     found = collect(planned)
     if flags.stage != "tables":
@@ -215,4 +215,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags, description=__doc__))
+    main(tyro.cli(GameFlags, description=__doc__))

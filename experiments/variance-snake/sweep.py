@@ -5,9 +5,10 @@ of Bonnet et al. 2021 (arXiv 2111.00206) that are looked at: (1) longer horizons
 expectation, (2) at a price in variance, (3) mixing cuts the variance threefold (returns are returns-snake's part).
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from _study.jobs import TINY_SNAKE, with_changes
+from _study.jobs import TINY_SNAKE, UNMASKED, Game, with_changes
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 
@@ -44,11 +45,12 @@ SIZES = {
 }
 
 
-def base(size: str) -> Config:
+def base(size: str, game: Game = "masked") -> Config:
     """The agent: the `quick` preset, all checkpoints kept."""
     changes: dict[str, Any] = {
         "run.checkpoint_every": SIZES[size].checkpoint_every,
         "run.keep_checkpoints": 1000,
         "run.evaluate_every": 1_000_000,
     }
-    return with_changes(preset("quick"), {**changes, **(TINY_SNAKE if size == "tiny" else {})})
+    games: dict[str, Mapping[str, Any]] = {"masked": {}, "unmasked": UNMASKED}
+    return with_changes(preset("quick"), {**changes, **games[game], **(TINY_SNAKE if size == "tiny" else {})})

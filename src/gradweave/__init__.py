@@ -87,6 +87,9 @@ _AGENTS = (
     "Experience",
     "MetaStepMetrics",
     "OuterObjective",
+    "PPOBatch",
+    "PPOEta",
+    "PPOOptions",
     "ScheduleNetwork",
     "SelfTuning",
     "SelfTuningState",
@@ -94,6 +97,7 @@ _AGENTS = (
     "actor_critic_agent",
     "inner_optimizer",
     "parameter_groups",
+    "ppo_agent",
 )
 _API = ("Run", "load_run", "measure", "resume", "train")
 _HOMES = {name: "gradweave.core" for name in _CORE} | {name: "gradweave.agents" for name in _AGENTS}

@@ -48,8 +48,14 @@ class ConfigError(GradweaveError, ValueError):
         self.accepted = accepted
         self.remedy = remedy
         self.others = tuple(others)
-        own = f"{field} = {value!r} cannot be used\n  accepted: {accepted}\n  remedy:   {remedy}"
+        own = f"{field} = {_shown(value)} cannot be used\n  accepted: {accepted}\n  remedy:   {remedy}"
         super().__init__("\n".join([own, *(str(other) for other in self.others)]))
+
+
+def _shown(value: object) -> str:
+    """A value in an error, at most a line of it."""
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**100 else "a number of more than 100 digits"
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 class DamagedFile(GradweaveError, ValueError):
@@ -80,7 +86,7 @@ class NonFiniteError(GradweaveError, FloatingPointError):
         tensor: str,
         where: int | str,
         remedy: str = "the last good checkpoint is kept. Lower the learning rates (--inner.learning-rate, "
-        "--meta.learning-rate) or set --meta.max-grad-norm.",
+        "--meta.learning-rate), set --meta.max-grad-norm, or skip such windows with --on-nonfinite skip.",
     ) -> None:
         """Name the tensor, and where it was met: an environment step of training, or in words."""
         self.tensor = tensor

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -46,9 +47,11 @@ def tiny_config(tmp_path, learned=("discount", "entropy_cost")):
     )
 
 
-def first_state(config, seed):
+def first_state(config, count):
+    """A state that says that it is of so many meta-steps."""
     agent = build_agent(config)
-    return jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(seed))
+    state = jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(count))
+    return state._replace(num_meta_steps=jnp.array(count, jnp.int32))
 
 
 @pytest.fixture(name="run", scope="module")
@@ -56,8 +59,8 @@ def make_run(tmp_path_factory):
     """Two checkpoints, of steps 4 and 12, and a row of metrics after the newer one."""
     config = tiny_config(tmp_path_factory.mktemp("runs"))
     with RunFolder.create(config) as folder:
-        for seed, step in enumerate((4, 12)):
-            folder.save_checkpoint(named_arrays(first_state(config, seed)), step)
+        for count, step in enumerate((4, 12)):
+            folder.save_checkpoint(named_arrays(first_state(config, count)), step)
         for step in (4, 12, 20):
             folder.metrics.write({"step": step})
     return folder.path
@@ -200,6 +203,7 @@ def test_an_interrupted_measurement_is_gone_on_with(run, tmp_path, capsys, monke
     assert not list(output.glob("unfinished*"))
 
 
+@pytest.mark.slow
 def test_an_unfinished_measurement_stays_at_its_checkpoint(own, measure, capsys):
     output, flags = own / "measure", ("--samples", "8")
     assert measure(own, *flags, interrupted=(2, 4)) == 130

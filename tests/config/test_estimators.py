@@ -114,7 +114,7 @@ def test_modes(text: str, name: str, argument: Any) -> None:
         ("reverse:steps", "unrolled", "step"),
         ("mixed:3", "unrolled", "no argument"),
         ("auto:3", "unrolled", "no argument"),
-        ("mixed", "trace", "auto or forward for the estimator trace"),
+        ("mixed", "trace", "auto or forward"),
         ("reverse:step", "adaptive-mix", "auto or forward"),
     ],
 )

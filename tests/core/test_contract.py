@@ -343,22 +343,14 @@ def test_a_recording_of_another_length_is_refused():
     recording, _ = record(
         case.problem, gw.constrain(case.raw, case.spec), case.state, jax.tree.map(lambda leaf: leaf[:2], batches)
     )
-    with pytest.raises(ValueError, match="the recording covers 2 updates, the window 3"):
-        gw.meta_gradient(
-            case.problem,
-            case.raw,
-            case.spec,
-            case.state,
-            batches,
-            outer_batches,
-            mode=gw.MixedMode(),
-            recording=recording,
-        )
+    args = (case.problem, case.raw, case.spec, case.state, batches, outer_batches)
+    with pytest.raises(ValueError, match=r"recording .*\b2\b.* window 3"):
+        gw.meta_gradient(*args, mode=gw.MixedMode(), recording=recording)
 
 
 @pytest.mark.parametrize("remat", [0, -1, True, False])
 def test_a_remat_that_means_nothing_is_refused(remat):
-    with pytest.raises(ValueError, match=r'accepted are "none", "step" and an integer of at least 1'):
+    with pytest.raises(ValueError, match=r'"none", "step" and an integer'):
         gw.ReverseMode(remat)
 
 
@@ -369,7 +361,7 @@ def test_parts_that_are_no_functions_are_refused(part):
     initialise = gw.GradientLearner.__init__
     while hasattr(initialise, "__wrapped__"):
         initialise = initialise.__wrapped__
-    with pytest.raises(TypeError, match=f"needs a function for {part}, but was given 0.1"):
+    with pytest.raises(TypeError, match=rf"needs a function for {part}, but was given 0\.1"):
         initialise(object.__new__(gw.GradientLearner), **(parts | {part: 0.1}), optimizer=optax.identity())
 
 
@@ -382,9 +374,9 @@ def test_finite_difference_of_a_cubic_and_what_it_refuses():
     np.testing.assert_allclose(
         gw.finite_difference(cubic, raw, ones, step=0.1), 14.0 + 0.1**2, rtol=1e-9
     )  # h^2 f''' / 6
-    with pytest.raises(ValueError, match=r"direction has structure .* they must be the same"):
+    with pytest.raises(ValueError, match=r"direction has structure"):
         gw.finite_difference(cubic, raw, {"a": jnp.array(1.0)})
-    with pytest.raises(ValueError, match=r"direction has shapes .* they must be the same"):
+    with pytest.raises(ValueError, match=r"direction has shapes"):
         gw.finite_difference(cubic, raw, {"a": jnp.array(1.0), "b": jnp.array(1.0)})
     for step in (0.0, -1.0, float("nan")):
         with pytest.raises(ValueError, match="must be above 0"):

@@ -113,8 +113,10 @@ def test_a_recording_changes_nothing():
     assert not eqx.tree_equal(first, contributions(raw, state, batches, outer_batches, doubled), rtol=1e-2)
 
 
-def test_another_problem_is_an_error():
-    raw, state, batches, outer_batches = case(True)
+@pytest.mark.parametrize("online", [True, False])
+def test_a_problem_without_parts_has_the_same_table(online):
+    raw, state, batches, outer_batches = case(online)
     problem = MetaProblem(learner().update, learner().outer_loss)
-    with pytest.raises(TypeError, match="GradientLearner"):
-        step_contributions(problem, raw, SPEC, state, batches, outer_batches)
+    by_rows = jax.jit(lambda *args: step_contributions(problem, args[0], SPEC, *args[1:]))
+    found = by_rows(raw, state, batches, outer_batches)
+    assert eqx.tree_equal(found, contributions(raw, state, batches, outer_batches), rtol=1e-9, atol=1e-14)

@@ -224,7 +224,7 @@ def test_a_custom_rule_that_has_no_forward_form_names_reverse_mode():
     for spec in SPECS.values():
         result = gw.meta_gradient(problem, RAW, spec, *window)
         assert bool(result.finite)
-    with pytest.raises(TypeError, match=r'not linear in its cotangent. Use ReverseMode\(remat="step"\)'):
+    with pytest.raises(TypeError, match=r'not linear.*ReverseMode\(remat="step"\)'):
         gw.meta_gradient(problem, RAW, SPECS[1], *window, mode=gw.ForwardMode())
 
 

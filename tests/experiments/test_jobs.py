@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from _study.figures import draw_curves, draw_intervals, intervals_title
-from _study.jobs import MARKS, Flags, chosen, collect, finished_run, folders, jobs, train, with_changes
+from _study.jobs import MARKS, Flags, GameFlags, chosen, collect, finished_run, folders, jobs, train, with_changes
 from _study.reproduce import run
 from _study.tables import aggregate, configurations, improvements, provenance, save_figure, write_study
 from gradweave.cli.main import answering
@@ -220,6 +220,8 @@ def test_only_whole_studies_go_where_results_are_published():
         runs, results = folders("it", Flags(size=size))
         assert runs.parts[:3] == results.parts[:3] == ("runs", "reproduce", f"it-{size}")
     assert folders("it", Flags(results=Path("there")))[1] == Path("there")
+    assert folders("it", GameFlags(game="unmasked")) == (Path("runs/it-unmasked"), Path("results/it-unmasked"))
+    assert folders("it", GameFlags()) == folders("it", Flags())
 
 
 def test_aggregates_by_hand():

@@ -58,9 +58,9 @@ def test_derivatives_go_to_the_value_that_was_used():
 def test_wrong_lengths_and_missing_final_values_are_refused():
     kept = make_trajectory(jnp.zeros(3, bool), keep_final=True)
     bare = make_trajectory(jnp.zeros(3, bool), keep_final=False)
-    with pytest.raises(ValueError, match="values has 3 entries for 3 steps: give 4"):
+    with pytest.raises(ValueError, match=r"values has 3 .*give 4"):
         next_values(kept, jnp.zeros(3), jnp.zeros(3))
-    with pytest.raises(ValueError, match="final_values is None where it must be an array"):
+    with pytest.raises(ValueError, match="final_values is None"):
         next_values(kept, jnp.zeros(4), None)
-    with pytest.raises(ValueError, match="final_values is an array where it must be None"):
+    with pytest.raises(ValueError, match=r"final_values .*must be None"):
         next_values(bare, jnp.zeros(4), jnp.zeros(3))

@@ -2,12 +2,14 @@
 
 import json
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gradweave.api import Run
 from gradweave.cli.main import main
 from gradweave.errors import DamagedFile
 from gradweave.runs.metrics import MetricsTail, read_metrics
@@ -39,11 +41,18 @@ def run(tmp_path: Path) -> Path:
     return make_run(tmp_path / "runs")
 
 
+class Finished(Run):
+    """A run of which only the end is known."""
+
+    def __init__(self, *fields: Any) -> None:
+        object.__setattr__(self, "summary", fields[-1])
+
+
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the place of training: rows and a checkpoint are written, as it would."""
 
-    def launch(folder: Any, *, resume: bool, hosts: Any) -> str:
+    def launch(folder: Any, **_: Any) -> Any:
         import numpy as np
 
         from gradweave.runs.checkpoints import SavedArray, newest_good, read
@@ -53,9 +62,9 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
         folder.add_provenance({"backend": "cpu"})
         folder.metrics.write({"step": 99_999, "return": 2.0, "num_episodes": 1})
         folder.save_checkpoint({"x": SavedArray(np.array(1), "int64")}, 99_999)
-        return "summary"
+        return types.SimpleNamespace(agent=None, state=None, environment_steps=99_999)
 
-    def finish(folder: Any, summary: Any) -> None:
+    def finish(folder: Any, *_: Any) -> str:
         from PIL import Image
 
         from gradweave.reports.board import save_gif
@@ -63,9 +72,11 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
         save_gif(folder.path / "agent.gif", [Image.new("RGB", (8, 8))])
         write_report([folder.path], folder.path)
+        return "finished"
 
-    monkeypatch.setattr("gradweave.cli.one_run.launch", launch)
-    monkeypatch.setattr("gradweave.cli.one_run.finish", finish)
+    monkeypatch.setattr("gradweave.api.training.launch", launch)
+    monkeypatch.setattr("gradweave.api.training.finish", finish)
+    monkeypatch.setattr("gradweave.api.training.Run", Finished)
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 import dataclasses
 import importlib
 import importlib.util
+import sys
+import threading
+import time
 import tomllib
 import types
 from pathlib import Path
@@ -10,11 +13,17 @@ from typing import Any
 
 import pytest
 
+from gradweave.api.training import open_to_resume
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
+from gradweave.config.toml_file import read_config
 from gradweave.errors import ConfigError
 from gradweave.runs.run_folder import run_name
 from gradweave.runs.trackers import check_tracker, make_tracker
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from reliability.folders import make_run
 
 ROW = {"step": 7, "return": 1.5, "note": "text", "absent": None, "nonfinite": {"x": "nan"}, "each": [1.0, 2.0]}
 
@@ -100,9 +109,78 @@ def test_seeds_of_two_studies_do_not_share_a_name(tmp_path: Path, monkeypatch: p
     for study in ("a", "b"):
         (tmp_path / study / "seed-0").mkdir(parents=True)
         (tmp_path / study / "seeds.json").touch()
-        make_tracker(tmp_path / study / "seed-0", config_with("wandb"))
+        make_tracker(tmp_path / study / "seed-0", config_with("wandb")).close()
     assert [settings["id"] for settings in found] == ["a-seed-0", "b-seed-0"]
     assert [settings["name"] for settings in found] == ["a-seed-0", "b-seed-0"]
     assert run_name(tmp_path / "b") == "b"
     monkeypatch.chdir(tmp_path / "b")
     assert run_name(Path("seed-0")) == "b-seed-0"
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """A package whose functions do nothing, until a test replaces one."""
+    found = types.SimpleNamespace(init=lambda **_: None, log=lambda numbers, step: None, finish=lambda: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: object())
+    monkeypatch.setattr(importlib, "import_module", lambda imported: found)
+    return found
+
+
+RAISED = [RuntimeError("no network"), SystemExit(0), KeyboardInterrupt(), GeneratorExit()]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=[type(error).__name__ for error in RAISED])
+@pytest.mark.parametrize("function", ["init", "log", "finish"])
+def test_whatever_a_tracker_raises_is_said_once_and_ends_only_the_tracker(
+    tmp_path: Path, module: types.SimpleNamespace, function: str, error: BaseException
+) -> None:
+    calls: list[str] = []
+
+    def fail(*_: Any, **__: Any) -> None:
+        calls.append(function)
+        raise error
+
+    setattr(module, function, fail)
+    said: list[str] = []
+    tracker = make_tracker(tmp_path, config_with("wandb"), said.append, patience=5.0)
+    for _ in range(3000):  # more than there is room for
+        tracker.log(ROW)
+    tracker.close()
+    off = [text for text in said if "switched off" in text]
+    assert calls == [function] and len(off) == 1 and type(error).__name__ in off[0]
+    assert not any("left behind" in text for text in said)
+
+
+@pytest.mark.parametrize("function", ["init", "log", "finish"])
+def test_a_tracker_that_hangs_is_left_behind(tmp_path: Path, module: types.SimpleNamespace, function: str) -> None:
+    release = threading.Event()
+    setattr(module, function, lambda *_, **__: release.wait(60))
+    said: list[str] = []
+    tracker = make_tracker(tmp_path, config_with("trackio"), said.append, patience=0.2)
+    begun = time.monotonic()
+    for _ in range(3000 if function != "finish" else 1):
+        tracker.log(ROW)
+    tracker.close()
+    assert time.monotonic() - begun < 5
+    assert sum("falls behind" in text for text in said) == (function != "finish")
+    assert "left behind" in said[-1]
+    release.set()
+
+
+def test_a_run_is_resumed_without_the_package_of_its_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    said: list[str] = []
+    tracker = make_tracker(tmp_path, config_with("wandb"), said.append)
+    tracker.log(ROW)
+    tracker.close()
+    assert len(said) == 1 and "nothing is sent to wandb" in said[0] and "pip install" in said[0]
+
+
+def test_resume_takes_another_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path)
+    with open_to_resume(run, track="tensorboard") as folder:
+        assert folder.config.run.track == "tensorboard"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    with pytest.raises(ConfigError, match="wandb"):
+        open_to_resume(run, track="wandb")
+    assert read_config(run / "config.toml").run.track == "tensorboard"

@@ -97,7 +97,7 @@ def test_one_device_needs_no_mesh(tmp_path: Path) -> None:
 def test_environments_are_shared_evenly(tmp_path: Path) -> None:
     problems = find_problems(on(small(tmp_path), 3))
     assert [problem.field for problem in problems] == ["inner.num_envs"]
-    assert problems[0].remedy == "--inner.num-envs 6"
+    assert problems[0].remedy == "--inner.num-envs 6, or 2 devices in all (--devices)"
     assert not find_problems(on(small(tmp_path), 2), num_processes=2)
     assert find_problems(on(small(tmp_path), 2), num_processes=4)
     assert [problem.field for problem in find_problems(on(small(tmp_path), 0))] == ["run.devices"]

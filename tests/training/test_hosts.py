@@ -202,7 +202,7 @@ def test_processes_that_were_started_differently_are_refused(tmp_path: Path) -> 
     command = train(tmp_path / "runs", END)
     with pair(tmp_path, command, [*command, "--seed", "1"], slurm=True) as both:
         assert both.wait(120) == (2, 2), (both.said(0), both.said(1))
-        assert "the same command for every process" in both.said(1)
+        assert "the same command" in both.said(1)
     assert not (tmp_path / "runs").exists()
 
 
@@ -210,7 +210,7 @@ def test_processes_that_were_started_differently_are_refused(tmp_path: Path) -> 
 def test_environments_that_the_processes_cannot_share_are_refused(tmp_path: Path) -> None:
     with pair(tmp_path, [*train(tmp_path / "runs", END), "--inner.num-envs", "5"], slurm=True) as both:
         assert both.wait(120) == (2, 2), (both.said(0), both.said(1))
-        assert "a multiple of the number of devices (2)" in both.said(0)
+        assert "devices (2)" in both.said(0)
 
 
 @pytest.mark.parametrize(

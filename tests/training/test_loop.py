@@ -117,7 +117,7 @@ def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pyte
     next_chunk = threading.Event()
     rows_before: list[dict[str, Any]] = []
 
-    def check(*_: Any) -> None:
+    def check(*_: Any, **__: Any) -> None:
         num_chunks.append(True)
         if len(num_chunks) == 3:
             rows_before.extend(rows_of(folder))
@@ -128,7 +128,7 @@ def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pyte
         assert next_chunk.wait(timeout=60), "training waits for the evaluation"
         return {"evaluation/return": float(len(begun))}
 
-    monkeypatch.setattr("gradweave.training.loop._check_finite", check)
+    monkeypatch.setattr("gradweave.training.loop.check_finite", check)
     monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     with RunFolder.create(config) as folder:
         run(config, folder)
@@ -148,7 +148,7 @@ def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_fo
     num_chunks, begun, events = [], threading.Event(), []
     next_chunk = threading.Event()
 
-    def check(*_: Any) -> None:
+    def check(*_: Any, **__: Any) -> None:
         num_chunks.append(True)
         if len(num_chunks) == 3:
             assert len(events) == 2 * CHUNK - 1  # neither the row of the evaluation nor the checkpoint
@@ -159,13 +159,17 @@ def test_a_checkpoint_comes_after_the_row_of_an_evaluation_and_training_waits_fo
         begun.set()
         return {"evaluation/return": 1.0}
 
-    monkeypatch.setattr("gradweave.training.loop._check_finite", check)
+    monkeypatch.setattr("gradweave.training.loop.check_finite", check)
     monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     with RunFolder.create(config) as folder:
-        save, write = folder.save_checkpoint, folder.metrics.write
-        monkeypatch.setattr(
-            folder, "save_checkpoint", lambda state, step: (events.append(("saved", step)), save(state, step))
-        )
+        save, write, first = folder.save_checkpoint, folder.metrics.write, NUM_ENVS * NUM_STEPS
+
+        def saved(state: Any, step: int) -> Path:
+            if step > first:  # not the checkpoint before the first meta-step
+                events.append(("saved", step))
+            return save(state, step)
+
+        monkeypatch.setattr(folder, "save_checkpoint", saved)
         monkeypatch.setattr(folder.metrics, "write", lambda row: (events.append(("row", row["step"])), write(row)))
         run(config, folder)
     half, end = (NUM_ENVS * NUM_STEPS + count * CHUNK * WINDOW for count in (2, 4))
@@ -204,12 +208,12 @@ def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monke
         assert release.wait(timeout=60)
         return {"evaluation/return": 1.0}
 
-    def check(agent: Any, metrics: Any, done: int, state: Any) -> None:
+    def check(agent: Any, metrics: Any, done: int, state: Any, **_: Any) -> None:
         if done == CHUNK:
             release.set()
             raise NonFiniteError("policy", 1)
 
-    monkeypatch.setattr("gradweave.training.loop._check_finite", check)
+    monkeypatch.setattr("gradweave.training.loop.check_finite", check)
     monkeypatch.setattr("gradweave.training.loop._evaluation_row", evaluation)
     with RunFolder.create(config) as folder, pytest.raises(NonFiniteError):
         run(config, folder)
@@ -232,7 +236,13 @@ def test_sigterm_stops_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
     config = small(tmp_path)
     with RunFolder.create(config) as folder:
         write = folder.metrics.write
-        monkeypatch.setattr(folder.metrics, "write", lambda row: (write(row), os.kill(os.getpid(), signal.SIGTERM)))
+
+        def written(row: dict[str, Any]) -> None:
+            write(row)
+            if row["meta_step"] == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(folder.metrics, "write", written)
         with pytest.raises(Stopped, match="gradweave resume"):
             run(config, folder)
         agent, state = load_agent(folder, warn=pytest.fail)

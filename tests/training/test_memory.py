@@ -160,4 +160,4 @@ def test_a_batch_that_no_machine_holds_ends_with_exit_code_5(tmp_path: Path) -> 
     assert done.returncode == 5, done.stderr
     assert "memory forecast:" in done.stderr
     assert "out of memory (predicted peak" in done.stderr
-    assert "half of --inner.num-envs would need about" in done.stderr
+    assert "half of --inner.num-envs" in done.stderr

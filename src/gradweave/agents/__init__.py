@@ -14,10 +14,11 @@ from gradweave.agents.actor_critic import (
 )
 from gradweave.agents.agent import Agent, Annotation, SamplingTerms
 from gradweave.agents.optimizers import inner_optimizer, safe_clip_by_global_norm
+from gradweave.agents.ppo import PPOBatch, PPOEta, PPOOptions, ppo_agent
 from gradweave.agents.running import RunningMean
 from gradweave.agents.schedule import LearningStatistics, ScheduleNetwork, ScheduleWeights, learning_features
 from gradweave.agents.self_tuning import SelfTuning
-from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, named_leaves
+from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, learning_part, named_leaves
 
 __all__ = [
     "ActorCriticEta",
@@ -29,6 +30,9 @@ __all__ = [
     "LearningStatistics",
     "MetaStepMetrics",
     "OuterObjective",
+    "PPOBatch",
+    "PPOEta",
+    "PPOOptions",
     "RunningMean",
     "SamplingTerms",
     "ScheduleNetwork",
@@ -40,9 +44,11 @@ __all__ = [
     "bundled_apply",
     "inner_optimizer",
     "learning_features",
+    "learning_part",
     "named_leaves",
     "network_policy",
     "parameter_groups",
     "policy_distance",
+    "ppo_agent",
     "safe_clip_by_global_norm",
 ]

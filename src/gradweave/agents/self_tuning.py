@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from gradweave.agents.agent import Agent, SamplingTerms
 from gradweave.agents.collection import collect_with
 from gradweave.agents.running import DECAY, RunningMean
 from gradweave.agents.schedule import ScheduleNetwork
-from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, Updated
+from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, Updated, learning_part
 from gradweave.core import (
     AbstractEstimator,
     AbstractMode,
@@ -39,6 +39,7 @@ from gradweave.core import (
 )
 from gradweave.core.bijectors import learned_to_eta, split_learned
 from gradweave.core.estimators.base import chosen_mode
+from gradweave.core.finite import all_finite
 from gradweave.core.learner import sliced_out
 from gradweave.core.modes.base import ravel_learned
 from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
@@ -209,7 +210,7 @@ class SelfTuning(eqx.Module):
             outer_loss=outer_loss,
             inner=jax.tree.map(jnp.mean, window.aux),
             outer=outer,
-            finite=_all_finite((learner.params, new_state.raw, grad)),
+            finite=all_finite((learning_part(new_state), grad, outer_loss, window.aux, outer)),
         )
         return new_state, metrics
 
@@ -374,7 +375,3 @@ class SelfTuning(eqx.Module):
         moved = eqx.combine(jax.tree.map(jnp.add, state.learned, updates), state.fixed)
         learned, _ = split_learned(clip_raw(moved, self.meta_spec), self.meta_spec)
         return {"learned": learned, "meta_optimizer_state": meta_state}
-
-
-def _all_finite(tree: PyTree) -> Bool[Array, ""]:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

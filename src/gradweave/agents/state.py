@@ -10,7 +10,7 @@ from gradweave.agents.running import RunningMean
 from gradweave.core import HorizonRecording, Recording
 from gradweave.rl import EpisodeTotals, RolloutState
 
-__all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuningState", "Updated", "named_leaves"]
+__all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuningState", "Updated", "learning_part", "named_leaves"]
 
 
 class SelfTuningState(NamedTuple):
@@ -49,6 +49,16 @@ class SelfTuningState(NamedTuple):
         return eqx.combine(self.learned, self.fixed)
 
 
+def learning_part(state: SelfTuningState) -> SelfTuningState:
+    """The state without what the environments decide, None in its place.
+
+    What is left must be finite: parameters, meta-parameters, the states of both optimisers and of the estimator,
+    running statistics. An infinite second moment freezes its parameter for good while every parameter is still finite.
+    """
+    nothing: Any = None
+    return state._replace(rollout=nothing, batch=nothing, key=nothing)
+
+
 class MetaStepMetrics(NamedTuple):
     """What one meta-step reports. Inner quantities are means over the window.
 
@@ -60,7 +70,8 @@ class MetaStepMetrics(NamedTuple):
         outer_loss: what was differentiated; 0 for plain learning.
         inner: auxiliary scalars of the inner updates, and "gradient_norm" of a `GradientLearner`.
         outer: auxiliary scalars of the outer loss, empty for plain learning.
-        finite: whether parameters, meta-parameters and meta-gradient are all finite.
+        finite: whether the meta-gradient, all that is reported of the losses and all that learning carries on (see
+            `learning_part`) are finite.
     """
 
     episodes: EpisodeTotals

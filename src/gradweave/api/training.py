@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gradweave.api.finish import finish
 from gradweave.api.run import Run, read_table
 from gradweave.config.presets import preset
-from gradweave.config.schema import Config, NumDevices
+from gradweave.config.schema import Config, NumDevices, Tracker
 from gradweave.config.toml_file import format_config
 from gradweave.config.validation import validate
 from gradweave.errors import CheckpointError, command_line
@@ -95,6 +95,7 @@ def resume(
     *,
     total_steps: int | None = None,
     devices: NumDevices | None = None,
+    track: Tracker | None = None,
     accept_changes: bool = False,
     quiet: bool = False,
 ) -> Run:
@@ -104,6 +105,7 @@ def resume(
         path: the run's folder.
         total_steps: environment steps of the whole run, to go on for longer than was planned.
         devices: to go on with; by default as many as before.
+        track: tracker to send metrics to; by default the same as before.
         accept_changes: go on also where config.toml was edited since the newest checkpoint.
         quiet: show nothing meanwhile.
 
@@ -117,7 +119,7 @@ def resume(
         >>> resume(folder, total_steps=300, quiet=True).step  # whole chunks of three windows of 40 steps
         380
     """
-    with open_to_resume(Path(path), total_steps, devices, accept_changes=accept_changes) as folder:
+    with open_to_resume(Path(path), total_steps, devices, track, accept_changes=accept_changes) as folder:
         trained = train_in(folder, resume=True, quiet=quiet)
     assert trained is not None
     return trained
@@ -171,6 +173,7 @@ def open_to_resume(
     path: Path,
     total_steps: int | None = None,
     devices: NumDevices | None = None,
+    track: Tracker | None = None,
     *,
     accept_changes: bool = False,
     num_processes: int = 1,
@@ -181,6 +184,7 @@ def open_to_resume(
         path: the run's folder.
         total_steps: environment steps of the whole run; None: as it was.
         devices: of each process; None: as it was.
+        track: tracker to send metrics to; None: as it was.
         accept_changes: also where config.toml was edited since the newest checkpoint.
         num_processes: of the run.
 
@@ -189,9 +193,11 @@ def open_to_resume(
         CheckpointError: it has no checkpoint.
         RunInUse: another process has it.
     """
+    if track is not None:
+        check_tracker(track)
     folder = RunFolder.open(path, accept_changes=accept_changes)
     try:
-        changes: dict[str, Any] = {"total_steps": total_steps, "devices": devices}
+        changes: dict[str, Any] = {"total_steps": total_steps, "devices": devices, "track": track}
         changes = {name: value for name, value in changes.items() if value is not None}
         config = dataclasses.replace(folder.config, run=dataclasses.replace(folder.config.run, **changes))
         validate(config, num_processes=num_processes)

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from gradweave.cli.flags import parse_flags
 from gradweave.files import write_atomically
 
 __all__ = ["CHECKS", "run"]
@@ -33,11 +32,11 @@ class _Problem(Exception):
 
 def run(argv: Sequence[str]) -> int:
     """Make every check and print what it found; returns 1 when one failed."""
-    flags = tyro.cli(
+    flags = parse_flags(
         _Flags,
-        prog="gradweave doctor",
-        description="Check that everything a run needs works on this machine.",
-        args=list(argv),
+        "gradweave doctor",
+        "Check that everything a run needs works on this machine.",
+        argv,
     )
     num_failed = 0
     for name, check in CHECKS.items():

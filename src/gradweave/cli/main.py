@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from gradweave.errors import ConfigError, FolderLost, GradweaveError, OutOfMemory, nearest_name
+from gradweave.machine.signals import leaving_at_once
 from gradweave.training.hosts import end
 
 __all__ = ["COMMANDS", "answering", "main"]
@@ -38,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit code.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    return answering(lambda: _dispatch(arguments))
+    with leaving_at_once():
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        return answering(lambda: _dispatch(arguments))
 
 
 def answering(command: Callable[[], int]) -> int:

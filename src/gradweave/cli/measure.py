@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from gradweave.cli.flags import parse_flags
 from gradweave.measurement.of_run import measure_run
 from gradweave.measurement.options import MeasureOptions
 
@@ -28,11 +29,11 @@ class _Flags:
 
 def run(argv: Sequence[str]) -> int:
     """Measure, print the table and write the files; returns the exit code."""
-    flags = tyro.cli(
+    flags = parse_flags(
         _Flags,
-        prog="gradweave measure",
-        description="Sample the meta-gradient of a trained agent and compare estimators on the same samples.",
-        args=list(argv) or ["--help"],
+        "gradweave measure",
+        "Sample the meta-gradient of a trained agent and compare estimators on the same samples.",
+        argv or ["--help"],
     )
     found = measure_run(flags.run, flags.options, first=_show)
     print("\n" + "\n".join(str(file) for file in found.files))

@@ -10,6 +10,7 @@ from pathlib import Path
 from gradweave.api.training import train_in
 from gradweave.cli.main import answering
 from gradweave.machine.processes import end_with_parent, use_cores
+from gradweave.machine.signals import leaving_at_once
 from gradweave.runs.run_folder import RunFolder
 
 __all__ = ["command", "run"]
@@ -33,4 +34,5 @@ def run(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(answering(lambda: run(sys.argv[1:])))
+    with leaving_at_once():
+        sys.exit(answering(lambda: run(sys.argv[1:])))

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from gradweave.api.run import load_run
+from gradweave.cli.flags import parse_flags
 from gradweave.errors import ConfigError
 from gradweave.training.loading import check_run
 
@@ -35,11 +36,11 @@ class _Flags:
 
 def run(argv: Sequence[str]) -> int:
     """Play, write the GIF and print the return; returns the exit code."""
-    flags = tyro.cli(
+    flags = parse_flags(
         _Flags,
-        prog="gradweave play",
-        description="Let a trained agent play one episode, and write it as a GIF.",
-        args=list(argv) or ["--help"],
+        "gradweave play",
+        "Let a trained agent play one episode, and write it as a GIF.",
+        argv or ["--help"],
     )
     for name, least in (("seed", 0), ("max_steps", 1), ("step", 0)):
         value = getattr(flags, name)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from gradweave.cli.flags import parse_flags
 from gradweave.runs.seeds_folder import find_runs
 
 __all__ = ["run"]
@@ -24,11 +25,11 @@ class _Flags:
 
 def run(argv: Sequence[str]) -> int:
     """Write the report; returns the exit code."""
-    flags = tyro.cli(
+    flags = parse_flags(
         _Flags,
-        prog="gradweave report",
-        description="Draw the figures of one or more runs from their metrics.jsonl and write report.html.",
-        args=list(argv) or ["--help"],
+        "gradweave report",
+        "Draw the figures of one or more runs from their metrics.jsonl and write report.html.",
+        argv or ["--help"],
     )
     paths = [run for path in flags.runs for run in find_runs(path)]
     from gradweave.reports.report import write_report  # matplotlib takes a second

@@ -10,8 +10,9 @@ from typing import Annotated
 import tyro
 
 from gradweave.api.training import open_to_resume, train_in
+from gradweave.cli.flags import parse_flags
 from gradweave.cli.seeds import refuse_hosts
-from gradweave.config.schema import NumDevices
+from gradweave.config.schema import NumDevices, Tracker
 from gradweave.runs.seeds_folder import is_seeds_folder
 from gradweave.runs.sweep_folder import is_sweep_folder
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
@@ -31,6 +32,8 @@ class _Flags:
     devices: NumDevices | None = None
     """Devices of each process to go on with; all: as many as there are. Left out: as many as before, or with several
     processes 1."""
+    track: Tracker | None = None
+    """Send metrics to another tracker than before, or to none."""
     accept_changes: bool = False
     """Go on also where config.toml was edited since the newest checkpoint; provenance.json then says so."""
     hosts: Annotated[Hosts, tyro.conf.arg(name="")] = ALONE
@@ -38,18 +41,18 @@ class _Flags:
 
 def run(argv: Sequence[str]) -> int:
     """Resume; returns the exit code."""
-    flags = tyro.cli(
+    flags = parse_flags(
         _Flags,
-        prog="gradweave resume",
-        description="Go on with a run from its newest checkpoint, as if it had never stopped.",
-        args=list(argv),
+        "gradweave resume",
+        "Go on with a run from its newest checkpoint, as if it had never stopped.",
+        argv,
     )
     check_hosts(flags.hosts)
     if is_seeds_folder(flags.run):
         from gradweave.cli.seeds import resume_seeds
 
         refuse_hosts(flags.hosts)
-        changes = {"total_steps": flags.total_steps, "devices": flags.devices}
+        changes = {"total_steps": flags.total_steps, "devices": flags.devices, "track": flags.track}
         return resume_seeds(flags.run, changes, accept_changes=flags.accept_changes)
     if is_sweep_folder(flags.run):
         from gradweave.cli.sweep import resume_sweep
@@ -57,6 +60,7 @@ def run(argv: Sequence[str]) -> int:
         refuse_hosts(flags.hosts)
         accepts = flags.accept_changes or None
         changes = {"total_steps": flags.total_steps, "devices": flags.devices, "accept_changes": accepts}
+        changes["track"] = flags.track
         return resume_sweep(flags.run, changes)
     several = flags.hosts.several
     # Only process 0 can look into the folder, so that with several processes the flag decides for all.
@@ -68,6 +72,7 @@ def run(argv: Sequence[str]) -> int:
             flags.run,
             flags.total_steps,
             num_devices,
+            flags.track,
             accept_changes=flags.accept_changes,
             num_processes=flags.hosts.num_processes or 1,
         ),

@@ -20,9 +20,10 @@ from gradweave.errors import ConfigError, DamagedFile, SeedFailed, Stopped, comm
 from gradweave.files import open_regular, write_atomically
 from gradweave.machine.processes import Job, default_backend, run_jobs, share_cores
 from gradweave.machine.runtime import usable_cores
-from gradweave.machine.signals import noted_signals
+from gradweave.machine.signals import noted_signals, say_when_leaving
 from gradweave.runs.metrics import parse_row
 from gradweave.runs.seeds_folder import SeedsFolder, is_finished
+from gradweave.runs.trackers import check_tracker
 from gradweave.training.hosts import Hosts
 
 __all__ = [
@@ -103,6 +104,7 @@ def resume_seeds(path: Path, changes: Mapping[str, Any], *, accept_changes: bool
         accept_changes: go on also with seeds whose config.toml was edited.
     """
     wanted = {name: value for name, value in changes.items() if value is not None}
+    check_tracker(wanted.get("track", "none"))
     with SeedsFolder.open(path) as folder:
         config = read_config(next(iter(folder.runs.values())) / "config.toml")
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, **wanted))
@@ -149,12 +151,13 @@ def train_runs(path: Path, runs: Mapping[str, Path], shares: Sequence[tuple[int,
         if not is_finished(run)
     ]
     view = _View(jobs)
+    again = command_line("resume", path)
+    say_when_leaving(f"the runs are stopped as well, each after a checkpoint; go on with: {again}")
     with noted_signals() as received:
         codes = run_jobs(jobs, shares, received, started=view.started, ended=view.ended, looked=view.looked)
     if received and not all(map(is_finished, runs.values())):
-        if received[0] == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise Stopped(f"stopped by SIGTERM after checkpoints; `{command_line('resume', path)}` goes on")
+        text = f"stopped by {signal.Signals(received[0]).name}; the runs have written checkpoints; `{again}` goes on"
+        raise KeyboardInterrupt(text) if received[0] == signal.SIGINT else Stopped(text)
     return {name: code for name, code in codes.items() if code}
 
 

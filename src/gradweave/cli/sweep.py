@@ -68,7 +68,7 @@ def resume_sweep(path: Path, changes: Mapping[str, Any]) -> int:
 
     Args:
         path: of the sweep.
-        changes: what --total-steps, --devices and --accept-changes say; only None can be.
+        changes: what --total-steps, --devices, --track and --accept-changes say; only None can be.
 
     Raises:
         ConfigError: a change was asked for, after which runs could not be compared.

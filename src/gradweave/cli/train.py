@@ -15,6 +15,7 @@ import tyro
 
 from gradweave.api.training import train_config
 from gradweave.cli.environment_flags import merged, take_environment_options
+from gradweave.cli.flags import parse_flags
 from gradweave.cli.seeds import check_seeds, train_seeds
 from gradweave.cli.short_help import HELP_ALL, with_common_flags
 from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
@@ -46,7 +47,7 @@ class TrainFlags:
     preset: Annotated[
         tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[PRESET]", help_behavior_hint="(default: quick)")
     ] = None
-    """quick, snake, snake-6x6 or discounting-chain."""
+    """quick, snake, snake-6x6, discounting-chain or ppo."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """A TOML file to read before the flags; what it leaves out comes from the preset."""
     hosts: Annotated[Hosts, tyro.conf.arg(name="")] = ALONE
@@ -114,7 +115,7 @@ def parse_all(
             more = f"{description} Of all its flags these are used most; {HELP_ALL} lists the others."
             tyro.cli(type(common), prog=prog, description=more, args=["--help"], default=common)  # ends the process
         words = ["--help" if word == HELP_ALL else word for word in argv]
-        return tyro.cli(kind, prog=prog, description=description, args=words, default=default)
+        return parse_flags(kind, prog, description, words, default)
 
     def read(name: str | None) -> Config:
         if file is None:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+from gradweave.cli.flags import parse_flags
 from gradweave.cli.seeds import how_far
 from gradweave.config.toml_file import read_config
 from gradweave.errors import command_line
@@ -40,11 +41,11 @@ class _Flags:
 
 def run(argv: Sequence[str]) -> int:
     """Watch until no process has the run any more; returns the exit code."""
-    flags = tyro.cli(
+    flags = parse_flags(
         _Flags,
-        prog="gradweave watch",
-        description="Show the table of a run that another process trains, until it ends; Ctrl-C leaves the run alone.",
-        args=list(argv) or ["--help"],
+        "gradweave watch",
+        "Show the table of a run that another process trains, until it ends; Ctrl-C leaves the run alone.",
+        argv or ["--help"],
     )
     if is_seeds_folder(flags.run):
         runs = {f"seed {seed}": run for seed, run in seed_runs(flags.run).items()}

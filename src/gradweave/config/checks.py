@@ -16,7 +16,7 @@ def flag(field: str) -> str:
 
 def in_range(field: str, value: int | float, text: str, accepted: bool) -> Iterator[ConfigError]:
     """One problem unless `accepted`; a NaN or infinity is never accepted."""
-    if not (accepted and math.isfinite(value)):
+    if not (accepted and (isinstance(value, int) or math.isfinite(value))):
         yield ConfigError(field, value, text, f"set {flag(field)} to such a value")
 
 

@@ -2,10 +2,23 @@
 
 import dataclasses
 import math
+import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["Range", "hyperparameter", "hyperparameters_of"]
+__all__ = ["Range", "hyperparameter", "hyperparameters_of", "single"]
+
+
+_SMALLEST_NORMAL: Final = 2.0**-126
+
+
+def single(value: int | float) -> float:
+    """The number that single precision makes of it; what it has no exponent for is 0 or infinite."""
+    try:
+        (rounded,) = struct.unpack("f", struct.pack("f", value))
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+    return float(rounded) if abs(rounded) >= _SMALLEST_NORMAL else 0.0
 
 
 @dataclass(frozen=True)
@@ -26,9 +39,10 @@ class Range:
 
     def contains(self, value: int | float, *, learned: bool) -> bool:
         """Whether the value may be used; never a NaN or an infinity."""
-        if self.lower < value < self.upper:
+        rounded = single(value)  # what training computes with: 0.99999999999 is 1
+        if self.lower < rounded < self.upper:
             return True
-        return self.closed and not learned and value in (self.lower, self.upper) and math.isfinite(value)
+        return self.closed and not learned and value in (self.lower, self.upper) and math.isfinite(rounded)
 
     def describe(self, *, learned: bool) -> str:
         """In words."""

@@ -39,22 +39,37 @@ MODES: Final = (
 _AUTO_ROW: Final = Row(AUTO, "")  # so that an error lists it
 
 
-def parse_mode(text: str, estimator: EstimatorRow, num_inner_steps: int, field: str = "meta.mode") -> Spec[Row]:
-    """The mode that a text means; for "auto" the usual one of the estimator.
+_EVERY: Final = tuple(row.name for row in MODES)
+
+
+def parse_mode(
+    text: str,
+    estimator: EstimatorRow,
+    num_inner_steps: int,
+    field: str = "meta.mode",
+    *,
+    learner: tuple[str, ...] = _EVERY,
+) -> Spec[Row]:
+    """The mode that a text means; for "auto" the usual one of the estimator and the learner.
 
     Args:
         text: "auto", or a name of the table and its argument.
         estimator: what it has to serve.
         num_inner_steps: L.
         field: to name in an error.
+        learner: the modes that can differentiate the learner.
 
     Raises:
         ConfigError: an unknown mode, an argument that it does not take, or a mode that does not serve the estimator.
     """
+    serving = tuple(mode for mode in estimator.modes if mode in learner)
+    if not serving:
+        accepted = f"one of the modes {', '.join(learner)} for this learner; {estimator.name} has {estimator.modes}"
+        raise ConfigError("meta.estimator", estimator.name, accepted, "--meta.estimator unrolled")
     if text == AUTO:
-        text = estimator.modes[0]
+        text = serving[0]
     spec = parse_spec(text, (*MODES, _AUTO_ROW), num_inner_steps, field)
-    if spec.row.name not in estimator.modes:
-        accepted = " or ".join((AUTO, *estimator.modes))
-        raise ConfigError(field, text, f"{accepted} for the estimator {estimator.name}", "leave --meta.mode out")
+    if spec.row.name not in serving:
+        accepted = f"{' or '.join((AUTO, *serving))} for this learner and the estimator {estimator.name}"
+        raise ConfigError(field, text, accepted, "leave --meta.mode out")
     return spec

@@ -1,4 +1,4 @@
-"""Named configurations: `quick` (the demo), `snake` (the paper's), `snake-6x6` and `discounting-chain`.
+"""Named configurations: `quick` (the demo), `snake` (the paper's), `snake-6x6`, `discounting-chain` and `ppo`.
 
 [B21] is Bonnet et al. 2021 (arXiv 2111.00206), [B22] Bonnet et al. 2022 (arXiv 2211.10550). What departs from them is
 said in docs/paper-notes.md.
@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Final
 
+from gradweave.config.learners import ppo
 from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig, OuterConfig
 from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
 from gradweave.errors import ConfigError, nearest_name
@@ -100,11 +101,33 @@ def _discounting_chain() -> Config:
     )
 
 
+def _ppo() -> Config:
+    """PPO on CartPole, which tunes its learning rate and its entropy cost; a minute on two cores."""
+    return Config(
+        learner="ppo",
+        environment=EnvironmentConfig("gymnax:CartPole-v1"),
+        network=NetworkConfig(shared_torso=False),
+        inner=ppo.InnerConfig(),
+        meta=MetaConfig(learned=("learning_rate", "entropy_cost"), num_inner_steps=2, estimator="horizon-mix"),
+        outer=OuterConfig(discount=0.99, lambda_=0.95),
+        run=RunConfig(
+            total_steps=200_000,
+            chunk_size=8,
+            checkpoint_every=50_000,
+            evaluate_every=50_000,
+            max_episode_steps=500,
+            measure_samples=32,
+        ),
+        preset="ppo",
+    )
+
+
 PRESETS: Final[dict[str, Callable[[], Config]]] = {
     "quick": _quick,
     "snake": _snake,
     "snake-6x6": _snake_6x6,
     "discounting-chain": _discounting_chain,
+    "ppo": _ppo,
 }
 """Every preset by its name; the first line of each function's docstring is its help."""
 

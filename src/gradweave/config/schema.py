@@ -29,11 +29,13 @@ __all__ = [
     "MetaConfig",
     "NumDevices",
     "RunConfig",
+    "Tracker",
 ]
 
 Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 Schedule: TypeAlias = Literal["none", "network"]
 Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
+OnNonFinite: TypeAlias = Literal["stop", "skip"]
 EnvironmentOption: TypeAlias = bool | int | float | str
 Finish: TypeAlias = Literal["all", "none"]
 NumDevices: TypeAlias = int | Literal["all"]
@@ -108,6 +110,8 @@ class RunConfig:
     """Meta-steps between two lines of metrics.jsonl; every chunk ends with one as well."""
     chunk_size: int = 20
     """Meta-steps computed on the device between two returns to the host."""
+    on_nonfinite: OnNonFinite = "stop"
+    """What to do at a value that is not finite: stop, or skip the window that it comes from, whose steps count."""
     checkpoint_every: int = 200_000
     """Environment steps between two checkpoints; 0: only at the end and when stopped."""
     keep_checkpoints: int = 3
@@ -154,6 +158,12 @@ class Config:
     def num_meta_steps(self) -> int:
         """Meta-steps of the whole run: total_steps in windows, rounded up."""
         return -(-self.run.total_steps // self.window_steps)
+
+    @property
+    def planned_steps(self) -> int:
+        """Environment steps that the whole run takes: the first rollout, and total_steps in whole chunks."""
+        chunks = -(-self.num_meta_steps // self.run.chunk_size)
+        return self.inner.num_envs * self.inner.num_steps + chunks * self.run.chunk_size * self.window_steps
 
     @property
     def learned_names(self) -> tuple[str, ...]:

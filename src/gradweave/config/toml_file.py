@@ -107,7 +107,7 @@ def _below(base: Config, section: str, data: Mapping[str, Any]) -> Any:
     if section != "environment":
         return getattr(base, section)
     same = data.get("name", base.environment.name) == base.environment.name
-    return base.environment if same else EnvironmentConfig(name=data["name"])
+    return base.environment if same else EnvironmentConfig(name=_checked("environment.name", data["name"], str))
 
 
 def _section(prefix: str, base: Any, data: Mapping[str, Any], complete: bool) -> Any:
@@ -172,10 +172,17 @@ def _match(value: Any, option: Any) -> tuple[bool, Any]:
         return all(matched for matched, _ in entries), tuple(entry for _, entry in entries)
     if option is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number, float(value) if number else None
+        return _as_float(value) if number else (False, None)
     if option is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     return isinstance(value, option), value
+
+
+def _as_float(value: int | float) -> tuple[bool, float | None]:
+    try:
+        return True, float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False, None
 
 
 def _describe(option: Any) -> str:

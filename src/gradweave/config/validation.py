@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 from gradweave.config.checks import at_least, choice, fields, flag, in_range, positive, unused
 from gradweave.config.estimators import ESTIMATORS, parse_estimator
+from gradweave.config.hyperparameters import single
 from gradweave.config.learners import LEARNERS
 from gradweave.config.modes import parse_mode
+from gradweave.config.numbers import unusable_numbers
 from gradweave.config.presets import PRESETS
 from gradweave.config.schema import Config
 from gradweave.errors import ConfigError, nearest_name
@@ -36,6 +38,9 @@ def validate(config: Config, *, num_processes: int = 1) -> None:
 
 def find_problems(config: Config, *, num_processes: int = 1) -> list[ConfigError]:
     """Every bad value of `config`, in the order of its fields; empty when it can be run."""
+    out_of_range = list(unusable_numbers(config))
+    if out_of_range:  # the other checks count with them
+        return out_of_range
     checks = (_preset, _environment, _learner, _learned, _meta, _meta_options, _run)
     found = [problem for check in checks for problem in check(config)]
     order = ["preset", *(field.name for field in dataclasses.fields(config))]
@@ -53,9 +58,9 @@ def indivisible(config: Config, num_devices: int) -> ConfigError | None:
     if num_envs < 1 or num_envs % num_devices == 0:
         return None
     accepted = f"a multiple of the number of devices ({num_devices})"
-    return ConfigError(
-        "inner.num_envs", num_envs, accepted, f"--inner.num-envs {-(-num_envs // num_devices) * num_devices}"
-    )
+    fewer = next(count for count in range(min(num_devices, num_envs), 0, -1) if num_envs % count == 0)
+    remedy = f"--inner.num-envs {-(-num_envs // num_devices) * num_devices}, or {fewer} devices in all (--devices)"
+    return ConfigError("inner.num_envs", num_envs, accepted, remedy)
 
 
 def _preset(config: Config) -> Iterator[ConfigError]:
@@ -107,7 +112,9 @@ def _learned(config: Config) -> Iterator[ConfigError]:
     bound = config.meta.max_discount
     if "discount" not in learned:
         yield from unused("meta.max_discount", bound, None, "add discount to --meta.learned")
-    elif bound is not None and not (start := getattr(config.inner, "discount", 0.0)) < bound <= 1:
+    elif bound is not None and not (
+        single(start := getattr(config.inner, "discount", 0.0)) < single(bound) and bound <= 1
+    ):
         accepted = f"a number above inner.discount ({start:g}), where it starts, and at most 1"
         remedy = "set --meta.max-discount to such a value, or --inner.discount to a lower one"
         yield ConfigError("meta.max_discount", bound, accepted, remedy)
@@ -141,7 +148,7 @@ def _estimator_and_mode(config: Config) -> Iterator[ConfigError]:
                 f"0 for the estimator {row.name}; it needs one of {', '.join(linear)}",
                 f"--meta.estimator {linear[0]}, or leave --meta.sampling-correction out",
             )
-        parse_mode(meta.mode, row, meta.num_inner_steps)
+        parse_mode(meta.mode, row, meta.num_inner_steps, learner=LEARNERS[config.learner].modes)
     except ConfigError as problem:
         yield problem
 
@@ -174,12 +181,15 @@ def _run(config: Config) -> Iterator[ConfigError]:
     yield from at_least("run", {"measure_samples": run.measure_samples}, 2)
     if run.devices != "all":
         yield from at_least("run", {"devices": run.devices}, 1)
+    if run.devices != 1 and not LEARNERS[config.learner].splits:
+        yield ConfigError("run.devices", run.devices, f"1 for the learner {config.learner}", "leave --devices out")
     yield from at_least("run", fields(run, "checkpoint_every", "evaluate_every"), 0)
     yield from choice("run.finish", run.finish, ("all", "none"))
     yield from choice("run.track", run.track, ("none", "tensorboard", "wandb", "trackio"))
+    yield from choice("run.on_nonfinite", run.on_nonfinite, ("stop", "skip"))
     yield from in_range("run.seed", run.seed, "a whole number from 0 to 2**32 - 1", 0 <= run.seed < 2**32)
-    if not run.runs_dir:
-        yield ConfigError("run.runs_dir", run.runs_dir, "the name of a folder", "--runs-dir runs")
+    if not run.runs_dir or "\0" in run.runs_dir or not _is_text(run.runs_dir):
+        yield ConfigError("run.runs_dir", run.runs_dir, "the name of a folder, in UTF-8", "--runs-dir runs")
     window = config.window_steps
     if window > 0 and run.total_steps < window:
         yield ConfigError(
@@ -190,3 +200,12 @@ def _run(config: Config) -> Iterator[ConfigError]:
             f"{', as many for the outer loss' if config.own_outer_rollouts else ''})",
             f"--total-steps {window}, or lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps",
         )
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written to a file; on the command line it may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

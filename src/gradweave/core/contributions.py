@@ -17,7 +17,9 @@ from jaxtyping import Array, PyTree
 
 from gradweave.core.learner import GradientLearner
 from gradweave.core.meta_gradient import checked_window, differentiate_learned
+from gradweave.core.modes.base import Differentiand, KernelWeights
 from gradweave.core.modes.mixed import BackwardStep, outer_slope, pull_back, record
+from gradweave.core.modes.reverse import ReverseMode
 from gradweave.core.problem import MetaProblemLike, Recording
 
 __all__ = ["step_contributions"]
@@ -36,33 +38,47 @@ def step_contributions(
     """The table c[k, j] of one recorded window.
 
     Args:
-        problem: a learner declared in parts, that is a `GradientLearner`.
+        problem: the learner.
         raw: unconstrained meta-parameters.
         spec: their bijectors.
         state: x_0.
         batches: as for `meta_gradient`.
         outer_batches: as for `meta_gradient`.
-        recording: what was noted during the updates, so that they need not be made again.
+        recording: what was noted during the updates, so that they need not be made again; only a `GradientLearner`'s
+            has a use.
 
     Returns:
         A pytree shaped like `raw` with two leading axes of length L, horizons (k - 1) and steps (j); 0 where the spec
         is `Fixed`. Costs L (L + 1) / 2 steps of mixed mode, whatever the number of meta-parameters: less than forward
         mode's horizons for several meta-parameters and windows of up to about a dozen updates. Memory is that of mixed
-        mode.
+        mode. Of a problem that is no `GradientLearner` each row is a pass of reverse mode, L in all.
 
     Raises:
-        TypeError: `problem` is not a `GradientLearner`.
         ValueError: leading axes disagree.
     """
-    if not isinstance(problem, GradientLearner):
-        raise TypeError(
-            f"step_contributions needs the parts of a GradientLearner, but the problem is a {type(problem).__name__}; "
-            "for any other, ReverseMode's step_contributions gives one row of the table."
-        )
-    window = checked_window(state, batches, outer_batches, recording)
+    in_parts = isinstance(problem, GradientLearner)
+    window = checked_window(state, batches, outer_batches, recording if in_parts else None)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
-    window = differentiand.window
     length = window.num_inner_steps
+    nothing = jax.tree.map(lambda leaf: jnp.zeros((length, length, *leaf.shape), leaf.dtype), fixed)
+    table = _by_mixed_mode(differentiand) if in_parts else _by_reverse_mode(differentiand)
+    return eqx.combine(table, nothing)
+
+
+def _by_reverse_mode(differentiand: Differentiand) -> PyTree:
+    """Row by row: d J(x_k) / d(eta_j) of all steps j, which is zero for those after k."""
+
+    def row(horizon: Array) -> PyTree:
+        return ReverseMode("step").step_contributions(differentiand, KernelWeights(horizons=horizon))[0]
+
+    return jax.lax.map(row, jnp.eye(differentiand.window.num_inner_steps, dtype=jnp.result_type(float)))
+
+
+def _by_mixed_mode(differentiand: Differentiand) -> PyTree:
+    """All walks back over one recording."""
+    problem, window = differentiand.problem, differentiand.window
+    assert isinstance(problem, GradientLearner)
+    length, recording = window.num_inner_steps, window.recording
     if recording is None:
         recording, _ = record(problem, differentiand.eta, window.state, window.inner)
     states, gradients, final_state = recording
@@ -86,5 +102,4 @@ def step_contributions(
     def table(leaf: Array) -> Array:
         return jnp.zeros((length, length, *leaf.shape[1:]), leaf.dtype).at[rows, columns].set(leaf)
 
-    nothing = jax.tree.map(lambda leaf: jnp.zeros((length, length, *leaf.shape), leaf.dtype), fixed)
-    return eqx.combine(jax.tree.map(table, entries), nothing)
+    return jax.tree.map(table, entries)

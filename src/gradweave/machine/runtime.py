@@ -31,15 +31,45 @@ def usable_cores() -> int:
 
 def _private_folder() -> Path | None:
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The specification: a relative path there is to be ignored.
-    root = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
-    folder = root / "gradweave" / "jax"
     try:
+        # The specification: a relative path there is to be ignored.
+        root = Path(base) if os.path.isabs(base) else Path("~/.cache").expanduser()
+        if not root.is_absolute():
+            return None
+        folder = root / "gradweave" / "jax"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         state = folder.lstat()
-        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
+        if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or not _held(folder.parent):
             return None
         folder.chmod(0o700)
+        _remove_foreign(folder)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+def _held(folder: Path) -> bool:
+    """Whether nobody else can replace what lies in a folder, or in one above it."""
+    for place in (folder.resolve(), *folder.resolve().parents):
+        state = place.stat()
+        if state.st_uid not in (os.getuid(), 0):
+            return False
+        if _others_write(state) and not state.st_mode & stat.S_ISVTX:
+            return False
+    return True
+
+
+def _others_write(state: os.stat_result) -> bool:
+    """Whether somebody else may write; a group with the user's own number is the user's alone, as many systems have."""
+    group = state.st_mode & stat.S_IWGRP and state.st_gid != os.getuid()
+    return bool(group or state.st_mode & stat.S_IWOTH)
+
+
+def _remove_foreign(folder: Path) -> None:
+    """Delete what others may have put into the folder while they could: it would be executed."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            state = entry.stat(follow_symlinks=False)
+            own = stat.S_ISREG(state.st_mode) and state.st_uid == os.getuid()
+            if not own or _others_write(state):
+                os.unlink(entry.path)

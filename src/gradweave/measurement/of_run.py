@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from gradweave.errors import CheckpointError, ConfigError
+from gradweave.errors import CheckpointError, ConfigError, Stopped
 from gradweave.files import open_regular, real_folder
+from gradweave.machine.signals import interruptible
 from gradweave.measurement.options import MeasureOptions, check_measurable, check_options
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.metrics import read_metrics
@@ -272,18 +273,19 @@ def _sampled(
         store.keep(samples)
 
     try:
-        samples = measure_agent(
-            agent,
-            state,
-            key=jax.random.key(options.seed),
-            num_samples=asked.num_samples,
-            burn_in_rollouts=asked.burn_in,
-            horizons=asked.reference,
-            progress=_Progress(),
-            known=known,
-            keep=keep,
-        )
-    except KeyboardInterrupt:
+        with interruptible():
+            samples = measure_agent(
+                agent,
+                state,
+                key=jax.random.key(options.seed),
+                num_samples=asked.num_samples,
+                burn_in_rollouts=asked.burn_in,
+                horizons=asked.reference,
+                progress=_Progress(),
+                known=known,
+                keep=keep,
+            )
+    except (KeyboardInterrupt, Stopped):
         if newest is not None:
             store.keep(newest, now=True)
             _say(f"{len(newest)} samples are kept; the same command goes on with them")

@@ -155,7 +155,7 @@ def describe(path: Path) -> Description:
     except DamagedFile as error:
         raise CheckpointError(f"{path.name} cannot be read: {error}") from None
     # From here on the file is as it was written, by this version, another one or another program.
-    if header.get("format") != FORMAT_VERSION:
+    if header.get("format") != FORMAT_VERSION or isinstance(header["format"], bool):
         raise CheckpointError(
             f"{path.name} has format {header.get('format')!r}; this version of gradweave reads format {FORMAT_VERSION}"
         )

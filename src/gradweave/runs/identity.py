@@ -17,7 +17,16 @@ from gradweave.runs.provenance import recorded
 
 __all__ = ["Change", "check_origin", "identify", "newest_own", "raise_changed", "unaccepted"]
 
-_FREE: Final = ("total_steps", "runs_dir", "devices", "track", "checkpoint_every", "keep_checkpoints")
+_FREE: Final = (
+    "total_steps",
+    "runs_dir",
+    "devices",
+    "track",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "on_nonfinite",
+    "finish",
+)
 """Fields of the section `run` that say nothing about what has been computed."""
 
 Change = tuple[str, Any, Any]
@@ -113,5 +122,11 @@ def _differences(then: Config, now: Config) -> Iterator[Change]:
 def _plain(change: Change) -> Change:
     """A change as JSON gives it back."""
     field, *values = change
-    then, now = (list(value) if isinstance(value, tuple) else value for value in values)
+    then, now = (_as_json(value) for value in values)
     return field, then, now
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -18,6 +18,7 @@ from gradweave.config.schema import Config
 from gradweave.config.toml_file import format_config, read_config
 from gradweave.errors import ConfigError, FolderLost, command_line, nearest_name
 from gradweave.files import real_folder, write_atomically
+from gradweave.machine.signals import say_when_leaving
 from gradweave.runs.locks import lock_folder, not_writable
 from gradweave.runs.metrics_writer import MetricsWriter, warn_on_stderr
 from gradweave.runs.provenance import ACCEPTED, ProvenanceFile, recorded
@@ -93,6 +94,8 @@ class RunFolder:
         folder._run_id = secrets.token_hex(8)
         folder._provenance.note({"run_id": folder._run_id})
         folder.add_provenance({})
+        again = command_line("train", "--config", path / "config.toml")
+        say_when_leaving(f"no step has been taken; begin again with: {again}")
         return folder
 
     @classmethod
@@ -129,6 +132,8 @@ class RunFolder:
         except BaseException:
             lock.close()
             raise
+        if newest is not None:
+            folder._say_saved(newest[1].step)
         found = None if newest is None else newest[1].metadata.get("run")
         if run_id is None and isinstance(found, str):  # provenance.json is lost
             folder._run_id = found
@@ -220,10 +225,15 @@ class RunFolder:
             self.metrics.sync()
             unwritten = self.metrics.unwritten
             write(path, arrays, step, {**own, **({"unwritten": unwritten} if unwritten else {}), **(metadata or {})})
+            self._say_saved(step)
             prune(self.checkpoints, self.config.run.keep_checkpoints)
         except OSError as error:
             raise FolderLost(f"{path} cannot be written ({error.strerror}); older checkpoints are intact") from None
         return path
+
+    def _say_saved(self, step: int) -> None:
+        again = command_line("resume", self.path)
+        say_when_leaving(f"the newest checkpoint is of environment step {step}; go on with: {again}")
 
     def trouble(self) -> str | None:
         """What is wrong with the file of metrics, in words; None as long as every row is in it."""

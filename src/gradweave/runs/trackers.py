@@ -1,21 +1,27 @@
 """Sends metrics to TensorBoard, Weights & Biases or Trackio as well; each comes with the extra of its name.
 
-metrics.jsonl is written in any case; a tracker is a copy for looking at.
+metrics.jsonl is written in any case; a tracker is a copy for looking at. It is somebody else's program, so it lives in
+a thread of its own: whatever it raises, however long it takes, the run goes on as if there were none.
 """
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import queue
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import config_to_dict
 from gradweave.errors import ConfigError
+from gradweave.runs.metrics_writer import warn_on_stderr
 from gradweave.runs.run_folder import run_name
 
 __all__ = ["Tracker", "check_tracker", "make_tracker"]
 
+_WAITING_ROWS: Final = 1000
+_CLOSING_SECONDS: Final = 30.0
 _MODULES: Final = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
 _PACKAGES: Final = {"tensorboard": "tensorboardX>=2.6", "wandb": "wandb>=0.19", "trackio": "trackio>=0.2"}
 
@@ -46,12 +52,32 @@ def check_tracker(name: str) -> None:
         )
 
 
-def make_tracker(folder: Path | None, config: Config) -> Tracker:
-    """The tracker that `config.run.track` names, for the run in `folder`; without a folder one that does nothing."""
+def make_tracker(
+    folder: Path | None, config: Config, warn: Callable[[str], None] = warn_on_stderr, *, patience: float | None = None
+) -> Tracker:
+    """The tracker that `config.run.track` names, for the run in `folder`; without a folder one that does nothing.
+
+    It begins in a thread of its own. Where its package is missing, as on another machine, `warn` is told, and nothing
+    is sent.
+
+    Args:
+        folder: the run's.
+        config: of the run.
+        warn: told, once, why the tracker was switched off, or that rows are left out because it falls behind.
+        patience: seconds to wait for it in the end; by default half a minute.
+    """
     name = "none" if folder is None else config.run.track
-    check_tracker(name)
     if folder is None or name == "none":
         return _NoTracker()
+    try:
+        check_tracker(name)
+    except ConfigError as error:
+        warn(f"nothing is sent to {name}: {error.remedy}")
+        return _NoTracker()
+    return _Apart(name, lambda: _begin(name, folder, config), warn, _CLOSING_SECONDS if patience is None else patience)
+
+
+def _begin(name: str, folder: Path, config: Config) -> Tracker:
     module = importlib.import_module(_MODULES[name])
     if name == "tensorboard":
         return _TensorBoardTracker(module.SummaryWriter(str(folder / "tensorboard")))
@@ -62,6 +88,54 @@ def make_tracker(folder: Path | None, config: Config) -> Tracker:
         settings |= {"resume": "allow"}
     module.init(**settings)
     return _ModuleTracker(module)
+
+
+class _Apart:
+    """A tracker in a thread, which is given copies of rows and waited for only in the end, and not for long."""
+
+    def __init__(self, name: str, begin: Callable[[], Tracker], warn: Callable[[str], None], patience: float) -> None:
+        self._name, self._begin, self._warn, self._patience = name, begin, warn, patience
+        self._rows: queue.Queue[Mapping[str, Any] | None] = queue.Queue(_WAITING_ROWS)
+        self._off = threading.Event()
+        self._behind = False
+        self._thread = threading.Thread(target=self._run, name=f"tracker {name}", daemon=True)
+        self._thread.start()
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Hand over a row's numbers; one for which there is no room is left out."""
+        if self._off.is_set():
+            return
+        try:
+            self._rows.put_nowait({"step": int(row["step"]), **_numbers(row)})
+        except queue.Full:
+            if not self._behind:
+                self._behind = True
+                self._warn(f"{self._name} falls behind, and rows are left out there; metrics.jsonl has every row")
+
+    def close(self) -> None:
+        """Wait until it has sent what is left, but not for ever."""
+        try:
+            self._rows.put(None, timeout=self._patience)
+        except queue.Full:
+            pass
+        else:
+            self._thread.join(self._patience)
+        if self._thread.is_alive():
+            self._warn(f"{self._name} does not end, and is left behind; metrics.jsonl has every row")
+
+    def _run(self) -> None:
+        row: Mapping[str, Any] | None = {}
+        try:
+            tracker = self._begin()
+            while (row := self._rows.get()) is not None:
+                tracker.log(row)
+            tracker.close()
+        except BaseException as error:  # SystemExit, too: a tracker does not end the run
+            self._off.set()
+            what = f"{type(error).__name__}: {error!s:.200}".rstrip(": ")
+            self._warn(f"{self._name} is switched off ({what}); metrics.jsonl has every row")
+            while row is not None:  # whoever waits to put something in can go on
+                row = self._rows.get()
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -77,7 +77,8 @@ def _estimator_and_mode(config: Config, built: BuiltLearner) -> tuple[AbstractEs
     length = config.meta.num_inner_steps
     spec = parse_estimator(config.meta.estimator, length)
     estimator = make_estimator(spec, num_inner_steps=length, distance=built.distance)
-    return estimator, make_mode(parse_mode(config.meta.mode, spec.row, length))
+    mode = parse_mode(config.meta.mode, spec.row, length, learner=LEARNERS[config.learner].modes)
+    return estimator, make_mode(mode)
 
 
 def _in_cheapest_mode(agent: SelfTuning) -> SelfTuning:

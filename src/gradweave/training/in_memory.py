@@ -10,7 +10,7 @@ from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState, named
 from gradweave.core.bijectors import split_learned
 from gradweave.runs.progress import Progress
 from gradweave.training.log import meta_step_row
-from gradweave.training.loop import check_finite
+from gradweave.training.nonfinite import check_finite
 
 __all__ = ["train_agent"]
 
@@ -56,7 +56,7 @@ def train_agent(
         while done * window_steps < total_steps:
             state, metrics = run_chunk(state)
             metrics = jax.device_get(metrics)
-            check_finite(agent, metrics, done, state)
+            check_finite(agent.environment_steps, metrics, done, state)
             for index in range(chunk_size):
                 one = jax.tree.map(lambda leaf, index=index: leaf[index], metrics)
                 done += 1

@@ -92,6 +92,11 @@ def launch(
         if isinstance(folder, RunFolder) and not quiet:  # only process 0 shows anything
             stack.enter_context(progress)
         progress.message(f"run folder: {folder.path}")
+        if config.planned_steps > 1.05 * config.run.total_steps:
+            progress.message(
+                f"{config.run.total_steps:,} steps are rounded up to {config.planned_steps:,}: whole chunks of "
+                f"{config.run.chunk_size} windows of {config.window_steps:,} steps (--chunk-size)"
+            )
         with progress.compiling("starting JAX"):
             if devices is None:
                 start_jax(config.run.devices, hosts)

@@ -72,6 +72,7 @@ def read_agent(path: Path, step: int | None = None, warn: Callable[[str], None] 
     from gradweave.runs.provenance import recorded
     from gradweave.training.build import build_agent, init_state
     from gradweave.training.checkpoints import Checkpoint, load
+    from gradweave.training.nonfinite import check_checkpoint
 
     folder = path / "checkpoints"
     run_id, accepted = recorded(path)
@@ -84,7 +85,9 @@ def read_agent(path: Path, step: int | None = None, warn: Callable[[str], None] 
         changes = unaccepted((file, found), config, accepted)
         if changes:
             raise_changed(path, found.step, changes)
-        return load(file, like)
+        checkpoint = load(file, like)
+        check_checkpoint(agent.environment_steps, checkpoint)
+        return checkpoint
 
     checkpoint = newest_good(folder, own, warn)[1] if step is None else own(checkpoint_path(folder, step))
     return LoadedAgent(config, agent, checkpoint.tree, checkpoint.step)

@@ -138,7 +138,8 @@ def meta_step_row(
         metrics: of one meta-step.
         learned: names of the learned meta-parameters; of one that is learned by parts, its own.
     """
-    return {"step": step, "meta_step": meta_step, **_episode_row(episodes), **_quantities(metrics, learned)}
+    row = {"step": step, "meta_step": meta_step, **_episode_row(episodes), **_quantities(metrics, learned)}
+    return row if metrics.finite else {**row, "skipped": True}
 
 
 def _episode_row(totals: Any) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
-from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState, named_leaves
+from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState
 from gradweave.config.schema import Config
-from gradweave.errors import NonFiniteError, Stopped
+from gradweave.errors import Stopped, command_line
 from gradweave.machine.signals import noted_signals
 from gradweave.runs.progress import Progress
 from gradweave.runs.run_folder import RunFolder
@@ -31,8 +30,9 @@ from gradweave.training.follower import NoFolder
 from gradweave.training.hosts import agreed_signal, share_tree
 from gradweave.training.log import EvaluationRow, Log
 from gradweave.training.memory import Known, explaining, forecast_memory
+from gradweave.training.nonfinite import check_checkpoint, check_finite, skipping
 
-__all__ = ["Summary", "check_finite", "load_agent", "train"]
+__all__ = ["Summary", "load_agent", "train"]
 
 
 class Summary(NamedTuple):
@@ -73,8 +73,9 @@ def train(
         devices: where to compute.
 
     Raises:
-        NonFiniteError: parameters, meta-parameters or meta-gradient stopped being finite.
-        Stopped: SIGTERM arrived; a checkpoint was written.
+        NonFiniteError: something that learning carries on stopped being finite; with `on_nonfinite` "skip" only where a
+            whole chunk did.
+        Stopped: SIGTERM or SIGHUP arrived; a checkpoint was written.
         KeyboardInterrupt: SIGINT arrived; a checkpoint was written.
         CheckpointError: nothing to resume from.
         OutOfMemory: training needs more than there is; said before it starts where that can be known.
@@ -83,7 +84,7 @@ def train(
     agent = build_agent(config, devices.axis)
     devices = devices.of_agent(agent)
     tracker = make_tracker(folder.path, config)
-    with contextlib.closing(tracker), noted_signals() as received, explaining() as memory:
+    with contextlib.closing(tracker), explaining() as memory:
         with progress.compiling("compiling"):
             programs = _compile(agent, config, devices, memory)
             _tell(memory, folder, progress)
@@ -91,11 +92,12 @@ def train(
             if resume:
                 folder.add_provenance({"from_step": agent.environment_steps(int(state.num_meta_steps))})
         log = Log(agent, config, folder, progress, tracker, done=int(state.num_meta_steps))
-        state = _run(agent, config, programs, state, log, received)
+        with noted_signals() as received:  # until here nothing is lost by leaving at once
+            state = _run(agent, config, programs, state, log, received)
     steps = agent.environment_steps(int(state.num_meta_steps))
     stopping = agreed_signal(received)  # it may have arrived while the last evaluation was waited for
     if stopping:
-        _stop(stopping, steps)
+        _stop(stopping, steps, folder)
     state = devices.gather(state)
     # For what follows training: one device is enough, and the axis of devices is bound in training's programs only.
     agent, programs = build_agent(config), programs._replace(devices=DEFAULT_DEVICE)
@@ -106,7 +108,8 @@ def train(
 def load_agent(folder: RunFolder, warn: Callable[[str], None]) -> tuple[SelfTuning, SelfTuningState]:
     """The agent of a run at its newest checkpoint that verifies."""
     agent = build_agent(folder.config)
-    return agent, load_newest(folder, _shapes(agent, folder.config), warn).tree
+    shapes = _shapes(agent, folder.config)
+    return agent, load_newest(folder, shapes, warn, lambda found: check_checkpoint(agent.environment_steps, found)).tree
 
 
 def _shapes(agent: SelfTuning, config: Config) -> SelfTuningState:
@@ -139,9 +142,10 @@ def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known)
     """Compiles from shapes alone, so that what does not fit is found before it is allocated."""
     run = config.run
     evaluated = build_agent(config)  # evaluation is one device's work
+    step = skipping(agent.step) if run.on_nonfinite == "skip" else agent.step
 
     def chunk(state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
-        return jax.lax.scan(lambda carry, _: agent.step(carry), state, length=run.chunk_size)
+        return jax.lax.scan(lambda carry, _: step(carry), state, length=run.chunk_size)
 
     def evaluate_on_one(params: PyTree, raw: Any, key: Any, greedy: Any, uniform: Any) -> Evaluation:
         return evaluate(
@@ -182,14 +186,14 @@ def _run(
     received: list[int],
 ) -> SelfTuningState:
     done = int(state.num_meta_steps)
-    if jax.process_count() > 1 and done == 0:  # any of them may be lost at any time: leave something to go on from
+    if done == 0:  # so that there is always something to go on from
         _write(log.folder, programs.devices.gather(state), agent.environment_steps(done))
     with log, _Evaluator(config, programs) as evaluator:
         while done < config.num_meta_steps:
             before = agent.environment_steps(done)
             state, metrics = programs.chunk(state)
             metrics = jax.device_get(metrics)  # waits for the chunk
-            check_finite(agent, metrics, done, state)
+            check_finite(agent.environment_steps, metrics, done, state, skips=config.run.on_nonfinite == "skip")
             done += config.run.chunk_size
             step = agent.environment_steps(done)
             last = done >= config.num_meta_steps
@@ -201,7 +205,7 @@ def _run(
                 _save(log, programs.devices.gather(state), step)
             if stopping:
                 log.complete()
-                _stop(stopping, step)
+                _stop(stopping, step, log.folder)
     _check_files(log, programs, state, agent.environment_steps(done))
     return state
 
@@ -298,26 +302,8 @@ def _crossed(every: int, before: int, after: int) -> bool:
     return every > 0 and before // every != after // every
 
 
-def check_finite(agent: SelfTuning, metrics: MetaStepMetrics, done: int, state: SelfTuningState) -> None:
-    """Raise when something stopped being finite in a chunk that began after `done` meta-steps.
-
-    Raises:
-        NonFiniteError: naming the first meta-gradient or parameter that is not.
-    """
-    if metrics.finite.all():
-        return
-    index = int(np.argmin(metrics.finite))
-    step = agent.environment_steps(done + index + 1)
-    for name, value in named_leaves(metrics.grad).items():
-        if not np.isfinite(value[index]):
-            raise NonFiniteError(f"meta_gradient/{name}", step)
-    for path, leaf in jax.tree_util.tree_leaves_with_path((state.raw, state.learner.params)):
-        if not np.isfinite(np.asarray(leaf)).all():
-            raise NonFiniteError(jax.tree_util.keystr(path), step)
-    raise NonFiniteError("a learner's parameter", step)
-
-
-def _stop(number: int, step: int) -> None:
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise Stopped(f"stopped by SIGTERM after a checkpoint at environment step {step}; `gradweave resume` goes on")
+def _stop(number: int, step: int, folder: RunFolder | NoFolder) -> None:
+    """Raise what says that a signal stopped the run, what was saved and how to go on."""
+    again = "gradweave resume" if folder.path is None else command_line("resume", folder.path)
+    text = f"stopped by {signal.Signals(number).name} after a checkpoint at environment step {step}; `{again}` goes on"
+    raise KeyboardInterrupt(text) if number == signal.SIGINT else Stopped(text)

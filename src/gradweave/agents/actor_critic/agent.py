@@ -28,7 +28,7 @@ from gradweave.agents.agent import Agent, Annotation, SamplingTerms
 from gradweave.envs import ONE_DEVICE, DeviceAxis, Observation
 from gradweave.rl import AbstractPolicyHead, Acted, Trajectory
 
-__all__ = ["actor_critic_agent", "network_policy"]
+__all__ = ["actor_critic_agent", "network_policy", "outer_annotation"]
 
 
 def actor_critic_agent(
@@ -64,7 +64,7 @@ def actor_critic_agent(
         act=network_policy(apply, head, axis=axis),
         batch=_experience,
         memory=memory,
-        annotation=_annotation(apply, objective, memory),
+        annotation=outer_annotation(apply, objective, memory),
         sampling=None if objective.standardize_advantages else _sampling_terms(axis, head),
         layout=_layout,
     )
@@ -117,7 +117,7 @@ def _experience(trajectory: Trajectory, conditioning: Array | None, *, key: Any)
     return Experience(trajectory, conditioning)
 
 
-def _annotation(apply: Apply, objective: OuterObjective, memory: PyTree) -> Annotation | None:
+def outer_annotation(apply: Apply, objective: OuterObjective, memory: PyTree) -> Annotation | None:
     """What the optional terms of the objective read; None where it has none of them."""
     if objective.kl_cost == 0 and not objective.standardize_advantages:
         return None

@@ -1,8 +1,10 @@
 """From a configuration to an actor-critic: network, parts with learning rates of their own, parts of batches."""
 
+import functools
 from typing import Any
 
 import jax
+import optax
 from jaxtyping import Array, Key, PyTree
 
 from gradweave.agents.actor_critic.agent import actor_critic_agent
@@ -19,11 +21,12 @@ from gradweave.config.learners.actor_critic import (
     critic_apart,
     has_outer_critic,
 )
+from gradweave.config.learners.sections import OptimizerSection
 from gradweave.config.schema import Config
 from gradweave.envs import DeviceAxis, VectorEnvironment
 from gradweave.rl import ActorCriticNetwork, actor_critic_network
 
-__all__ = ["build_learner"]
+__all__ = ["build_learner", "configured_objective", "configured_optimizer", "init_network"]
 
 _CACHED_STEPS = 256  # of a part of a batch, with networks of the usual sizes (benchmarks/)
 
@@ -32,37 +35,17 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
     """The actor-critic that a valid configuration describes, for observations and actions of an environment."""
     network, inner, outer = config.network, config.inner, config.outer
     assert isinstance(network, NetworkConfig) and isinstance(inner, InnerConfig) and isinstance(outer, OuterConfig)
-    optimizer = inner_optimizer(
-        inner.optimizer,
-        eps=inner.eps,
-        eps_root=inner.eps_root,
-        rmsprop_decay=inner.rmsprop_decay,
-        max_grad_norm=inner.max_grad_norm,
-    )
-    objective = OuterObjective(
-        outer.discount,
-        outer.lambda_,
-        outer.value_cost,
-        outer.entropy_cost,
-        outer.critic_cost,
-        outer.kl_cost,
-        outer.standardize_advantages,
-    )
     learned = config.meta.learned
     has_critic = has_outer_critic(outer, learned)
-
-    def init_params(example_key: Key[Array, ""], *, key: Key[Array, ""]) -> ActorCriticNetwork:
-        conditioning_size = len(config.learned_names) if network.condition_on_eta else 0
-        return _network(environment, network, example_key, has_critic, conditioning_size, key=key)
-
+    init_params = functools.partial(init_network, config, environment)
     eta, groups = ActorCriticEta(**configured_eta(config)), None
     if inner.learning_rate_groups == "parts":
         eta = eta._replace(learning_rate=dict.fromkeys(PARTS, eta.learning_rate))
         groups = _network_parts(init_params, has_critic)
     agent = actor_critic_agent(
         bundled_apply,
-        optimizer,
-        objective,
+        configured_optimizer(inner),
+        configured_objective(outer),
         targets=inner.targets,
         learning_rate_groups=groups,
         critic_apart=critic_apart(network, inner, outer, learned),
@@ -90,16 +73,28 @@ def _num_microbatches(inner: InnerConfig, axis: DeviceAxis) -> int:
     return num_envs
 
 
-def _network(
-    environment: VectorEnvironment[Any],
-    network: NetworkConfig,
-    example_key: Key[Array, ""],
-    outer_critic: bool,
-    conditioning_size: int,
-    *,
-    key: Key[Array, ""],
+def configured_optimizer(inner: OptimizerSection) -> optax.GradientTransformation:
+    """The inner optimiser, without a learning rate."""
+    return inner_optimizer(
+        inner.optimizer,
+        eps=inner.eps,
+        eps_root=inner.eps_root,
+        rmsprop_decay=inner.rmsprop_decay,
+        max_grad_norm=inner.max_grad_norm,
+    )
+
+
+def configured_objective(outer: OuterConfig) -> OuterObjective:
+    """The outer objective."""
+    return OuterObjective(**{name: getattr(outer, name) for name in OuterObjective._fields})
+
+
+def init_network(
+    config: Config, environment: VectorEnvironment[Any], example_key: Key[Array, ""], *, key: Key[Array, ""]
 ) -> ActorCriticNetwork:
     """A fresh network for observations such as a reset with `example_key` gives (only their shapes count)."""
+    network, outer = config.network, config.outer
+    assert isinstance(network, NetworkConfig) and isinstance(outer, OuterConfig)
     _, example = jax.eval_shape(lambda key: environment.environment.reset(key=key), example_key)
     return actor_critic_network(
         example,
@@ -111,9 +106,9 @@ def _network(
         value_layers=network.value_layers,
         policy_scale=network.policy_scale,
         shared_torso=network.shared_torso,
-        outer_critic=outer_critic,
+        outer_critic=has_outer_critic(outer, config.meta.learned),
         outer_torso=network.outer_torso,
-        conditioning_size=conditioning_size,
+        conditioning_size=len(config.learned_names) if network.condition_on_eta else 0,
         key=key,
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gradweave.config.hyperparameters import Range, hyperparameters_of
-from gradweave.config.learners import actor_critic
+from gradweave.config.learners import actor_critic, ppo
 from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.errors import ConfigError
 
@@ -26,6 +26,8 @@ class Learner:
             learners have and the ranges of hyper-parameters.
         names: `(inner, learned) -> ` the names of the numbers that are tuned, as in the metrics.
         untuned: `(inner) -> inner` without what only tuning reads.
+        modes: names of the modes that can differentiate it; the first one is the usual one.
+        splits: whether its batches can be split over devices.
     """
 
     package: str
@@ -35,6 +37,8 @@ class Learner:
     problems: Callable[..., Iterator[ConfigError]] = lambda *sections: iter(())
     names: Callable[..., tuple[str, ...]] = lambda inner, learned: learned
     untuned: Callable[..., InnerSection] = lambda inner: inner
+    modes: tuple[str, ...] = ("mixed", "reverse", "forward")
+    splits: bool = True
 
     @property
     def hyperparameters(self) -> Mapping[str, Range]:
@@ -51,6 +55,15 @@ LEARNERS: Final[Mapping[str, Learner]] = {
         actor_critic.problems,
         actor_critic.learned_names,
         actor_critic.untuned,
+    ),
+    "ppo": Learner(
+        "gradweave.agents.ppo",
+        actor_critic.NetworkConfig,
+        ppo.InnerConfig,
+        actor_critic.OuterConfig,
+        ppo.problems,
+        modes=("reverse", "forward"),
+        splits=False,
     ),
 }
 """Every learner by its name."""

@@ -12,9 +12,15 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import tyro
 
-from gradweave.config.checks import at_least, choice, fields, flag, in_range, positive, unused
+from gradweave.config.checks import at_least, choice, fields, flag, in_range, positive
 from gradweave.config.hyperparameters import hyperparameter, hyperparameters_of
-from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
+from gradweave.config.learners.sections import (
+    InnerSection,
+    NetworkSection,
+    OptimizerSection,
+    OuterSection,
+    optimizer_problems,
+)
 from gradweave.errors import ConfigError
 
 __all__ = [
@@ -27,11 +33,13 @@ __all__ = [
     "critic_apart",
     "has_outer_critic",
     "learned_names",
+    "network_problems",
+    "outer_problems",
     "problems",
+    "torso_problems",
     "untuned",
 ]
 
-Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 Critic: TypeAlias = Literal["auto", "on", "off"]
 OuterTorso: TypeAlias = Literal["detached", "own", "shared"]
 Targets: TypeAlias = Literal["differentiated", "stopped"]
@@ -64,7 +72,7 @@ class NetworkConfig(NetworkSection):
 
 
 @dataclass(frozen=True)
-class InnerConfig(InnerSection):
+class InnerConfig(OptimizerSection, InnerSection):
     """The learner; discount, lambda, costs and learning rate are where the meta-parameters start."""
 
     discount: float = hyperparameter(0.99, 0.0, 1.0)  # [J] .997
@@ -77,17 +85,6 @@ class InnerConfig(InnerSection):
     """Weight of the value loss, > 0 when learned."""
     learning_rate: float = hyperparameter(1e-3, 0.0)  # [J] 3e-4
     """Step size of the inner optimiser, > 0."""
-    optimizer: Optimizer = "adam"
-    """Inner optimiser; the meta-gradient is taken through it."""
-    eps: float = 1e-8  # Adam's usual value
-    """Adam: added outside the root of the second moment. RMSProp: added inside it; its root is then a floor under every
-    gradient's magnitude."""
-    eps_root: float = 1e-16  # 1e-8 floors gradients at 1e-4 and stops Snake from learning; 1e-16 keeps float32 finite
-    """Adam: added inside the root of the second moment, so that its derivative stays finite at zero."""
-    rmsprop_decay: float = 0.9  # [B22]
-    """Decay of RMSProp's second moment."""
-    max_grad_norm: float | None = None
-    """Clip the inner gradient's global norm; None does not clip."""
     learning_rate_groups: RateGroups = "all"
     """One learning rate for all parameters, or one for each part (torso, policy head, value heads); all start alike."""
     microbatches: int = 0
@@ -152,10 +149,10 @@ def untuned(inner: InnerConfig) -> InnerConfig:
 
 def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
     """What of these options cannot be used, beside a section [meta]."""
-    yield from _network(network)
-    yield from _torso(network, inner, outer, has_outer_critic(outer, meta.learned))
+    yield from network_problems(network)
+    yield from torso_problems(network, inner, outer, has_outer_critic(outer, meta.learned))
     yield from _inner(inner, meta.learned)
-    yield from _outer(outer)
+    yield from outer_problems(outer)
     if meta.sampling_correction > 0 and outer.standardize_advantages:
         yield ConfigError(
             "meta.sampling_correction",
@@ -165,7 +162,8 @@ def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, met
         )
 
 
-def _network(network: NetworkConfig) -> Iterator[ConfigError]:
+def network_problems(network: NetworkConfig) -> Iterator[ConfigError]:
+    """What of a network cannot be built."""
     yield from at_least("network", {"kernel_size": network.kernel_size}, 1)
     yield from positive("network", {"policy_scale": network.policy_scale})
     for name in ("channels", "strides", "policy_layers", "value_layers"):
@@ -188,10 +186,7 @@ def _repeat_last(network: NetworkConfig) -> str:
 
 
 def _inner(inner: InnerConfig, learned: tuple[str, ...]) -> Iterator[ConfigError]:
-    yield from positive("inner", fields(inner, "max_grad_norm"))
-    yield from choice("inner.optimizer", inner.optimizer, ("adam", "rmsprop", "sgd"))
-    yield from at_least("inner", {"eps": inner.eps}, 0)
-    yield from _optimizer(inner)
+    yield from optimizer_problems(inner)
     yield from at_least("inner", {"microbatches": inner.microbatches}, 0)
     if inner.microbatches > 1 and inner.num_envs % inner.microbatches:
         yield ConfigError(
@@ -211,7 +206,8 @@ def _inner(inner: InnerConfig, learned: tuple[str, ...]) -> Iterator[ConfigError
         )
 
 
-def _outer(outer: OuterConfig) -> Iterator[ConfigError]:
+def outer_problems(outer: OuterConfig) -> Iterator[ConfigError]:
+    """What of an outer loss cannot be used."""
     yield from in_range("outer.discount", outer.discount, "a number in (0, 1]", 0 < outer.discount <= 1)
     yield from in_range("outer.lambda_", outer.lambda_, "a number in [0, 1]", 0 <= outer.lambda_ <= 1)
     yield from at_least("outer", fields(outer, "value_cost", "entropy_cost", "kl_cost"), 0)
@@ -219,23 +215,13 @@ def _outer(outer: OuterConfig) -> Iterator[ConfigError]:
     yield from choice("outer.critic", outer.critic, ("auto", "on", "off"))
 
 
-def _torso(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, has_critic: bool) -> Iterator[ConfigError]:
+def torso_problems(
+    network: NetworkConfig, inner: OptimizerSection, outer: OuterConfig, has_critic: bool
+) -> Iterator[ConfigError]:
+    """An outer critic on a detached torso whose derivative would be wanted."""
     yield from choice("network.outer_torso", network.outer_torso, ("detached", "own", "shared"))
     differentiated = {"outer.value_cost": outer.value_cost, "inner.max_grad_norm": inner.max_grad_norm or 0.0}
     reasons = [name for name, value in differentiated.items() if value > 0]
     if has_critic and network.outer_torso == "detached" and reasons:
         accepted = f"own or shared, because with {reasons[0]} the outer critic is differentiated"
         yield ConfigError("network.outer_torso", "detached", accepted, "--network.outer-torso own")
-
-
-def _optimizer(inner: InnerConfig) -> Iterator[ConfigError]:
-    # Without the constant inside the root the root's second derivative at zero is infinite.
-    decay, eps_root = inner.rmsprop_decay, inner.eps_root
-    if inner.optimizer == "rmsprop":
-        yield from positive("inner", {"eps": inner.eps})
-        yield from in_range("inner.rmsprop_decay", decay, "a number in [0, 1)", 0 <= decay < 1)
-        yield from unused("inner.eps_root", eps_root, InnerConfig.eps_root, "--inner.optimizer adam")
-    else:
-        yield from unused("inner.rmsprop_decay", decay, InnerConfig.rmsprop_decay, "--inner.optimizer rmsprop")
-    if inner.optimizer == "adam":
-        yield from positive("inner", {"eps_root": eps_root})

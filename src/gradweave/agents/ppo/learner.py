@@ -1,0 +1,289 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), every hyper-parameter of which can be learned.
+
+One inner update is everything that is done with one rollout. With v the critic at its beginning, G the lambda-return
+and A = G - v of every step, it passes `num_epochs` times over the steps, in `num_minibatches` parts of a random order.
+With r the ratio of an action's probability to that under the policy that took it, each part is one step of the inner
+optimiser on
+
+    -mean(min(r A, clip(r, 1 - clip_range, 1 + clip_range) A)) + value_cost mean((G - v)^2) - entropy_cost mean(H).
+
+G and A are computed once, at the parameters the rollout was collected with, and are constants of each step; but they
+are part of the update that the meta-gradient differentiates, with no `stop_gradient` in it.
+
+The clip range is an option and no meta-parameter. Where the clipped term counts the loss has no gradient by the
+parameters, whatever the range; the range only decides where that is, so that the derivative of an update by it is zero
+almost everywhere.
+
+The outer loss is the actor-critic's (`gradweave.OuterObjective`), with or without a critic of its own.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from gradweave.agents.actor_critic.agent import network_policy, outer_annotation
+from gradweave.agents.actor_critic.experience import CATEGORICAL, Apply, Experience, evaluate_network, head_returns
+from gradweave.agents.actor_critic.learner import bundled_apply
+from gradweave.agents.actor_critic.outer_loss import OuterObjective, outer_actor_critic_loss
+from gradweave.agents.agent import Agent, Annotation
+from gradweave.core import GradientLearner, LearnerState, MetaProblem
+from gradweave.envs import Observation
+from gradweave.rl import AbstractPolicyHead, NetworkOutput, Trajectory, entropy_bonus, value_loss
+
+__all__ = ["PPOBatch", "PPOEta", "PPOOptions", "ppo_agent"]
+
+_KL_MARGIN = 1.5  # as in public implementations
+_MIN_STD = 1e-8
+
+
+class PPOEta(NamedTuple):
+    """The meta-parameters of PPO, in their natural range.
+
+    Attributes:
+        discount: gamma, in (0, 1).
+        lambda_: mixing of the lambda-return, in (0, 1).
+        entropy_cost: weight of the entropy bonus, above 0.
+        value_cost: weight of the value loss, above 0.
+        learning_rate: step size of the inner optimiser, above 0.
+    """
+
+    discount: Any
+    lambda_: Any
+    entropy_cost: Any
+    value_cost: Any
+    learning_rate: Any
+
+
+class PPOOptions(NamedTuple):
+    """What is chosen of PPO and not learned.
+
+    Attributes:
+        num_epochs: passes over each rollout, at least 1.
+        num_minibatches: gradient steps of each pass; must divide the steps of a rollout.
+        clip_range: how far from 1 the ratio of probabilities pays, above 0.
+        normalize_advantages: standardise the advantages of each minibatch.
+        clip_values: also clip how far values move from those at the beginning, by the clip range.
+        target_kl: no step is taken any more once a minibatch's policy is 1.5 times this far from the one that collected
+            the rollout, by the estimate mean(r - 1 - log r); None: all steps are taken.
+    """
+
+    num_epochs: int = 4
+    num_minibatches: int = 4
+    clip_range: float = 0.2
+    normalize_advantages: bool = True
+    clip_values: bool = False
+    target_kl: float | None = None
+
+
+class PPOBatch(NamedTuple):
+    """One rollout; data, through which no derivative flows.
+
+    Attributes:
+        experience: what was seen, done and paid; `trajectory.record` holds the actions' log-probabilities.
+        orders: the steps of all environments, time first, in the order in which each epoch passes over them.
+    """
+
+    experience: Experience
+    orders: Int[Array, "*updates epochs steps"]
+
+
+class _Targets(NamedTuple):
+    """Constants of every gradient step, computed before the first; a leading axis for steps."""
+
+    advantages: Array
+    returns: Array
+    values: Array
+    outer_returns: Array | None
+
+
+class _Sample(NamedTuple):
+    """What one minibatch holds; a leading axis for steps."""
+
+    observations: Observation
+    actions: Array
+    log_probs: Array
+    targets: _Targets
+    conditioning: Array | None
+
+
+def ppo_agent(
+    apply: Apply = bundled_apply,
+    optimizer: optax.GradientTransformation | None = None,
+    objective: OuterObjective | None = None,
+    options: PPOOptions | None = None,
+    *,
+    head: AbstractPolicyHead = CATEGORICAL,
+) -> Agent:
+    """PPO as an `Agent` over `PPOEta`, for `SelfTuning`. Served by reverse and forward mode, on one device.
+
+    ```python
+    agent = gw.ppo_agent(options=gw.PPOOptions(num_epochs=2))
+    ```
+
+    Args:
+        apply: `(params, observation, conditioning) -> NetworkOutput` for one observation, without memory.
+        optimizer: gives directions without a learning rate; Adam by default. See `inner_optimizer`.
+        objective: the outer objective.
+        options: how the update passes over a rollout.
+        head: of the policy.
+
+    Raises:
+        ValueError: fewer than one epoch or minibatch; when traced, minibatches that do not divide the rollout.
+    """
+    options = PPOOptions() if options is None else options
+    if options.num_epochs < 1 or options.num_minibatches < 1:
+        raise ValueError(f"PPO needs at least one epoch and one minibatch, but was given {options}.")
+    objective = OuterObjective() if objective is None else objective
+    optimizer = optax.scale_by_adam(eps=1e-5, eps_root=1e-16) if optimizer is None else optimizer
+    learner = _minibatch_learner(apply, optimizer, objective, options, head)
+
+    def update(state: LearnerState, eta: PPOEta, batch: PPOBatch) -> tuple[LearnerState, dict[str, Array]]:
+        return _passes(learner, apply, objective, options, state, eta, batch)
+
+    def outer_loss(state: LearnerState, batch: PPOBatch) -> tuple[Array, dict[str, Array]]:
+        outputs = evaluate_network(apply, state.params, batch.experience)
+        return outer_actor_critic_loss(outputs, batch.experience, objective, head=head)
+
+    def batch_of(trajectory: Trajectory, conditioning: Array | None, *, key: Key[Array, ""]) -> PPOBatch:
+        keys = jax.random.split(key, options.num_epochs)
+        orders = jax.vmap(lambda key: jax.random.permutation(key, trajectory.rewards.size))(keys)
+        return PPOBatch(Experience(trajectory, conditioning), orders)
+
+    return Agent(
+        problem=MetaProblem(update, outer_loss),
+        act=network_policy(apply, head, record_log_probs=True),
+        batch=batch_of,
+        init=learner.init,
+        annotation=_annotation(outer_annotation(apply, objective, None)),
+    )
+
+
+def _passes(
+    learner: GradientLearner,
+    apply: Apply,
+    objective: OuterObjective,
+    options: PPOOptions,
+    state: LearnerState,
+    eta: PPOEta,
+    batch: PPOBatch,
+) -> tuple[LearnerState, dict[str, Array]]:
+    """All gradient steps on one rollout."""
+    steps = _all_steps(apply, state.params, eta, batch.experience, objective)
+    size = batch.orders.shape[-1]
+    if size % options.num_minibatches:
+        raise ValueError(f"{options.num_minibatches} minibatches do not divide the {size} steps of a rollout.")
+    places = batch.orders.reshape(options.num_epochs * options.num_minibatches, -1)
+
+    @jax.checkpoint  # activations of one minibatch at a time; the recording of a window has all of its updates
+    def one_step(carry: tuple[LearnerState, Array], places: Array) -> tuple[tuple[LearnerState, Array], Any]:
+        state, going = carry
+        sample = jax.tree.map(lambda leaf: leaf[places], steps._replace(conditioning=None))
+        sample = sample._replace(conditioning=steps.conditioning)
+        gradient, aux = learner.inner_gradient(state, eta, sample)
+        if options.target_kl is not None:
+            going = going & (aux["kl"] <= _KL_MARGIN * options.target_kl)
+        after = learner.apply_gradient(gradient, state, eta)
+        return (jax.tree.map(lambda new, old: jnp.where(going, new, old), after, state), going), (aux, going)
+
+    (state, _), (aux, taken) = jax.lax.scan(one_step, (state, jnp.ones((), bool)), places)
+    logged = {name: values.mean() for name, values in aux.items()}
+    return state, {**logged, "steps_taken": taken.mean(dtype=logged["kl"].dtype)}
+
+
+def _all_steps(apply: Apply, params: PyTree, eta: PPOEta, experience: Experience, objective: OuterObjective) -> _Sample:
+    """Every step of a rollout with its targets, time and environments in one axis."""
+    trajectory = experience.trajectory
+    outputs = evaluate_network(apply, params, experience)
+    values = outputs.steps.value
+    returns = head_returns(outputs, trajectory, "value", eta.discount, eta.lambda_)
+    outer_returns = None
+    if outputs.steps.outer_value is not None:
+        outer_returns = head_returns(outputs, trajectory, "outer_value", objective.discount, objective.lambda_)
+    targets = _Targets(returns - values, returns, values, outer_returns)
+    before = jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations)
+    sample = _Sample(before, trajectory.actions, trajectory.record, targets, None)
+    flat: _Sample = jax.tree.map(lambda leaf: leaf.reshape(trajectory.rewards.size, *leaf.shape[2:]), sample)
+    return flat._replace(conditioning=experience.conditioning)
+
+
+def _minibatch_learner(
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    objective: OuterObjective,
+    options: PPOOptions,
+    head: AbstractPolicyHead,
+) -> GradientLearner:
+    """One gradient step on one minibatch, whose targets come with it."""
+
+    def forward(params: PyTree, sample: _Sample) -> NetworkOutput:
+        outputs: NetworkOutput = jax.vmap(lambda seen: apply(params, seen, sample.conditioning))(sample.observations)
+        return outputs
+
+    def loss(outputs: NetworkOutput, targets: _Targets, eta: PPOEta, sample: _Sample) -> tuple[Array, dict[str, Array]]:
+        total, aux = _loss(outputs, targets, eta, sample, options, head)
+        if targets.outer_returns is not None and outputs.outer_value is not None:
+            aux["outer_critic_loss"] = value_loss(outputs.outer_value, targets.outer_returns)
+            total = total + objective.critic_cost * aux["outer_critic_loss"]
+        return total, aux
+
+    return GradientLearner(
+        lambda outputs, eta, sample: sample.targets,
+        loss,
+        optimizer,
+        lambda eta: eta.learning_rate,
+        lambda state, sample: (jnp.zeros(()), None),  # the outer loss is evaluated on whole rollouts
+        forward=forward,
+    )
+
+
+def _loss(
+    outputs: NetworkOutput,
+    targets: _Targets,
+    eta: PPOEta,
+    sample: _Sample,
+    options: PPOOptions,
+    head: AbstractPolicyHead,
+) -> tuple[Array, dict[str, Array]]:
+    """The loss of the head of this file on one minibatch, and what is logged of it."""
+    mask = sample.observations.action_mask
+    log_ratio = head.log_prob(outputs.logits, mask, sample.actions) - sample.log_probs
+    ratio = jnp.exp(log_ratio)
+    advantages = _standardized(targets.advantages) if options.normalize_advantages else targets.advantages
+    clipped = jnp.clip(ratio, 1 - options.clip_range, 1 + options.clip_range)
+    policy = -jnp.minimum(ratio * advantages, clipped * advantages).mean()
+    errors = (targets.returns - outputs.value) ** 2
+    if options.clip_values:
+        near = targets.values + jnp.clip(outputs.value - targets.values, -options.clip_range, options.clip_range)
+        errors = jnp.maximum(errors, (targets.returns - near) ** 2)
+    entropy = entropy_bonus(outputs.logits, mask, head)
+    total = policy + eta.value_cost * errors.mean() - eta.entropy_cost * entropy
+    aux = {
+        "policy_loss": policy,
+        "value_loss": errors.mean(),
+        "entropy": entropy,
+        "kl": (ratio - 1 - log_ratio).mean(),
+        "clip_fraction": (jnp.abs(ratio - 1) > options.clip_range).mean(dtype=ratio.dtype),
+    }
+    return total, aux
+
+
+def _standardized(advantages: Float[Array, " steps"]) -> Float[Array, " steps"]:
+    """With mean 0 and standard deviation 1; the root is taken where it has a derivative."""
+    centred = advantages - advantages.mean()
+    variance = (centred**2).mean()
+    std = jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
+    return centred / (std + _MIN_STD)
+
+
+def _annotation(inner: Annotation | None) -> Annotation | None:
+    """The actor-critic's, of the experience in each batch."""
+    if inner is None:
+        return None
+
+    def annotate(batches: PPOBatch, state: Any, statistics: Any) -> PPOBatch:
+        return batches._replace(experience=inner.annotate(batches.experience, state, statistics))
+
+    return Annotation(annotate, inner.initial, inner.observe)

@@ -1,0 +1,35 @@
+"""Parsing the flags of a command, with what to do where they cannot be parsed."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+__all__ = ["parse_flags"]
+
+FlagsT = TypeVar("FlagsT")
+
+
+def parse_flags(
+    kind: type[FlagsT], prog: str, description: str, argv: Sequence[str], default: FlagsT | None = None
+) -> FlagsT:
+    """The flags that a command line gives.
+
+    Args:
+        kind: a dataclass with a field for each.
+        prog: how the command is called.
+        description: of the command, for its help.
+        argv: what follows its name.
+        default: the values of what is not given; None: those of the dataclass.
+
+    Raises:
+        SystemExit: the command line is wrong (2), with a remedy on standard error, or asks for help (0).
+    """
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        return tyro.cli(kind, prog=prog, description=description, args=list(argv), **options)
+    except SystemExit as error:
+        if error.code == 2:
+            print(f"  remedy:   correct it; `{prog} --help` says what each flag takes", file=sys.stderr)
+        raise

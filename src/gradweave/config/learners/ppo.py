@@ -1,0 +1,85 @@
+"""What can be chosen of PPO; its network and its outer loss are the actor-critic's.
+
+Defaults are those of the public implementations (Schulman et al. 2017, arXiv 1707.06347; Huang et al. 2022, "The 37
+implementation details of PPO") without their annealing, which the learned learning rate takes the place of.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from gradweave.config.checks import at_least, fields, positive
+from gradweave.config.hyperparameters import hyperparameter
+from gradweave.config.learners.actor_critic import (
+    NetworkConfig,
+    OuterConfig,
+    has_outer_critic,
+    network_problems,
+    outer_problems,
+    torso_problems,
+)
+from gradweave.config.learners.sections import InnerSection, OptimizerSection, optimizer_problems
+from gradweave.errors import ConfigError
+
+__all__ = ["InnerConfig", "problems"]
+
+
+@dataclass(frozen=True)
+class InnerConfig(OptimizerSection, InnerSection):
+    """PPO; discount, lambda, costs and learning rate are where the meta-parameters start."""
+
+    num_envs: int = 8
+    """Environments stepped at the same time."""
+    num_steps: int = 128
+    """Steps of each environment in one rollout."""
+    discount: float = hyperparameter(0.99, 0.0, 1.0)
+    """Discount, in (0, 1)."""
+    lambda_: Annotated[float, tyro.conf.arg(name="lambda")] = hyperparameter(0.95, 0.0, 1.0, closed=True)
+    """Mixing of the lambda-return, in [0, 1]."""
+    entropy_cost: float = hyperparameter(0.01, 0.0, closed=True)
+    """Weight of the entropy bonus, > 0 when learned."""
+    value_cost: float = hyperparameter(0.25, 0.0, closed=True)  # of the squared error itself; others halve it
+    """Weight of the value loss, > 0 when learned."""
+    learning_rate: float = hyperparameter(2.5e-4, 0.0)
+    """Step size of the inner optimiser, > 0."""
+    num_epochs: int = 4
+    """Passes over each rollout."""
+    num_minibatches: int = 4
+    """Gradient steps of each pass; must divide num_envs x num_steps."""
+    clip_range: float = 0.2
+    """How far from 1 the ratio of probabilities pays, > 0. The derivative of an update by it is zero almost everywhere,
+    so that it cannot be learned."""
+    normalize_advantages: bool = True
+    """Standardise the advantages of each minibatch."""
+    clip_values: bool = False
+    """Clip the change of values by the clip range, too."""
+    target_kl: float | None = None
+    """Leave a rollout once a minibatch's policy is 1.5 times this divergence from the one that collected it; None: do
+    not."""
+    eps: float = 1e-5
+    """Adam: added outside the root of the second moment. RMSProp: added inside it."""
+    max_grad_norm: float | None = 0.5
+    """Clip the inner gradient's global norm; None does not clip."""
+
+
+def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
+    """What of these options cannot be used, beside a section [meta]."""
+    yield from network_problems(network)
+    yield from torso_problems(network, inner, outer, has_outer_critic(outer, meta.learned))
+    yield from outer_problems(outer)
+    yield from optimizer_problems(inner)
+    yield from at_least("inner", fields(inner, "num_epochs", "num_minibatches"), 1)
+    yield from positive("inner", fields(inner, "clip_range", "target_kl"))
+    steps = inner.num_envs * inner.num_steps
+    if inner.num_minibatches > 0 and steps % inner.num_minibatches:
+        accepted = f"a divisor of the {steps} steps of a rollout"
+        yield ConfigError("inner.num_minibatches", inner.num_minibatches, accepted, "--inner.num-minibatches 1")
+    if meta.sampling_correction > 0:
+        accepted = "0 for PPO, whose ratios of probabilities are a correction of their own"
+        remedy = "leave --meta.sampling-correction out"
+        yield ConfigError("meta.sampling_correction", meta.sampling_correction, accepted, remedy)
+    if meta.schedule != "none":
+        accepted = "'none' for PPO: the schedule reads the gradient's norm of one step a rollout"
+        yield ConfigError("meta.schedule", meta.schedule, accepted, "leave --meta.schedule out")

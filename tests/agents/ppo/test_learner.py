@@ -1,0 +1,226 @@
+"""PPO against a slow loop, finite differences and known values."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradweave as gw
+from gradweave.agents import SelfTuning
+from gradweave.agents.ppo import PPOEta, PPOOptions, ppo_agent
+from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.config.validation import find_problems
+from gradweave.envs import MaskedAction, MatchedReward, TruncatedReward, VectorEnvironment
+from gradweave.rl import actor_critic_network
+from gradweave.training.build import build_agent, init_state
+
+from ..material import quick_jit
+from ..test_agent import Recall
+
+NUM_ENVS, NUM_STEPS = 4, 3
+ETA = PPOEta(0.8, 0.7, 0.02, 0.4, 0.03)
+SPEC = PPOEta(gw.Interval(), gw.Interval(), gw.Positive(), gw.Positive(), gw.Positive())
+FIXED = PPOEta(*[gw.Fixed()] * 5)
+OPTIONS = PPOOptions(num_epochs=2, num_minibatches=2, clip_range=0.05)
+
+
+def self_tuning(environment: Any, agent: Any, length: int, spec: Any = SPEC, mode: Any = None) -> SelfTuning:
+    eta = jax.tree.map(jnp.asarray, ETA)
+    return SelfTuning(
+        agent=agent,
+        environment=VectorEnvironment(environment, NUM_ENVS),
+        initial_raw=gw.unconstrain(eta, spec),
+        spec=spec,
+        estimator=gw.HorizonMix(gw.uniform_weights(length)),
+        mode=gw.ReverseMode("step") if mode is None else mode,
+        meta_optimizer=optax.adam(0.02),
+        num_inner_steps=length,
+        num_steps=NUM_STEPS,
+    )
+
+
+def begun(agent: SelfTuning, environment: Any, **network: Any) -> Any:
+    _, example = environment.reset(key=jax.random.key(0))
+
+    def start(key: Any) -> Any:
+        params_key, agent_key = jax.random.split(key)
+        sizes = {"policy_layers": (4,), "value_layers": (4,), "policy_scale": 1.0, **network}
+        return agent.init(
+            actor_critic_network(example, environment.num_actions, **sizes, key=params_key), key=agent_key
+        )
+
+    return quick_jit(start)(jax.random.key(1))
+
+
+def slow_update(params: Any, eta: PPOEta, batch: Any, options: PPOOptions) -> tuple[list[float], Any]:
+    """Policy losses and the parameters after plain gradient descent, by Python loops over single steps."""
+    trajectory = batch.experience.trajectory
+    steps, envs = np.shape(trajectory.rewards)
+    value = lambda params, t, e, seen=trajectory.observations: params(jax.tree.map(lambda leaf: leaf[t, e], seen))  # noqa: E731
+    values = np.array([[float(value(params, t, e).value) for e in range(envs)] for t in range(steps + 1)])
+    final = trajectory.final_observations
+    returns = np.zeros((steps, envs))
+    for e in range(envs):
+        for t in reversed(range(steps)):
+            after = values[t + 1, e]
+            if bool(trajectory.truncations[t, e]):
+                after = float(params(jax.tree.map(lambda leaf, t=t, e=e: leaf[t, e], final)).value)
+            later = returns[t + 1, e] if t + 1 < steps and not bool(trajectory.truncations[t, e]) else after
+            bootstrap = (1 - eta.lambda_) * after + eta.lambda_ * later
+            ends = bool(trajectory.terminations[t, e])
+            returns[t, e] = float(trajectory.rewards[t, e]) + (0.0 if ends else eta.discount * bootstrap)
+    advantages = (returns - values[:steps]).reshape(-1)
+    losses = []
+
+    def loss(params: Any, places: Any, normalized: Any) -> tuple[Any, Any]:
+        policy = squared = entropy = 0.0
+        for place, advantage in zip(places, normalized, strict=True):
+            t, e = divmod(int(place), envs)
+            outputs = value(params, t, e)
+            mask = np.asarray(trajectory.observations.action_mask[t, e])
+            allowed = [action for action in range(len(mask)) if mask[action]]
+            log_norm = jnp.log(sum(jnp.exp(outputs.logits[action]) for action in allowed))
+            log_probs = {action: outputs.logits[action] - log_norm for action in allowed}
+            ratio = jnp.exp(log_probs[int(trajectory.actions[t, e])] - trajectory.record[t, e])
+            near = jnp.minimum(jnp.maximum(ratio, 1 - options.clip_range), 1 + options.clip_range)
+            policy -= jnp.minimum(ratio * advantage, near * advantage)
+            squared += (returns[t, e] - outputs.value) ** 2
+            entropy -= sum(jnp.exp(log_prob) * log_prob for log_prob in log_probs.values())
+        total = policy + eta.value_cost * squared - eta.entropy_cost * entropy
+        return total / len(places), policy / len(places)
+
+    for places in np.asarray(batch.orders).reshape(options.num_epochs * options.num_minibatches, -1):
+        part = advantages[places]
+        if options.normalize_advantages:
+            part = (part - part.mean()) / (part.std() + 1e-8)
+        (_, policy), gradient = jax.value_and_grad(loss, has_aux=True)(params, places, part)
+        losses.append(float(policy))
+        params = jax.tree.map(lambda leaf, slope: leaf - eta.learning_rate * slope, params, gradient)
+    return losses, params
+
+
+@pytest.mark.parametrize("environment", [MaskedAction(3), TruncatedReward(2)], ids=["masks", "truncations"])
+def test_an_update_is_that_of_a_slow_loop(environment: Any) -> None:
+    agent = self_tuning(environment, ppo_agent(optimizer=optax.identity(), options=OPTIONS), 1, FIXED)
+    state = begun(agent, environment)
+    after, aux = quick_jit(agent.problem.update)(state.learner, jax.tree.map(jnp.asarray, ETA), state.batch)
+    losses, params = slow_update(state.learner.params, ETA, state.batch, OPTIONS)
+    np.testing.assert_allclose(aux["policy_loss"], np.mean(losses), rtol=1e-9, atol=1e-12)
+    for found, expected in zip(jax.tree.leaves(after.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-11)
+
+
+def slopes_times_differences(agent: SelfTuning, state: Any, window: Any, length: int) -> np.ndarray:
+    """The meta-gradient of a uniform mix by central differences of the learner's states, each times the outer loss's
+    own gradient there. (The outer loss holds its advantages constant, so that differences of its values are another
+    quantity.)
+    """
+
+    def path(raw: Any) -> Any:
+        learner, states, eta = state.learner, [], gw.constrain(raw, agent.spec)
+        for k in range(length):
+            learner, _ = agent.problem.update(learner, eta, jax.tree.map(lambda leaf, k=k: leaf[k], window.batches))
+            states.append(learner)
+        return states
+
+    def slope(learner: Any, k: int) -> Any:
+        batch = jax.tree.map(lambda leaf: leaf[k + 1], window.batches)
+        return jax.grad(lambda params: agent.problem.outer_loss(learner._replace(params=params), batch)[0])(
+            learner.params
+        )
+
+    compiled = quick_jit(path)
+    slopes = quick_jit(lambda states: [slope(learner, k) for k, learner in enumerate(states)])(compiled(state.raw))
+    flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])  # noqa: E731
+    found = []
+    for index, leaf in enumerate(state.raw):
+        moved = [compiled(state.raw._replace(**{state.raw._fields[index]: leaf + h})) for h in (1e-5, -1e-5)]
+        change = [(flat(up.params) - flat(down.params)) / 2e-5 for up, down in zip(*moved, strict=True)]
+        found.append(np.mean([flat(one) @ other for one, other in zip(slopes, change, strict=True)]))
+    return np.array(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("length", "outer_critic"), [(1, False), (2, True), (5, False)])
+def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: bool) -> None:
+    environment = Recall()
+    agents = [
+        self_tuning(environment, ppo_agent(options=OPTIONS._replace(clip_values=outer_critic)), length, mode=mode)
+        for mode in (gw.ReverseMode("step"), gw.ForwardMode())
+    ]
+    state = begun(agents[0], environment, outer_critic=outer_critic, outer_torso="own")
+    window = quick_jit(lambda state: agents[0].collect_window(state, key=jax.random.key(3)))(state)
+    expected = slopes_times_differences(agents[0], state, window, length)
+    matter = np.abs(expected) > 1e-7  # one update of the policy does not hear of the values' weight
+    assert matter.tolist() == [True, True, True, length > 1, True]
+    for agent in agents:
+        grad = quick_jit(lambda *args, agent=agent: agent.window_gradient(*args).grad)(state, window)
+        np.testing.assert_allclose(np.array(jax.tree.leaves(grad)), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_a_divergence_stops_the_passes() -> None:
+    environment = MatchedReward()
+    eta = jax.tree.map(jnp.asarray, ETA._replace(learning_rate=0.5))
+    taken = {}
+    for target in (None, 1e-3):
+        options = PPOOptions(num_epochs=4, num_minibatches=1, target_kl=target)
+        agent = self_tuning(environment, ppo_agent(options=options), 1, FIXED)
+        state = begun(agent, environment)
+        after, aux = quick_jit(agent.problem.update)(state.learner, eta, state.batch)
+        count = int(jax.tree.leaves(after.optimizer_state)[0])
+        taken[target] = (float(aux["steps_taken"]), count)
+    assert taken[None] == (1.0, 4)
+    assert taken[1e-3] == (0.25, 1)  # the first step moves the policy beyond 1.5 times the target
+
+
+@pytest.mark.parametrize(("options", "message"), [({"num_epochs": 0}, "epoch"), ({"num_minibatches": 0}, "minibatch")])
+def test_no_passes_are_refused(options: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ppo_agent(options=PPOOptions(**options))
+
+
+def configured(**inner: Any) -> Config:
+    config = preset("ppo")
+    return dataclasses.replace(config, inner=dataclasses.replace(config.inner, **inner))
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        (configured(num_minibatches=3), "inner.num_minibatches"),
+        (configured(num_epochs=0), "inner.num_epochs"),
+        (configured(clip_range=0.0), "inner.clip_range"),
+        (configured(target_kl=-1.0), "inner.target_kl"),
+        (dataclasses.replace(preset("ppo"), meta=dataclasses.replace(preset("ppo").meta, mode="mixed")), "meta.mode"),
+        (dataclasses.replace(preset("ppo"), run=dataclasses.replace(preset("ppo").run, devices=2)), "run.devices"),
+        (
+            dataclasses.replace(preset("ppo"), meta=dataclasses.replace(preset("ppo").meta, schedule="network")),
+            "meta.schedule",
+        ),
+    ],
+)
+def test_what_ppo_cannot_do_is_named(config: Config, field: str) -> None:
+    assert field in [problem.field for problem in find_problems(config)]
+
+
+@pytest.mark.slow
+def test_a_probe_is_solved_from_a_configuration() -> None:
+    """The policy of `MatchedReward` finds reward 1, and its value is 1."""
+    config = preset("ppo")
+    config = dataclasses.replace(
+        config,
+        environment=dataclasses.replace(config.environment, name="matched-reward", options={}),
+        inner=dataclasses.replace(config.inner, num_envs=16, num_steps=4, learning_rate=0.02),
+        meta=dataclasses.replace(config.meta, num_inner_steps=2),
+    )
+    assert find_problems(config) == []
+    agent = build_agent(config)
+    run = jax.jit(lambda state: jax.lax.scan(lambda carry, _: agent.step(carry), state, length=60))
+    state, metrics = run(init_state(agent, config, key=jax.random.key(0)))
+    assert metrics.finite.all()
+    assert float(state.batch.experience.trajectory.rewards.mean()) > 0.9
