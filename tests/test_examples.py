@@ -7,24 +7,26 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def results(name: str) -> dict[str, float]:
+def results(name: str, **arguments: bool) -> dict[str, float]:
     """What `main()` of an example returns, in float32 and with JAX's own rules, as a reader would see it."""
     specification = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.debug_key_reuse(False):
         specification.loader.exec_module(module)
-        numbers: dict[str, float] = module.main()
+        numbers: dict[str, float] = module.main(**arguments)
     return numbers
 
 
 def test_every_example_is_tested() -> None:
     tested = {"own_update", "learning_rate_schedule", "flax_parameters", "new_estimator"}
+    tested |= {"supervised", "data_weights", "ppo"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -61,6 +63,28 @@ def test_a_new_estimator_works_in_every_mode() -> None:
     assert max(differences) < 1e-4
     robust, fragile = (numbers[f"{kind} of horizons: signal-to-noise"] for kind in ("median", "mean"))
     assert robust > 1.5 * fragile > 0
+
+
+@pytest.mark.slow
+def test_rates_of_layers_beat_plain_learning_with_four_times_the_updates() -> None:
+    numbers = results("supervised", quick=True)
+    assert numbers["tuned"] > numbers["plain, four times the updates"] - 0.05  # 30 windows; all of them are in results/
+    assert all(numbers[f"rate of the {layer} layer"] > 0.01 for layer in ("first", "second", "last"))
+
+
+@pytest.mark.slow
+def test_wrong_labels_are_found() -> None:
+    numbers = results("data_weights", quick=True)
+    assert numbers["wrong labels found (chance 0.5)"] > 0.6
+    assert numbers["mean weight of wrong labels"] < 0.48 < numbers["mean weight of right labels"]
+
+
+@pytest.mark.slow
+def test_a_ppo_of_ones_own_is_checked_and_tunes_itself() -> None:
+    numbers = results("ppo", quick=True)  # the example itself asserts that the check finds nothing wrong
+    assert all(np.isfinite(value) for value in numbers.values())
+    assert numbers["rate at the end"] > 1.1 * 5e-5
+    assert 5 < numbers["return, plain"] < 500
 
 
 @pytest.mark.slow

@@ -199,3 +199,15 @@ def test_the_bundled_cases_can_be_trusted_and_every_mode_costs_something(name):
         np.testing.assert_allclose(scalars[0].derivative, dot(result.grad, direction), rtol=1e-8)
         losses = horizon_losses(case, compiled(case), case.raw, batches, outer_batches)
         np.testing.assert_allclose(report.outer_loss, losses[-1], rtol=1e-9)
+
+
+def test_a_kink_nearby_is_no_fault() -> None:
+    kink = 3e-6  # between the two steps of the differences: the longer one sees a slope of 18
+    problem = gw.MetaProblem(
+        update=lambda x, eta, batch: (x + (eta - x), None),
+        outer_loss=lambda x, batch: (x + 50 * jnp.maximum(x - kink, 0.0), None),
+    )
+    report = gw.check_learner(problem, jnp.zeros(()), gw.Unbounded(), jnp.ones(()), jnp.zeros(3))
+    (leaf,) = report.leaves
+    assert leaf.verdict == "good"
+    assert leaf.derivative == leaf.difference == pytest.approx(1.0)
