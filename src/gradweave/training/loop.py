@@ -84,7 +84,10 @@ def train(
     agent = build_agent(config, devices.axis)
     devices = devices.of_agent(agent)
     tracker = make_tracker(folder.path, config)
-    with contextlib.closing(tracker), explaining() as memory:
+    # Of several processes the others would take leaving at once for a failure: they stop together after a chunk.
+    several = jax.process_count() > 1
+    early: contextlib.AbstractContextManager[list[int]] = noted_signals() if several else contextlib.nullcontext([])
+    with contextlib.closing(tracker), explaining() as memory, early as noted:
         with progress.compiling("compiling"):
             programs = _compile(agent, config, devices, memory)
             _tell(memory, folder, progress)
@@ -93,6 +96,7 @@ def train(
                 folder.add_provenance({"from_step": agent.environment_steps(int(state.num_meta_steps))})
         log = Log(agent, config, folder, progress, tracker, done=int(state.num_meta_steps))
         with noted_signals() as received:  # until here nothing is lost by leaving at once
+            received += noted
             state = _run(agent, config, programs, state, log, received)
     steps = agent.environment_steps(int(state.num_meta_steps))
     stopping = agreed_signal(received)  # it may have arrived while the last evaluation was waited for
