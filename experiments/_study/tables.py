@@ -188,8 +188,8 @@ def _origins(path: Path, environments: list[dict[str, Any]]) -> list[dict[str, A
 
 
 def _compact(found: Mapping[str, Any]) -> dict[str, Any]:
-    """A process's provenance without its command line, seed, free memory and the text of uncommitted changes."""
-    left_out = ("argv", "seed", "source", "memory_forecast")
+    """A process's provenance without its command line, run, seed, free memory and the text of uncommitted changes."""
+    left_out = ("argv", "run_id", "seed", "source", "memory_forecast")
     kept = {name: entry for name, entry in found.items() if name not in left_out}
     # A cache or a path of the machine at hand says nothing about what was computed.
     kept["flags"] = {name: value for name, value in kept.get("flags", {}).items() if "CACHE" not in name}

@@ -281,6 +281,7 @@ def test_parts_of_mapped_batches_have_to_be_said(case):
         temporal_difference(squared).map_batch(lambda given: given, half)
 
 
+@pytest.mark.slow
 @MODES
 def test_a_bootstrapped_distance_is_averaged_over_microbatches(case, mode):
     """The inner updates stay in parts, too: a loss that is no mean over examples tells."""

@@ -8,6 +8,7 @@ import pytest
 from gradweave.envs import Unmasked, VectorEnvironment, make_environment, snake
 
 
+@pytest.mark.slow
 def test_only_the_mask_differs():
     masked = snake(4, 4, 30)
     unmasked = make_environment("snake", num_rows=4, num_cols=4, time_limit=30, action_mask=False)

@@ -95,3 +95,12 @@ def test_work_that_can_be_interrupted_is(raised: type[BaseException]) -> None:
     with interruptible(), pytest.raises(raised, match=signal.Signals(number).name):
         os.kill(os.getpid(), number)
         time.sleep(10)
+
+
+def test_a_handler_that_a_library_puts_in_the_place_of_ours_does_not_stay() -> None:
+    """As that of `jax.distributed`, which hears of SIGTERM from then on, and nobody else does."""
+    with leaving_at_once():
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        with noted_signals() as received:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert received == [signal.SIGTERM]

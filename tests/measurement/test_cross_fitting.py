@@ -35,6 +35,7 @@ def test_weights_of_a_fold_come_from_the_others():
     np.testing.assert_allclose(found.weights.sum(1), 1)
 
 
+@pytest.mark.slow
 def test_cross_fitting_does_not_flatter():
     # Pure noise has no signal; weights chosen on the very samples they are scored on would find some.
     rng = np.random.default_rng(3)

@@ -152,6 +152,7 @@ def test_batches_of_another_size(subject, samples):
         with_num_envs(agent, state, 0)
 
 
+@pytest.mark.slow
 def test_batches_of_another_size_need_parts_that_fit():
     agent, state = tiny(microbatches=3)
     with pytest.raises(ValueError, match="3 equal parts"):
@@ -161,6 +162,7 @@ def test_batches_of_another_size_need_parts_that_fit():
     assert with_num_envs(agent, state, 6)[0].problem is agent.problem
 
 
+@pytest.mark.slow
 def test_samples_are_named_independent_and_shaped(samples):
     assert samples.names == LEARNED
     assert samples.contributions.shape == (5, LENGTH, LENGTH, len(LEARNED))

@@ -58,6 +58,8 @@ class _Watch:
     def noting(self, received: list[int]) -> Iterator[None]:
         """Note signals in a list until the context is left."""
         before = self.received
+        for number in self._previous:  # jax.distributed puts a handler of its own in the place of ours
+            signal.signal(number, self._note)
         with self._lock:
             self.received, self._num_noted, self._num_seen = received, 0, 0
         try:
