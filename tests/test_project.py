@@ -31,7 +31,6 @@ ACROSS_FILES = {
     "agents/test_probes_solved.py",
     "agents/test_sampling_correction.py",
     "api/test_api.py",
-    "cli/test_measure_play.py",
     "cli/test_seed_shares.py",
     "config/test_bad_configurations.py",
     "core/estimators/test_long_runs.py",

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -308,3 +309,44 @@ def test_a_bootstrapped_distance_is_averaged_over_microbatches(case, mode):
     assert jnp.allclose(found, gradient(None, mean_of_greatest, mean_distance), rtol=1e-9)
     assert not jnp.allclose(found, gradient(None, greatest, mean_distance), rtol=1e-3)
     assert not jnp.allclose(found, gradient(None, mean_of_greatest, distance), rtol=1e-3)
+
+
+def in_parts(count: int, size: int) -> gw.GradientLearner:
+    """A learner of `size` parameters; (batch,) numbers in `count` parts. Its loss counts them, in integers."""
+
+    def loss(params, targets, eta, batch):
+        return jnp.mean(batch) * jnp.sum(params**2), {"numbers": jnp.asarray(batch.size, jnp.int32)}
+
+    def part(batch, index):
+        return jax.lax.dynamic_slice_in_dim(batch, index * (len(batch) // count), len(batch) // count)
+
+    return gw.GradientLearner(
+        lambda *_: None,
+        loss,
+        optax.identity(),
+        lambda eta: eta,
+        lambda state, batch: (jnp.mean(batch) * jnp.sum(state.params), {}),
+        microbatches=gw.Microbatches(count, part),
+    )
+
+
+def test_parts_of_a_batch_average_whatever_their_type():
+    params, batch = jnp.arange(1.0, 4.0), jnp.array([1.0, 2.0, 3.0, 6.0])
+    gradient, aux = in_parts(2, 3).inner_gradient(gw.LearnerState(params, None), jnp.asarray(0.1), batch)
+    np.testing.assert_allclose(gradient, 3.0 * 2.0 * params)
+    assert aux["numbers"] == 2.0
+
+
+def test_many_parts_take_no_more_memory_than_few():
+    state = gw.LearnerState(jnp.ones(100_000), None)
+
+    def temporaries(count):
+        gradient = jax.jit(lambda batch: in_parts(count, 100_000).inner_gradient(state, jnp.asarray(0.1), batch)[0])
+        return gradient.lower(jnp.ones(64)).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(32) < temporaries(2) + state.params.nbytes
+
+
+def test_a_batch_of_no_parts_is_refused_when_it_is_declared():
+    with pytest.raises(ValueError, match=r"at least 1 part; .* num_parts=0"):
+        in_parts(0, 3)

@@ -211,3 +211,10 @@ def test_a_kink_nearby_is_no_fault() -> None:
     (leaf,) = report.leaves
     assert leaf.verdict == "good"
     assert leaf.derivative == leaf.difference == pytest.approx(1.0)
+
+
+def test_an_update_that_computes_nothing_is_checked() -> None:
+    problem = gw.MetaProblem(lambda state, eta, batch: (eta["rate"], None), lambda state, batch: (state**2, None))
+    spec = {"rate": gw.Unbounded()}
+    report = gw.check_learner(problem, {"rate": jnp.float64(0.5)}, spec, jnp.float64(1.0), jnp.zeros((3, 2)))
+    assert verdicts(report) == {"['rate']": "good"}

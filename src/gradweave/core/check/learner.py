@@ -199,9 +199,8 @@ def _modes(problem: MetaProblemLike, traced: Traced, given: Differentiand) -> tu
     loop = any(contains(one, "while", opaque=OPAQUE) for one in traced)
     reverse, kept = float("nan"), float("nan")
     if not loop:
-        reverse = (
-            cost_of(jax.make_jaxpr(lambda *m: jax.vjp(update, *m)[1](update(*m)))(*moving)).flops / plain.flops - 1
-        )
+        both = cost_of(jax.make_jaxpr(lambda *m: jax.vjp(update, *m)[1](update(*m)))(*moving))
+        reverse = max(both.flops - plain.flops, 0) / max(plain.flops, 1)  # an update may compute nothing
         residuals = jax.eval_shape(lambda *m: jax.vjp(update, *m)[1], *moving)
         kept = float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals)))
     backwards = "a while loop has no reverse derivative" if loop else ""

@@ -1,32 +1,25 @@
-"""`measure` and `play` on a run that was never trained: what they write, that they only read, and their exit codes."""
+"""`measure` on a run that was never trained: what it writes, that it only reads, and its exit codes."""
 
 import csv
-import dataclasses
 import json
 import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from gradweave.cli.main import main
-from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig
-from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
-from gradweave.errors import CheckpointError, ConfigError
 from gradweave.files import write_atomically
 from gradweave.measurement.sampling import GradientSamples
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.metrics import read_metrics
 from gradweave.runs.run_folder import RunFolder
-from gradweave.training.build import build_agent, init_state
 from gradweave.training.checkpoints import named_arrays
-from gradweave.training.loading import check_run, read_agent
+from gradweave.training.loading import read_agent
+
+from .material import content_of, first_state, tiny_config
 
 PROBE = (
     "import sys\n"
@@ -35,45 +28,6 @@ PROBE = (
     "except SystemExit as error:\n    code = error.code\n"
     "print('PROBE', code, [name for name in ('jax', 'numpy', 'matplotlib') if name in sys.modules])\n"
 )
-
-
-def tiny_config(tmp_path, learned=("discount", "entropy_cost")):
-    return Config(
-        environment=EnvironmentConfig("discounting-chain"),
-        network=NetworkConfig(policy_layers=(4,), value_layers=(4,)),
-        inner=InnerConfig(num_envs=2, num_steps=2, discount=0.9, microbatches=2),
-        meta=MetaConfig(learned=learned, num_inner_steps=2),
-        run=RunConfig(runs_dir=str(tmp_path), measure_samples=4, max_episode_steps=9),
-    )
-
-
-def first_state(config, count):
-    """A state that says that it is of so many meta-steps."""
-    agent = build_agent(config)
-    state = jax.jit(lambda key: init_state(agent, config, key=key))(jax.random.key(count))
-    return state._replace(num_meta_steps=jnp.array(count, jnp.int32))
-
-
-@pytest.fixture(name="run", scope="module")
-def make_run(tmp_path_factory):
-    """Two checkpoints, of steps 4 and 12, and a row of metrics after the newer one."""
-    config = tiny_config(tmp_path_factory.mktemp("runs"))
-    with RunFolder.create(config) as folder:
-        for count, step in enumerate((4, 12)):
-            folder.save_checkpoint(named_arrays(first_state(config, count)), step)
-        for step in (4, 12, 20):
-            folder.metrics.write({"step": step})
-    return folder.path
-
-
-def content_of(run):
-    return {path.relative_to(run): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
-
-
-@pytest.fixture(name="own")
-def make_own_run(run, tmp_path):
-    """A copy of the run, for a test that changes it."""
-    return shutil.copytree(run, tmp_path / run.name)
 
 
 @pytest.fixture(name="measure")
@@ -297,49 +251,6 @@ def test_a_file_in_the_making_is_named_after_its_process(tmp_path, monkeypatch):
     assert set(tmp_path.glob(".*.safetensors.tmp")) == set(sources), "what pruning checkpoints removes"
 
 
-def test_play(run, tmp_path, capsys):
-    before = content_of(run)
-    output = tmp_path / "agent.gif"
-    assert main(["play", str(run), "--greedy", "--output", str(output), "--step", "4"]) == 0
-    shown = capsys.readouterr().out
-    assert shown.startswith("return ")
-    steps = int(shown.split(" in ")[1].split()[0])
-    with Image.open(output) as gif:
-        assert gif.n_frames == steps
-    assert content_of(run) == before
-    assert main(["play", str(run)]) == 0
-    assert (run / "agent.gif").exists()
-
-
-def test_reading_needs_no_lock_and_takes_the_wanted_step(run):
-    with RunFolder.open(run):
-        newest, older = read_agent(run), read_agent(run, 4)
-    assert (newest.step, older.step) == (12, 4)
-    assert newest.config.run.measure_samples == 4
-    expected = first_state(older.config, 0)
-    for found, wanted in zip(jax.tree.leaves(older.state.learner), jax.tree.leaves(expected.learner), strict=True):
-        np.testing.assert_array_equal(found, wanted)
-
-
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(own):
-    path = own / "checkpoints" / f"{12:012d}.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    warnings = []
-    assert read_agent(own, warn=warnings.append).step == 4
-    assert "falling back" in warnings[0]
-    with pytest.raises(CheckpointError, match="damaged"):
-        read_agent(own, 12)
-
-
-def test_what_check_run_refuses(run, tmp_path):
-    with pytest.raises(ConfigError, match=f"did you mean.*{run.name}"):
-        check_run(run.with_name(run.name + "x"))
-    with pytest.raises(CheckpointError, match="there are 4, 12"):
-        check_run(run, 5)
-    with RunFolder.create(tiny_config(tmp_path)) as folder, pytest.raises(CheckpointError, match="no checkpoint in"):
-        check_run(folder.path)
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -390,19 +301,3 @@ def test_jax_waits_until_the_arguments_are_good(run, arguments):
     )
     assert done.stdout.strip().endswith("[]")
     assert "PROBE 0" not in done.stdout
-
-
-@pytest.mark.slow
-def test_a_snake_run_is_drawn_as_a_snake(tmp_path, capsys):
-    config = dataclasses.replace(
-        tiny_config(tmp_path),
-        environment=EnvironmentConfig("snake", {"num_rows": 4, "num_cols": 4, "time_limit": 6}),
-        network=NetworkConfig(channels=(2,), strides=(2,), policy_layers=(4,), value_layers=(4,)),
-    )
-    with RunFolder.create(config) as folder:
-        folder.save_checkpoint(named_arrays(first_state(config, 0)), 4)
-    assert main(["play", str(folder.path), "--max-steps", "2"]) == 0
-    assert " in 2 steps" in capsys.readouterr().out or " in 1 steps" in capsys.readouterr().out
-    with Image.open(Path(folder.path) / "agent.gif") as gif:
-        red = np.asarray(gif.convert("RGB"), int)
-        assert ((red[..., 0] > 200) & (red[..., 1] < 120)).sum() > 50, "the fruit"
