@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import gradweave as gw
-from _study.figures import PlotFlags
-from _study.jobs import Flags, Job, jobs, with_changes
+from _study.figures import GamePlotFlags
+from _study.jobs import GameFlags, Job, jobs, with_changes
 from gradweave.config.presets import preset
 from gradweave.errors import ConfigError
 from gradweave.reports.tables import read_rows, write_rows
@@ -22,12 +22,12 @@ from gradweave.runs.run_folder import RunFolder
 @pytest.mark.parametrize(
     ("flags", "flag"),
     [
-        (Flags(size="tiny", stage="tables"), "--stage = 'tables'"),
-        (Flags(size="tiny", stage="runs"), "--stage = 'runs'"),
-        (Flags(size="tiny", seeds=(1,)), "--seeds = (1,)"),
-        (Flags(size="tiny", arms=("a",)), "--arms = ('a',)"),
-        (Flags(size="tiny", runs=Path("x")), "--runs = "),
-        (Flags(size="long"), "--size = 'long'"),
+        (GameFlags(size="tiny", stage="tables"), "--stage = 'tables'"),
+        (GameFlags(size="tiny", stage="runs"), "--stage = 'runs'"),
+        (GameFlags(size="tiny", seeds=(1,)), "--seeds = (1,)"),
+        (GameFlags(size="tiny", arms=("a",)), "--arms = ('a',)"),
+        (GameFlags(size="tiny", runs=Path("x")), "--runs = "),
+        (GameFlags(size="long"), "--size = 'long'"),
     ],
 )
 def test_noisy_quadratic_refuses_what_has_no_meaning(script, monkeypatch, tmp_path, flags, flag):
@@ -142,7 +142,7 @@ def test_a_part_of_returns_snake_is_drawn(script, tmp_path, arms, panels, learns
     stale = tmp_path / "meta_parameters.png"
     stale.write_bytes(b"of runs that are no longer there")
     plot = script("returns-snake", "plot")
-    plot.main(PlotFlags(size="tiny", results=tmp_path))
+    plot.main(GamePlotFlags(size="tiny", results=tmp_path))
     assert stale.exists() == learns
     assert {path.name for path in tmp_path.glob("*.png")} - {stale.name} == {"curves.png", "final.png"}
     axes = plot.draw_returns(read_rows(tmp_path / "curves.csv")).axes
@@ -177,7 +177,7 @@ def test_the_best_mix_is_chosen_among_those_with_all_seeds(script, tmp_path, cap
         leave_returns(full[f"window-mix-poor-{seed}"], 20.0)
         if seed < 4:
             leave_returns(full[f"horizon-mix-poor-{seed}"], 30.0)
-    flags = Flags(size="long", stage="runs", runs=tmp_path)
+    flags = GameFlags(size="long", stage="runs", runs=tmp_path)
     assert run.long_arms(flags, tmp_path)[0] == ["window-mix-poor"]
     leave_returns(full["horizon-mix-poor-4"], 30.0)
     assert run.long_arms(flags, tmp_path)[0] == ["horizon-mix-poor"]
@@ -191,7 +191,7 @@ def test_without_a_best_mix_the_long_size_needs_arms(script, monkeypatch, tmp_pa
             leave_returns(full[f"{mix}-{seed}"], 12.0)
     trained = []
     monkeypatch.setattr("_study.jobs.run_or_continue", lambda config: trained.append(config.run.runs_dir))
-    flags = Flags(size="long", stage="runs", runs=tmp_path)
+    flags = GameFlags(size="long", stage="runs", runs=tmp_path)
     with pytest.raises(ConfigError, match="window-mix-poor-4, horizon-mix-poor-4, adaptive-mix-poor-4"):
         run.main(flags)
     assert not trained
@@ -219,7 +219,7 @@ def test_long_tables_keep_every_arm_with_a_long_run(script, monkeypatch, tmp_pat
     monkeypatch.setattr("_study.jobs.run_or_continue", lambda config: None)
     source = {"commit": "before the runs", "modified": False}
     monkeypatch.setattr(run, "current_source", lambda: source)
-    run.main(Flags(size="long", arms=("plain-good",), runs=runs, results=results))
+    run.main(GameFlags(size="long", arms=("plain-good",), runs=runs, results=results))
     arms = {row["arm"]: row for row in read_rows(results / "table.csv") if row["score"] == "final_return"}
     own = {arm for arm in run.SIZES["long"].arms if arm != run.SWEPT}  # there is no sweep to choose from
     assert set(arms) == {*own, "horizon-mix-poor", "window-mix-poor", "horizon-mix-bounded-poor"}
