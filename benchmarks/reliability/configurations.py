@@ -87,7 +87,9 @@ BAD: Final[dict[str, Case]] = {
     "an unknown flag": _train("--inner.num-env", "--inner.num-env", "3"),
     "an unknown preset": Case(("train", "quikc"), "preset"),
     "an unknown environment": _train("environment.name", "--environment.name", "snak"),
-    "a board of a billion": Case(("train", "snake", "--environment.num-rows", "1000000000"), "environment.num_rows"),
+    "a board of a billion": Case(
+        ("train", "snake", "--environment.num-rows", "1000000000"), "environment.options.num_rows"
+    ),
     "a folder without a name": _train("run.runs_dir", "--runs-dir", ""),
     "a folder of bytes": _train("run.runs_dir", "--runs-dir", "\udcff"),
     "a port of 99999": _train(

@@ -21,9 +21,9 @@ from gradweave.runs.run_folder import has_last_checkpoint
 from gradweave.training.launch import run_or_continue
 
 __all__ = [
+    "GAMES",
     "MARKS",
     "TINY_SNAKE",
-    "UNMASKED",
     "Collected",
     "Flags",
     "Game",
@@ -86,6 +86,10 @@ class Flags:
     results: Path | None = None
     """Where tables and figures go; results/NAME by default, beside the runs for sizes that are not published."""
 
+    def named(self, study: str) -> str:
+        """What a study is called in folders."""
+        return study
+
 
 def to_length(size: str) -> dict[str, Any]:
     """Changes for runs of millions of steps: evaluated on 128 episodes, and saved, after every million."""
@@ -111,6 +115,9 @@ mask, so that an illegal move ended the episode, and 5000 steps; their public co
 like every other one.
 """
 
+GAMES: Final[Mapping[Game, Mapping[str, Any]]] = {"masked": {}, "unmasked": UNMASKED}
+"""Changes of the presets by game."""
+
 
 @dataclass(frozen=True)
 class GameFlags(Flags):
@@ -118,6 +125,10 @@ class GameFlags(Flags):
 
     game: Game = "masked"
     """With the action mask, or without, as published; results of the latter have a name of their own."""
+
+    def named(self, study: str) -> str:
+        """What the study is called in this game."""
+        return study if self.game == "masked" else f"{study}-{self.game}"
 
 
 class Job(NamedTuple):
@@ -147,7 +158,7 @@ class Collected(NamedTuple):
 
 def folders(name: str, flags: Flags) -> tuple[Path, Path]:
     """(runs, results) of a study; only full and long ones go where published results lie."""
-    name = name if getattr(flags, "game", "masked") == "masked" else f"{name}-unmasked"
+    name = flags.named(name)
     published = flags.size in ("full", "long")
     work = Path("runs/reproduce") / f"{name}-{flags.size}"
     runs = Path("runs") / name if published else work / "runs"

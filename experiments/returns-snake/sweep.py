@@ -5,10 +5,9 @@ best of a small sweep stands beside them; the sweep has seeds of its own and its
 """
 
 import itertools
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from _study.jobs import TINY_SNAKE, UNMASKED, Game, with_changes
+from _study.jobs import GAMES, TINY_SNAKE, Game, with_changes
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 
@@ -151,5 +150,4 @@ def base(size: str, game: Game = "masked") -> Config:
         "run.checkpoint_every": 1_000_000,
         "run.keep_checkpoints": 2,
     }
-    games: dict[str, Mapping[str, Any]] = {"masked": {}, "unmasked": UNMASKED}
-    return with_changes(preset("quick"), {**changes, **games[game], **(TINY_SNAKE if size == "tiny" else {})})
+    return with_changes(preset("quick"), {**changes, **GAMES[game], **(TINY_SNAKE if size == "tiny" else {})})

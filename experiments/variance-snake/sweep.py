@@ -5,10 +5,9 @@ of Bonnet et al. 2021 (arXiv 2111.00206) that are looked at: (1) longer horizons
 expectation, (2) at a price in variance, (3) mixing cuts the variance threefold (returns are returns-snake's part).
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from _study.jobs import TINY_SNAKE, UNMASKED, Game, with_changes
+from _study.jobs import GAMES, TINY_SNAKE, Game, with_changes
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 
@@ -52,5 +51,4 @@ def base(size: str, game: Game = "masked") -> Config:
         "run.keep_checkpoints": 1000,
         "run.evaluate_every": 1_000_000,
     }
-    games: dict[str, Mapping[str, Any]] = {"masked": {}, "unmasked": UNMASKED}
-    return with_changes(preset("quick"), {**changes, **games[game], **(TINY_SNAKE if size == "tiny" else {})})
+    return with_changes(preset("quick"), {**changes, **GAMES[game], **(TINY_SNAKE if size == "tiny" else {})})

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradweave.api.run import Run
+from gradweave.config.schema import RunConfig
 from gradweave.measurement.of_run import measure_run
 from gradweave.measurement.options import MeasureOptions, check_options
 
@@ -11,8 +12,6 @@ if TYPE_CHECKING:  # imports JAX
     from gradweave.measurement.result import Measurement
 
 __all__ = ["measure"]
-
-_SAMPLES = 128
 
 
 def measure(run: Run | str | Path, **options: Any) -> "Measurement":
@@ -58,7 +57,7 @@ def _measure_agent(run: Run, options: MeasureOptions) -> "Measurement":
             "step, output and batch_sizes need a run with a folder; this agent was trained without one: leave them out."
         )
     length = run.agent.num_inner_steps if options.horizons is None else options.horizons
-    num_samples = _SAMPLES if options.samples is None else options.samples
+    num_samples = RunConfig.measure_samples if options.samples is None else options.samples
     reference = check_options(options, num_samples, length)
     burn_in = options.burn_in
     if burn_in is None:

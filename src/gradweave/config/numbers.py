@@ -19,8 +19,8 @@ __all__ = ["unusable_numbers"]
 _INDEX: Final = 2**31 - 1
 _STEPS: Final = 900_000_000_000  # the names of checkpoints have twelve digits
 _LARGEST: Final = {
-    "environment.num_rows": 1000,
-    "environment.num_cols": 1000,
+    "environment.options.num_rows": 1000,
+    "environment.options.num_cols": 1000,
     "network.channels": 65_536,
     "network.strides": 1024,
     "network.kernel_size": 1024,
@@ -49,8 +49,12 @@ def unusable_numbers(config: Config) -> Iterator[ConfigError]:
             continue
         for field in dataclasses.fields(options):
             value = getattr(options, field.name)
-            for name, entry in value.items() if isinstance(value, Mapping) else ((field.name, value),):
-                yield from _problem(f"{section.name}.{name}", entry)
+            name = f"{section.name}.{field.name}"
+            entries = (
+                {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, Mapping) else {name: value}
+            )
+            for full, entry in entries.items():
+                yield from _problem(full, entry)
     if config.inner.num_envs * config.inner.num_steps > _INDEX:
         accepted = f"at most {_INDEX // max(1, config.inner.num_steps):,} with {config.inner.num_steps} steps each"
         yield ConfigError("inner.num_envs", config.inner.num_envs, accepted, "lower --inner.num-envs")

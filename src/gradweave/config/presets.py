@@ -106,7 +106,7 @@ def _ppo() -> Config:
     return Config(
         learner="ppo",
         environment=EnvironmentConfig("gymnax:CartPole-v1"),
-        network=NetworkConfig(shared_torso=False),
+        network=ppo.NetworkConfig(shared_torso=False),
         inner=ppo.InnerConfig(),
         meta=MetaConfig(learned=("learning_rate", "entropy_cost"), num_inner_steps=2, estimator="horizon-mix"),
         outer=OuterConfig(discount=0.99, lambda_=0.95),

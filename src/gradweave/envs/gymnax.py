@@ -1,4 +1,4 @@
-"""Gymnax's environments under gradweave's contract (the extra `gymnax`).
+"""Gymnax's environments under gradweave's contract.
 
 Gymnax 1.0 keeps apart what its older versions merged: `step_env` says whether the episode terminated, and
 `is_truncated` whether the time limit was reached. An episode that terminates in its very last step counts as

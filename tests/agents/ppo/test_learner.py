@@ -12,6 +12,7 @@ import pytest
 import gradweave as gw
 from gradweave.agents import SelfTuning
 from gradweave.agents.ppo import PPOEta, PPOOptions, ppo_agent
+from gradweave.cli.train import parse_config
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.config.validation import find_problems
@@ -161,6 +162,28 @@ def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: boo
     for agent in agents:
         grad = quick_jit(lambda *args, agent=agent: agent.window_gradient(*args).grad)(state, window)
         np.testing.assert_allclose(np.array(jax.tree.leaves(grad)), expected, rtol=1e-5, atol=1e-8)
+
+
+def test_the_clip_range_has_no_derivative() -> None:
+    """It decides which steps are clipped; as long as those stay the same, an update is the same to the bit."""
+    environment = MatchedReward()
+    eta = jax.tree.map(jnp.asarray, ETA)
+    for clip_values in (False, True):
+        found = []
+        for clip_range in (0.05, 0.05 + 1e-7):
+            options = OPTIONS._replace(clip_range=clip_range, clip_values=clip_values)
+            agent = self_tuning(environment, ppo_agent(options=options), 1, FIXED)
+            state = begun(agent, environment)
+            after, aux = quick_jit(agent.problem.update)(state.learner, eta, state.batch)
+            found.append(after)
+        assert 0 < float(aux["clip_fraction"]) < 1
+        for one, other in zip(*map(jax.tree.leaves, found), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_any_preset_can_be_learned_by_ppo() -> None:
+    for name in ("quick", "snake-6x6", "discounting-chain"):
+        assert find_problems(parse_config([name, "--learner", "ppo"])) == []
 
 
 def test_a_divergence_stops_the_passes() -> None:

@@ -218,3 +218,14 @@ def test_an_update_that_computes_nothing_is_checked() -> None:
     spec = {"rate": gw.Unbounded()}
     report = gw.check_learner(problem, {"rate": jnp.float64(0.5)}, spec, jnp.float64(1.0), jnp.zeros((3, 2)))
     assert verdicts(report) == {"['rate']": "good"}
+
+
+@pytest.mark.parametrize("folder", ["gradweave", "jax", "optax"])
+def test_code_in_a_folder_called_like_a_library_is_the_users(folder: str) -> None:
+    source = "import jax\ndef update(x, eta, batch):\n    return jax.lax.stop_gradient(x) * eta['rate'], None\n"
+    names: dict = {}
+    exec(compile(source, f"/somewhere/{folder}/mine.py", "exec"), names)
+    problem = gw.MetaProblem(names["update"], lambda state, batch: (state**2, None))
+    spec = {"rate": gw.Unbounded()}
+    report = gw.check_learner(problem, {"rate": jnp.float64(0.5)}, spec, jnp.float64(1.0), jnp.zeros((3, 2)))
+    assert any("mine.py:3" in str(finding) for finding in report.findings)

@@ -58,7 +58,7 @@ LEARNERS: Final[Mapping[str, Learner]] = {
     ),
     "ppo": Learner(
         "gradweave.agents.ppo",
-        actor_critic.NetworkConfig,
+        ppo.NetworkConfig,
         ppo.InnerConfig,
         actor_critic.OuterConfig,
         ppo.problems,

@@ -12,8 +12,8 @@ import tyro
 
 from gradweave.config.checks import at_least, fields, positive
 from gradweave.config.hyperparameters import hyperparameter
+from gradweave.config.learners import actor_critic
 from gradweave.config.learners.actor_critic import (
-    NetworkConfig,
     OuterConfig,
     has_outer_critic,
     network_problems,
@@ -23,7 +23,16 @@ from gradweave.config.learners.actor_critic import (
 from gradweave.config.learners.sections import InnerSection, OptimizerSection, optimizer_problems
 from gradweave.errors import ConfigError
 
-__all__ = ["InnerConfig", "problems"]
+__all__ = ["InnerConfig", "NetworkConfig", "problems"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig(actor_critic.NetworkConfig):
+    """PPO's network."""
+
+    outer_torso: actor_critic.OuterTorso = "own"
+    """The outer critic's: one of its own, since clipping the gradient's norm differentiates it; or shared with the
+    value; or, without clipping, the value's, which it reads and does not move ("detached")."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ data shows which roots, logarithms and quotients were taken at a point where the
 """
 
 import functools
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -59,12 +61,21 @@ def place_of(equation: JaxprEqn) -> Place:
     through = ""
     for frame in _frames(equation):  # the innermost first
         name = frame.file_name.replace("\\", "/")
-        library = next((lib for lib in _LIBRARIES if f"/{lib}/" in name), None)
+        library = _library_of(name)
         if library is None and not name.startswith("<") and not name.endswith(_STANDARD):
             return Place(f"{name.rsplit('/', 1)[-1]}:{frame.line_num}", through)
         if library not in (None, "jax", "gradweave") and not through:
             through = f"{library} {frame.function_name.split('.')[0]}"
     return Place("unknown line", through)
+
+
+def _library_of(file: str) -> str | None:
+    """The library that a file belongs to, by where that was imported from: a user's folder may be called like one."""
+    for name in _LIBRARIES:
+        origin = getattr(sys.modules.get(name), "__file__", None)
+        if origin is not None and file.startswith(os.path.dirname(origin).replace("\\", "/") + "/"):
+            return name
+    return None
 
 
 def written_places(closed: ClosedJaxpr, name: str, opaque: frozenset[str] = frozenset()) -> list[Place]:
