@@ -1,7 +1,7 @@
 """The programs that are compared: whole meta-steps of the public agent, and the loop as it is usually written."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -42,13 +42,17 @@ LEARNED: Mapping[int, tuple[str, ...]] = {
 
 
 def configured(changes: Mapping[str, Any]) -> Config:
-    """The `quick` preset with changes, as section.field -> value."""
+    """The `quick` preset with changes, as section.field -> value or environment.options.name -> value."""
     config = preset("quick")
     for name, value in changes.items():
-        section, field = name.split(".")
-        part = dataclasses.replace(getattr(config, section), **{field: value})
-        config = dataclasses.replace(config, **{section: part})
+        config = _changed(config, name.split("."), value)
     return config
+
+
+def _changed(part: Any, path: Sequence[str], value: Any) -> Any:
+    name, *rest = path
+    new = _changed(part[name] if isinstance(part, Mapping) else getattr(part, name), rest, value) if rest else value
+    return {**part, name: new} if isinstance(part, Mapping) else dataclasses.replace(part, **{name: new})
 
 
 def agent_for(changes: Mapping[str, Any], num_learned: int, num_updates: int) -> tuple[SelfTuning, Config]:

@@ -149,7 +149,7 @@ def test_measuring_by_a_call_and_by_a_command(
 ) -> None:
     names = ("unrolled", "truncated:1")
     flags = ["--samples", "8", "--burn-in", "1", "--estimators", *names, "--output", str(tmp_path / "a")]
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: path.touch())
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
     assert main(["measure", str(run.path), *flags]) == 0
     in_memory = gw.measure(dataclasses.replace(run, path=None), samples=8, burn_in=1, estimators=names)
     with np.load(tmp_path / "a" / "samples.npz") as saved:
