@@ -35,7 +35,7 @@ def interquartile_mean(samples: npt.ArrayLike, axis: int | None = None) -> Any:
         1.5
     """
     array = np.asarray(samples, np.float64)
-    if array.ndim == 0 or 0 == (array.size if axis is None else array.shape[axis]):
+    if array.ndim == 0 or (array.size if axis is None else array.shape[axis]) == 0:
         raise ValueError(f"an array of shape {np.shape(samples)} has nothing to average along axis {axis}.")
     if np.isnan(array).any():  # which would sort as the highest, and be cut as the best run
         raise ValueError("a score is NaN: leave it out and say so, or give the run the score that failing is worth.")
