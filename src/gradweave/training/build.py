@@ -10,10 +10,13 @@ from jaxtyping import Array, Key
 
 from gradweave.agents import ScheduleNetwork, SelfTuning, SelfTuningState
 from gradweave.agents.built import BuiltLearner
+from gradweave.agents.tuners import AbstractTuner
 from gradweave.config.estimators import parse_estimator
 from gradweave.config.learners import LEARNERS
 from gradweave.config.modes import AUTO, parse_mode
 from gradweave.config.schema import Config, MetaConfig
+from gradweave.config.specs import resolve
+from gradweave.config.tuners import parse_tuners
 from gradweave.core import AbstractEstimator, AbstractMode, ForwardMode, SamplingCorrection, unconstrain
 from gradweave.core.bijectors import split_learned
 from gradweave.envs import ONE_DEVICE, AbstractEnvironment, DeviceAxis, VectorEnvironment
@@ -53,6 +56,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         outer_rollout=config.outer.rollout,
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
         schedule=ScheduleNetwork() if meta.schedule == "network" else None,
+        tuners=_tuners(config),
     )
     return _in_cheapest_mode(agent) if meta.mode == AUTO else agent
 
@@ -92,6 +96,11 @@ def _estimator_and_mode(config: Config, built: BuiltLearner) -> tuple[AbstractEs
     estimator = make_estimator(spec, num_inner_steps=length, distance=built.distance)
     mode = parse_mode(config.meta.mode, spec.row, length, learner=LEARNERS[config.learner].modes)
     return estimator, make_mode(mode)
+
+
+def _tuners(config: Config) -> dict[str, AbstractTuner]:
+    found = parse_tuners(config.meta.tuners, config.meta.learned, LEARNERS[config.learner].hyperparameters)
+    return {name: resolve(spec.row.constructor)(spec.argument) for name, spec in found.items()}
 
 
 def _in_cheapest_mode(agent: SelfTuning) -> SelfTuning:
