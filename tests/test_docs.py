@@ -14,6 +14,7 @@ DOCS = Path(__file__).parents[1] / "docs"
     ("page", "says"),
     [
         ("own-loop.md", "can be trusted"),
+        pytest.param("own-environment.md", "Corridor keeps the contract", marks=pytest.mark.slow),
         pytest.param("python.md", "16 samples of windows of 5 updates", marks=pytest.mark.slow),
     ],
 )

@@ -19,26 +19,31 @@ from gradweave.agents.running import RunningMean
 from gradweave.agents.schedule import LearningStatistics, ScheduleNetwork, ScheduleWeights, learning_features
 from gradweave.agents.self_tuning import SelfTuning
 from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, learning_part, named_leaves
+from gradweave.agents.tuners import AbstractTuner, KLControl, ReturnChoice, TargetEntropy
 
 __all__ = [
+    "AbstractTuner",
     "ActorCriticEta",
     "AdvantageMoments",
     "Agent",
     "Annotation",
     "CollectedWindow",
     "Experience",
+    "KLControl",
     "LearningStatistics",
     "MetaStepMetrics",
     "OuterObjective",
     "PPOBatch",
     "PPOEta",
     "PPOOptions",
+    "ReturnChoice",
     "RunningMean",
     "SamplingTerms",
     "ScheduleNetwork",
     "ScheduleWeights",
     "SelfTuning",
     "SelfTuningState",
+    "TargetEntropy",
     "actor_critic",
     "actor_critic_agent",
     "bundled_apply",

@@ -72,6 +72,8 @@ class Agent(eqx.Module):
         memory: of one environment at the beginning of an episode, a pytree of arrays; None for an agent without.
         annotation: None if the outer loss reads the batches alone.
         sampling: None if no sampling correction is wanted.
+        divergence: `(learner's state before, after, batch) -> scalar`, the mean KL(policy before ‖ policy after) in
+            nats; None if no tuner reads it.
         layout: `(same, envs_first, time_first) -> tree of specs shaped like a batch`, or a prefix: how a batch is split
             over devices. None: the agent trains on one device.
     """
@@ -83,6 +85,7 @@ class Agent(eqx.Module):
     memory: PyTree = None
     annotation: Annotation | None = None
     sampling: SamplingTerms | None = None
+    divergence: Callable[[Any, Any, PyTree], Array] | None = None
     layout: Callable[[Any, Any, Any], PyTree] | None = None
 
     def __check_init__(self) -> None:

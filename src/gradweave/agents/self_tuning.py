@@ -7,6 +7,7 @@ environment step is spent on the outer loss alone. The environment is never insi
 inner gradients and batches are recorded while learning, and the meta-gradient is taken of the recording.
 """
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import equinox as eqx
@@ -21,6 +22,7 @@ from gradweave.agents.collection import collect_with
 from gradweave.agents.running import DECAY, RunningMean
 from gradweave.agents.schedule import ScheduleNetwork
 from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, Updated, learning_part
+from gradweave.agents.tuners import AbstractTuner, Seen, check_tuners, start_tuners, tune
 from gradweave.core import (
     AbstractEstimator,
     AbstractMode,
@@ -76,6 +78,8 @@ class SelfTuning(eqx.Module):
         sampling_correction: account for how the meta-parameters change the data; None does not.
         schedule: a network that moves the meta-parameters by statistics of learning; None leaves them to the
             meta-optimiser alone.
+        tuners: rules that move meta-parameters without a gradient, by their names (`gradweave.agents.tuners`); the spec
+            of each is `Fixed`.
     """
 
     agent: Agent
@@ -91,6 +95,7 @@ class SelfTuning(eqx.Module):
     outer_rollout: str = eqx.field(static=True, default="next")
     sampling_correction: SamplingCorrection | None = None
     schedule: ScheduleNetwork | None = None
+    tuners: Mapping[str, AbstractTuner] = eqx.field(default_factory=dict)
 
     def __check_init__(self) -> None:
         if self.num_inner_steps < 1 or self.num_steps < 1:
@@ -112,6 +117,9 @@ class SelfTuning(eqx.Module):
                 "a schedule moves learned meta-parameters, but every leaf of the spec is Fixed; let one be learned, or "
                 "leave the schedule out."
             )
+        if self.tuners and self.schedule is not None:
+            raise ValueError("a schedule moves every learned meta-parameter by itself; leave it or the tuners out.")
+        check_tuners(self.tuners, split_learned(self.initial_raw, self.spec)[1], self.agent.divergence is not None)
 
     @property
     def problem(self) -> MetaProblemLike:
@@ -150,10 +158,12 @@ class SelfTuning(eqx.Module):
             key, schedule_key = jax.random.split(key)
             raw = self.schedule.init(raw, self.spec, key=schedule_key)
         key, reset_key, rollout_key = jax.random.split(key, 3)
+        learned, fixed = split_learned(raw, self.meta_spec)
+        fixed, tuner_states = start_tuners(self.tuners, fixed)
+        raw = eqx.combine(learned, fixed)
         running = init_rollout(self.environment, memory=self.agent.memory, key=reset_key)
         running, batch, _ = self.collect(params, raw, running, key=rollout_key)
         learner = self.agent.start(params)
-        learned, fixed = split_learned(raw, self.meta_spec)
         annotation, corrects = self.agent.annotation, self.learns and self.sampling_correction is not None
         return SelfTuningState(
             learner=learner,
@@ -170,6 +180,7 @@ class SelfTuning(eqx.Module):
             num_meta_steps=jnp.zeros((), jnp.int32),
             statistics=annotation.initial() if annotation is not None and self.learns else None,
             usual_reward=RunningMean.empty() if corrects else None,
+            tuner_states=tuner_states,
         )
 
     def step(self, state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
@@ -193,6 +204,10 @@ class SelfTuning(eqx.Module):
         if self.schedule is not None:
             context = state.fixed.context.observe(window.episodes, window.aux["gradient_norm"])
             changes["fixed"] = state.fixed._replace(context=context)
+        if self.tuners:
+            changes["fixed"], changes["tuner_states"] = tune(
+                self.tuners, state.fixed, state.tuner_states, self._seen(state, window)
+            )
         new_state = state._replace(
             learner=learner,
             rollout=window.rollout,
@@ -364,6 +379,14 @@ class SelfTuning(eqx.Module):
             rewards = jax.vmap(self._sampling_terms().mean_reward)(later)
             changes["usual_reward"] = state.usual_reward.add(rewards.mean(), DECAY)
         return changes
+
+    def _seen(self, state: SelfTuningState, window: CollectedWindow) -> Seen:
+        """What the tuners see of a window that was collected from `state`."""
+        divergence = None
+        if any(tuner.reads_divergence for tuner in self.tuners.values()):
+            assert self.agent.divergence is not None  # __check_init__
+            divergence = self.agent.divergence(state.learner, window.recording.final_state, window.batch)
+        return Seen(window.aux, jax.tree.map(jnp.sum, window.episodes), divergence)
 
     def _moved(self, state: SelfTuningState, grad: PyTree) -> dict[str, Any]:
         """The fields of the state that the meta-optimiser moves."""

@@ -10,7 +10,15 @@ from gradweave.agents.running import RunningMean
 from gradweave.core import HorizonRecording, Recording
 from gradweave.rl import EpisodeTotals, RolloutState
 
-__all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuningState", "Updated", "learning_part", "named_leaves"]
+__all__ = [
+    "CollectedWindow",
+    "MetaStepMetrics",
+    "SelfTuningState",
+    "Updated",
+    "leaf_name",
+    "learning_part",
+    "named_leaves",
+]
 
 
 class SelfTuningState(NamedTuple):
@@ -29,6 +37,7 @@ class SelfTuningState(NamedTuple):
         num_meta_steps: windows finished so far.
         statistics: what the agent's annotation needs of earlier windows, or None.
         usual_reward: running mean of the reward per step, or None where no sampling correction needs it.
+        tuner_states: of the tuners, by the names of their meta-parameters; None without tuners.
     """
 
     learner: Any
@@ -42,6 +51,7 @@ class SelfTuningState(NamedTuple):
     num_meta_steps: Int[Array, ""]
     statistics: PyTree = None
     usual_reward: RunningMean | None = None
+    tuner_states: PyTree = None
 
     @property
     def raw(self) -> PyTree:
@@ -121,5 +131,9 @@ class Updated(NamedTuple):
 
 def named_leaves(tree: PyTree) -> dict[str, Any]:
     """The leaves of nested meta-parameters by name, such as "discount" and "learning_rate/torso"."""
-    named = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(str(getattr(key, "name", getattr(key, "key", key))) for key in path): leaf for path, leaf in named}
+    return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def leaf_name(path: Any) -> str:
+    """The name of the leaf at a path of `jax.tree_util`."""
+    return "/".join(str(getattr(key, "name", getattr(key, "key", key))) for key in path)

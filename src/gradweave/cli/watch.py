@@ -64,7 +64,7 @@ def _watch_run(path: Path, wait: Callable[[float], object]) -> None:
 
     config = read_config(path / "config.toml")
     tail = MetricsTail(path / "metrics.jsonl")
-    with Progress(config.learned_names, config.run.total_steps, stream=sys.stdout) as progress:
+    with Progress(config.moving_names, config.run.total_steps, stream=sys.stdout) as progress:
         progress.message(f"run folder: {path}")
         goes_on = _goes_on(path)  # before reading: whoever has let go of it has written all
         rows = tail.read()

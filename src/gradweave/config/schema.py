@@ -19,6 +19,7 @@ import tyro
 
 from gradweave.config.learners import LEARNERS
 from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
+from gradweave.config.tuners import parse_tuners
 from gradweave.errors import ConfigError, nearest_name
 
 __all__ = [
@@ -85,6 +86,9 @@ class MetaConfig:
     """How much to account for the meta-parameters' influence on the data, 0 (not) to 1 (wholly, with more variance)."""
     schedule: Schedule = "none"
     """Network: a small network moves the meta-parameters by statistics of learning, and is itself learned."""
+    tuners: tuple[str, ...] = ()
+    """Rules that move a meta-parameter each without a gradient: learning_rate=kl[:TARGET],
+    entropy_cost=target-entropy[:NATS], NAME=return-choice:V1,V2,... See docs/tuners.md."""
 
     def __post_init__(self) -> None:
         """Call the meta-parameters as the fields are called, where a word of Python's has an underscore."""
@@ -170,6 +174,12 @@ class Config:
         """Names of the numbers that are tuned, as in the metrics."""
         return LEARNERS[self.learner].names(self.inner, self.meta.learned)
 
+    @property
+    def moving_names(self) -> tuple[str, ...]:
+        """Names of the numbers that the meta-gradient or a tuner moves."""
+        tuned = parse_tuners(self.meta.tuners, self.meta.learned, LEARNERS[self.learner].hyperparameters)
+        return (*self.learned_names, *tuned)
+
     def with_learner(self, name: str) -> "Config":
         """The same with another learner, whose own sections have their defaults.
 
@@ -187,5 +197,5 @@ class Config:
 
     def untuned(self) -> "Config":
         """The same without what only tuning reads."""
-        meta = dataclasses.replace(self.meta, learned=(), schedule="none", max_discount=None)
+        meta = dataclasses.replace(self.meta, learned=(), schedule="none", max_discount=None, tuners=())
         return dataclasses.replace(self, meta=meta, inner=LEARNERS[self.learner].untuned(self.inner))

@@ -15,6 +15,7 @@ from gradweave.config.modes import parse_mode
 from gradweave.config.numbers import unusable_numbers
 from gradweave.config.presets import PRESETS
 from gradweave.config.schema import Config
+from gradweave.config.tuners import parse_tuners
 from gradweave.errors import ConfigError, nearest_name
 
 __all__ = ["find_problems", "indivisible", "validate"]
@@ -68,12 +69,14 @@ def _preset(config: Config) -> Iterator[ConfigError]:
 
 
 def _environment(config: Config) -> Iterator[ConfigError]:
-    from gradweave.envs.registry import ENVIRONMENTS, validate_environment
+    from gradweave.envs.registry import ENVIRONMENTS, explain_name, validate_environment
 
     name = config.environment.name
-    unknown = list(choice("environment.name", name, tuple(ENVIRONMENTS)))
-    yield from unknown
-    if unknown:
+    unknown = explain_name(name)
+    if unknown is not None:
+        yield ConfigError("environment.name", name, *unknown)
+        return
+    if name not in ENVIRONMENTS:  # a class of the user's, which says what it takes when it is made
         return
     known = ENVIRONMENTS[name]
     for option, value in config.environment.options.items():
@@ -125,6 +128,7 @@ def _meta(config: Config) -> Iterator[ConfigError]:
     num_inner_steps = meta.num_inner_steps
     yield from at_least("meta", {"num_inner_steps": num_inner_steps}, 1)
     yield from _estimator_and_mode(config)
+    yield from _tuners(config)
     yield from choice("meta.optimizer", meta.optimizer, ("adam", "rmsprop", "sgd"))
     yield from positive("meta", {"learning_rate": meta.learning_rate, "max_grad_norm": meta.max_grad_norm})
     yield from at_least("meta", {"eps_root": meta.eps_root}, 0)
@@ -151,6 +155,17 @@ def _estimator_and_mode(config: Config) -> Iterator[ConfigError]:
         parse_mode(meta.mode, row, meta.num_inner_steps, learner=LEARNERS[config.learner].modes)
     except ConfigError as problem:
         yield problem
+
+
+def _tuners(config: Config) -> Iterator[ConfigError]:
+    meta = config.meta
+    try:
+        parse_tuners(meta.tuners, meta.learned, LEARNERS[config.learner].hyperparameters)
+    except ConfigError as problem:
+        yield problem
+    if meta.tuners and meta.schedule == "network":
+        accepted = "none with a schedule, which moves every meta-parameter by itself"
+        yield ConfigError("meta.tuners", meta.tuners, accepted, "leave --meta.schedule or --meta.tuners out")
 
 
 def _meta_options(config: Config) -> Iterator[ConfigError]:

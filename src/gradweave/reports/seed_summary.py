@@ -27,7 +27,7 @@ def summarize_seeds(runs: Mapping[int, Path]) -> dict[str, Any]:
         bootstrap over seeds. The interval is null for a single seed; the mean too where a value is missing.
     """
     last = {seed: _last_row(path) for seed, path in runs.items()}
-    learned = read_config(next(iter(runs.values())) / "config.toml").learned_names
+    learned = read_config(next(iter(runs.values())) / "config.toml").moving_names
     names = {**_RETURNS, **{f"eta/{name}": f"eta/{name}" for name in learned}}
     return {
         "seeds": list(runs),

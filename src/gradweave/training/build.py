@@ -10,17 +10,21 @@ from jaxtyping import Array, Key
 
 from gradweave.agents import ScheduleNetwork, SelfTuning, SelfTuningState
 from gradweave.agents.built import BuiltLearner
+from gradweave.agents.tuners import AbstractTuner
 from gradweave.config.estimators import parse_estimator
 from gradweave.config.learners import LEARNERS
 from gradweave.config.modes import AUTO, parse_mode
 from gradweave.config.schema import Config, MetaConfig
+from gradweave.config.specs import resolve
+from gradweave.config.tuners import parse_tuners
 from gradweave.core import AbstractEstimator, AbstractMode, ForwardMode, SamplingCorrection, unconstrain
 from gradweave.core.bijectors import split_learned
-from gradweave.envs import ONE_DEVICE, DeviceAxis, VectorEnvironment
+from gradweave.envs import ONE_DEVICE, AbstractEnvironment, DeviceAxis, VectorEnvironment
 from gradweave.envs.registry import make_environment
+from gradweave.errors import ConfigError
 from gradweave.training.estimators import make_estimator, make_mode
 
-__all__ = ["build_agent", "init_state"]
+__all__ = ["build_agent", "configured_environment", "init_state"]
 
 
 def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
@@ -35,9 +39,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         A `SelfTuning`; one that learns no meta-parameter when `config.meta.learned` is empty.
     """
     meta = config.meta
-    environment: VectorEnvironment[Any] = VectorEnvironment(
-        make_environment(config.environment.name, **config.environment.options), config.inner.num_envs, axis
-    )
+    environment: VectorEnvironment[Any] = VectorEnvironment(configured_environment(config), config.inner.num_envs, axis)
     built = _learner(config, environment, axis)
     estimator, mode = _estimator_and_mode(config, built)
     agent = SelfTuning(
@@ -54,8 +56,23 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         outer_rollout=config.outer.rollout,
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
         schedule=ScheduleNetwork() if meta.schedule == "network" else None,
+        tuners=_tuners(config),
     )
     return _in_cheapest_mode(agent) if meta.mode == AUTO else agent
+
+
+def configured_environment(config: Config) -> AbstractEnvironment[Any]:
+    """The environment that a configuration names.
+
+    Raises:
+        ConfigError: it is a class of the user's that cannot be imported, or does not take the options.
+    """
+    name, options = config.environment.name, config.environment.options
+    try:
+        return make_environment(name, **options)
+    except ValueError as error:
+        accepted = "an environment that can be made with its options"
+        raise ConfigError("environment.name", name, accepted, str(error)) from error
 
 
 def init_state(agent: SelfTuning, config: Config, *, key: Key[Array, ""]) -> SelfTuningState:
@@ -79,6 +96,11 @@ def _estimator_and_mode(config: Config, built: BuiltLearner) -> tuple[AbstractEs
     estimator = make_estimator(spec, num_inner_steps=length, distance=built.distance)
     mode = parse_mode(config.meta.mode, spec.row, length, learner=LEARNERS[config.learner].modes)
     return estimator, make_mode(mode)
+
+
+def _tuners(config: Config) -> dict[str, AbstractTuner]:
+    found = parse_tuners(config.meta.tuners, config.meta.learned, LEARNERS[config.learner].hyperparameters)
+    return {name: resolve(spec.row.constructor)(spec.argument) for name, spec in found.items()}
 
 
 def _in_cheapest_mode(agent: SelfTuning) -> SelfTuning:

@@ -88,7 +88,7 @@ def launch(
     """
     config = folder.config
     with contextlib.ExitStack() as stack:
-        progress = Progress(config.learned_names, config.run.total_steps)
+        progress = Progress(config.moving_names, config.run.total_steps)
         if isinstance(folder, RunFolder) and not quiet:  # only process 0 shows anything
             stack.enter_context(progress)
         progress.message(f"run folder: {folder.path}")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key, PyTree
 
+from gradweave.agents.actor_critic.distances import policy_divergence
 from gradweave.agents.actor_critic.experience import (
     CATEGORICAL,
     AdvantageMoments,
@@ -66,6 +67,7 @@ def actor_critic_agent(
         memory=memory,
         annotation=outer_annotation(apply, objective, memory),
         sampling=None if objective.standardize_advantages else _sampling_terms(axis, head),
+        divergence=policy_divergence(apply, head=head, memory=memory, axis=axis),
         layout=_layout,
     )
 

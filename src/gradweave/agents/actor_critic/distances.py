@@ -14,7 +14,7 @@ from gradweave.core import LearnerState
 from gradweave.envs import ONE_DEVICE, DeviceAxis
 from gradweave.rl import AbstractPolicyHead
 
-__all__ = ["policy_distance"]
+__all__ = ["policy_distance", "policy_divergence"]
 
 
 def policy_distance(
@@ -59,3 +59,25 @@ def policy_distance(
         return total
 
     return distance
+
+
+def policy_divergence(
+    apply: Apply,
+    *,
+    head: AbstractPolicyHead = CATEGORICAL,
+    memory: PyTree = None,
+    axis: DeviceAxis = ONE_DEVICE,
+) -> Callable[[LearnerState, LearnerState, Experience], Float[Array, ""]]:
+    """`Agent.divergence` of a network: how far updates moved the policy, in nats.
+
+    Args:
+        apply: the network, as for `actor_critic`, like the others.
+        head: of the policy.
+        memory: of a recurrent network.
+        axis: the devices over which the environments are split.
+
+    Returns:
+        `(state before, state after, experience) -> ` mean KL(before ‖ after).
+    """
+    distance = policy_distance(apply, value_cost=0.0, head=head, memory=memory, axis=axis)
+    return lambda before, after, batch: distance(after, before, batch)

@@ -25,6 +25,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gradweave.agents.actor_critic.agent import network_policy, outer_annotation
+from gradweave.agents.actor_critic.distances import policy_divergence
 from gradweave.agents.actor_critic.experience import CATEGORICAL, Apply, Experience, evaluate_network, head_returns
 from gradweave.agents.actor_critic.learner import bundled_apply
 from gradweave.agents.actor_critic.outer_loss import OuterObjective, outer_actor_critic_loss
@@ -152,12 +153,14 @@ def ppo_agent(
         orders = jax.vmap(lambda key: jax.random.permutation(key, trajectory.rewards.size))(keys)
         return PPOBatch(Experience(trajectory, conditioning), orders)
 
+    divergence = policy_divergence(apply, head=head)
     return Agent(
         problem=MetaProblem(update, outer_loss),
         act=network_policy(apply, head, record_log_probs=True),
         batch=batch_of,
         init=learner.init,
         annotation=_annotation(outer_annotation(apply, objective, None)),
+        divergence=lambda before, after, batch: divergence(before, after, batch.experience),
     )
 
 

@@ -1,0 +1,113 @@
+"""What a tuner is: a rule that moves one meta-parameter between windows by what the window showed.
+
+A meta-gradient sees a few updates ahead and asks for a derivative. A tuner asks for neither: it reads how far the
+policy moved, how random it is, or what it earned. Its meta-parameter is `Fixed` in the spec, so that nothing is
+differentiated by it; both kinds work in one run.
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from gradweave.agents.state import leaf_name, named_leaves
+from gradweave.rl import EpisodeTotals
+
+__all__ = ["AbstractTuner", "Seen", "check_tuners", "start_tuners", "tune"]
+
+
+class Seen(NamedTuple):
+    """What a tuner sees of a window.
+
+    Attributes:
+        inner: auxiliary scalars of the inner updates, leading axis L.
+        episodes: totals over the episodes that ended within the window.
+        divergence: mean KL(policy before the window ‖ policy after it) on the newest batch, in nats; None if no tuner
+            reads it.
+    """
+
+    inner: Mapping[str, Array]
+    episodes: EpisodeTotals
+    divergence: Float[Array, ""] | None
+
+
+class AbstractTuner(eqx.Module):
+    """Moves one meta-parameter. Its state is a pytree of arrays, which is part of the training state."""
+
+    reads_divergence: ClassVar[bool] = False
+    """Whether it reads `Seen.divergence`, which costs two evaluations of the network on one batch."""
+
+    def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], PyTree]:
+        """(the meta-parameter's first value, the tuner's first state); by default the value itself, and None.
+
+        Args:
+            value: as it was configured.
+        """
+        return value, None
+
+    @abc.abstractmethod
+    def move(self, value: Float[Array, ""], state: PyTree, seen: Seen) -> tuple[Float[Array, ""], PyTree]:
+        """(the value of the next window, the tuner's state after this one).
+
+        Args:
+            value: that the window used, in its natural range.
+            state: the tuner's, before the window.
+            seen: of the window.
+        """
+
+
+def check_tuners(tuners: Mapping[str, AbstractTuner], fixed: PyTree, diverges: bool) -> None:
+    """Raise unless every tuner has a meta-parameter of its own.
+
+    Args:
+        tuners: by the names of their meta-parameters.
+        fixed: the meta-parameters that the meta-gradient does not learn, None in the place of every other.
+        diverges: whether the agent says how far two policies are apart.
+
+    Raises:
+        ValueError: a name that is no single number among these, or a divergence that the agent does not give.
+    """
+    names = named_leaves(fixed)
+    for name, tuner in tuners.items():
+        if name not in names or jnp.ndim(names[name]) != 0:
+            accepted = ", ".join(name for name, leaf in names.items() if jnp.ndim(leaf) == 0) or "none of this agent's"
+            raise ValueError(
+                f"the tuner of {name!r} has no meta-parameter: it moves a single number whose bijector is Fixed, one "
+                f"of {accepted}."
+            )
+        if tuner.reads_divergence and not diverges:
+            raise ValueError(
+                f"the tuner of {name!r} reads how far a window moved the policy: give Agent.divergence, "
+                "(state before, state after, batch) -> mean KL."
+            )
+
+
+def start_tuners(tuners: Mapping[str, AbstractTuner], fixed: PyTree) -> tuple[PyTree, dict[str, Any] | None]:
+    """(the fixed meta-parameters where the tuners begin, the tuners' states); None for no tuners."""
+    return _each(tuners, fixed, lambda name, value: tuners[name].start(value))
+
+
+def tune(
+    tuners: Mapping[str, AbstractTuner], fixed: PyTree, states: Mapping[str, Any] | None, seen: Seen
+) -> tuple[PyTree, dict[str, Any] | None]:
+    """(the fixed meta-parameters after a window, the tuners' states after it)."""
+    return _each(tuners, fixed, lambda name, value: tuners[name].move(value, (states or {})[name], seen))
+
+
+def _each(tuners: Mapping[str, AbstractTuner], fixed: PyTree, act: Any) -> tuple[PyTree, dict[str, Any] | None]:
+    states: dict[str, Any] = {}
+
+    def one(path: Any, value: Array) -> Array:
+        name = leaf_name(path)
+        if name not in tuners:
+            return value
+        moved, states[name] = act(name, value)
+        return jnp.asarray(moved, value.dtype)
+
+    if not tuners:
+        return fixed, None
+    return jax.tree_util.tree_map_with_path(one, fixed), states

@@ -1,0 +1,45 @@
+"""A learning rate by how far updates move the policy."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from gradweave.agents.tuners.base import AbstractTuner, Seen
+
+__all__ = ["KLControl"]
+
+
+class KLControl(AbstractTuner):
+    """Raises the learning rate when a window moved the policy by less than half a target, lowers it beyond twice.
+
+    ```python
+    agent = SelfTuning(..., tuners={"learning_rate": gw.KLControl(target=0.01)})
+    ```
+
+    Attributes:
+        target: divergence of a window's L updates, in nats, above 0.
+        factor: of one step up or down, above 1.
+        lowest: lower end of the learning rate, above 0.
+        highest: its upper end. A rate that is configured outside is moved to the nearer end by the first window.
+
+    Reference: the adaptive schedule of Rudin et al. 2021 (arXiv 2109.11978), whose numbers (0.01, 1.5, 1e-2) these are;
+    there the divergence is that of one minibatch's update.
+    """
+
+    reads_divergence: ClassVar[bool] = True
+    target: float = eqx.field(static=True, default=0.01)
+    factor: float = eqx.field(static=True, default=1.5)
+    lowest: float = eqx.field(static=True, default=1e-6)
+    highest: float = eqx.field(static=True, default=1e-2)
+
+    def __check_init__(self) -> None:
+        if not (self.target > 0 and self.factor > 1 and 0 < self.lowest < self.highest):
+            raise ValueError(f"{self}: needs target > 0, factor > 1 and 0 < lowest < highest.")
+
+    def move(self, value: Float[Array, ""], state: PyTree, seen: Seen) -> tuple[Float[Array, ""], PyTree]:
+        assert seen.divergence is not None
+        down = jnp.where(seen.divergence > 2 * self.target, 1 / self.factor, 1.0)
+        factor = jnp.where(seen.divergence < self.target / 2, self.factor, down)
+        return jnp.clip(value * factor.astype(value.dtype), self.lowest, self.highest), state

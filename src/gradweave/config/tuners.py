@@ -1,0 +1,125 @@
+"""The table of tuners: what `--meta.tuners learning_rate=kl:0.01` means."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gradweave.config.hyperparameters import Range
+from gradweave.config.specs import Number, Refused, Row, Spec, parse_spec, usage
+from gradweave.errors import ConfigError, nearest_name
+
+__all__ = ["TUNERS", "TunerRow", "parse_tuner", "parse_tuners"]
+
+
+@dataclass(frozen=True)
+class TunerRow(Row):
+    """A tuner.
+
+    Attributes:
+        serves: the hyper-parameters that it can move; None: any.
+    """
+
+    serves: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """At least two different numbers."""
+
+    metavar: str
+    default: None = None
+
+    def parse(self, text: str, num_inner_steps: int) -> tuple[float, ...]:
+        """The numbers."""
+        try:
+            values = tuple(float(entry) for entry in text.split(","))
+        except ValueError:
+            values = ()
+        if len(values) < 2 or len(set(values)) < len(values) or not all(map(math.isfinite, values)):
+            raise Refused(f"{self.metavar} at least two different numbers", "3e-4,1e-3")
+        return values
+
+
+TUNERS: Final = (
+    TunerRow(
+        "kl",
+        "gradweave.agents.tuners:KLControl",
+        Number("TARGET", 0.01, highest=10.0, exclusive=True),
+        serves=("learning_rate",),
+    ),
+    TunerRow(
+        "target-entropy",
+        "gradweave.agents.tuners:TargetEntropy",
+        Number("NATS", 0.5, highest=100.0, exclusive=True),
+        serves=("entropy_cost",),
+    ),
+    TunerRow("return-choice", "gradweave.agents.tuners:ReturnChoice", Candidates("V1,V2,...")),
+)
+"""Every tuner."""
+
+
+def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, Spec[TunerRow]]:
+    """(the hyper-parameter, its tuner).
+
+    Args:
+        text: such as "learning_rate=kl:0.01".
+        hyperparameters: those of the learner, with their ranges.
+
+    Raises:
+        ConfigError: an unknown name, a tuner that does not serve it, or an argument out of range.
+
+    Example:
+        >>> from gradweave.config.learners import LEARNERS
+        >>> name, spec = parse_tuner("learning_rate=kl:0.02", LEARNERS["ppo"].hyperparameters)
+        >>> name, spec.row.name, spec.argument
+        ('learning_rate', 'kl', 0.02)
+    """
+    field = "meta.tuners"
+    spelt, equals, rule = text.partition("=")
+    name = spelt if spelt in hyperparameters else f"{spelt}_"  # lambda, which is a word of Python's
+    if not equals or name not in hyperparameters:
+        near = nearest_name(spelt, hyperparameters) or "learning_rate"
+        accepted = f"NAME=TUNER with NAME one of {' '.join(hyperparameters)}, TUNER one of " + _usages(TUNERS)
+        raise ConfigError(field, text, accepted, f"--meta.tuners {near}={rule or 'kl:0.01'}")
+    serving = [row for row in TUNERS if row.serves is None or name in row.serves]
+    try:
+        spec = parse_spec(rule, serving, 1, field)
+    except ConfigError as refused:
+        known = any(rule.partition(":")[0] == row.name for row in serving)
+        accepted = refused.accepted if known else f"for {spelt} one of {_usages(serving)}"
+        example = refused.remedy.rpartition(" ")[2] if known else "return-choice:3e-4,1e-3"
+        raise ConfigError(field, text, accepted, f"--meta.tuners {spelt}={example}") from None
+    values = spec.argument if spec.row.name == "return-choice" else ()
+    if not all(hyperparameters[name].contains(value, learned=False) for value in values):
+        accepted = f"candidates that are each {hyperparameters[name].describe(learned=False)}"
+        raise ConfigError(field, text, accepted, "give others")
+    return name, spec
+
+
+def parse_tuners(
+    texts: Sequence[str], learned: Sequence[str], hyperparameters: Mapping[str, Range]
+) -> dict[str, Spec[TunerRow]]:
+    """The tuners by the names of their hyper-parameters.
+
+    Args:
+        texts: one for each tuner, as for `parse_tuner`.
+        learned: what the meta-gradient moves.
+        hyperparameters: those of the learner.
+
+    Raises:
+        ConfigError: as `parse_tuner`; or a hyper-parameter would be moved twice.
+    """
+    found: dict[str, Spec[TunerRow]] = {}
+    for text in texts:
+        name, spec = parse_tuner(text, hyperparameters)
+        if name in found or name in learned:
+            other = "by another tuner" if name in found else "by the meta-gradient (meta.learned)"
+            accepted = f"a hyper-parameter that is not moved {other} already"
+            raise ConfigError("meta.tuners", text, accepted, "leave one of the two out")
+        found[name] = spec
+    return found
+
+
+def _usages(rows: Sequence[TunerRow]) -> str:
+    return ", ".join(usage(row) for row in rows)

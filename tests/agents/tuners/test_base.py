@@ -1,0 +1,85 @@
+"""Tuners in a whole agent, against the same rules written out over a window's two policies."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradweave as gw
+from gradweave.agents import ActorCriticEta, SelfTuning, actor_critic_agent, bundled_apply, inner_optimizer
+from gradweave.agents.tuners import KLControl, ReturnChoice, TargetEntropy
+from gradweave.envs import VectorEnvironment
+
+from ..material import ETA, NUM_ENVS, NUM_STEPS, Ladder, network, quick_jit
+
+SPEC = ActorCriticEta(gw.Interval(), gw.Fixed(), gw.Fixed(), gw.Fixed(), gw.Fixed())
+TUNERS = {
+    "learning_rate": KLControl(1e-4),
+    "entropy_cost": TargetEntropy(0.4),
+    "lambda_": ReturnChoice((0.5, 0.9), period=1),
+}
+
+
+@pytest.fixture(scope="module")
+def agent():
+    return SelfTuning(
+        agent=actor_critic_agent(bundled_apply, inner_optimizer("sgd")),
+        environment=VectorEnvironment(Ladder(), NUM_ENVS),
+        initial_raw=gw.unconstrain(ETA, SPEC),
+        spec=SPEC,
+        estimator=gw.Unrolled(),
+        mode=gw.MixedMode(),
+        meta_optimizer=optax.adam(0.05),
+        num_inner_steps=3,
+        num_steps=NUM_STEPS,
+        tuners=TUNERS,
+    )
+
+
+def log_policy(params, batch):
+    observations = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch.trajectory.observations)
+    logits = jax.vmap(lambda observation: params(observation, None))(observations).logits
+    return np.asarray(jax.nn.log_softmax(jnp.where(observations.action_mask, logits, -jnp.inf)))
+
+
+@pytest.mark.slow
+def test_each_rule_moves_its_own_meta_parameter(agent) -> None:
+    step = quick_jit(lambda state: agent.step(state))
+    params = network(jax.random.key(1), outer_critic=False)
+    state = agent.init(params, key=jax.random.key(3))
+    assert float(state.fixed.lambda_) == 0.5
+    plain = dataclasses.replace(agent, tuners={})
+    untuned = quick_jit(lambda state: plain.step(state))
+    chosen = set()
+    for _ in range(4):
+        same = state._replace(key=jax.random.clone(state.key), tuner_states=None)
+        new, metrics = step(state)
+        before, after = (log_policy(each.learner.params, new.batch) for each in (state, new))
+        with np.errstate(invalid="ignore"):
+            divergence = np.where(before > -np.inf, np.exp(before) * (before - after), 0).sum(-1).mean()
+        factor = 1.5 if divergence < 0.5e-4 else 1 / 1.5 if divergence > 2e-4 else 1.0
+        old, now = state.fixed, new.fixed
+        np.testing.assert_allclose(now.learning_rate, np.clip(old.learning_rate * factor, 1e-6, 1e-2), rtol=1e-9)
+        wanted = old.entropy_cost * np.exp(0.03 * (0.4 - metrics.inner["entropy"]))
+        np.testing.assert_allclose(now.entropy_cost, wanted, rtol=1e-9)
+        assert now.value_cost == old.value_cost
+        # The meta-gradient of the others is that of an agent with these values.
+        _, alone = untuned(same)
+        np.testing.assert_allclose(metrics.grad.discount, alone.grad.discount, rtol=1e-9)
+        assert metrics.grad.learning_rate == 0 and metrics.eta.learning_rate == old.learning_rate
+        chosen.add(float(now.lambda_))
+        state = new
+    assert chosen <= {0.5, 0.9} and 0.9 in chosen  # which is tried as soon as an episode has ended
+
+
+def test_what_cannot_be_tuned_is_refused(agent) -> None:
+    with pytest.raises(ValueError, match=r"'discount' has no meta-parameter.* of lambda_, entropy_cost, value_cost"):
+        dataclasses.replace(agent, tuners={"discount": KLControl()})
+    without = dataclasses.replace(agent.agent, divergence=None)
+    with pytest.raises(ValueError, match=r"Agent\.divergence"):
+        dataclasses.replace(agent, agent=without)
+    with pytest.raises(ValueError, match="leave it or the tuners out"):
+        dataclasses.replace(agent, schedule=gw.ScheduleNetwork())

@@ -1,0 +1,64 @@
+"""Tuners by name: what is understood and what is refused with a remedy."""
+
+import pytest
+
+from gradweave.config.configure import configure
+from gradweave.config.learners import LEARNERS
+from gradweave.config.tuners import parse_tuner
+from gradweave.errors import ConfigError
+
+HYPERPARAMETERS = LEARNERS["actor-critic"].hyperparameters
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "tuner", "argument"),
+    [
+        ("learning_rate=kl", "learning_rate", "kl", 0.01),
+        ("learning_rate=kl:0.5", "learning_rate", "kl", 0.5),
+        ("entropy_cost=target-entropy:1", "entropy_cost", "target-entropy", 1.0),
+        ("lambda=return-choice:0.5,1", "lambda_", "return-choice", (0.5, 1.0)),
+    ],
+)
+def test_what_is_understood(text, name, tuner, argument) -> None:
+    found, spec = parse_tuner(text, HYPERPARAMETERS)
+    assert (found, spec.row.name, spec.argument) == (name, tuner, argument)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("learning_rate", "--meta.tuners learning_rate=kl:0.01"),
+        ("learning_rat=kl:0.1", "--meta.tuners learning_rate=kl:0.1"),
+        ("learning_rate=kl:0", "--meta.tuners learning_rate=kl:0.01"),
+        ("learning_rate=kl:x", "--meta.tuners learning_rate=kl:0.01"),
+        ("discount=kl:0.1", "--meta.tuners discount=return-choice:3e-4,1e-3"),
+        ("learning_rate=return-choice", "--meta.tuners learning_rate=return-choice:3e-4,1e-3"),
+        ("learning_rate=return-choice:1,1", "--meta.tuners learning_rate=return-choice:3e-4,1e-3"),
+        ("discount=return-choice:0.9,1.1", "give others"),
+    ],
+)
+def test_what_is_refused(text, remedy) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_tuner(text, HYPERPARAMETERS)
+    assert caught.value.field == "meta.tuners" and caught.value.remedy == remedy
+    if remedy.startswith("--meta.tuners "):
+        parse_tuner(remedy.split()[1], HYPERPARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("meta", "accepted"),
+    [
+        ({"learned": ("discount",), "tuners": ("discount=return-choice:0.9,0.99",)}, "by the meta-gradient"),
+        ({"learned": (), "tuners": ("learning_rate=kl", "learning_rate=kl:0.1")}, "by another tuner"),
+        ({"learned": ("discount",), "tuners": ("learning_rate=kl",), "schedule": "network"}, "none with a schedule"),
+    ],
+)
+def test_what_does_not_go_together(meta, accepted) -> None:
+    with pytest.raises(ConfigError, match=accepted):
+        configure("quick", meta=meta)
+
+
+def test_names_of_what_moves() -> None:
+    config = configure("quick", meta={"learned": ("discount",), "tuners": ("entropy_cost=target-entropy",)})
+    assert config.moving_names == ("discount", "entropy_cost")
+    assert config.untuned().moving_names == ()
