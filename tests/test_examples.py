@@ -26,7 +26,7 @@ def results(name: str, **arguments: bool) -> dict[str, float]:
 
 def test_every_example_is_tested() -> None:
     tested = {"own_update", "learning_rate_schedule", "flax_parameters", "new_estimator"}
-    tested |= {"supervised", "data_weights", "ppo"}
+    tested |= {"supervised", "data_weights", "ppo", "own_environment"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -85,6 +85,14 @@ def test_a_ppo_of_ones_own_is_checked_and_tunes_itself() -> None:
     assert all(np.isfinite(value) for value in numbers.values())
     assert numbers["rate at the end"] > 1.1 * 5e-5
     assert 5 < numbers["return, plain"] < 500
+
+
+@pytest.mark.slow
+def test_an_environment_of_ones_own_is_checked_and_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # as for a script of this folder
+    numbers = results("own_environment", quick=True)
+    assert numbers["return at the beginning"] < 0.7
+    assert numbers["return at the end"] > 0.9
 
 
 @pytest.mark.slow

@@ -37,7 +37,6 @@ ACROSS_FILES = {
     "core/estimators/test_means_and_variances.py",
     "core/estimators/test_table.py",
     "core/test_unusual_jax.py",
-    "envs/test_contract.py",
     "experiments/test_experiments.py",
     "experiments/test_study_rows.py",
     "experiments/test_variance_snake.py",

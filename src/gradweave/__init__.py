@@ -106,7 +106,11 @@ _AGENTS = (
 _API = ("Run", "load_run", "measure", "resume", "train")
 _HOMES = {name: "gradweave.core" for name in _CORE} | {name: "gradweave.agents" for name in _AGENTS}
 _HOMES |= {name: "gradweave.api" for name in _API}
-_HOMES |= {"configure": "gradweave.config.configure", "Config": "gradweave.config.schema"}
+_HOMES |= {
+    "check_environment": "gradweave.envs",
+    "configure": "gradweave.config.configure",
+    "Config": "gradweave.config.schema",
+}
 
 __all__ = sorted([*_HOMES, "__version__"])
 
@@ -116,6 +120,7 @@ if TYPE_CHECKING:
     from gradweave.config.configure import configure as configure
     from gradweave.config.schema import Config as Config
     from gradweave.core import *  # noqa: F403
+    from gradweave.envs import check_environment as check_environment
 
 
 def __getattr__(name: str) -> Any:

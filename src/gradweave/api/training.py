@@ -15,6 +15,7 @@ from gradweave.config.presets import preset
 from gradweave.config.schema import Config, NumDevices, Tracker
 from gradweave.config.toml_file import format_config
 from gradweave.config.validation import validate
+from gradweave.envs.own import class_reference
 from gradweave.errors import CheckpointError, command_line
 from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps
 from gradweave.runs.trackers import check_tracker
@@ -137,8 +138,11 @@ def train_config(config: Config, argv: Sequence[str] = (), hosts: Hosts = ALONE,
     validate(config, num_processes=hosts.num_processes or 1)
     check_tracker(config.run.track)
     devices = None
-    if hosts.several or config.run.devices != 1:  # whether there are so many is better known before there is a folder
+    own = class_reference(config.environment.name) is not None
+    if hosts.several or own or config.run.devices != 1:  # what can go wrong is better known before there is a folder
         start_jax(config.run.devices, hosts)
+        if own:
+            _check_own_environment(config)
         devices = choose_devices(config)
     if hosts.several:
         check_same(format_config(config))
@@ -211,6 +215,13 @@ def open_to_resume(
         folder.close()
         raise
     return folder
+
+
+def _check_own_environment(config: Config) -> None:
+    """Make an environment of the user's once, to know whether it can be made."""
+    from gradweave.training.build import configured_environment
+
+    configured_environment(config)
 
 
 def _how_to_go_on(folder: RunFolder) -> str:

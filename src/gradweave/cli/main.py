@@ -25,6 +25,8 @@ COMMANDS: Final = {
     "play": "let a trained agent play an episode and write it as a GIF",
     "sweep": "train plain actor-critics with every combination of some hyper-parameters, for comparison",
     "report": "draw the figures of one or more runs and write report.html",
+    "environments": "list what can be trained on, and what cannot and why",
+    "check-environment": "check that an environment keeps the contract, for instance one of your own",
     "doctor": "check that everything a run needs works on this machine",
 }
 """Every sub-command with its help; each is a module of this package with a function `run(argv) -> int`."""
@@ -80,13 +82,13 @@ def _dispatch(arguments: list[str]) -> int:
         near = nearest_name(command, COMMANDS)
         remedy = f"did you mean `gradweave {near}`?" if near else "see `gradweave --help`"
         raise ConfigError("command", command, ", ".join(COMMANDS), remedy)
-    module = importlib.import_module(f"gradweave.cli.{command}")
+    module = importlib.import_module(f"gradweave.cli.{command.replace('-', '_')}")
     code: int = module.run(arguments[1:])
     return code
 
 
 def _help() -> str:
     lines = ["usage: gradweave COMMAND [options]", "", "Agents that tune their own hyper-parameters by meta-gradients."]
-    lines += ["", "commands:", *(f"  {name:<10}{text}" for name, text in COMMANDS.items())]
+    lines += ["", "commands:", *(f"  {name:<19}{text}" for name, text in COMMANDS.items())]
     lines += ["", "`gradweave COMMAND --help` explains a command; `gradweave --version` says which version this is."]
     return "\n".join(lines)

@@ -69,12 +69,14 @@ def _preset(config: Config) -> Iterator[ConfigError]:
 
 
 def _environment(config: Config) -> Iterator[ConfigError]:
-    from gradweave.envs.registry import ENVIRONMENTS, validate_environment
+    from gradweave.envs.registry import ENVIRONMENTS, explain_name, validate_environment
 
     name = config.environment.name
-    unknown = list(choice("environment.name", name, tuple(ENVIRONMENTS)))
-    yield from unknown
-    if unknown:
+    unknown = explain_name(name)
+    if unknown is not None:
+        yield ConfigError("environment.name", name, *unknown)
+        return
+    if name not in ENVIRONMENTS:  # a class of the user's, which says what it takes when it is made
         return
     known = ENVIRONMENTS[name]
     for option, value in config.environment.options.items():

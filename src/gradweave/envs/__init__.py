@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradweave.envs.check import EnvironmentReport, check_environment
     from gradweave.envs.device_axis import ONE_DEVICE, DeviceAxis
     from gradweave.envs.discounting_chain import DiscountingChain
     from gradweave.envs.environment import AbstractEnvironment, Step
@@ -32,6 +33,7 @@ _MODULES = {
     "DelayedReward": "horizon_probes",
     "DeviceAxis": "device_axis",
     "DiscountingChain": "discounting_chain",
+    "EnvironmentReport": "check",
     "GymnaxEnvironment": "gymnax",
     "JumanjiEnvironment": "jumanji",
     "MaskedAction": "probes",
@@ -47,6 +49,7 @@ _MODULES = {
     "Unmasked": "unmasked",
     "VectorEnvironment": "vector",
     "VectorStep": "vector",
+    "check_environment": "check",
     "make_environment": "registry",
     "snake": "jumanji",
     "validate_environment": "registry",
@@ -63,6 +66,7 @@ __all__ = [
     "DelayedReward",
     "DeviceAxis",
     "DiscountingChain",
+    "EnvironmentReport",
     "GymnaxEnvironment",
     "JumanjiEnvironment",
     "MaskedAction",
@@ -78,6 +82,7 @@ __all__ = [
     "Unmasked",
     "VectorEnvironment",
     "VectorStep",
+    "check_environment",
     "make_environment",
     "snake",
     "validate_environment",

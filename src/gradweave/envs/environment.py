@@ -43,6 +43,9 @@ class AbstractEnvironment(eqx.Module, Generic[State]):
     """Discrete actions are the integers 0 to `num_actions - 1`; of continuous ones, vectors of floats, their length."""
     can_truncate: eqx.AbstractVar[bool]
     """False promises that `truncated` is never True, so that nobody needs to keep final observations."""
+    continuous = False
+    """Whether actions are vectors of floats. Their usual range is -1 to 1; the environment clips what lies outside of
+    what it can do. A class sets this by a static field of this name."""
 
     @abc.abstractmethod
     def reset(self, *, key: Key[Array, ""]) -> tuple[State, Observation]:

@@ -92,7 +92,7 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
         return Observation(view, jnp.zeros(0, view.dtype), jnp.ones(self.num_actions, bool))
 
 
-def from_suite(name: str, **options: Any) -> GymnaxEnvironment:
+def from_suite(name: str, /, **options: Any) -> GymnaxEnvironment:
     """The environment that Gymnax registers as `name`; `options` replace fields of its parameters."""
     with foreign_code():
         import gymnax

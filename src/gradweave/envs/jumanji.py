@@ -21,7 +21,6 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from gradweave.envs.environment import AbstractEnvironment, Step
 from gradweave.envs.foreign import as_before, floats, foreign_code, settled
 from gradweave.envs.observation import Observation
-from gradweave.envs.registry import JUMANJI_ENVIRONMENTS
 
 __all__ = ["BoardOrVector", "JumanjiEnvironment", "SnakeView", "from_suite", "snake"]
 
@@ -153,7 +152,7 @@ def snake(
     return JumanjiEnvironment(_snake(num_rows, num_cols, time_limit), SnakeView(time_limit, grid_only))
 
 
-def from_suite(name: str, **options: Any) -> JumanjiEnvironment:
+def from_suite(name: str, /, **options: Any) -> JumanjiEnvironment:
     """The environment that Jumanji registers as `name`; `options` are those of its constructor."""
     with foreign_code():
         import jumanji
@@ -185,8 +184,8 @@ def _num_actions(env: Any) -> int:
     if not isinstance(env.action_spec, DiscreteArray) or env.reward_spec.shape != ():
         raise ValueError(
             f"{name} has actions {env.action_spec!r} and rewards of shape {env.reward_spec.shape}, but one discrete "
-            "action and one reward are wanted: write an environment around it, or take one of "
-            + ", ".join(JUMANJI_ENVIRONMENTS)
+            "action and one reward are wanted: write an environment around it, or take one of those that "
+            "`gradweave environments` lists"
         )
     return int(env.action_spec.num_values)
 

@@ -28,11 +28,13 @@ class Unmasked(AbstractEnvironment[State], Generic[State]):
     environment: AbstractEnvironment[State]
     num_actions: int = eqx.field(static=True)
     can_truncate: bool = eqx.field(static=True)
+    continuous: bool = eqx.field(static=True)
 
     def __init__(self, environment: AbstractEnvironment[State]) -> None:
         self.environment = environment
         self.num_actions = environment.num_actions
         self.can_truncate = environment.can_truncate
+        self.continuous = environment.continuous
 
     def reset(self, *, key: Key[Array, ""]) -> tuple[State, Observation]:
         """Begin an episode of the environment."""

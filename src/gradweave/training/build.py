@@ -19,11 +19,12 @@ from gradweave.config.specs import resolve
 from gradweave.config.tuners import parse_tuners
 from gradweave.core import AbstractEstimator, AbstractMode, ForwardMode, SamplingCorrection, unconstrain
 from gradweave.core.bijectors import split_learned
-from gradweave.envs import ONE_DEVICE, DeviceAxis, VectorEnvironment
+from gradweave.envs import ONE_DEVICE, AbstractEnvironment, DeviceAxis, VectorEnvironment
 from gradweave.envs.registry import make_environment
+from gradweave.errors import ConfigError
 from gradweave.training.estimators import make_estimator, make_mode
 
-__all__ = ["build_agent", "init_state"]
+__all__ = ["build_agent", "configured_environment", "init_state"]
 
 
 def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
@@ -38,9 +39,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         A `SelfTuning`; one that learns no meta-parameter when `config.meta.learned` is empty.
     """
     meta = config.meta
-    environment: VectorEnvironment[Any] = VectorEnvironment(
-        make_environment(config.environment.name, **config.environment.options), config.inner.num_envs, axis
-    )
+    environment: VectorEnvironment[Any] = VectorEnvironment(configured_environment(config), config.inner.num_envs, axis)
     built = _learner(config, environment, axis)
     estimator, mode = _estimator_and_mode(config, built)
     agent = SelfTuning(
@@ -60,6 +59,20 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         tuners=_tuners(config),
     )
     return _in_cheapest_mode(agent) if meta.mode == AUTO else agent
+
+
+def configured_environment(config: Config) -> AbstractEnvironment[Any]:
+    """The environment that a configuration names.
+
+    Raises:
+        ConfigError: it is a class of the user's that cannot be imported, or does not take the options.
+    """
+    name, options = config.environment.name, config.environment.options
+    try:
+        return make_environment(name, **options)
+    except ValueError as error:
+        accepted = "an environment that can be made with its options"
+        raise ConfigError("environment.name", name, accepted, str(error)) from error
 
 
 def init_state(agent: SelfTuning, config: Config, *, key: Key[Array, ""]) -> SelfTuningState:

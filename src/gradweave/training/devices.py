@@ -20,9 +20,9 @@ from gradweave.agents import SelfTuning, SelfTuningState
 from gradweave.config.schema import Config
 from gradweave.config.validation import indivisible
 from gradweave.envs import DeviceAxis, VectorEnvironment
-from gradweave.envs.registry import make_environment
 from gradweave.errors import ConfigError
 from gradweave.machine.runtime import usable_cores
+from gradweave.training.build import configured_environment
 
 __all__ = ["DEFAULT_DEVICE", "Devices", "check_splittable", "find_devices", "offer_cpu_devices"]
 
@@ -195,9 +195,9 @@ def check_splittable(config: Config, devices: Devices) -> None:
     """
     if devices.mesh is None:
         return
-    name, options = config.environment.name, config.environment.options
+    name = config.environment.name
     environments: VectorEnvironment[Any] = VectorEnvironment(
-        make_environment(name, **options), devices.total, devices.axis
+        configured_environment(config), devices.total, devices.axis
     )
 
     def begin_and_step(key: Any) -> Any:

@@ -1,0 +1,39 @@
+"""`gradweave environments`: what can be trained on by name, and what cannot and why. JAX is not imported."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gradweave.cli.flags import parse_flags
+from gradweave.envs.catalogue import CATALOGUE, REFUSED
+
+__all__ = ["run"]
+
+
+@dataclass(frozen=True)
+class _Flags:
+    """The flags of `gradweave environments`: none."""
+
+
+def run(argv: Sequence[str]) -> int:
+    """Print the list; returns the exit code."""
+    parse_flags(_Flags, "gradweave environments", "List what can be trained on, and what cannot and why.", argv)
+    print("\n".join(_lines()))
+    return 0
+
+
+def _lines() -> Iterator[str]:
+    rows = [("name", "observation", "actions", "options")]
+    for name, row in CATALOGUE.items():
+        note = f"({row.note})" if row.note else ""
+        rows.append((name, row.observation, row.actions, " ".join(filter(None, [*row.options, note]))))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for cells in rows:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+    yield from ("", "Refused, as one discrete action and one reward in each step are wanted:")
+    for name, reason in REFUSED.items():
+        yield f"{name} {reason}"
+    yield from (
+        "",
+        "Sizes are those without options. Options are given as --environment.options.NAME VALUE; all take action_mask.",
+        "Classes of your own have names, too: package.module:Class. `gradweave check-environment NAME` checks them.",
+    )

@@ -1,0 +1,304 @@
+"""Does an environment keep the contract? What a rollout relies on, checked one by one, each with a remedy.
+
+First what shows when the functions are traced: shapes, types, and that tracing twice gives the same program (an
+environment that draws from NumPy, or counts in a field, gives two). Then random play in a few copies that reset
+themselves: masks, ends, finite numbers, the same again from the same key, and nothing compiled twice.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from gradweave.envs.environment import AbstractEnvironment, Step
+from gradweave.envs.observation import Observation
+from gradweave.envs.vector import VectorEnvironment
+
+__all__ = ["EnvironmentReport", "Finding", "check_environment"]
+
+
+class Finding(NamedTuple):
+    """What breaks the contract, and what to do about it."""
+
+    what: str
+    remedy: str
+
+
+class EnvironmentReport(NamedTuple):
+    """What `check_environment` found; `print` it.
+
+    Attributes:
+        name: of the environment's class.
+        findings: what breaks the contract; empty if it is kept.
+        observation: shape of the view, and the number of scalars; None if it could not be told.
+        num_steps: steps of random play in all copies together; 0 if what was found before prevents playing.
+        num_terminated: episodes of them that terminated.
+        num_truncated: episodes of them that were cut off.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    observation: tuple[tuple[int, ...], int] | None = None
+    num_steps: int = 0
+    num_terminated: int = 0
+    num_truncated: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the contract is kept."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        head = f"{self.name} {'keeps' if self.ok else 'BREAKS'} the contract"
+        if self.num_steps:
+            head += (
+                f"; {self.num_steps} steps of random play, {self.num_terminated} episodes terminated, "
+                f"{self.num_truncated} truncated"
+            )
+        lines = [head, *(f"FAIL    {found.what}\n        -> {found.remedy}" for found in self.findings)]
+        if self.num_steps and not self.num_terminated + self.num_truncated:
+            lines.append("note    no episode ended, so that ends are unchecked\n        -> check with more steps")
+        return "\n".join(lines)
+
+
+class _Played(NamedTuple):
+    """Random play, (time, copies)."""
+
+    reward: Any
+    terminated: Any
+    truncated: Any
+    allowed: Any
+    """How many actions were allowed."""
+    finite: Any
+    """Whether all that was seen is finite."""
+
+
+def check_environment(
+    environment: Any,
+    *,
+    num_steps: int = 200,
+    num_copies: int = 4,
+    key: Key[Array, ""] | None = None,
+) -> EnvironmentReport:
+    """Check that an environment can be trained on. Compiles it once; takes seconds.
+
+    ```python
+    report = gw.check_environment(Corridor(5))
+    assert report.ok, report
+    ```
+
+    Args:
+        environment: what to check, an object of a class derived from `AbstractEnvironment`.
+        num_steps: steps of random play of each copy; give more than an episode has.
+        num_copies: how many are played side by side.
+        key: for the play; by default that of seed 0.
+
+    Raises:
+        TypeError: `environment` is not derived from `AbstractEnvironment`.
+    """
+    if not isinstance(environment, AbstractEnvironment):
+        raise TypeError(
+            f"check_environment was given {environment!r}: give an object of a class derived from "
+            "gradweave.envs.AbstractEnvironment"
+        )
+    name = type(environment).__name__
+    try:
+        findings = list(_traced(environment))
+    except Exception as error:  # whatever the user's functions raise is what the user wants to know
+        words = f"reset and step cannot be traced: {type(error).__name__}: {str(error).splitlines()[0]}"
+        remedy = "use jax.numpy, and jnp.where or lax.cond in place of `if` on arrays; derivatives are not needed"
+        return EnvironmentReport(name, (Finding(words, remedy),))
+    if findings:
+        return EnvironmentReport(name, tuple(findings))
+    observation = jax.eval_shape(lambda key: environment.reset(key=key), jax.random.key(0))[1]
+    key = jax.random.key(0) if key is None else key
+    played, findings = _play_twice(VectorEnvironment(environment, num_copies), num_steps, key)
+    findings += _of_play(environment, played)
+    return EnvironmentReport(
+        name,
+        tuple(findings),
+        (tuple(observation.view.shape), observation.scalars.shape[0]),
+        played.reward.size,
+        int(played.terminated.sum()),
+        int(played.truncated.sum()),
+    )
+
+
+def _traced(environment: AbstractEnvironment[Any]) -> Iterator[Finding]:
+    """What shapes and types show."""
+    if not isinstance(environment.num_actions, int) or environment.num_actions < 1:
+        yield Finding(f"num_actions is {environment.num_actions!r}", "give a whole number of at least 1")
+        return
+    key = jax.random.key(0)
+    state, observation = jax.eval_shape(lambda key: environment.reset(key=key), key)
+    kind, shape = (jnp.result_type(float), (environment.num_actions,)) if environment.continuous else (jnp.int32, ())
+    action = jax.ShapeDtypeStruct(shape, kind)
+    next_state, step = jax.eval_shape(lambda *args: environment.step(*args[:2], key=args[2]), state, action, key)
+    if not isinstance(step, Step):
+        yield Finding(f"step returns a {type(step).__name__} beside the state", "return gradweave.envs.Step(...)")
+        return
+    for where, seen in (("reset", observation), ("step", step.observation)):
+        yield from _of_observation(environment, where, seen)
+    yield from _of_numbers(step)
+    yield from _of_state(state, next_state)
+    yield from _of_purity("reset", lambda key: environment.reset(key=key), key)
+    yield from _of_purity("step", lambda *args: environment.step(*args[:2], key=args[2]), state, action, key)
+
+
+def _of_observation(environment: AbstractEnvironment[Any], where: str, seen: Any) -> Iterator[Finding]:
+    if not isinstance(seen, Observation):
+        yield Finding(
+            f"{where} shows a {type(seen).__name__}", "return gradweave.envs.Observation(view, scalars, mask)"
+        )
+        return
+    floats = jnp.result_type(float)
+    if seen.view.ndim not in (1, 3):
+        yield Finding(
+            f"{where} shows a view of shape {seen.view.shape}",
+            "give a vector (features,) or a board (height, width, channels)",
+        )
+    if seen.scalars.ndim != 1:
+        yield Finding(
+            f"{where} shows scalars of shape {seen.scalars.shape}", "give a vector; jnp.zeros(0) where there are none"
+        )
+    for part in ("view", "scalars"):
+        found = getattr(seen, part).dtype
+        if found != floats:
+            yield Finding(
+                f"{where} shows {part} of type {found}", f"convert it: x.astype(jnp.result_type(float)), {floats}"
+            )
+    mask, wanted = seen.action_mask, (environment.num_actions,)
+    if mask.shape != wanted or mask.dtype != jnp.dtype(bool):
+        yield Finding(
+            f"{where} has an action mask of type {mask.dtype} and shape {mask.shape}",
+            f"give booleans of shape {wanted}; jnp.ones(num_actions, bool) where all is allowed",
+        )
+
+
+def _of_numbers(step: Step) -> Iterator[Finding]:
+    reward = step.reward
+    if jnp.shape(reward) != () or jnp.result_type(reward) != jnp.result_type(float):
+        yield Finding(
+            f"the reward is of type {jnp.result_type(reward)} and shape {jnp.shape(reward)}",
+            "give one float: reward.astype(jnp.result_type(float))",
+        )
+    for name in ("terminated", "truncated"):
+        flag = getattr(step, name)
+        if jnp.shape(flag) != () or jnp.result_type(flag) != jnp.dtype(bool):
+            yield Finding(
+                f"{name} is of type {jnp.result_type(flag)} and shape {jnp.shape(flag)}",
+                "give one boolean: jnp.zeros((), bool) for never",
+            )
+
+
+def _of_state(state: Any, next_state: Any) -> Iterator[Finding]:
+    """A scan carries the state, and nothing is compiled again, only if a step leaves its types alone."""
+    remedy = "make every step return the state that reset begins with: same fields, shapes and types (x.astype(...))"
+    before_it, after_it = str(jax.tree.structure(state)), str(jax.tree.structure(next_state))
+    if before_it != after_it:
+        yield Finding(f"step turns a state {before_it} into {after_it}", remedy)
+        return
+    after = jax.tree.leaves(next_state)
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(state), after, strict=True):
+        if (old.shape, old.dtype, old.weak_type) != (new.shape, new.dtype, new.weak_type):
+            place = jax.tree_util.keystr(path) or "the state"
+            weak = " (reset begins with a Python number: use jnp.zeros((), jnp.int32) or the like)"
+            hint = weak if old.weak_type != new.weak_type else ""
+            yield Finding(f"step turns {place} from {_type_of(old)} into {_type_of(new)}", remedy + hint)
+
+
+def _type_of(leaf: Any) -> str:
+    return f"{'weak ' if leaf.weak_type else ''}{leaf.dtype}{list(leaf.shape)}"
+
+
+def _of_purity(name: str, function: Callable[..., Any], *args: Any) -> Iterator[Finding]:
+    """Traced twice, a pure function is the same program with the same constants."""
+    first, second = (jax.make_jaxpr(lambda *args: function(*args))(*args) for _ in range(2))
+    text, again = (re.sub(r"0x[0-9a-f]+", "", str(traced.jaxpr)) for traced in (first, second))
+    same = text == again and len(first.consts) == len(second.consts)
+    if not (same and all(np.array_equal(a, b) for a, b in zip(first.consts, second.consts, strict=True))):
+        yield Finding(
+            f"{name} is another function each time it is traced",
+            "draw from the key alone (jax.random), keep nothing outside the state, and read no clock",
+        )
+
+
+def _play_twice(
+    environments: VectorEnvironment[Any], num_steps: int, key: Key[Array, ""]
+) -> tuple[_Played, list[Finding]]:
+    """Random play, and what shows when it is played again from the same key and then goes on."""
+    num_traces = 0
+
+    @jax.jit
+    def play(begun: Any, key: Key[Array, ""]) -> tuple[Any, _Played]:
+        nonlocal num_traces
+        num_traces += 1
+        return jax.lax.scan(
+            lambda carry, key: _random_step(environments, carry, key), begun, jax.random.split(key, num_steps)
+        )
+
+    reset_key, first_key, second_key = jax.random.split(key, 3)
+    begun = jax.jit(lambda key: environments.reset(key=key))(reset_key)
+    went_on, played = play(begun, first_key)
+    again = play(begun, jax.random.clone(first_key))[1]
+    play(went_on, second_key)
+    findings = []
+    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(played, again, strict=True)):
+        findings.append(
+            Finding("the same key gives another episode the second time", "draw from the key alone (jax.random)")
+        )
+    if num_traces > 1:
+        findings.append(
+            Finding(f"step was compiled {num_traces} times", "keep the types of the state as reset begins with them")
+        )
+    return jax.tree.map(np.asarray, played), findings
+
+
+def _random_step(environments: VectorEnvironment[Any], carry: Any, key: Key[Array, ""]) -> tuple[Any, _Played]:
+    """Any allowed action in every copy."""
+    state, observation = carry
+    action_key, step_key = jax.random.split(key)
+    mask = observation.action_mask
+    if environments.environment.continuous:
+        actions = jax.random.uniform(action_key, mask.shape, jnp.result_type(float), -1.0, 1.0)
+    else:
+        noise = jax.random.uniform(action_key, mask.shape)
+        actions = jnp.argmax(jnp.where(mask, noise, -1.0), axis=-1).astype(jnp.int32)
+    state, step = environments.step(state, actions, key=step_key)
+    finite = jnp.ones(environments.num_envs, bool)
+    for seen in (step.observation, step.final_observation):
+        for numbers in (seen.view, seen.scalars):
+            finite &= jnp.isfinite(numbers).reshape(environments.num_envs, -1).all(axis=1)
+    played = _Played(step.reward, step.terminated, step.truncated, mask.sum(axis=-1), finite)
+    return (state, step.observation), played
+
+
+def _of_play(environment: AbstractEnvironment[Any], played: _Played) -> Iterator[Finding]:
+    """What random play shows; each with the first step where it shows."""
+
+    def first(broken: Any) -> str:
+        return f"at step {int(np.argwhere(broken)[0][0])} of random play"
+
+    if (bad := ~np.isfinite(played.reward)).any():
+        value = played.reward[bad][0]
+        yield Finding(f"the reward is {value} {first(bad)}", "keep divisions, logarithms and roots away from zero")
+    if (bad := ~played.finite).any():
+        yield Finding(f"what is seen is not finite {first(bad)}", "keep divisions, logarithms and roots away from zero")
+    if not environment.continuous and (bad := played.allowed == 0).any():
+        yield Finding(
+            f"no action is allowed {first(bad)}", "allow one in every state; let a state without any end the episode"
+        )
+    if (bad := played.terminated & played.truncated).any():
+        yield Finding(
+            f"an episode is both terminated and truncated {first(bad)}",
+            "a real end counts: truncated=out_of_time & ~terminated",
+        )
+    if not environment.can_truncate and (bad := played.truncated).any():
+        yield Finding(
+            f"an episode is truncated {first(bad)}, though can_truncate is False",
+            "set can_truncate to True, or terminate",
+        )

@@ -1,0 +1,136 @@
+"""Environments of the user's, by the name `package.module:Class`; options are what the class's constructor takes.
+
+The class has to derive from `AbstractEnvironment`. Anything else is refused before it is called: a configuration from
+elsewhere must not be able to call what it names. Importing the module still runs it, so that a run with an environment
+of one's own is as trustworthy as the module its configuration names.
+"""
+
+import inspect
+import os
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from gradweave.envs.environment import AbstractEnvironment
+
+__all__ = ["SUITES", "class_reference", "make_own"]
+
+SUITES: Final = ("jumanji", "gymnax")
+"""Prefixes of names that are no modules of the user's."""
+
+_SIMPLE: Final[Mapping[type, str]] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a word",
+    type(None): "None",
+}
+
+
+def class_reference(name: str) -> tuple[str, str] | None:
+    """Module and class, if `name` is written as `package.module:Class`; None if it is another kind of name.
+
+    Example:
+        >>> class_reference("games.corridor:Corridor"), class_reference("jumanji:Maze-v0")
+        (('games.corridor', 'Corridor'), None)
+    """
+    module, colon, attribute = name.partition(":")
+    if not colon or module in SUITES or not attribute.isidentifier():
+        return None
+    return (module, attribute) if all(part.isidentifier() for part in module.split(".")) else None
+
+
+def make_own(name: str, options: Mapping[str, Any]) -> "AbstractEnvironment[Any]":
+    """The environment `package.module:Class`, made with `options`. Imports JAX, and runs the module.
+
+    Raises:
+        ValueError: there is no such module or class, it is no environment, or it does not take these options.
+    """
+    kind = _import_class(name)
+    parameters = dict(list(inspect.signature(kind.__init__).parameters.items())[1:])
+    fitting = _checked_options(name, kind, parameters, options)
+    try:
+        environment: AbstractEnvironment[Any] = kind(**fitting)
+    except TypeError as error:
+        if not inspect.isabstract(kind):
+            raise
+        raise ValueError(
+            f"{name} does not implement all of the contract ({error}): give it reset, step, num_actions and "
+            "can_truncate"
+        ) from error
+    return environment
+
+
+def _import_class(name: str) -> Any:
+    from gradweave.envs.environment import AbstractEnvironment
+
+    reference = class_reference(name)
+    assert reference is not None
+    module_name, attribute = reference
+    if "" not in sys.path and os.getcwd() not in sys.path:  # as `python` has it; last, so that it hides no library
+        sys.path.append(os.getcwd())
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module_name != missing and not module_name.startswith(f"{missing}."):
+            raise  # the module itself lacks something
+        raise ValueError(
+            f"{name} cannot be imported, as there is no module {missing!r}: call the command in the folder that has "
+            f"{missing}.py, or name that folder in PYTHONPATH"
+        ) from error
+    kind = getattr(module, attribute, None)
+    if isinstance(kind, type) and issubclass(kind, AbstractEnvironment):
+        return kind
+    found = sorted(
+        other
+        for other, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, AbstractEnvironment) and value.__module__ == module_name
+    )
+    what = "is not there" if kind is None else "is something else"
+    remedy = f"environments of {module_name} are {', '.join(found)}" if found else "derive a class from it"
+    raise ValueError(f"a class derived from gradweave.envs.AbstractEnvironment is wanted, but {name} {what}: {remedy}")
+
+
+def _checked_options(
+    name: str, kind: type, parameters: Mapping[str, inspect.Parameter], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options as the constructor wants them: whole numbers become floats where it says float."""
+    named = {
+        key: parameter
+        for key, parameter in parameters.items()
+        if parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    }
+    anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    unknown = [key for key in options if key not in named and not anything]
+    if unknown:
+        accepted = f"options are {', '.join(named)}" if named else "it has none"
+        raise ValueError(f"{name} has no option {unknown[0]!r}; {accepted}")
+    missing = [key for key, parameter in named.items() if parameter.default is parameter.empty and key not in options]
+    if missing:
+        raise ValueError(f"{name} needs a value for {missing[0]}: give the option {missing[0]}, or the class a default")
+    hints = _hints(kind)
+    return {key: _fitting(name, key, value, hints.get(key)) for key, value in options.items()}
+
+
+def _hints(kind: Any) -> Mapping[str, Any]:
+    """Types of the constructor's arguments; none where they cannot be told."""
+    try:
+        return typing.get_type_hints(kind.__init__)
+    except (NameError, TypeError):
+        return {}
+
+
+def _fitting(name: str, key: str, value: Any, hint: Any) -> Any:
+    """The value of an option; types other than those of configurations are the class's own business."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = typing.get_args(hint) if union else (hint,)
+    if not all(kind in _SIMPLE for kind in kinds) or type(value) in kinds:
+        return value
+    if float in kinds and type(value) is int:
+        return float(value)
+    raise ValueError(f"{key} = {value!r} does not fit {name}: give {' or '.join(_SIMPLE[kind] for kind in kinds)}")

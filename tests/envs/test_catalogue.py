@@ -1,0 +1,67 @@
+"""Every row of the catalogue against the environment that it describes, and against the suites' own lists."""
+
+from typing import Any
+
+import jax
+import pytest
+
+from gradweave.envs import GymnaxEnvironment, JumanjiEnvironment, check_environment, make_environment
+from gradweave.envs.catalogue import CATALOGUE, REFUSED
+from gradweave.envs.foreign import foreign_code
+
+FETCHED = {name for name, row in CATALOGUE.items() if "fetches" in row.note}
+OWN = [name for name in CATALOGUE if ":" not in name]
+
+
+def describes(name: str) -> None:
+    """The row's sizes are the environment's, and the environment keeps the contract."""
+    row, environment = CATALOGUE[name], make_environment(name)
+    _, seen = jax.eval_shape(lambda key: environment.reset(key=key), jax.random.key(0))
+    assert (row.view, row.num_scalars) == (seen.view.shape, seen.scalars.shape[0])
+    assert (row.num_actions, row.continuous) == (environment.num_actions, environment.continuous)
+    report = check_environment(environment, num_steps=8, num_copies=2)
+    assert report.ok, report
+
+
+@pytest.mark.parametrize("name", [*(name for name in OWN if name != "snake"), "gymnax:CartPole-v1"])
+def test_a_row_describes_an_environment_that_keeps_the_contract(name: str) -> None:
+    describes(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*sorted(set(CATALOGUE) - {*OWN, "gymnax:CartPole-v1"} - FETCHED), "snake"])
+def test_a_row_of_a_suite_describes_an_environment_that_keeps_the_contract(name: str) -> None:
+    describes(name)
+
+
+@pytest.mark.slow
+def test_the_suites_have_nothing_else() -> None:
+    with foreign_code():
+        import gymnax
+        import jumanji
+
+    listed = {*CATALOGUE, *REFUSED}
+    names = {f"gymnax:{name}" for name in gymnax.registered_envs}
+    names |= {f"jumanji:{name}" for name in jumanji.registered_environments()}
+    assert names == {name for name in listed if ":" in name}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_refused_are_rightly_refused(name: str) -> None:
+    suite, _, suite_name = name.partition(":")
+    with foreign_code():
+        import gymnax
+        import jumanji
+
+        made: tuple[Any, ...] = gymnax.make(suite_name) if suite == "gymnax" else (jumanji.make(suite_name),)
+    adapter = {"gymnax": GymnaxEnvironment, "jumanji": JumanjiEnvironment}[suite]
+    with pytest.raises(ValueError, match="wanted"):
+        adapter(*made)
+
+
+def test_sizes_are_said_in_words() -> None:
+    assert CATALOGUE["snake"].observation == "board 12 x 12 x 5, 1 number"
+    assert CATALOGUE["jumanji:SlidingTilePuzzle-v0"].observation == "board 5 x 5 x 1, 3 numbers"
+    assert CATALOGUE["gymnax:CartPole-v1"].observation == "vector 4"
+    assert CATALOGUE["gymnax:CartPole-v1"].actions == "2 discrete"

@@ -1,0 +1,80 @@
+"""The check of environments finds each broken promise, says which, and finds none where there is none."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import gradweave as gw
+
+from .corridors import Broken, Corridor
+
+
+def test_a_good_environment_has_no_findings() -> None:
+    report = gw.check_environment(Corridor(), num_steps=40)
+    assert report.ok and report.findings == ()
+    assert report.observation == ((4,), 0)
+    assert report.num_steps == 160
+    assert report.num_terminated > 0 and report.num_truncated > 0
+    assert "Corridor keeps the contract; 160 steps" in str(report)
+
+
+def test_too_few_steps_for_an_end_are_said() -> None:
+    report = gw.check_environment(Corridor(), num_steps=2)
+    assert report.ok and "no episode ended" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("how", "what", "remedy"),
+    [
+        ("no array operations", "cannot be traced: TracerBoolConversionError", "jnp.where"),
+        ("state's type", "step turns ['time'] from int32[] into int16[]", "astype"),
+        ("state's fields", "step turns a state", "same fields"),
+        ("reward's type", "the reward is of type int32 and shape ()", "result_type(float)"),
+        ("ends' shape", "terminated is of type bool and shape (1,)", "one boolean"),
+        ("view's axes", "step shows a view of shape (2, 2)", "board"),
+        ("mask", "step has an action mask of type bool and shape (3,)", "(2,)"),
+        ("another draw each time", "step is another function each time", "jax.random"),
+        ("step is a tuple", "step returns a tuple", "Step("),
+        ("infinite reward", "the reward is nan at step 3", "divisions"),
+        ("view is no number", "what is seen is not finite at step 3", "divisions"),
+        ("nothing allowed", "no action is allowed at step 4", "allow one"),
+        ("both ends", "both terminated and truncated at step", "~terminated"),
+    ],
+)
+def test_a_broken_promise_is_found(how: str, what: str, remedy: str) -> None:
+    report = gw.check_environment(Broken(how=how, slip=0.0), num_steps=20)
+    assert not report.ok
+    (found,) = [finding for finding in report.findings if what in finding.what]
+    assert remedy in found.remedy
+    assert "BREAKS" in str(report) and found.what in str(report)
+
+
+def test_a_broken_promise_not_to_truncate_is_found() -> None:
+    liar = dataclasses.replace(Corridor(), can_truncate=False)
+    assert "though can_truncate is False" in gw.check_environment(liar, num_steps=20).findings[0].what
+
+
+def test_weak_types_are_told_from_others() -> None:
+    class Weak(Corridor):
+        def reset(self, *, key):
+            state, seen = super().reset(key=key)
+            return state | {"time": 0}, seen
+
+        def step(self, state, action, *, key):
+            after, step = super().step(state, action, key=key)
+            return after | {"time": after["time"].astype(jnp.int32)}, step
+
+    (found,) = gw.check_environment(Weak()).findings
+    assert "['time'] from weak int" in found.what and "Python number" in found.remedy
+
+
+def test_what_is_no_environment_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"derived from gradweave\.envs\.AbstractEnvironment"):
+        gw.check_environment(Corridor)
+
+
+def test_the_key_decides_the_play() -> None:
+    reports = [gw.check_environment(Corridor(), num_steps=40, key=jax.random.key(seed)) for seed in (1, 1, 2)]
+    assert reports[0] == reports[1] != reports[2]
