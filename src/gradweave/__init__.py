@@ -93,6 +93,7 @@ _AGENTS = (
     "PPOEta",
     "PPOOptions",
     "ReturnChoice",
+    "ReturnGuard",
     "ScheduleNetwork",
     "SelfTuning",
     "SelfTuningState",

@@ -15,6 +15,7 @@ from gradweave.agents.actor_critic import (
 from gradweave.agents.agent import Agent, Annotation, SamplingTerms
 from gradweave.agents.optimizers import inner_optimizer, safe_clip_by_global_norm
 from gradweave.agents.ppo import PPOBatch, PPOEta, PPOOptions, ppo_agent
+from gradweave.agents.return_guard import GuardMemory, ReturnGuard
 from gradweave.agents.running import RunningMean
 from gradweave.agents.schedule import LearningStatistics, ScheduleNetwork, ScheduleWeights, learning_features
 from gradweave.agents.self_tuning import SelfTuning
@@ -29,6 +30,7 @@ __all__ = [
     "Annotation",
     "CollectedWindow",
     "Experience",
+    "GuardMemory",
     "KLControl",
     "LearningStatistics",
     "MetaStepMetrics",
@@ -37,6 +39,7 @@ __all__ = [
     "PPOEta",
     "PPOOptions",
     "ReturnChoice",
+    "ReturnGuard",
     "RunningMean",
     "SamplingTerms",
     "ScheduleNetwork",

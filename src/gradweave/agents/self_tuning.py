@@ -19,10 +19,11 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from gradweave.agents.agent import Agent, SamplingTerms
 from gradweave.agents.collection import collect_with
+from gradweave.agents.return_guard import ReturnGuard
 from gradweave.agents.running import DECAY, RunningMean
 from gradweave.agents.schedule import ScheduleNetwork
 from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, Updated, learning_part
-from gradweave.agents.tuners import AbstractTuner, Seen, check_tuners, start_tuners, tune
+from gradweave.agents.tuners import AbstractTuner, check_tuners, seen_by, start_tuners, tune
 from gradweave.core import (
     AbstractEstimator,
     AbstractMode,
@@ -80,6 +81,7 @@ class SelfTuning(eqx.Module):
             meta-optimiser alone.
         tuners: rules that move meta-parameters without a gradient, by their names (`gradweave.agents.tuners`); the spec
             of each is `Fixed`.
+        guard: goes back to an earlier state when returns were lost for long; None does not.
     """
 
     agent: Agent
@@ -96,6 +98,7 @@ class SelfTuning(eqx.Module):
     sampling_correction: SamplingCorrection | None = None
     schedule: ScheduleNetwork | None = None
     tuners: Mapping[str, AbstractTuner] = eqx.field(default_factory=dict)
+    guard: ReturnGuard | None = None
 
     def __check_init__(self) -> None:
         if self.num_inner_steps < 1 or self.num_steps < 1:
@@ -165,7 +168,7 @@ class SelfTuning(eqx.Module):
         running, batch, _ = self.collect(params, raw, running, key=rollout_key)
         learner = self.agent.start(params)
         annotation, corrects = self.agent.annotation, self.learns and self.sampling_correction is not None
-        return SelfTuningState(
+        state = SelfTuningState(
             learner=learner,
             learned=learned,
             fixed=fixed,
@@ -182,6 +185,7 @@ class SelfTuning(eqx.Module):
             usual_reward=RunningMean.empty() if corrects else None,
             tuner_states=tuner_states,
         )
+        return state if self.guard is None else state._replace(guard=self.guard.start(state))
 
     def step(self, state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
         """One meta-step: L rollouts and updates, then one move of the meta-parameters.
@@ -205,9 +209,8 @@ class SelfTuning(eqx.Module):
             context = state.fixed.context.observe(window.episodes, window.aux["gradient_norm"])
             changes["fixed"] = state.fixed._replace(context=context)
         if self.tuners:
-            changes["fixed"], changes["tuner_states"] = tune(
-                self.tuners, state.fixed, state.tuner_states, self._seen(state, window)
-            )
+            seen = seen_by(self.tuners, self.agent, state.learner, window)
+            changes["fixed"], changes["tuner_states"] = tune(self.tuners, state.fixed, state.tuner_states, seen)
         new_state = state._replace(
             learner=learner,
             rollout=window.rollout,
@@ -216,8 +219,11 @@ class SelfTuning(eqx.Module):
             num_meta_steps=state.num_meta_steps + 1,
             **changes,
         )
+        episodes, restored = jax.tree.map(jnp.sum, window.episodes), None
+        if self.guard is not None:
+            new_state, restored = self.guard.watch(state, new_state, episodes)
         metrics = MetaStepMetrics(
-            episodes=jax.tree.map(jnp.sum, window.episodes),
+            episodes=episodes,
             eta=self.eta(state.raw),
             raw=self.raw_eta(state.raw),
             # A schedule adds to its base, so that the derivative by the base is that by the sum.
@@ -226,6 +232,7 @@ class SelfTuning(eqx.Module):
             inner=jax.tree.map(jnp.mean, window.aux),
             outer=outer,
             finite=all_finite((learning_part(new_state), grad, outer_loss, window.aux, outer)),
+            restored=restored,
         )
         return new_state, metrics
 
@@ -379,14 +386,6 @@ class SelfTuning(eqx.Module):
             rewards = jax.vmap(self._sampling_terms().mean_reward)(later)
             changes["usual_reward"] = state.usual_reward.add(rewards.mean(), DECAY)
         return changes
-
-    def _seen(self, state: SelfTuningState, window: CollectedWindow) -> Seen:
-        """What the tuners see of a window that was collected from `state`."""
-        divergence = None
-        if any(tuner.reads_divergence for tuner in self.tuners.values()):
-            assert self.agent.divergence is not None  # __check_init__
-            divergence = self.agent.divergence(state.learner, window.recording.final_state, window.batch)
-        return Seen(window.aux, jax.tree.map(jnp.sum, window.episodes), divergence)
 
     def _moved(self, state: SelfTuningState, grad: PyTree) -> dict[str, Any]:
         """The fields of the state that the meta-optimiser moves."""

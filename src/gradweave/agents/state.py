@@ -38,6 +38,7 @@ class SelfTuningState(NamedTuple):
         statistics: what the agent's annotation needs of earlier windows, or None.
         usual_reward: running mean of the reward per step, or None where no sampling correction needs it.
         tuner_states: of the tuners, by the names of their meta-parameters; None without tuners.
+        guard: `GuardMemory`; None without a guard.
     """
 
     learner: Any
@@ -52,6 +53,7 @@ class SelfTuningState(NamedTuple):
     statistics: PyTree = None
     usual_reward: RunningMean | None = None
     tuner_states: PyTree = None
+    guard: PyTree = None
 
     @property
     def raw(self) -> PyTree:
@@ -82,6 +84,7 @@ class MetaStepMetrics(NamedTuple):
         outer: auxiliary scalars of the outer loss, empty for plain learning.
         finite: whether the meta-gradient, all that is reported of the losses and all that learning carries on (see
             `learning_part`) are finite.
+        restored: whether the guard went back to an earlier state after the window; None without a guard.
     """
 
     episodes: EpisodeTotals
@@ -92,6 +95,7 @@ class MetaStepMetrics(NamedTuple):
     inner: dict[str, Array]
     outer: dict[str, Array]
     finite: Bool[Array, ""]
+    restored: Bool[Array, ""] | None = None
 
 
 class CollectedWindow(NamedTuple):

@@ -89,6 +89,8 @@ class MetaConfig:
     tuners: tuple[str, ...] = ()
     """Rules that move a meta-parameter each without a gradient: learning_rate=kl[:TARGET],
     entropy_cost=target-entropy[:NATS], NAME=return-choice:V1,V2,... See docs/tuners.md."""
+    guard: bool = False
+    """Go back to the learner and the meta-parameters of the best returns when they have been lost for long."""
 
     def __post_init__(self) -> None:
         """Call the meta-parameters as the fields are called, where a word of Python's has an underscore."""

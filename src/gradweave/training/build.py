@@ -8,7 +8,7 @@ import jax
 import optax
 from jaxtyping import Array, Key
 
-from gradweave.agents import ScheduleNetwork, SelfTuning, SelfTuningState
+from gradweave.agents import ReturnGuard, ScheduleNetwork, SelfTuning, SelfTuningState
 from gradweave.agents.built import BuiltLearner
 from gradweave.agents.tuners import AbstractTuner
 from gradweave.config.estimators import parse_estimator
@@ -57,6 +57,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
         schedule=ScheduleNetwork() if meta.schedule == "network" else None,
         tuners=_tuners(config),
+        guard=ReturnGuard() if meta.guard else None,
     )
     return _in_cheapest_mode(agent) if meta.mode == AUTO else agent
 

@@ -139,6 +139,8 @@ def meta_step_row(
         learned: names of the learned meta-parameters; of one that is learned by parts, its own.
     """
     row = {"step": step, "meta_step": meta_step, **_episode_row(episodes), **_quantities(metrics, learned)}
+    if metrics.restored is not None and metrics.restored:
+        row["restored"] = True
     return row if metrics.finite else {**row, "skipped": True}
 
 

@@ -1,6 +1,6 @@
 """Rules other than the meta-gradient that move one meta-parameter each, between windows."""
 
-from gradweave.agents.tuners.base import AbstractTuner, Seen, check_tuners, start_tuners, tune
+from gradweave.agents.tuners.base import AbstractTuner, Seen, check_tuners, seen_by, start_tuners, tune
 from gradweave.agents.tuners.kl_control import KLControl
 from gradweave.agents.tuners.return_choice import ReturnChoice
 from gradweave.agents.tuners.target_entropy import TargetEntropy
@@ -12,6 +12,7 @@ __all__ = [
     "Seen",
     "TargetEntropy",
     "check_tuners",
+    "seen_by",
     "start_tuners",
     "tune",
 ]

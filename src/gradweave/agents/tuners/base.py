@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from gradweave.agents.state import leaf_name, named_leaves
+from gradweave.agents.agent import Agent
+from gradweave.agents.state import CollectedWindow, leaf_name, named_leaves
 from gradweave.rl import EpisodeTotals
 
-__all__ = ["AbstractTuner", "Seen", "check_tuners", "start_tuners", "tune"]
+__all__ = ["AbstractTuner", "Seen", "check_tuners", "seen_by", "start_tuners", "tune"]
 
 
 class Seen(NamedTuple):
@@ -96,6 +97,15 @@ def tune(
 ) -> tuple[PyTree, dict[str, Any] | None]:
     """(the fixed meta-parameters after a window, the tuners' states after it)."""
     return _each(tuners, fixed, lambda name, value: tuners[name].move(value, (states or {})[name], seen))
+
+
+def seen_by(tuners: Mapping[str, AbstractTuner], agent: Agent, learner: Any, window: CollectedWindow) -> Seen:
+    """What the tuners of an agent see of a window that began with this state of its learner."""
+    divergence = None
+    if any(tuner.reads_divergence for tuner in tuners.values()):
+        assert agent.divergence is not None  # check_tuners
+        divergence = agent.divergence(learner, window.recording.final_state, window.batch)
+    return Seen(window.aux, jax.tree.map(jnp.sum, window.episodes), divergence)
 
 
 def _each(tuners: Mapping[str, AbstractTuner], fixed: PyTree, act: Any) -> tuple[PyTree, dict[str, Any] | None]:

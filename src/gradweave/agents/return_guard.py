@@ -1,0 +1,141 @@
+"""Going back to the last good state when returns have fallen for long."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from gradweave.agents.running import RunningMean
+from gradweave.agents.state import learning_part
+from gradweave.rl import EpisodeTotals
+
+if TYPE_CHECKING:
+    from gradweave.agents.state import SelfTuningState
+
+__all__ = ["GuardMemory", "ReturnGuard"]
+
+_WEIGHT_KNOWN = 0.5  # of a running mean, before it counts: half of its final weight
+
+
+class GuardMemory(NamedTuple):
+    """What a guard carries from window to window.
+
+    Attributes:
+        recent: running mean return of the episodes that ended, over windows.
+        known: whether `first` and `best` have been seen.
+        first: the mean when it was first known.
+        best: the highest mean so far.
+        low: consecutive windows with a mean too low.
+        saved: what learning carries on (`learning_part`), at the time of `best`; before that, the first state.
+        scale: factor on the moves of the meta-optimiser.
+        num_restored: how often it went back.
+    """
+
+    recent: RunningMean
+    known: Bool[Array, ""]
+    first: Float[Array, ""]
+    best: Float[Array, ""]
+    low: Int[Array, ""]
+    saved: Any
+    scale: Float[Array, ""]
+    num_restored: Int[Array, ""]
+
+
+class ReturnGuard(eqx.Module):
+    """Restores the learner and the meta-parameters of the best running mean return when it is lost for long.
+
+    Returns are lost while their running mean lies below first + `fraction` (best - first), where first is its first
+    value: half of the best for returns that begin near zero, and the middle for negative ones. When that has lasted for
+    `patience` windows, parameters, meta-parameters and the states of optimisers, estimator and tuners are those of the
+    best mean again, and all later moves of the meta-optimiser are smaller by `slowdown`. The episodes that are running
+    go on, so that the first update after it uses a rollout of the policy that was lost.
+
+    ```python
+    agent = SelfTuning(..., guard=gw.ReturnGuard())
+    ```
+
+    Attributes:
+        fraction: of what was gained, in (0, 1).
+        patience: windows, at least 1.
+        slowdown: of the meta-optimiser's moves, in (0, 1].
+        decay: of the running mean, in [0, 1), for a window in which an episode ended.
+    """
+
+    fraction: float = eqx.field(static=True, default=0.5)
+    patience: int = eqx.field(static=True, default=50)
+    slowdown: float = eqx.field(static=True, default=0.5)
+    decay: float = eqx.field(static=True, default=0.95)
+
+    def __check_init__(self) -> None:
+        if not (0 < self.fraction < 1 and self.patience >= 1 and 0 < self.slowdown <= 1 and 0 <= self.decay < 1):
+            raise ValueError(
+                f"{self}: needs fraction in (0, 1), patience >= 1, slowdown in (0, 1] and decay in [0, 1)."
+            )
+
+    def start(self, state: "SelfTuningState") -> GuardMemory:
+        """The memory beside a first state."""
+        zero = jnp.zeros((), jnp.result_type(float))
+        none = jnp.zeros((), jnp.int32)
+        return GuardMemory(
+            RunningMean.empty(), jnp.zeros((), bool), zero, zero, none, _carried(state), jnp.ones_like(zero), none
+        )
+
+    def watch(
+        self, before: "SelfTuningState", after: "SelfTuningState", episodes: EpisodeTotals
+    ) -> tuple["SelfTuningState", Bool[Array, ""]]:
+        """(the state to go on with, whether it was restored).
+
+        Args:
+            before: the state before a window.
+            after: after it, with the memory of `before`.
+            episodes: totals over the episodes that ended in the window.
+        """
+        memory: GuardMemory = before.guard
+        after = after._replace(learned=jax.tree.map(partial(_part, memory.scale), before.learned, after.learned))
+        count = episodes.num_episodes
+        recent = memory.recent.add(episodes.sum_returns / jnp.maximum(count, 1), self.decay, count)
+        mean, counts = recent.mean(0.0), recent.weight >= _WEIGHT_KNOWN
+        first = jnp.where(memory.known, memory.first, mean)
+        better = counts & (~memory.known | (mean >= memory.best))
+        best = jnp.where(better, mean, memory.best)
+        lost = counts & memory.known & (mean < first + self.fraction * (best - first))
+        low = jnp.where(lost, memory.low + 1, 0)
+        restored = low >= self.patience
+        saved = _chosen(better, _carried(after), memory.saved)
+        # The mean starts afresh, at what the restored state had earned.
+        fresh = RunningMean(best * recent.weight, recent.weight)
+        kept = memory._replace(
+            recent=_chosen(restored, fresh, recent),
+            known=memory.known | counts,
+            first=first,
+            best=best,
+            low=jnp.where(restored, 0, low),
+            saved=saved,
+            scale=jnp.where(restored, self.slowdown * memory.scale, memory.scale),
+            num_restored=memory.num_restored + restored.astype(jnp.int32),
+        )
+        carried = _chosen(restored, memory.saved, _carried(after))
+        goes_on: Any = {
+            name: value
+            for name, value in carried._asdict().items()
+            if name not in ("rollout", "batch", "key", "num_meta_steps", "guard")
+        }
+        return after._replace(**goes_on, guard=kept), restored
+
+
+def _carried(state: "SelfTuningState") -> "SelfTuningState":
+    """What is saved of a state: not the environments, the count of windows and the guard's own memory."""
+    nothing: Any = None
+    return learning_part(state)._replace(num_meta_steps=nothing, guard=nothing)
+
+
+def _part(scale: Array, old: Array, new: Array) -> Array:
+    """A part of the way; all of it to the bit."""
+    return jnp.where(scale == 1, new, old + scale.astype(new.dtype) * (new - old))
+
+
+def _chosen(condition: Array, one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)

@@ -1,0 +1,102 @@
+"""The guard against its rule in a slow loop, and beside an agent that it leaves alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gradweave as gw
+from gradweave.agents import SelfTuningState
+from gradweave.rl import EpisodeTotals
+
+GUARD = gw.ReturnGuard(fraction=0.5, patience=3, slowdown=0.25, decay=0.6)
+
+
+def first_state():
+    """A learner that counts its windows, and a meta-parameter that moves by 1 in each."""
+    state = SelfTuningState(
+        learner=jnp.array(0.0),
+        learned={"discount": jnp.array(0.0)},
+        fixed=None,
+        meta_optimizer_state=None,
+        estimator_state=None,
+        rollout=None,
+        batch=None,
+        key=None,
+        num_meta_steps=jnp.array(0, jnp.int32),
+    )
+    return state._replace(guard=GUARD.start(state))
+
+
+def watched(returns, counts):
+    """(learner, meta-parameter, restored) after every window, by the guard."""
+
+    def window(state, seen):
+        moved = state._replace(
+            learner=state.learner + 1,
+            learned={"discount": state.learned["discount"] + 1},
+            num_meta_steps=state.num_meta_steps + 1,
+        )
+        mean, count = seen
+        after, restored = GUARD.watch(state, moved, EpisodeTotals(count, mean * count, count))
+        return after, (after.learner, after.learned["discount"], restored)
+
+    end, found = jax.lax.scan(window, first_state(), (jnp.asarray(returns), jnp.asarray(counts)))
+    assert int(end.num_meta_steps) == len(returns)
+    return [np.asarray(part) for part in found]
+
+
+def looped(returns, counts):
+    learner = value = total = weight = 0.0
+    scale, low, best, first, saved, found = 1.0, 0, None, None, (0.0, 0.0), []
+    for earned, count in zip(returns, counts, strict=True):
+        learner, value = learner + 1, value + scale
+        if count:
+            total, weight = 0.6 * total + 0.4 * earned, 0.6 * weight + 0.4
+        mean = total / weight if weight else 0.0
+        new_saved, back = saved, False
+        if weight >= 0.5:
+            first = mean if first is None else first
+            if best is None or mean >= best:
+                best, new_saved = mean, (learner, value)
+            low = low + 1 if mean < first + 0.5 * (best - first) else 0
+            back = low >= 3
+        if back:
+            (learner, value), scale, low, total = saved, scale / 4, 0, best * weight
+        saved = new_saved
+        found.append((learner, value, back))
+    return [np.array(part) for part in zip(*found, strict=True)]
+
+
+@pytest.mark.parametrize("offset", [0.0, -1000.0])
+def test_it_follows_its_rule_in_a_loop(offset):
+    rng = np.random.default_rng(0)
+    returns = offset + 10 * np.sin(np.arange(300) / 20) * np.arange(300) + rng.normal(0, 5, 300)
+    counts = rng.integers(0, 3, 300).astype(float)
+    expected = looped(returns, counts)
+    for one, other in zip(watched(returns, counts), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+    assert 2 <= expected[2].sum() < 100
+
+
+def test_a_policy_that_was_lost_is_found_again():
+    learner, value, restored = watched([0.0, 0.0, 10.0, 10.0, 0.0, 0.0, 0.0, 0.0, 10.0], [1.0] * 9)
+    assert restored.sum() == 1
+    (when,) = np.flatnonzero(restored)
+    assert learner[when] == 4 and value[when] == 4  # the window of the best mean
+    assert learner[when + 1] == 5 and value[when + 1] == 4.25  # a quarter of the step
+
+
+def test_without_a_loss_it_changes_nothing():
+    learner, value, restored = watched(np.linspace(0, 10, 40), [1.0] * 40)
+    assert not restored.any()
+    np.testing.assert_array_equal(learner, np.arange(1, 41))
+    np.testing.assert_array_equal(value, np.arange(1, 41))
+
+
+@pytest.mark.parametrize("bad", [{"fraction": 1.0}, {"patience": 0}, {"slowdown": 0.0}, {"decay": 1.0}])
+def test_what_cannot_work_is_refused(bad):
+    with pytest.raises(ValueError, match="needs fraction"):
+        dataclasses.replace(GUARD, **bad)
