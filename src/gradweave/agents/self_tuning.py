@@ -161,7 +161,8 @@ class SelfTuning(eqx.Module):
         learned, fixed = split_learned(raw, self.meta_spec)
         fixed, tuner_states = start_tuners(self.tuners, fixed)
         raw = eqx.combine(learned, fixed)
-        running = init_rollout(self.environment, memory=self.agent.memory, key=reset_key)
+        scales = self.agent.reward_discount is not None
+        running = init_rollout(self.environment, memory=self.agent.memory, scales_rewards=scales, key=reset_key)
         running, batch, _ = self.collect(params, raw, running, key=rollout_key)
         learner = self.agent.start(params)
         annotation, corrects = self.agent.annotation, self.learns and self.sampling_correction is not None
@@ -338,7 +339,13 @@ class SelfTuning(eqx.Module):
         policy = self.policy(params, conditioning)
         batch_key = jax.random.fold_in(key, _FOR_BATCH)
         running, trajectory, episodes = rollout(
-            policy, self.environment, running, self.num_steps, memory=memory, key=key
+            policy,
+            self.environment,
+            running,
+            self.num_steps,
+            memory=memory,
+            reward_discount=self.agent.reward_discount or 0.0,
+            key=key,
         )
         return running, self.agent.batch(trajectory, conditioning, key=batch_key), episodes
 

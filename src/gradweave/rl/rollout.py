@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gradweave.envs import Observation, VectorEnvironment
+from gradweave.rl.reward_scale import RewardScale, scaled_rewards
 from gradweave.rl.trajectory import Trajectory
 
 __all__ = ["Acted", "EpisodeTotals", "Policy", "RolloutState", "init_rollout", "rollout"]
@@ -46,6 +47,8 @@ class RolloutState(NamedTuple):
     """Steps taken in the running episode."""
     memory: Any = None
     """What the policy remembers of the running episode; a pytree, leading axis batch, or None."""
+    reward_scale: RewardScale | None = None
+    """What rewards are divided by, or None where they are learned from as they are."""
 
 
 class EpisodeTotals(NamedTuple):
@@ -74,12 +77,15 @@ class _StepRecord(NamedTuple):
     totals: EpisodeTotals
 
 
-def init_rollout(env: VectorEnvironment[Any], *, memory: Any = None, key: Key[Array, ""]) -> RolloutState:
+def init_rollout(
+    env: VectorEnvironment[Any], *, memory: Any = None, scales_rewards: bool = False, key: Key[Array, ""]
+) -> RolloutState:
     """Begin an episode in every environment.
 
     Args:
         env: the environments.
         memory: of one environment at the beginning of an episode; None for policies without memory.
+        scales_rewards: whether rollouts will divide rewards by a running scale (`gradweave.rl.reward_scale`).
         key: for their resets.
     """
     env_state, observation = env.reset(key=key)
@@ -89,6 +95,7 @@ def init_rollout(env: VectorEnvironment[Any], *, memory: Any = None, key: Key[Ar
         episode_return=env.axis.varying(jnp.zeros(env.num_own, jnp.result_type(float))),
         episode_length=env.axis.varying(jnp.zeros(env.num_own, jnp.result_type(int))),
         memory=env.axis.varying(for_each(memory, env.num_own)),
+        reward_scale=env.axis.varying(RewardScale.empty(env.num_own)) if scales_rewards else None,
     )
 
 
@@ -99,6 +106,7 @@ def rollout(
     num_steps: int,
     *,
     memory: Any = None,
+    reward_discount: float = 0.99,
     key: Key[Array, ""],
 ) -> tuple[RolloutState, Trajectory, EpisodeTotals]:
     """Let the policy act for `num_steps` steps in every environment.
@@ -116,6 +124,8 @@ def rollout(
         num_steps: steps to take in each environment, at least 1.
         memory: of one environment at the beginning of an episode; it takes the place of what was remembered where an
             episode stopped. None for policies without memory.
+        reward_discount: of the returns whose size scaled rewards are divided by. Without effect unless the state began
+            with `scales_rewards`; totals count rewards as the environment gives them either way.
         key: for actions and environments.
 
     Returns:
@@ -129,7 +139,7 @@ def rollout(
         raise ValueError(f"num_steps = {num_steps} collects nothing: give a number of steps of at least 1")
 
     def body(state: RolloutState, key: Key[Array, ""]) -> tuple[RolloutState, _StepRecord]:
-        return _act(policy, env, state, memory, key=key)
+        return _act(policy, env, state, memory, reward_discount, key=key)
 
     last_state, records = jax.lax.scan(body, state, jax.random.split(key, num_steps))
     trajectory = Trajectory(
@@ -146,7 +156,13 @@ def rollout(
 
 
 def _act(
-    policy: Policy, env: VectorEnvironment[Any], state: RolloutState, memory: Any, *, key: Key[Array, ""]
+    policy: Policy,
+    env: VectorEnvironment[Any],
+    state: RolloutState,
+    memory: Any,
+    reward_discount: float,
+    *,
+    key: Key[Array, ""],
 ) -> tuple[RolloutState, _StepRecord]:
     """One step of every environment: the next state and the record of the step."""
     policy_key, env_key = jax.random.split(key)
@@ -161,17 +177,21 @@ def _act(
         sum_returns=jnp.sum(jnp.where(ended, episode_return, 0.0)),
         sum_lengths=jnp.sum(jnp.where(ended, episode_length, 0).astype(dtype)),
     )
+    reward, scale = step.reward, state.reward_scale
+    if scale is not None:
+        reward, scale = scaled_rewards(scale, reward, ended, reward_discount, env.axis)
     next_state = RolloutState(
         env_state=env_state,
         observation=step.observation,
         episode_return=jnp.where(ended, 0.0, episode_return),
         episode_length=jnp.where(ended, 0, episode_length),
         memory=where_ended(ended, for_each(memory, ended.shape[0]), acted.memory),
+        reward_scale=scale,
     )
     record = _StepRecord(
         observation=state.observation,
         action=acted.actions,
-        reward=step.reward,
+        reward=reward,
         terminated=step.terminated,
         truncated=step.truncated,
         final_observation=step.final_observation if env.environment.can_truncate else None,
