@@ -1,13 +1,24 @@
 """The code on the pages that teach runs as it stands there."""
 
+import doctest
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+import gradweave as gw
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code of a page."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize(
@@ -19,15 +30,36 @@ DOCS = Path(__file__).parents[1] / "docs"
     ],
 )
 def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, says: str, tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) >= 3
+    code = blocks(page, "python")
+    assert len(code) >= 3
     script = tmp_path / "page.py"
-    script.write_text("\n".join(blocks), encoding="utf-8")
+    script.write_text("\n".join(code), encoding="utf-8")
     # As a reader runs it: without what the tests set.
     command = [sys.executable, "-W", "error", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert says in done.stdout
+
+
+@pytest.mark.slow
+def test_the_session_on_the_page_of_names_runs_as_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    session = doctest.DocTestParser().get_doctest("\n".join(blocks("names.md", "pycon")), {}, "names.md", None, 0)
+    runner = doctest.DocTestRunner(verbose=False)
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.debug_key_reuse(False):
+        runner.run(session)
+    failed, attempted = runner.summarize(verbose=False)
+    assert attempted > 80
+    assert failed == 0, capsys.readouterr().out
+
+
+def test_every_public_name_has_an_example_that_runs() -> None:
+    """In the sessions and on the pages above, in a docstring (tests/core/test_contract.py), or among the examples."""
+    lines = [*blocks("names.md", "pycon"), *blocks("python.md", "python"), *blocks("own-loop.md", "python")]
+    lines += [path.read_text(encoding="utf-8") for path in (ROOT / "examples").glob("*.py")]
+    for module in (ROOT / "src/gradweave/core").rglob("*.py"):
+        lines += re.findall(r"^ *(?:>>>|\.\.\.) (.*)$", module.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    used = set(re.findall(r"\bgw\.(\w+)", "\n".join(lines)))
+    assert [name for name in gw.__all__ if name not in used] == []
 
 
 def test_no_link_is_dead() -> None:

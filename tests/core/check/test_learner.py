@@ -134,6 +134,25 @@ def test_a_baseline_stopped_in_the_outer_loss_is_held_constant_in_the_difference
     assert any("the outer loss stops" in finding.what for finding in report.findings)
 
 
+@pytest.mark.parametrize("around", [lambda function: function, jax.checkpoint])
+def test_what_an_outer_loss_stops_within_a_scan_is_held_constant(around):
+    def outer_loss(x, batch):
+        def step(total, entry):
+            return 0.9 * total + jax.lax.stop_gradient(x) * entry * x, None
+
+        return jax.lax.scan(around(step), 0.0 * x, batch)[0], None
+
+    problem = gw.MetaProblem(lambda x, eta, batch: (x - eta * (x - batch.mean()), None), outer_loss)
+    batches = jnp.arange(12.0).reshape(3, 4)
+    report = gw.check_learner(problem, jnp.log(jnp.float64(0.1)), gw.Positive(), jnp.float64(1.0), batches)
+    (leaf,) = report.leaves
+    # J = w x_2 with w = x_2 sum_i 0.9^(3-i) b_i held constant; x_2 = 0.9 (0.9 + 0.1 * 1.5) + 0.1 * 5.5.
+    before, after = 0.9 + 0.15, 0.9 * (0.9 + 0.15) + 0.55
+    slope = 0.1 * (0.9 * (1.5 - 1) + 5.5 - before)  # by log(eta)
+    weight = after * sum(0.9 ** (3 - i) * (8 + i) for i in range(4))
+    assert leaf.derivative == pytest.approx(weight * slope) == leaf.difference
+
+
 def test_loops_and_custom_rules_limit_the_modes_and_are_named():
     @jax.custom_vjp
     def bent(x):

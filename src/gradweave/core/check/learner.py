@@ -1,19 +1,18 @@
 """`check_learner`: is the meta-gradient of this learner to be trusted, and if not, why not?"""
 
+import contextlib
 import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from gradweave.core.check.costs import cost_of
 from gradweave.core.check.findings import find_breaks, leaf_findings
-from gradweave.core.check.program import Traced, Values, compiled_values, in_float64, trace_learner
-from gradweave.core.check.report import Finding, LeafReport, LearnerReport, ModeReport
-from gradweave.core.jaxprs import OPAQUE, contains, evaluate, reads
-from gradweave.core.learner import GradientLearner
+from gradweave.core.check.program import Traced, Values, compiled_values, in_float64, on_host, trace_learner
+from gradweave.core.check.report import Finding, LeafReport, LearnerReport
+from gradweave.core.check.ways import mode_reports, num_bytes
+from gradweave.core.jaxprs import reads
 from gradweave.core.meta_gradient import checked_window, differentiate_learned
 from gradweave.core.modes.base import Differentiand
 from gradweave.core.problem import MetaProblemLike, Window
@@ -73,57 +72,63 @@ def check_learner(
     """
     start = time.monotonic()
     window = _first_steps(checked_window(state, batches, outer_batches, None), num_inner_steps)
-    differentiand, _ = differentiate_learned(problem, raw, spec, window)
-    plain = trace_learner(problem, differentiand.to_eta, differentiand.learned, differentiand.window)
-    measured, precision, outer_loss, limits = _measure(problem, differentiand, plain)
-    is_read = _reads(plain, differentiand)
-    leaves = tuple(
-        _leaf_report(name, *values, read, tolerance) for (name, values), read in zip(measured, is_read, strict=True)
-    )
-    findings = [*limits, *leaf_findings(leaves), *find_breaks(plain, differentiand, leaves, state)]
+    given, _ = differentiate_learned(problem, raw, spec, window)
+    given = given._replace(learned=on_host(given.learned), window=Window(*on_host(tuple(given.window)[:3])))
+    traced, exact, limits = _traced(problem, given)
+    precision = "float32" if limits else "float64"
+    with jax.enable_x64(True) if not limits else contextlib.nullcontext():
+        measured, outer_loss = _along_leaves(traced, exact, precision)
+        leaves = tuple(
+            _leaf_report(name, *values, read, tolerance)
+            for (name, values), read in zip(measured, _reads(traced, exact), strict=True)
+        )
+        findings = [*limits, *leaf_findings(leaves), *find_breaks(traced, exact, leaves, state)]
+        modes = mode_reports(problem, traced, exact, num_bytes(given.window.state))
     order = {"error": 0, "warning": 1, "note": 2}
     return LearnerReport(
         leaves,
-        _modes(problem, plain, differentiand),
+        modes,
         tuple(sorted(findings, key=lambda finding: order[finding.severity])),
         outer_loss,
-        differentiand.window.num_inner_steps,
+        given.window.num_inner_steps,
         precision,
         time.monotonic() - start,
     )
 
 
 def _first_steps(window: Window, num_steps: int) -> Window:
+    """Cut short on the host: a slice on a device is a program of its own for every shape."""
     length = max(1, min(num_steps, window.num_inner_steps))
     entries = length + (window.outer_batches is None)
-    batches = jax.tree.map(lambda leaf: leaf[:entries], window.batches)
-    outer = jax.tree.map(lambda leaf: leaf[:length], window.outer_batches)
+    batches = jax.tree.map(lambda leaf: leaf[:entries], on_host(window.batches))
+    outer = jax.tree.map(lambda leaf: leaf[:length], on_host(window.outer_batches))
     return window._replace(batches=batches, outer_batches=outer)
 
 
-def _measure(
-    problem: MetaProblemLike, given: Differentiand, plain: Traced
-) -> tuple[list[tuple[str, tuple[float, float]]], str, float, list[Finding]]:
-    """((name, (derivative, difference)) of each leaf, the precision, the outer loss, what could not be done)."""
+def _traced(problem: MetaProblemLike, given: Differentiand) -> tuple[Traced, Differentiand, list[Finding]]:
+    """(the learner in float64 if it runs in it, what it was traced on, what could not be done)."""
     try:
         with jax.enable_x64(True):
-            exact = given._replace(
-                learned=in_float64(given.learned), window=Window(*in_float64(tuple(given.window)[:3]))
-            )
+            window = Window(*in_float64(tuple(given.window)[:3]))
+            exact = given._replace(learned=in_float64(given.learned), window=window)
             traced = trace_learner(problem, exact.to_eta, exact.learned, exact.window)
-            return *_along_leaves(traced, exact, "float64"), []
+        pairs = zip(traced.update.out_avals, jax.tree.leaves(exact.window.state), strict=True)
+        if changed := [f"{new.dtype} for {old.dtype}" for new, old in pairs if new.dtype != old.dtype]:
+            raise TypeError(f"update returns {changed[0]}")
+        return traced, exact, []
     except (TypeError, ValueError) as error:
         note = Finding(
             "warning",
             f"the learner does not run in float64 ({str(error).splitlines()[0][:120]}), so that differences are coarse",
             "leave dtypes to the inputs: x.dtype in the place of jnp.float32",
         )
-        return *_along_leaves(plain, given, "float32"), [note]
+        return trace_learner(problem, given.to_eta, given.learned, given.window), given, [note]
 
 
 def _along_leaves(
     traced: Traced, given: Differentiand, precision: str
-) -> tuple[list[tuple[str, tuple[float, float]]], str, float]:
+) -> tuple[list[tuple[str, tuple[float, float]]], float]:
+    """((name, (derivative, difference)) of each leaf, the outer loss)."""
     values = compiled_values(traced, given.learned, given.window)
     leaves, structure = jax.tree.flatten(given.learned)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(given.learned)]
@@ -136,15 +141,16 @@ def _along_leaves(
 
     found, outer_loss = [], float("nan")
     for place, path in enumerate(paths):
-        direction = [jnp.zeros_like(leaf) for leaf in leaves]
+        direction = [np.zeros_like(leaf) for leaf in leaves]
         size = leaves[place].shape
         along = generator.standard_normal(size) if size else np.ones(())
-        direction[place] = jnp.asarray(along, leaves[place].dtype)
+        direction[place] = np.asarray(along, leaves[place].dtype)
         here = at(leaves, direction, None)
         outer_loss = float(here.outer_loss)
 
         def moved(distance: float, direction: list[Any] = direction) -> list[Any]:
-            return [leaf + distance * change for leaf, change in zip(leaves, direction, strict=True)]
+            pairs = zip(leaves, direction, strict=True)
+            return [leaf + np.asarray(distance, leaf.dtype) * change for leaf, change in pairs]
 
         quotients = []
         for step in steps:
@@ -153,7 +159,7 @@ def _along_leaves(
         name = jax.tree_util.keystr(path) or "(the only one)"
         derivative = float(here.derivative) if bool(here.is_finite) else float("nan")
         found.append((name, (derivative, min(quotients, key=lambda quotient: abs(quotient - derivative)))))
-    return found, precision, outer_loss
+    return found, outer_loss
 
 
 def _leaf_report(name: str, derivative: float, difference: float, is_read: bool, tolerance: float) -> LeafReport:
@@ -176,38 +182,3 @@ def _leaf_report(name: str, derivative: float, difference: float, is_read: bool,
 def _reads(traced: Traced, given: Differentiand) -> list[bool]:
     jaxpr = traced.update.jaxpr
     return reads(jaxpr, [True] * len(jaxpr.outvars))[: len(jax.tree.leaves(given.learned))]
-
-
-def _modes(problem: MetaProblemLike, traced: Traced, given: Differentiand) -> tuple[ModeReport, ...]:
-    """Arithmetic by counting one update with and without its derivative; memory by what each mode keeps."""
-    learned, window = given.learned, given.window
-    length, num_learned = window.num_inner_steps, sum(leaf.size for leaf in jax.tree.leaves(learned))
-    inputs = [*jax.tree.leaves(learned), *jax.tree.leaves(window.state)]
-    batch = [leaf[0] for leaf in jax.tree.leaves(window.inner)]
-    live = [place for place, leaf in enumerate(inputs) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(window.state))
-
-    def update(*moving: Any) -> list[Any]:
-        merged = list(inputs)
-        for place, value in zip(live, moving, strict=True):
-            merged[place] = value
-        outputs = evaluate(traced.update, {}, [*merged, *batch])
-        return [out for out in outputs if jnp.issubdtype(out.dtype, jnp.inexact)]
-
-    moving = [inputs[place] for place in live]
-    plain = cost_of(traced.update)
-    loop = any(contains(one, "while", opaque=OPAQUE) for one in traced)
-    reverse, kept = float("nan"), float("nan")
-    if not loop:
-        both = cost_of(jax.make_jaxpr(lambda *m: jax.vjp(update, *m)[1](update(*m)))(*moving))
-        reverse = max(both.flops - plain.flops, 0) / max(plain.flops, 1)  # an update may compute nothing
-        residuals = jax.eval_shape(lambda *m: jax.vjp(update, *m)[1], *moving)
-        kept = float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals)))
-    backwards = "a while loop has no reverse derivative" if loop else ""
-    parts = "" if isinstance(problem, GradientLearner) else "needs a GradientLearner"
-    return (
-        ModeReport("ReverseMode()", backwards, reverse, length * kept),
-        ModeReport('ReverseMode("step")', backwards, reverse + 1, length * state_bytes + kept),
-        ModeReport("ForwardMode()", "", 1 + 2.0 * num_learned, num_learned * float(state_bytes)),
-        ModeReport("MixedMode()", backwards or parts, reverse, 2.0 * length * state_bytes),
-    )

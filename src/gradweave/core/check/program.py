@@ -5,16 +5,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, PyTree
 
+from gradweave.core.check.held import evaluate_held, nothing_stopped
 from gradweave.core.check.places import fast_options
 from gradweave.core.finite import all_finite
-from gradweave.core.jaxprs import evaluate
+from gradweave.core.jaxprs import OPAQUE, contains, evaluate
 from gradweave.core.modes.custom_rules import forward_differentiable
 from gradweave.core.problem import MetaProblemLike, Window
 
-__all__ = ["Traced", "Values", "compiled_values", "in_float64", "trace_learner"]
+__all__ = ["Traced", "Values", "compiled_values", "in_float64", "on_host", "trace_learner"]
 
 
 class Traced(NamedTuple):
@@ -46,10 +48,20 @@ class Values(NamedTuple):
     is_finite: Array
 
 
+def on_host(tree: PyTree) -> PyTree:
+    """Every leaf as a NumPy array, whose slices and casts compile nothing; typed keys stay what they are."""
+
+    def moved(leaf: Any) -> Any:
+        is_key = jnp.issubdtype(getattr(leaf, "dtype", np.dtype(float)), jax.dtypes.extended)
+        return leaf if is_key else np.asarray(leaf, jnp.result_type(leaf))
+
+    return jax.tree.map(moved, tree)
+
+
 def in_float64(tree: PyTree) -> PyTree:
     """Every floating-point leaf in float64; call it within `jax.enable_x64(True)`."""
     return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
+        lambda leaf: np.asarray(leaf, np.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
     )
 
 
@@ -89,27 +101,23 @@ def compiled_values(
             return evaluate(traced.update, {}, [*jax.tree.leaves(learned), *state, *batch]), None
 
         end, _ = jax.lax.scan(step, state, batches)
-        stopped: list[Array] = []
-
-        def stop(equation: Any, value: Any) -> list[Any]:
-            own = jax.lax.stop_gradient(value)
-            kept = own if len(given) <= len(stopped) else jnp.where(held, given[len(stopped)], own)
-            stopped.append(own)
-            return [kept]
-
-        rules = {"stop_gradient": stop}
-        rules["jit"] = lambda equation, *inputs: evaluate(equation.params["jaxpr"], rules, list(inputs))
         moving = [leaf for leaf in end if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-        return evaluate(traced.outer_loss, rules, [*end, *outer_leaves])[0], stopped, moving
+        outputs, stopped = evaluate_held(traced.outer_loss, [*end, *outer_leaves], given, held)
+        return outputs[0], stopped, moving
+
+    has_own_rules = any(contains(one, "custom_vjp_call", opaque=OPAQUE) for one in traced)
 
     def both(learned: PyTree, direction: PyTree, given: list[Array], held: Array) -> Values:
-        function = forward_differentiable(lambda learned: window_loss(learned, given, held))
+        def function(learned: PyTree) -> tuple[Array, list[Array], list[Array]]:
+            return window_loss(learned, given, held)
+
+        if has_own_rules:
+            function = forward_differentiable(function)
         (value, stopped, _), (slope, _, moving) = jax.jvp(function, (learned,), (direction,))
         return Values(value, slope, stopped, all_finite((slope, moving)))
 
     off = jnp.zeros((), bool)
-    shapes = jax.eval_shape(lambda: window_loss(learned, [], off)[1])
-    nothing = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+    nothing = nothing_stopped(traced.outer_loss)
     program = jax.jit(both).lower(learned, learned, nothing, off).compile(compiler_options=fast_options())
 
     def values(learned: PyTree, direction: PyTree, stopped: list[Array] | None) -> Values:
