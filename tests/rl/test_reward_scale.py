@@ -14,10 +14,10 @@ ENDED = jax.random.bernoulli(jax.random.key(1), 0.3, (12, 4))
 
 def scanned(rewards, ended, axis=DeviceAxis()):  # noqa: B008
     def step(scale, at):
-        found, scale = scaled_rewards(scale, *at, DISCOUNT, axis)
+        found, scale = scaled_rewards(scale, *at, axis)
         return scale, found
 
-    return jax.lax.scan(step, RewardScale.empty(rewards.shape[1]), (rewards, ended))[1]
+    return jax.lax.scan(step, RewardScale.new(DISCOUNT, rewards.shape[1]), (rewards, ended))[1]
 
 
 def test_rewards_are_divided_by_the_root_mean_square_of_all_returns_so_far():
@@ -49,12 +49,11 @@ def test_a_rollout_learns_from_scaled_rewards_and_counts_the_environments_own():
         del key
         return Acted(jnp.zeros(4, jnp.int32), memory)
 
-    for scales in (False, True):
-        start = init_rollout(env, scales_rewards=scales, key=jax.random.key(0))
-        end[scales] = rollout(policy, env, start, 7, reward_discount=DISCOUNT, key=jax.random.key(1))
-    plain, scaled = end[False][1].rewards, end[True][1].rewards
-    ended = end[True][1].terminations
-    np.testing.assert_allclose(scaled, scanned(plain, ended), rtol=1e-12)
-    assert end[False][2] == end[True][2] and float(end[True][2].sum_returns) > 0
-    assert end[False][0].reward_scale is None
-    assert float(end[True][0].reward_scale.num_steps.sum()) == 28
+    for discount in (None, DISCOUNT):
+        start = init_rollout(env, reward_discount=discount, key=jax.random.key(0))
+        end[discount] = rollout(policy, env, start, 7, key=jax.random.key(1))
+    (plain_end, plain, plain_totals), (scaled_end, scaled, totals) = end.values()
+    np.testing.assert_allclose(scaled.rewards, scanned(plain.rewards, plain.terminations), rtol=1e-12)
+    assert plain_totals == totals and float(totals.sum_returns) > 0
+    assert plain_end.reward_scale is None
+    assert float(scaled_end.reward_scale.num_steps.sum()) == 28

@@ -161,11 +161,10 @@ class SelfTuning(eqx.Module):
         learned, fixed = split_learned(raw, self.meta_spec)
         fixed, tuner_states = start_tuners(self.tuners, fixed)
         raw = eqx.combine(learned, fixed)
-        scales = self.agent.reward_discount is not None
-        running = init_rollout(self.environment, memory=self.agent.memory, scales_rewards=scales, key=reset_key)
+        memory, scaled = self.agent.memory, self.agent.reward_discount
+        running = init_rollout(self.environment, memory=memory, reward_discount=scaled, key=reset_key)
         running, batch, _ = self.collect(params, raw, running, key=rollout_key)
-        learner = self.agent.start(params)
-        annotation, corrects = self.agent.annotation, self.learns and self.sampling_correction is not None
+        learner, annotation = self.agent.start(params), self.agent.annotation
         return SelfTuningState(
             learner=learner,
             learned=learned,
@@ -180,7 +179,7 @@ class SelfTuning(eqx.Module):
             key=key,
             num_meta_steps=jnp.zeros((), jnp.int32),
             statistics=annotation.initial() if annotation is not None and self.learns else None,
-            usual_reward=RunningMean.empty() if corrects else None,
+            usual_reward=RunningMean.empty() if self.learns and self.sampling_correction is not None else None,
             tuner_states=tuner_states,
         )
 
@@ -339,13 +338,7 @@ class SelfTuning(eqx.Module):
         policy = self.policy(params, conditioning)
         batch_key = jax.random.fold_in(key, _FOR_BATCH)
         running, trajectory, episodes = rollout(
-            policy,
-            self.environment,
-            running,
-            self.num_steps,
-            memory=memory,
-            reward_discount=self.agent.reward_discount or 0.0,
-            key=key,
+            policy, self.environment, running, self.num_steps, memory=memory, key=key
         )
         return running, self.agent.batch(trajectory, conditioning, key=batch_key), episodes
 

@@ -19,6 +19,8 @@ __all__ = ["RewardScale", "scaled_rewards"]
 class RewardScale(NamedTuple):
     """What is known of the size of returns."""
 
+    discount: Float[Array, " batch"]
+    """Of the returns that are to be of order one; the same for all."""
     returns: Float[Array, " batch"]
     """The discounted sum of each running episode's rewards up to now."""
     sum_squares: Float[Array, " batch"]
@@ -26,18 +28,14 @@ class RewardScale(NamedTuple):
     num_steps: Float[Array, " batch"]
 
     @staticmethod
-    def empty(num_envs: int) -> "RewardScale":
-        """Before the first step."""
+    def new(discount: float, num_envs: int) -> "RewardScale":
+        """Before the first step; discount in [0, 1)."""
         nothing = jnp.zeros(num_envs, jnp.result_type(float))
-        return RewardScale(nothing, nothing, nothing)
+        return RewardScale(jnp.full_like(nothing, discount), nothing, nothing, nothing)
 
 
 def scaled_rewards(
-    scale: RewardScale,
-    rewards: Float[Array, " batch"],
-    ended: Bool[Array, " batch"],
-    discount: float,
-    axis: DeviceAxis = ONE_DEVICE,
+    scale: RewardScale, rewards: Float[Array, " batch"], ended: Bool[Array, " batch"], axis: DeviceAxis = ONE_DEVICE
 ) -> tuple[Float[Array, " batch"], RewardScale]:
     """The rewards of one step divided by the scale, and the scale with this step in it.
 
@@ -45,11 +43,12 @@ def scaled_rewards(
         scale: before the step.
         rewards: of every environment, in its own units.
         ended: whether the episode ended or was cut off with this step.
-        discount: of the returns that are to be of order one, in [0, 1).
         axis: the devices over which the environments are split.
     """
-    returns = discount * scale.returns + rewards.astype(scale.returns.dtype)
-    after = RewardScale(jnp.where(ended, 0.0, returns), scale.sum_squares + returns**2, scale.num_steps + 1)
+    returns = scale.discount * scale.returns + rewards.astype(scale.returns.dtype)
+    after = RewardScale(
+        scale.discount, jnp.where(ended, 0.0, returns), scale.sum_squares + returns**2, scale.num_steps + 1
+    )
     mean_square = axis.sum(after.sum_squares.sum()) / axis.sum(after.num_steps.sum())
     known = mean_square > 0  # not before the first reward
     return rewards / jnp.sqrt(jnp.where(known, mean_square, 1.0)).astype(rewards.dtype), after

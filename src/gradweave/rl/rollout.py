@@ -78,14 +78,15 @@ class _StepRecord(NamedTuple):
 
 
 def init_rollout(
-    env: VectorEnvironment[Any], *, memory: Any = None, scales_rewards: bool = False, key: Key[Array, ""]
+    env: VectorEnvironment[Any], *, memory: Any = None, reward_discount: float | None = None, key: Key[Array, ""]
 ) -> RolloutState:
     """Begin an episode in every environment.
 
     Args:
         env: the environments.
         memory: of one environment at the beginning of an episode; None for policies without memory.
-        scales_rewards: whether rollouts will divide rewards by a running scale (`gradweave.rl.reward_scale`).
+        reward_discount: of the returns by whose running size rollouts divide rewards (`gradweave.rl.RewardScale`); None
+            leaves rewards as they are. Totals count them as the environment gives them either way.
         key: for their resets.
     """
     env_state, observation = env.reset(key=key)
@@ -95,7 +96,9 @@ def init_rollout(
         episode_return=env.axis.varying(jnp.zeros(env.num_own, jnp.result_type(float))),
         episode_length=env.axis.varying(jnp.zeros(env.num_own, jnp.result_type(int))),
         memory=env.axis.varying(for_each(memory, env.num_own)),
-        reward_scale=env.axis.varying(RewardScale.empty(env.num_own)) if scales_rewards else None,
+        reward_scale=None
+        if reward_discount is None
+        else env.axis.varying(RewardScale.new(reward_discount, env.num_own)),
     )
 
 
@@ -106,7 +109,6 @@ def rollout(
     num_steps: int,
     *,
     memory: Any = None,
-    reward_discount: float = 0.99,
     key: Key[Array, ""],
 ) -> tuple[RolloutState, Trajectory, EpisodeTotals]:
     """Let the policy act for `num_steps` steps in every environment.
@@ -124,8 +126,6 @@ def rollout(
         num_steps: steps to take in each environment, at least 1.
         memory: of one environment at the beginning of an episode; it takes the place of what was remembered where an
             episode stopped. None for policies without memory.
-        reward_discount: of the returns whose size scaled rewards are divided by. Without effect unless the state began
-            with `scales_rewards`; totals count rewards as the environment gives them either way.
         key: for actions and environments.
 
     Returns:
@@ -139,7 +139,7 @@ def rollout(
         raise ValueError(f"num_steps = {num_steps} collects nothing: give a number of steps of at least 1")
 
     def body(state: RolloutState, key: Key[Array, ""]) -> tuple[RolloutState, _StepRecord]:
-        return _act(policy, env, state, memory, reward_discount, key=key)
+        return _act(policy, env, state, memory, key=key)
 
     last_state, records = jax.lax.scan(body, state, jax.random.split(key, num_steps))
     trajectory = Trajectory(
@@ -156,13 +156,7 @@ def rollout(
 
 
 def _act(
-    policy: Policy,
-    env: VectorEnvironment[Any],
-    state: RolloutState,
-    memory: Any,
-    reward_discount: float,
-    *,
-    key: Key[Array, ""],
+    policy: Policy, env: VectorEnvironment[Any], state: RolloutState, memory: Any, *, key: Key[Array, ""]
 ) -> tuple[RolloutState, _StepRecord]:
     """One step of every environment: the next state and the record of the step."""
     policy_key, env_key = jax.random.split(key)
@@ -179,7 +173,7 @@ def _act(
     )
     reward, scale = step.reward, state.reward_scale
     if scale is not None:
-        reward, scale = scaled_rewards(scale, reward, ended, reward_discount, env.axis)
+        reward, scale = scaled_rewards(scale, reward, ended, env.axis)
     next_state = RolloutState(
         env_state=env_state,
         observation=step.observation,
