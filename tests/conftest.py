@@ -4,6 +4,7 @@ JAX is configured here and not through environment variables, so that a command 
 own runs as a user would run it; only the platform, the compilation cache and how it compiles are handed on.
 """
 
+import gc
 import os
 from pathlib import Path
 
@@ -22,6 +23,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
 from jaxtyping import install_import_hook
+
+# Tracing makes many objects that live long: collecting them less often saves a twentieth.
+gc.set_threshold(200_000, 20, 100)
 
 # Two, for the tests that split environments over devices; all others use the first.
 jax.config.update("jax_num_cpu_devices", 2)

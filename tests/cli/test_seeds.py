@@ -174,7 +174,11 @@ def test_a_signal_stops_all(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     stop = "lambda n, _: (run / 'stopped').write_text(str(n)) and sys.exit(128 + n)"
-    stand_in(f"import signal; [signal.signal(n, {stop}) for n in (2, 15)]; (run / 'up').touch(); time.sleep(60)")
+    stand_in(
+        f"import signal; [signal.signal(n, {stop}) for n in (2, 15)]; (run / 'checkpoints').mkdir(exist_ok=True); "
+        "run.name.endswith('0') and (run / 'checkpoints' / '000000000400.safetensors').touch(); "
+        "(run / 'up').touch(); time.sleep(60)"
+    )
 
     def looked(view: Any, running: Any) -> None:
         if running and all(job.log.with_name("up").exists() for job in running):
@@ -186,7 +190,12 @@ def test_a_signal_stops_all(
     assert stopped
     assert set(stopped) == {str(int(signal.SIGTERM))}
     assert not (only_folder(tmp_path) / "summary.json").exists()
-    assert "failed" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "failed" not in said
+    first, second = (only_folder(tmp_path) / f"seed-{seed}" for seed in (0, 1))
+    assert str(first / "checkpoints" / "000000000400.safetensors") in said
+    assert str(second / "checkpoints") not in said and "1 of 2 runs have no checkpoint yet" in said
+    assert f"gradweave resume {only_folder(tmp_path)}" in said
 
 
 def command(*argv: str) -> list[str]:

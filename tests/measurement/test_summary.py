@@ -327,6 +327,15 @@ def test_the_table_is_aligned(measured):
     assert f"[{low:.2g}, {high:.2g}]" in blocks[0]
 
 
+def test_in_a_narrow_terminal_columns_go_below_the_first_ones(measured):
+    _, summaries, _ = measured
+    wide, narrow = (format_table(("discount", "lambda_"), summaries, width=width) for width in (0, 60))
+    assert max(map(len, narrow.splitlines())) <= 60 < max(map(len, wide.splitlines()))
+    assert set(wide.split()) == set(narrow.split())  # nothing is lost
+    assert narrow.count("\nunrolled") > wide.count("\nunrolled")  # before each group of columns
+    assert format_table(("discount", "lambda_"), summaries, width=1)  # narrower than any column: one below the other
+
+
 def test_open_ratios_are_drawn_to_the_ends_of_the_axis():
     rng = np.random.default_rng(13)
     noise = rng.standard_normal((60, 1))

@@ -17,7 +17,7 @@ from gradweave.config.toml_file import format_config
 from gradweave.config.validation import validate
 from gradweave.envs.own import class_reference
 from gradweave.errors import CheckpointError, command_line
-from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps
+from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps, newest_checkpoint
 from gradweave.runs.trackers import check_tracker
 from gradweave.training.follower import NoFolder
 from gradweave.training.hosts import ALONE, Hosts, check_same
@@ -226,10 +226,9 @@ def _check_own_environment(config: Config) -> None:
 
 def _how_to_go_on(folder: RunFolder) -> str:
     """Of a run that was interrupted: where the newest checkpoint is, and the command that goes on from it."""
-    steps = checkpoint_steps(folder.path)
-    if not steps:
+    checkpoint = newest_checkpoint(folder.path)
+    if checkpoint is None:
         return f"there is no checkpoint in {folder.checkpoints} yet; train again"
-    checkpoint = folder.checkpoints / f"{steps[-1]:012d}.safetensors"
     return f"the checkpoint is {checkpoint}; go on with: {command_line('resume', folder.path)}"
 
 

@@ -22,6 +22,7 @@ from gradweave.machine.processes import Job, default_backend, run_jobs, share_co
 from gradweave.machine.runtime import usable_cores
 from gradweave.machine.signals import noted_signals, say_when_leaving
 from gradweave.runs.metrics import parse_row
+from gradweave.runs.run_folder import newest_checkpoint
 from gradweave.runs.seeds_folder import SeedsFolder, is_finished
 from gradweave.runs.trackers import check_tracker
 from gradweave.training.hosts import Hosts
@@ -39,6 +40,7 @@ __all__ = [
 
 _SECONDS_BETWEEN_ROWS = 10.0
 _TAIL_BYTES = 2**16
+_MOST_SHOWN = 5
 
 
 def check_seeds(config: Config, num_seeds: int, hosts: Hosts) -> None:
@@ -156,9 +158,21 @@ def train_runs(path: Path, runs: Mapping[str, Path], shares: Sequence[tuple[int,
     with noted_signals() as received:
         codes = run_jobs(jobs, shares, received, started=view.started, ended=view.ended, looked=view.looked)
     if received and not all(map(is_finished, runs.values())):
-        text = f"stopped by {signal.Signals(received[0]).name}; the runs have written checkpoints; `{again}` goes on"
+        text = f"stopped by {signal.Signals(received[0]).name}; {_newest_checkpoints(runs)}; `{again}` goes on"
         raise KeyboardInterrupt(text) if received[0] == signal.SIGINT else Stopped(text)
     return {name: code for name, code in codes.items() if code}
+
+
+def _newest_checkpoints(runs: Mapping[str, Path]) -> str:
+    """Where the newest checkpoint of each unfinished run lies, and how many have none yet."""
+    unfinished = {name: run for name, run in runs.items() if not is_finished(run)}
+    newest = {name: newest_checkpoint(run) for name, run in unfinished.items()}
+    found = [f"{name}: {path}" for name, path in newest.items() if path is not None]
+    shown = "\n".join(f"  {line}" for line in found[:_MOST_SHOWN])
+    more = f"\n  and of {len(found) - _MOST_SHOWN} more runs" if len(found) > _MOST_SHOWN else ""
+    none = len(newest) - len(found)
+    text = f"the newest checkpoints are\n{shown}{more}\n" if found else ""
+    return f"{text}{none} of {len(runs)} runs have no checkpoint yet" if none else text.rstrip()
 
 
 def raise_failed(path: Path, failed: Mapping[str, int]) -> None:

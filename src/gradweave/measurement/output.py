@@ -98,8 +98,14 @@ def measurement_rows(names: Sequence[str], summaries: Mapping[str, EstimatorSumm
                 yield Row(estimator, name, statistic, *(float(end[index]) for end in estimate))
 
 
-def format_table(names: Sequence[str], summaries: Mapping[str, EstimatorSummary]) -> str:
-    """What every estimator is worth as plain text, intervals in brackets."""
+def format_table(names: Sequence[str], summaries: Mapping[str, EstimatorSummary], *, width: int = 0) -> str:
+    """What every estimator is worth as plain text, intervals in brackets.
+
+    Args:
+        names: of the meta-parameters.
+        summaries: by the estimator's name, the reference first.
+        width: of the terminal, in characters; columns that have no room are written below the first ones. 0: no limit.
+    """
     reference = next(iter(summaries))
     parts: list[tuple[str, Sequence[str], Callable[[EstimatorSummary], list[Estimate]]]] = [
         (
@@ -141,11 +147,23 @@ def format_table(names: Sequence[str], summaries: Mapping[str, EstimatorSummary]
     for title, headings, choose in parts:
         table = [["", *(heading.rstrip("_") for heading in headings)]]
         table += [[name, *(_cell(estimate) for estimate in choose(summary))] for name, summary in summaries.items()]
-        widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-        lines += ["", title]
-        for row in table:
-            lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        lines += ["", title, *_rows(table, width)]
     return "\n".join(lines[1:])
+
+
+def _rows(table: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """The table as lines of at most `width` characters where one column fits, its first column before each group."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    column = 1
+    while column < len(widths):
+        last, taken = column + 1, widths[0] + 2 + widths[column]
+        while last < len(widths) and (not width or taken + 2 + widths[last] <= width):
+            taken += 2 + widths[last]
+            last += 1
+        for row in table:
+            cells = [(0, row[0]), *((place, row[place]) for place in range(column, last))]
+            yield "  ".join(cell.ljust(widths[place]) for place, cell in cells).rstrip()
+        column = last
 
 
 def _each(estimate: Estimate) -> list[Estimate]:

@@ -1,9 +1,11 @@
 """A measurement in memory: samples, what they say of each estimator, and the table that is read first."""
 
 import dataclasses
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from gradweave.agents import SelfTuning, SelfTuningState, named_leaves
@@ -59,7 +61,9 @@ class Measurement:
             f"{self.samples.num_samples} samples of windows of {self.length} updates at step {self.step:,}; "
             f"{intervals}; reference: horizon {self.samples.num_inner_steps}"
         )
-        return f"{heading}\n\n{format_table(self.samples.names, self.estimators)}"
+        width = shutil.get_terminal_size((0, 0)).columns  # 0 where the output is no terminal: no limit
+        table = format_table(self.samples.names, self.estimators, width=width)
+        return f"{fill(heading, width) if width else heading}\n\n{table}"
 
 
 def measured(

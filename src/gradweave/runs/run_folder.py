@@ -37,6 +37,7 @@ __all__ = [
     "has_last_checkpoint",
     "make_runs_dir",
     "new_name",
+    "newest_checkpoint",
     "run_name",
 ]
 
@@ -365,6 +366,12 @@ def has_last_checkpoint(path: Path, config: Config) -> bool:
 def checkpoint_steps(path: Path) -> list[int]:
     """The environment steps at which a run's folder has checkpoints, in order."""
     return sorted(int(file.stem) for file in (path / "checkpoints").glob("*.safetensors") if file.stem.isdecimal())
+
+
+def newest_checkpoint(path: Path) -> Path | None:
+    """The file of a run's newest checkpoint, verified or not; None before the first."""
+    steps = checkpoint_steps(path)
+    return path / "checkpoints" / f"{steps[-1]:012d}.safetensors" if steps else None
 
 
 def check_longer(path: Path, total_steps: int) -> None:
