@@ -82,10 +82,32 @@ def test_what_is_seen(name: str, shape: tuple[int, ...]) -> None:
         np.testing.assert_array_equal(observation.view, np.eye(16)[0])
 
 
+@pytest.mark.parametrize(("action", "torque"), [(0.25, 0.5), (-3.0, -2.0)])
+def test_continuous_actions_from_minus_one_to_one_span_what_the_environment_takes(action: float, torque: float) -> None:
+    environment = make_environment("gymnax:Pendulum-v1")
+    assert environment.continuous and environment.num_actions == 1
+    with foreign_code():
+        theirs, params = gymnax.make("Pendulum-v1")
+        _, their_state = theirs.reset_env(jax.random.key(3), params)
+        expected, _, reward, *_ = theirs.step_env(jax.random.key(0), their_state, jnp.array([torque]), params)
+    state, observation = environment.reset(key=jax.random.key(3))
+    _, result = environment.step(state, jnp.array([action]), key=jax.random.key(0))
+    np.testing.assert_allclose(result.observation.view, expected, rtol=1e-6)
+    np.testing.assert_allclose(result.reward, reward, rtol=1e-6)
+    assert observation.view.shape == (3,)
+
+
 def test_what_cannot_be_adapted_is_refused() -> None:
     with foreign_code():
-        continuous = gymnax.make("Pendulum-v1")
-    with pytest.raises(ValueError, match=r"Pendulum.*discrete"):
-        GymnaxEnvironment(*continuous)
+        from gymnax.environments import spaces
+
+    def old(space: object) -> SimpleNamespace:
+        space_of = lambda params: space  # noqa: E731
+        return SimpleNamespace(name="Odd", is_truncated=None, action_space=space_of, observation_space=space_of)
+
+    with pytest.raises(ValueError, match=r"Odd.*a vector"):
+        GymnaxEnvironment(old(spaces.Box(-1.0, 1.0, (2, 2))), None)
+    with pytest.raises(ValueError, match=r"Odd.*bounds on each side"):
+        GymnaxEnvironment(old(spaces.Box(-np.inf, 1.0, (2,))), None)
     with pytest.raises(ValueError, match=r"Old .*Gymnax before 1\.0.*gymnax>=1\.0"):
         GymnaxEnvironment(SimpleNamespace(name="Old"), None)

@@ -7,6 +7,7 @@ import pytest
 
 from gradweave.envs import (
     AbstractProbe,
+    AimedReward,
     ChosenReward,
     ConstantReward,
     DelayedReward,
@@ -232,3 +233,15 @@ def test_impossible_chains_are_refused() -> None:
         DiscountingChain(5)
     with pytest.raises(ValueError, match=r"delays = \(1, 7\).*num_steps = 6"):
         DiscountingChain(0, delays=(1, 7), num_steps=6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_an_aimed_reward_is_greatest_at_what_is_seen(seed: int) -> None:
+    probe = AimedReward()
+    state, seen = probe.reset(key=jax.random.key(seed))
+    grid = np.linspace(-1.0, 1.0, 41)
+    step = jax.vmap(lambda action: probe.step(state, action[None], key=jax.random.key(0))[1])(jnp.asarray(grid))
+    np.testing.assert_allclose(grid[np.argmax(step.reward)], seen.view[0])
+    np.testing.assert_allclose(step.reward, 1 - (grid - float(seen.view[0])) ** 2)
+    assert step.terminated.all() and abs(float(seen.view[0])) == 0.5
+    np.testing.assert_allclose(step.reward.max(), probe.optimal_values(0.9).values)

@@ -3,6 +3,7 @@
 import functools
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -266,6 +267,17 @@ def test_scalars_and_conditioning_are_seen():
 
     by_scalars, by_conditioning = jax.jit(jax.grad(total, (0, 1)))(jnp.ones(1), jnp.ones(2))
     assert jnp.all(by_scalars != 0) and jnp.all(by_conditioning != 0)
+
+
+def test_free_outputs_follow_the_others_whatever_is_seen():
+    seen = [Observation(jnp.full(3, value), jnp.zeros(0), jnp.ones(2, bool)) for value in (-1.0, 2.0)]
+    network = actor_critic_network(seen[0], 2, num_free_outputs=2, policy_scale=1.0, key=jax.random.key(0))
+    plain = actor_critic_network(seen[0], 2, policy_scale=1.0, key=jax.random.key(0))
+    moved = eqx.tree_at(lambda network: network.free_outputs, network, jnp.array([0.5, -0.5]))
+    for one in seen:
+        np.testing.assert_array_equal(network(one).logits, jnp.append(plain(one).logits, jnp.zeros(2)))
+        np.testing.assert_array_equal(moved(one).logits[2:], jnp.array([0.5, -0.5]))
+    assert (network(seen[0]).logits != network(seen[1]).logits).tolist() == [True, True, False, False]
 
 
 def test_batches_go_through_vmap():

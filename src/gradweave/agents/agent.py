@@ -74,6 +74,8 @@ class Agent(eqx.Module):
         sampling: None if no sampling correction is wanted.
         divergence: `(learner's state before, after, batch) -> scalar`, the mean KL(policy before ‖ policy after) in
             nats; None if no tuner reads it.
+        reward_discount: of the returns whose running size rewards are divided by before they are learned from
+            (`gradweave.rl.RewardScale`); None: rewards are learned from as they are.
         layout: `(same, envs_first, time_first) -> tree of specs shaped like a batch`, or a prefix: how a batch is split
             over devices. None: the agent trains on one device.
     """
@@ -86,6 +88,7 @@ class Agent(eqx.Module):
     annotation: Annotation | None = None
     sampling: SamplingTerms | None = None
     divergence: Callable[[Any, Any, PyTree], Array] | None = None
+    reward_discount: float | None = None
     layout: Callable[[Any, Any, Any], PyTree] | None = None
 
     def __check_init__(self) -> None:

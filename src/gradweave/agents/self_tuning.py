@@ -161,10 +161,10 @@ class SelfTuning(eqx.Module):
         learned, fixed = split_learned(raw, self.meta_spec)
         fixed, tuner_states = start_tuners(self.tuners, fixed)
         raw = eqx.combine(learned, fixed)
-        running = init_rollout(self.environment, memory=self.agent.memory, key=reset_key)
+        memory, scaled = self.agent.memory, self.agent.reward_discount
+        running = init_rollout(self.environment, memory=memory, reward_discount=scaled, key=reset_key)
         running, batch, _ = self.collect(params, raw, running, key=rollout_key)
-        learner = self.agent.start(params)
-        annotation, corrects = self.agent.annotation, self.learns and self.sampling_correction is not None
+        learner, annotation = self.agent.start(params), self.agent.annotation
         return SelfTuningState(
             learner=learner,
             learned=learned,
@@ -179,7 +179,7 @@ class SelfTuning(eqx.Module):
             key=key,
             num_meta_steps=jnp.zeros((), jnp.int32),
             statistics=annotation.initial() if annotation is not None and self.learns else None,
-            usual_reward=RunningMean.empty() if corrects else None,
+            usual_reward=RunningMean.empty() if self.learns and self.sampling_correction is not None else None,
             tuner_states=tuner_states,
         )
 

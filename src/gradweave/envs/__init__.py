@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from gradweave.envs.jumanji import BoardOrVector, JumanjiEnvironment, SnakeView, snake
     from gradweave.envs.observation import Observation
     from gradweave.envs.probe import AbstractProbe, OptimalValues, ProbeState
-    from gradweave.envs.probes import ChosenReward, ConstantReward, MaskedAction, MatchedReward, ObservedReward
+    from gradweave.envs.probes import (
+        AimedReward,
+        ChosenReward,
+        ConstantReward,
+        MaskedAction,
+        MatchedReward,
+        ObservedReward,
+    )
     from gradweave.envs.registry import ENVIRONMENTS, make_environment, validate_environment
     from gradweave.envs.unmasked import Unmasked
     from gradweave.envs.vector import VectorEnvironment, VectorStep
@@ -27,6 +34,7 @@ _MODULES = {
     "ONE_DEVICE": "device_axis",
     "AbstractEnvironment": "environment",
     "AbstractProbe": "probe",
+    "AimedReward": "probes",
     "BoardOrVector": "jumanji",
     "ChosenReward": "probes",
     "ConstantReward": "probes",
@@ -60,6 +68,7 @@ __all__ = [
     "ONE_DEVICE",
     "AbstractEnvironment",
     "AbstractProbe",
+    "AimedReward",
     "BoardOrVector",
     "ChosenReward",
     "ConstantReward",

@@ -74,6 +74,7 @@ _OURS: Final[Mapping[str, Row]] = {
     "chosen-reward": Row((1,), 0, 2, place=("probes", "ChosenReward")),
     "matched-reward": Row((1,), 0, 2, place=("probes", "MatchedReward")),
     "masked-action": Row((1,), 0, 4, {"num_actions": Option(1)}, place=("probes", "MaskedAction")),
+    "aimed-reward": Row((1,), 0, 1, continuous=True, place=("probes", "AimedReward")),
     "delayed-reward": Row((1,), 0, 1, place=("horizon_probes", "DelayedReward")),
     "truncated-reward": Row((1,), 0, 1, _NUM_STEPS, place=("horizon_probes", "TruncatedReward")),
     "terminated-reward": Row((1,), 0, 1, _NUM_STEPS, place=("horizon_probes", "TerminatedReward")),
@@ -115,6 +116,11 @@ _GYMNAX: Final[Mapping[str, Row]] = {
     "SimpleBandit-bsuite": Row((1, 1, 1), 0, 11, _MAX_STEPS),
     "SpaceInvaders-MinAtar": Row((10, 10, 6), 0, 4, _MAX_STEPS),
     "UmbrellaChain-bsuite": Row((3,), 0, 2, _MAX_STEPS),
+    "MountainCarContinuous-v0": Row((2,), 0, 1, _MAX_STEPS, continuous=True),
+    "Pendulum-v1": Row((3,), 0, 1, _MAX_STEPS, continuous=True),
+    "PointRobot-misc": Row((6,), 0, 2, _MAX_STEPS, continuous=True),
+    "Reacher-misc": Row((8,), 0, 2, _MAX_STEPS, continuous=True),
+    "Swimmer-misc": Row((16,), 0, 2, _MAX_STEPS, continuous=True),
 }
 
 CATALOGUE: Final[Mapping[str, Row]] = {
@@ -143,11 +149,5 @@ _SEVERAL_AT_ONCE: Final = {
     "Tetris-v0": "2 choices in each step (4 x 10)",
 }
 
-REFUSED: Final[Mapping[str, str]] = {
-    **{f"jumanji:{name}": f"takes {what}" for name, what in _SEVERAL_AT_ONCE.items()},
-    **{
-        f"gymnax:{name}": "has continuous actions"
-        for name in ("MountainCarContinuous-v0", "Pendulum-v1", "PointRobot-misc", "Reacher-misc", "Swimmer-misc")
-    },
-}
+REFUSED: Final[Mapping[str, str]] = {f"jumanji:{name}": f"takes {what}" for name, what in _SEVERAL_AT_ONCE.items()}
 """What the suites have beside, and why it cannot be made: the rest of a sentence that begins with the name."""

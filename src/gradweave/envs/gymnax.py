@@ -10,7 +10,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+import numpy as np
+from jaxtyping import Array, Float, Key, Shaped
 
 from gradweave.envs.environment import AbstractEnvironment, Step
 from gradweave.envs.foreign import as_before, floats, foreign_code, settled
@@ -20,11 +21,11 @@ __all__ = ["GymnaxEnvironment", "from_suite"]
 
 
 class GymnaxEnvironment(AbstractEnvironment[Any]):
-    """A Gymnax environment with discrete actions.
+    """A Gymnax environment with discrete actions, or with a vector of continuous ones.
 
     The view is the observation itself if it has three axes, the observation with a channel axis if it has two, one-hot
     if the observation is one of a number of categories, and otherwise all its numbers in one vector. Every action is
-    always allowed.
+    always allowed. Continuous actions are clipped to -1 to 1, which spans the range that the environment takes.
 
     ```python
     GymnaxEnvironment(*gymnax.make("CartPole-v1"))
@@ -33,6 +34,8 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
 
     num_actions: int = eqx.field(static=True)
     can_truncate: bool = eqx.field(static=True)
+    continuous: bool = eqx.field(static=True)
+    bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = eqx.field(static=True)
     env: Any = eqx.field(static=True)
     num_categories: int | None = eqx.field(static=True)
     params: Any
@@ -41,7 +44,8 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
         """Adapt `env` with its `params`, as `gymnax.make` returns them.
 
         Raises:
-            ValueError: the actions are not discrete, or this Gymnax is too old to tell truncation from termination.
+            ValueError: the actions are neither discrete nor a vector within bounds, or this Gymnax is too old to tell
+                truncation from termination.
         """
         name = getattr(env, "name", type(env).__name__)
         if not hasattr(env, "is_truncated"):
@@ -51,11 +55,9 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
             )
         with foreign_code():
             space, seen = env.action_space(params), env.observation_space(params)
-        if not hasattr(space, "n"):
-            raise ValueError(
-                f"{name} has actions in {space!r}, but discrete ones are wanted: choose another environment"
-            )
-        self.num_actions = int(space.n)
+        self.bounds = None if hasattr(space, "n") else _bounds(name, space)
+        self.continuous = self.bounds is not None
+        self.num_actions = int(space.n) if self.bounds is None else len(self.bounds[0])
         self.can_truncate = True
         self.env = env
         self.num_categories = getattr(seen, "n", None)
@@ -68,9 +70,9 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
             state = settled(state)
         return state, self._observe(observation)
 
-    def step(self, state: Any, action: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[Any, Step]:
+    def step(self, state: Any, action: Shaped[Array, "*action"], *, key: Key[Array, ""]) -> tuple[Any, Step]:
         """Take one action."""
-        action = action.astype(jnp.int32)
+        action = action.astype(jnp.int32) if self.bounds is None else _within(self.bounds, action)
         with foreign_code():
             observation, next_state, reward, terminated, _ = self.env.step_env(key, state, action, self.params)
             next_state = as_before(next_state, state)
@@ -90,6 +92,29 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
         elif view.ndim != 3:
             view = view.ravel()
         return Observation(view, jnp.zeros(0, view.dtype), jnp.ones(self.num_actions, bool))
+
+
+def _bounds(name: str, space: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Least and greatest action, number by number."""
+    if getattr(space, "shape", None) is None or len(space.shape) != 1:
+        raise ValueError(
+            f"{name} has actions in {space!r}, but discrete ones or a vector are wanted: choose another environment"
+        )
+    low, high = (np.broadcast_to(np.asarray(bound, float), space.shape) for bound in (space.low, space.high))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ValueError(
+            f"{name} has actions in {space!r}, but bounds on each side are wanted: choose another environment"
+        )
+    return tuple(low.tolist()), tuple(high.tolist())
+
+
+def _within(
+    bounds: tuple[tuple[float, ...], tuple[float, ...]], action: Float[Array, " size"]
+) -> Float[Array, " size"]:
+    """The action that -1 to 1 stands for, in 32 bits."""
+    low, high = (jnp.asarray(bound, jnp.float32) for bound in bounds)
+    share = (jnp.clip(action.astype(jnp.float32), -1.0, 1.0) + 1.0) / 2.0
+    return low + share * (high - low)
 
 
 def from_suite(name: str, /, **options: Any) -> GymnaxEnvironment:

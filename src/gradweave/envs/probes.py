@@ -1,4 +1,4 @@
-"""Probes of one step each: value head, observation, policy, both together, action mask.
+"""Probes of one step each: value head, observation, policy, both together, action mask, continuous actions.
 
 | probe | what is new in it | known answer |
 |---|---|---|
@@ -7,6 +7,7 @@
 | `ChosenReward` | the reward depends on the action | the policy chooses action 1; value 1 |
 | `MatchedReward` | ... and on what is seen | the policy chooses what it sees; value 1 |
 | `MaskedAction` | all actions but one are forbidden, and cost 1 | value 1, from the first step on, without learning |
+| `AimedReward` | the action is a number | the policy aims at what it sees; value 1 |
 
 An agent that fails at one and passes those above it has its fault where the new thing is handled.
 """
@@ -20,7 +21,7 @@ from gradweave.envs.environment import Step
 from gradweave.envs.observation import Observation
 from gradweave.envs.probe import AbstractProbe, OptimalValues, ProbeState, observation_of
 
-__all__ = ["ChosenReward", "ConstantReward", "MaskedAction", "MatchedReward", "ObservedReward"]
+__all__ = ["AimedReward", "ChosenReward", "ConstantReward", "MaskedAction", "MatchedReward", "ObservedReward"]
 
 
 class ConstantReward(AbstractProbe[ProbeState]):
@@ -162,6 +163,37 @@ class MaskedAction(AbstractProbe[ProbeState]):
 
     def _observe(self, context: Int[Array, ""]) -> Observation:
         return observation_of([1.0], jnp.arange(self.num_actions, dtype=jnp.int32) == context)
+
+
+class AimedReward(AbstractProbe[ProbeState]):
+    """One step; the action is a number, and the reward 1 - (action - target)^2; the target, -0.5 or 0.5, is seen.
+
+    The best policy does what it sees, without spread, and the value is 1. A policy whose mean stays at 0 means that the
+    gradient by the mean is lost, one whose spread stays that the gradient by the scale is.
+    """
+
+    num_actions: int = eqx.field(static=True, default=1)
+    can_truncate: bool = eqx.field(static=True, default=False)
+    continuous: bool = eqx.field(static=True, default=True)
+    optimal_return: float = eqx.field(static=True, default=1.0)
+
+    def reset(self, *, key: Key[Array, ""]) -> tuple[ProbeState, Observation]:
+        """Draw the target."""
+        state = _state(_coin(key))
+        return state, self._observe(state.context)
+
+    def step(self, state: ProbeState, action: Float[Array, " 1"], *, key: Key[Array, ""]) -> tuple[ProbeState, Step]:
+        """The better the aim the more, and the end."""
+        del key
+        miss = action[0].astype(jnp.result_type(float)) - _sign(state.context) / 2
+        return _end(state, self._observe(state.context), 1 - miss**2)
+
+    def optimal_values(self, discount: float) -> OptimalValues:
+        """Two observations, worth 1 each."""
+        return _cases([self._observe(jnp.asarray(context, jnp.int32)) for context in (0, 1)], [1.0, 1.0])
+
+    def _observe(self, context: Int[Array, ""]) -> Observation:
+        return observation_of(_sign(context)[None] / 2, jnp.ones(1, bool))
 
 
 def _state(context: Int[Array, ""]) -> ProbeState:

@@ -1,9 +1,9 @@
 """Pictures of an episode: boards drawn with Pillow, frame by frame, and written as a small GIF.
 
 Snake's five channels (body, head, tail, fruit, order along the body) become a snake; the channels of any other board
-become colours, and a vector is drawn as a board of one row. Everything is drawn larger than it is shown and scaled
-down, which smooths the edges. All frames of a GIF share one palette, so that a frame stores only the cells that
-changed.
+become colours, and a vector is drawn as a board of one row, unless it has a scene (`gradweave.reports.scenes`).
+Everything is drawn larger than it is shown and scaled down, which smooths the edges. All frames of a GIF share one
+palette, so that a frame stores only the cells that changed.
 """
 
 import io
@@ -47,6 +47,7 @@ def board_frames(
     *,
     rewards: npt.ArrayLike | None = None,
     paint: Painter | None = None,
+    canvas: tuple[int, int] | None = None,
     cell: int | None = None,
     max_frames: int = 400,
 ) -> list[Image.Image]:
@@ -59,6 +60,7 @@ def board_frames(
             last picture the return of the whole episode.
         paint: how a view is drawn; by default `paint_snake` for five channels and `paint_channels` for any other
             number.
+        canvas: (rows, cols) of the picture where `paint` draws something else than a board; None for a board.
         cell: pixels along one side of a cell; by default chosen so that the board is about 320 pixels large.
         max_frames: of a longer episode only the last `max_frames` steps are drawn, at full speed: in the end the board
             is at its fullest, and skipping steps in between would make a snake jump.
@@ -73,10 +75,12 @@ def board_frames(
     collected = _collected(boards, rewards)
     rows, cols, channels = boards.shape[1:]
     painter = (paint_snake if channels == _SNAKE_CHANNELS else paint_channels) if paint is None else paint
+    if canvas is not None:
+        rows, cols = canvas
     size = max(8, min(48, 320 // max(rows, cols))) if cell is None else cell
     if painter is paint_channels:
         boards = _scaled(boards)
-    empty = _empty_board(rows, cols, size)
+    empty = _empty_board(rows, cols, size, plain=canvas is not None)
     first = max(0, len(boards) - max_frames)
     return [
         _frame(empty, boards[step], painter, size, step, None if collected is None else collected[step])
@@ -166,9 +170,9 @@ def _margin(size: int) -> int:
     return max(4, size // 3)
 
 
-def _empty_board(rows: int, cols: int, size: int) -> Image.Image:
-    """A faint chequerboard, drawn large."""
-    pattern = (np.indices((rows, cols)).sum(0) % 2)[..., None]
+def _empty_board(rows: int, cols: int, size: int, *, plain: bool = False) -> Image.Image:
+    """A faint chequerboard, or one colour, drawn large."""
+    pattern = (np.indices((rows, cols)).sum(0) % (1 if plain else 2))[..., None]
     colours = np.where(pattern == 0, *(np.array(colour, np.uint8) for colour in CELLS)).astype(np.uint8)
     return Image.fromarray(colours).resize(
         (cols * size * _SMOOTHING, rows * size * _SMOOTHING), Image.Resampling.NEAREST

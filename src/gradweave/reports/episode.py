@@ -8,6 +8,7 @@ from jaxtyping import Array, Key
 from gradweave.agents import SelfTuning, SelfTuningState
 from gradweave.config.schema import Config
 from gradweave.reports.board import board_frames, paint_channels, paint_snake, save_gif
+from gradweave.reports.scenes import SCENES, Scene
 from gradweave.training.evaluation import play_episode
 
 __all__ = ["DrawnEpisode", "save_episode"]
@@ -50,7 +51,8 @@ def save_episode(
         greedy=greedy,
         max_steps=config.run.max_episode_steps if max_steps is None else max_steps,
     )
-    views = observations.view
-    snake = "snake" in config.environment.name.lower() and views.shape[-1] == 5
-    save_gif(path, board_frames(views, rewards=rewards, paint=paint_snake if snake else paint_channels))
+    views, name = observations.view, config.environment.name
+    snake = "snake" in name.lower() and views.shape[-1] == 5
+    scene = SCENES.get(name, Scene(paint_snake if snake else paint_channels, None))
+    save_gif(path, board_frames(views, rewards=rewards, paint=scene.paint, canvas=scene.canvas))
     return DrawnEpisode(path, float(rewards.sum()), len(rewards))

@@ -9,6 +9,7 @@ from gradweave.rl.losses import entropy_bonus, policy_gradient_loss, value_loss
 from gradweave.rl.networks import ActorCriticNetwork, NetworkOutput, actor_critic_network
 from gradweave.rl.policies import AbstractPolicyHead, Categorical, Gaussian
 from gradweave.rl.returns import generalized_advantages, lambda_returns, trajectory_discounts, trajectory_lambda
+from gradweave.rl.reward_scale import RewardScale, scaled_rewards
 from gradweave.rl.rollout import Acted, EpisodeTotals, Policy, RolloutState, init_rollout, rollout
 from gradweave.rl.trajectory import Trajectory, next_values
 
@@ -22,6 +23,7 @@ __all__ = [
     "Gaussian",
     "NetworkOutput",
     "Policy",
+    "RewardScale",
     "RolloutState",
     "Trajectory",
     "actor_critic_network",
@@ -39,6 +41,7 @@ __all__ = [
     "probs",
     "rollout",
     "sample",
+    "scaled_rewards",
     "trajectory_discounts",
     "trajectory_lambda",
     "value_loss",

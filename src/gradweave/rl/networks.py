@@ -58,6 +58,8 @@ class ActorCriticNetwork(eqx.Module):
     conditioning_size: int = eqx.field(static=True)
     detached_outer_critic: bool = eqx.field(static=True, default=False)
     """Whether the outer critic reads what the value reads without moving it: no derivative goes back through there."""
+    free_outputs: Float[Array, " num_free"] | None = None
+    """Outputs for the policy that are the same whatever is seen, behind the others: a Gaussian policy's scales."""
 
     def __call__(
         self, observation: Observation, conditioning: Float[Array, " conditioning_size"] | None = None
@@ -92,8 +94,11 @@ class ActorCriticNetwork(eqx.Module):
             if self.detached_outer_critic:
                 outer_inputs = jax.lax.stop_gradient(outer_inputs)
             outer_value = _apply_head(self.outer_head, outer_inputs)[0]
+        logits = _apply_head(self.policy_head, policy_inputs)
+        if self.free_outputs is not None:
+            logits = jnp.concatenate([logits, self.free_outputs])
         return NetworkOutput(
-            logits=_apply_head(self.policy_head, policy_inputs),
+            logits=logits,
             value=_apply_head(self.value_head, value_inputs)[0],
             outer_value=outer_value,
         )
@@ -103,6 +108,7 @@ def actor_critic_network(
     observation: Observation,
     num_actions: int,
     *,
+    num_free_outputs: int = 0,
     channels: tuple[int, ...] = (16, 16),
     strides: tuple[int, ...] = (2, 1),
     kernel_size: int = 2,
@@ -125,7 +131,9 @@ def actor_critic_network(
 
     Args:
         observation: an example without a batch axis, arrays or `jax.ShapeDtypeStruct`; only shapes and dtypes count.
-        num_actions: number of logits.
+        num_actions: number of logits, or of a Gaussian policy's means.
+        num_free_outputs: further outputs for the policy that do not depend on what is seen, at first 0: as many as
+            there are means give a `Gaussian` policy a scale of its own for each.
         channels: of each convolution of the board torso. Without effect for a vector, like the next two.
         strides: of each convolution.
         kernel_size: height and width of all kernels.
@@ -173,6 +181,7 @@ def actor_critic_network(
         outer_head=_draw_head(value_sizes, 1.0, dtype, key=outer_key) if outer_critic else None,
         conditioning_size=conditioning_size,
         detached_outer_critic=outer_critic and outer_torso == "detached",
+        free_outputs=jnp.zeros(num_free_outputs, dtype) if num_free_outputs else None,
     )
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gradweave.envs import Observation, VectorEnvironment
+from gradweave.rl.reward_scale import RewardScale, scaled_rewards
 from gradweave.rl.trajectory import Trajectory
 
 __all__ = ["Acted", "EpisodeTotals", "Policy", "RolloutState", "init_rollout", "rollout"]
@@ -46,6 +47,8 @@ class RolloutState(NamedTuple):
     """Steps taken in the running episode."""
     memory: Any = None
     """What the policy remembers of the running episode; a pytree, leading axis batch, or None."""
+    reward_scale: RewardScale | None = None
+    """What rewards are divided by, or None where they are learned from as they are."""
 
 
 class EpisodeTotals(NamedTuple):
@@ -74,12 +77,16 @@ class _StepRecord(NamedTuple):
     totals: EpisodeTotals
 
 
-def init_rollout(env: VectorEnvironment[Any], *, memory: Any = None, key: Key[Array, ""]) -> RolloutState:
+def init_rollout(
+    env: VectorEnvironment[Any], *, memory: Any = None, reward_discount: float | None = None, key: Key[Array, ""]
+) -> RolloutState:
     """Begin an episode in every environment.
 
     Args:
         env: the environments.
         memory: of one environment at the beginning of an episode; None for policies without memory.
+        reward_discount: of the returns by whose running size rollouts divide rewards (`gradweave.rl.RewardScale`); None
+            leaves rewards as they are. Totals count them as the environment gives them either way.
         key: for their resets.
     """
     env_state, observation = env.reset(key=key)
@@ -89,6 +96,9 @@ def init_rollout(env: VectorEnvironment[Any], *, memory: Any = None, key: Key[Ar
         episode_return=env.axis.varying(jnp.zeros(env.num_own, jnp.result_type(float))),
         episode_length=env.axis.varying(jnp.zeros(env.num_own, jnp.result_type(int))),
         memory=env.axis.varying(for_each(memory, env.num_own)),
+        reward_scale=None
+        if reward_discount is None
+        else env.axis.varying(RewardScale.new(reward_discount, env.num_own)),
     )
 
 
@@ -161,17 +171,21 @@ def _act(
         sum_returns=jnp.sum(jnp.where(ended, episode_return, 0.0)),
         sum_lengths=jnp.sum(jnp.where(ended, episode_length, 0).astype(dtype)),
     )
+    reward, scale = step.reward, state.reward_scale
+    if scale is not None:
+        reward, scale = scaled_rewards(scale, reward, ended, env.axis)
     next_state = RolloutState(
         env_state=env_state,
         observation=step.observation,
         episode_return=jnp.where(ended, 0.0, episode_return),
         episode_length=jnp.where(ended, 0, episode_length),
         memory=where_ended(ended, for_each(memory, ended.shape[0]), acted.memory),
+        reward_scale=scale,
     )
     record = _StepRecord(
         observation=state.observation,
         action=acted.actions,
-        reward=step.reward,
+        reward=reward,
         terminated=step.terminated,
         truncated=step.truncated,
         final_observation=step.final_observation if env.environment.can_truncate else None,

@@ -184,6 +184,14 @@ def find_devices(config: Config) -> Devices:
     return Devices(Mesh(_first_of_each_process(count), (_AXIS,)))
 
 
+def _some_actions(environments: VectorEnvironment[Any]) -> Any:
+    """One action for each of a device's environments."""
+    single = environments.environment
+    if single.continuous:
+        return jnp.zeros((environments.num_own, single.num_actions))
+    return jnp.zeros(environments.num_own, jnp.int32)
+
+
 def check_splittable(config: Config, devices: Devices) -> None:
     """Raises when the environment's own code cannot be traced for several devices.
 
@@ -203,7 +211,7 @@ def check_splittable(config: Config, devices: Devices) -> None:
     def begin_and_step(key: Any) -> Any:
         reset_key, step_key = jax.random.split(key)
         state, _ = environments.reset(key=reset_key)
-        actions = devices.axis.varying(jnp.zeros(environments.num_own, jnp.int32))
+        actions = devices.axis.varying(_some_actions(environments))
         return environments.step(state, actions, key=step_key)
 
     everywhere = PartitionSpec(_AXIS)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jaxtyping import Array
 
 import gradweave as gw
 from gradweave.agents import SelfTuning
@@ -16,8 +17,17 @@ from gradweave.cli.train import parse_config
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.config.validation import find_problems
-from gradweave.envs import MaskedAction, MatchedReward, TruncatedReward, VectorEnvironment
-from gradweave.rl import actor_critic_network
+from gradweave.envs import (
+    AbstractEnvironment,
+    MaskedAction,
+    MatchedReward,
+    Observation,
+    Step,
+    TruncatedReward,
+    VectorEnvironment,
+    make_environment,
+)
+from gradweave.rl import Gaussian, actor_critic_network
 from gradweave.training.build import build_agent, init_state
 
 from ..material import quick_jit
@@ -146,15 +156,43 @@ def slopes_times_differences(agent: SelfTuning, state: Any, window: Any, length:
     return np.array(found)
 
 
+class AimTwice(AbstractEnvironment[Array]):
+    """The action is a number, and pays by its distance from what is shown; two steps, and every other step is free."""
+
+    num_actions: int = 1
+    can_truncate: bool = True
+    continuous: bool = True
+
+    def reset(self, *, key: Any) -> tuple[Array, Observation]:
+        state = jnp.stack([jax.random.uniform(key, minval=-1.0), jnp.zeros(())])
+        return state, self.observe(state)
+
+    def step(self, state: Array, action: Array, *, key: Any) -> tuple[Array, Step]:
+        del key
+        state = state + jnp.array([0.3, 1.0])
+        last = state[1] >= 2
+        step = Step(self.observe(state), -((action[0] - state[0]) ** 2), last & (state[0] > 0), last & (state[0] <= 0))
+        return state, step
+
+    def observe(self, state: Array) -> Observation:
+        return Observation(state, jnp.zeros(0), jnp.ones(1, bool))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("length", "outer_critic"), [(1, False), (2, True), (5, False)])
-def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: bool) -> None:
-    environment = Recall()
+@pytest.mark.parametrize(
+    ("length", "outer_critic", "continuous"),
+    [(1, False, False), (2, True, False), (5, False, False), (1, False, True), (2, True, True)],
+)
+def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: bool, continuous: bool) -> None:
+    environment: Any = AimTwice() if continuous else Recall()
+    head: Any = {"head": Gaussian(1), "reward_discount": 0.9} if continuous else {}
+    options = OPTIONS._replace(clip_values=outer_critic)
     agents = [
-        self_tuning(environment, ppo_agent(options=OPTIONS._replace(clip_values=outer_critic)), length, mode=mode)
+        self_tuning(environment, ppo_agent(options=options, **head), length, mode=mode)
         for mode in (gw.ReverseMode("step"), gw.ForwardMode())
     ]
-    state = begun(agents[0], environment, outer_critic=outer_critic, outer_torso="own")
+    free = int(continuous)
+    state = begun(agents[0], environment, outer_critic=outer_critic, outer_torso="own", num_free_outputs=free)
     window = quick_jit(lambda state: agents[0].collect_window(state, key=jax.random.key(3)))(state)
     expected = slopes_times_differences(agents[0], state, window, length)
     matter = np.abs(expected) > 1e-7  # one update of the policy does not hear of the values' weight
@@ -232,18 +270,28 @@ def test_what_ppo_cannot_do_is_named(config: Config, field: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_probe_is_solved_from_a_configuration() -> None:
-    """The policy of `MatchedReward` finds reward 1, and its value is 1."""
+@pytest.mark.parametrize(("name", "rate", "count"), [("matched-reward", 0.02, 60), ("aimed-reward", 0.003, 100)])
+def test_a_probe_is_solved_from_a_configuration(name: str, rate: float, count: int) -> None:
+    """The policy finds reward 1, and its value is 1."""
     config = preset("ppo")
     config = dataclasses.replace(
         config,
-        environment=dataclasses.replace(config.environment, name="matched-reward", options={}),
-        inner=dataclasses.replace(config.inner, num_envs=16, num_steps=4, learning_rate=0.02),
+        environment=dataclasses.replace(config.environment, name=name, options={}),
+        inner=dataclasses.replace(
+            config.inner, num_envs=16, num_steps=4, learning_rate=rate, entropy_cost=1e-3, scale_rewards="off"
+        ),
         meta=dataclasses.replace(config.meta, num_inner_steps=2),
     )
     assert find_problems(config) == []
     agent = build_agent(config)
-    run = jax.jit(lambda state: jax.lax.scan(lambda carry, _: agent.step(carry), state, length=60))
+    run = jax.jit(lambda state: jax.lax.scan(lambda carry, _: agent.step(carry), state, length=count))
     state, metrics = run(init_state(agent, config, key=jax.random.key(0)))
     assert metrics.finite.all()
     assert float(state.batch.experience.trajectory.rewards.mean()) > 0.9
+    known = make_environment(name).optimal_values(0.99)
+    said = jax.vmap(state.learner.params)(known.observations)
+    np.testing.assert_allclose(said.value, known.values, atol=0.1)
+    if name == "aimed-reward":
+        mean, spread = said.logits[:, 0], said.logits[:, 1]
+        np.testing.assert_allclose(mean, known.observations.view[:, 0], atol=0.15)
+        assert spread[0] == spread[1] < -1.0, "one spread, whatever is seen, and smaller than at first"

@@ -40,6 +40,7 @@ def actor_critic_agent(
     head: AbstractPolicyHead = CATEGORICAL,
     memory: PyTree = None,
     axis: DeviceAxis = ONE_DEVICE,
+    reward_discount: float | None = None,
     **options: Any,
 ) -> Agent:
     """An advantage actor-critic that acts, for `SelfTuning`.
@@ -55,6 +56,7 @@ def actor_critic_agent(
         head: of the policy.
         memory: of a recurrent network at the beginning of an episode.
         axis: the devices over which the environments are split.
+        reward_discount: as `Agent.reward_discount`.
         options: further arguments of `actor_critic`: `targets`, `learning_rate_groups`, `critic_apart`,
             `num_microbatches`.
     """
@@ -68,6 +70,7 @@ def actor_critic_agent(
         annotation=outer_annotation(apply, objective, memory),
         sampling=None if objective.standardize_advantages else _sampling_terms(axis, head),
         divergence=policy_divergence(apply, head=head, memory=memory, axis=axis),
+        reward_discount=reward_discount,
         layout=_layout,
     )
 

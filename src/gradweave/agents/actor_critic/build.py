@@ -24,9 +24,16 @@ from gradweave.config.learners.actor_critic import (
 from gradweave.config.learners.sections import OptimizerSection
 from gradweave.config.schema import Config
 from gradweave.envs import DeviceAxis, VectorEnvironment
-from gradweave.rl import ActorCriticNetwork, actor_critic_network
+from gradweave.rl import AbstractPolicyHead, ActorCriticNetwork, Categorical, Gaussian, actor_critic_network
 
-__all__ = ["build_learner", "configured_objective", "configured_optimizer", "init_network"]
+__all__ = [
+    "build_learner",
+    "configured_objective",
+    "configured_optimizer",
+    "configured_reward_discount",
+    "init_network",
+    "policy_head",
+]
 
 _CACHED_STEPS = 256  # of a part of a batch, with networks of the usual sizes (benchmarks/)
 
@@ -41,7 +48,8 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
     eta, groups = ActorCriticEta(**configured_eta(config)), None
     if inner.learning_rate_groups == "parts":
         eta = eta._replace(learning_rate=dict.fromkeys(PARTS, eta.learning_rate))
-        groups = _network_parts(init_params, has_critic)
+        groups = _network_parts(init_params, has_critic, environment.environment.continuous)
+    head = policy_head(environment)
     agent = actor_critic_agent(
         bundled_apply,
         configured_optimizer(inner),
@@ -50,9 +58,11 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
         learning_rate_groups=groups,
         critic_apart=critic_apart(network, inner, outer, learned),
         num_microbatches=_num_microbatches(inner, axis),
+        head=head,
         axis=axis,
+        reward_discount=configured_reward_discount(inner.scale_rewards, inner.discount, environment),
     )
-    distance = policy_distance(bundled_apply, value_cost=0.0, axis=axis)
+    distance = policy_distance(bundled_apply, value_cost=0.0, head=head, axis=axis)
     return BuiltLearner(agent, eta, ActorCriticEta(**configured_bijectors(config)), init_params, distance)
 
 
@@ -84,6 +94,20 @@ def configured_optimizer(inner: OptimizerSection) -> optax.GradientTransformatio
     )
 
 
+def policy_head(environment: VectorEnvironment[Any]) -> AbstractPolicyHead:
+    """Categorical or Gaussian, as the actions are."""
+    single = environment.environment
+    return Gaussian(single.num_actions) if single.continuous else Categorical(single.num_actions)
+
+
+def configured_reward_discount(
+    scale_rewards: str, discount: float, environment: VectorEnvironment[Any]
+) -> float | None:
+    """`Agent.reward_discount`: where rewards are scaled, the discount that the learner starts with."""
+    scales = environment.environment.continuous if scale_rewards == "auto" else scale_rewards == "on"
+    return discount if scales else None
+
+
 def configured_objective(outer: OuterConfig) -> OuterObjective:
     """The outer objective."""
     return OuterObjective(**{name: getattr(outer, name) for name in OuterObjective._fields})
@@ -99,6 +123,7 @@ def init_network(
     return actor_critic_network(
         example,
         environment.environment.num_actions,
+        num_free_outputs=environment.environment.num_actions if environment.environment.continuous else 0,
         channels=network.channels,
         strides=network.strides,
         kernel_size=network.kernel_size,
@@ -113,10 +138,12 @@ def init_network(
     )
 
 
-def _network_parts(init_params: Any, outer_critic: bool) -> PyTree:
+def _network_parts(init_params: Any, outer_critic: bool, continuous: bool) -> PyTree:
     """For each parameter the part of the network it belongs to."""
     shapes = jax.eval_shape(lambda keys: init_params(keys[0], key=keys[1]), jax.random.split(jax.random.key(0)))
     heads = {"policy_head": "policy", "value_head": "value"}
     if outer_critic:
         heads["outer_head"] = "value"
+    if continuous:
+        heads["free_outputs"] = "policy"
     return parameter_groups(shapes, heads, default="torso")

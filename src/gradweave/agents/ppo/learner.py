@@ -117,6 +117,7 @@ def ppo_agent(
     options: PPOOptions | None = None,
     *,
     head: AbstractPolicyHead = CATEGORICAL,
+    reward_discount: float | None = None,
 ) -> Agent:
     """PPO as an `Agent` over `PPOEta`, for `SelfTuning`. Served by reverse and forward mode, on one device.
 
@@ -130,6 +131,7 @@ def ppo_agent(
         objective: the outer objective.
         options: how the update passes over a rollout.
         head: of the policy.
+        reward_discount: as `Agent.reward_discount`.
 
     Raises:
         ValueError: fewer than one epoch or minibatch; when traced, minibatches that do not divide the rollout.
@@ -161,6 +163,7 @@ def ppo_agent(
         init=learner.init,
         annotation=_annotation(outer_annotation(apply, objective, None)),
         divergence=lambda before, after, batch: divergence(before, after, batch.experience),
+        reward_discount=reward_discount,
     )
 
 

@@ -13,6 +13,7 @@ __all__ = ["InnerSection", "NetworkSection", "OptimizerSection", "OuterRollout",
 
 Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
 OuterRollout: TypeAlias = Literal["next", "own"]
+ScaleRewards: TypeAlias = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class InnerSection:
     """Environments stepped at the same time."""
     num_steps: int = 5
     """Steps of each environment in one inner batch."""
+    scale_rewards: ScaleRewards = "auto"
+    """Divide rewards by the running size of returns before they are learned from; auto: where actions are continuous.
+    Returns are reported in the environment's units either way."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,43 @@
+"""Scenes: rod and cart lie on the picture where the numbers say."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gradweave.reports.board import HEAD, TAIL, board_frames
+from gradweave.reports.scenes import SCENES
+
+CELL = 40
+MARGIN = CELL // 3  # on three sides of the picture; above it a line of text
+
+
+def drawn(name: str, view: list[float]) -> Image.Image:
+    scene = SCENES[name]
+    (frame,) = board_frames(np.array([view]), paint=scene.paint, canvas=scene.canvas, cell=CELL)
+    return frame
+
+
+def places(frame: Image.Image, colour: tuple[int, int, int]) -> np.ndarray:
+    """(x, y) in cells of every pixel of a colour, from the picture's corner."""
+    found = np.argwhere(np.abs(np.asarray(frame, int) - colour).max(-1) < 12)[:, ::-1]
+    assert len(found) > 50
+    rows = (frame.height - MARGIN) // CELL
+    top = frame.height - MARGIN - rows * CELL
+    return (found - [MARGIN, top]) / CELL
+
+
+@pytest.mark.parametrize(("position", "angle"), [(0.0, 0.0), (-2.0, 0.2), (1.0, -0.2)])
+def test_the_cart_is_where_it_is_and_the_pole_leans_as_it_does(position: float, angle: float) -> None:
+    frame = drawn("gymnax:CartPole-v1", [position, 9.0, angle, 9.0])
+    cart = 4 + position * 3.5 / 2.4
+    assert places(frame, TAIL)[:, 0].mean() == pytest.approx(cart, abs=0.1)
+    pole = places(frame, HEAD)
+    tip = pole[pole[:, 1].argmin()]
+    assert tip == pytest.approx([cart + 2.9 * np.sin(angle), 3.8 - 2.9 * np.cos(angle) - 0.13], abs=0.12)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1.0, 2.5, -2.0])
+def test_the_pendulum_points_to_its_angle(angle: float) -> None:
+    rod = places(drawn("gymnax:Pendulum-v1", [np.cos(angle), np.sin(angle), 5.0]), HEAD) - 3.0
+    tip = rod[np.hypot(*rod.T).argmax()]
+    assert tip == pytest.approx(2.53 * np.array([-np.sin(angle), -np.cos(angle)]), abs=0.12)
