@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench reproduce test test-fast lint format docs wheel check pins clean
+.PHONY: help demo bench reproduce test test-fast lint format docs notebooks wheel check pins clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ format: .venv/dev.stamp  ## put the code into the project's format
 docs: .venv/dev.stamp  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The documentation is in site/index.html"
+
+notebooks: .venv/dev.stamp  ## write the tutorials as notebooks, and the page that links them
+	$(BIN)/python examples/tutorials/make_notebooks.py
 
 wheel: .venv/dev.stamp  ## build the wheel and use it in a bare environment, on Python 3.11 and the newest one here
 	.ci/wheel

@@ -1,7 +1,10 @@
 """Every example runs, in a process as a reader would start it and with the numbers that it claims."""
 
+import ast
 import importlib.util
+import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,8 @@ import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+TUTORIALS = ("five_minutes", "first_agent", "is_it_any_good", "my_own_loop", "my_own_environment", "add_an_estimator")
+DQN_START = {"epsilon": 0.5, "rate": 1e-4, "target": 0.01}
 
 
 def results(name: str, **arguments: bool) -> dict[str, float]:
@@ -26,7 +31,7 @@ def results(name: str, **arguments: bool) -> dict[str, float]:
 
 def test_every_example_is_tested() -> None:
     tested = {"own_update", "learning_rate_schedule", "flax_parameters", "new_estimator"}
-    tested |= {"supervised", "data_weights", "ppo", "own_environment"}
+    tested |= {"supervised", "data_weights", "ppo", "dqn", "own_environment"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -93,6 +98,34 @@ def test_an_environment_of_ones_own_is_checked_and_solved(monkeypatch: pytest.Mo
     numbers = results("own_environment", quick=True)
     assert numbers["return at the beginning"] < 0.7
     assert numbers["return at the end"] > 0.9
+
+
+@pytest.mark.slow
+def test_a_dqn_of_ones_own_is_checked_and_moves_all_three() -> None:
+    numbers = results("dqn", quick=True)  # the example itself asserts that the check finds nothing wrong
+    assert 5 < numbers["return, tuned"] <= 500
+    assert all(abs(numbers[f"{name} at the end"] / start - 1) > 1e-3 for name, start in DQN_START.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_a_tutorial_keeps_what_it_claims(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.debug_key_reuse(False):
+        runpy.run_path(str(EXAMPLES / "tutorials" / f"{name}.py"))
+
+
+def test_notebooks_and_their_page_are_those_of_the_scripts() -> None:
+    made = runpy.run_path(str(EXAMPLES / "tutorials" / "make_notebooks.py"))
+    assert made["PATH"] == TUTORIALS
+    assert {path.stem for path in (EXAMPLES / "tutorials").glob("*.py")} == {*TUTORIALS, "make_notebooks"}
+    for path, text in made["written"]().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make notebooks`"
+        if path.suffix == ".ipynb":
+            content = json.loads(text)
+            code = ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
+            assert len(code) >= 4 and content["nbformat"] == 4
+            ast.parse("\n".join(code[1:]))  # after the cell that installs
 
 
 @pytest.mark.slow
