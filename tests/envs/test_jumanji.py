@@ -225,7 +225,7 @@ def test_a_view_of_ones_own() -> None:
 def test_what_cannot_be_adapted_is_refused_with_a_way_out() -> None:
     with foreign_code():
         many_actions, resetting = Minesweeper(), AutoResetWrapper(jumanji.make("Game2048-v1"))
-    with pytest.raises(ValueError, match=r"Minesweeper has actions.*Game2048-v1.*Snake-v1"):
+    with pytest.raises(ValueError, match=r"Minesweeper has actions.*gradweave environments"):
         JumanjiEnvironment(many_actions)
     with pytest.raises(ValueError, match=r"Game2048 comes in a AutoResetWrapper.*env\.unwrapped"):
         JumanjiEnvironment(resetting)
