@@ -54,6 +54,11 @@ def test_complete_files_are_translated(meta: dict[str, Any], estimator: str, mod
     validate(config)
 
 
+def test_the_file_of_an_earlier_run_can_be_read() -> None:
+    """complete.toml was written before tuners, guards and scaled rewards; a new field has to say what runs did then."""
+    assert read_config(Path(__file__).with_name("complete.toml")) == preset("snake-6x6")
+
+
 def test_partial_files_may_name_an_estimator_and_its_old_field(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('[meta]\nestimator = "truncated"\nwindow = 2\nmode = "reverse"\nremat = 2\n')

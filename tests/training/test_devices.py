@@ -45,6 +45,14 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "adaptive": {"meta": {"estimator": "adaptive-mix"}, "inner": {"optimizer": "rmsprop"}},
     "bootstrapped": {"meta": {"estimator": "bootstrapped:2"}, "inner": {"max_grad_norm": 0.5}},
     "one number": {"meta": {"learned": ("discount",)}, "inner": {"microbatches": 2}},
+    "tuned": {
+        "meta": {
+            "learned": ("discount",),
+            "tuners": ("learning_rate=kl:1e-4", "entropy_cost=target-entropy", "lambda=return-choice:0.5,0.9"),
+            "guard": True,
+        },
+        "inner": {"scale_rewards": "on"},
+    },
     "random": {
         "meta": {"estimator": "random-truncation", "mode": "reverse:step"},
         "inner": {"targets": "stopped"},

@@ -31,7 +31,6 @@ class GuardMemory(NamedTuple):
         low: consecutive windows with a mean too low.
         saved: what learning carries on (`learning_part`), at the time of `best`; before that, the first state.
         scale: factor on the moves of the meta-optimiser.
-        num_restored: how often it went back.
     """
 
     recent: RunningMean
@@ -41,7 +40,6 @@ class GuardMemory(NamedTuple):
     low: Int[Array, ""]
     saved: Any
     scale: Float[Array, ""]
-    num_restored: Int[Array, ""]
 
 
 class ReturnGuard(eqx.Module):
@@ -80,7 +78,7 @@ class ReturnGuard(eqx.Module):
         zero = jnp.zeros((), jnp.result_type(float))
         none = jnp.zeros((), jnp.int32)
         return GuardMemory(
-            RunningMean.empty(), jnp.zeros((), bool), zero, zero, none, _carried(state), jnp.ones_like(zero), none
+            RunningMean.empty(), jnp.zeros((), bool), zero, zero, none, _carried(state), jnp.ones_like(zero)
         )
 
     def watch(
@@ -115,15 +113,10 @@ class ReturnGuard(eqx.Module):
             low=jnp.where(restored, 0, low),
             saved=saved,
             scale=jnp.where(restored, self.slowdown * memory.scale, memory.scale),
-            num_restored=memory.num_restored + restored.astype(jnp.int32),
         )
-        carried = _chosen(restored, memory.saved, _carried(after))
-        goes_on: Any = {
-            name: value
-            for name, value in carried._asdict().items()
-            if name not in ("rollout", "batch", "key", "num_meta_steps", "guard")
-        }
-        return after._replace(**goes_on, guard=kept), restored
+        carried = _chosen(restored, memory.saved, _carried(after))._asdict()
+        goes_on: Any = {name: value for name, value in carried.items() if value is not None}
+        return after._replace(**{**goes_on, "guard": kept}), restored
 
 
 def _carried(state: "SelfTuningState") -> "SelfTuningState":

@@ -238,16 +238,5 @@ def _state_specs(layout: Layout) -> SelfTuningState:
     same: Any = PartitionSpec()
     envs_first: Any = PartitionSpec(_AXIS)
     time_first: Any = PartitionSpec(None, _AXIS)
-    return SelfTuningState(
-        learner=same,
-        learned=same,
-        fixed=same,
-        meta_optimizer_state=same,
-        estimator_state=same,
-        rollout=envs_first,
-        batch=layout(same, envs_first, time_first),
-        key=same,
-        num_meta_steps=same,
-        statistics=same,
-        usual_reward=same,
-    )
+    parts = dict.fromkeys(SelfTuningState._fields, same)
+    return SelfTuningState(**{**parts, "rollout": envs_first, "batch": layout(same, envs_first, time_first)})
