@@ -38,6 +38,7 @@ from gradweave.core.estimators import (
 )
 from gradweave.core.learner import GradientLearner, LearnerState, Microbatches
 from gradweave.core.meta_gradient import MetaGradient, horizon_gradients, meta_gradient, truncated_gradients
+from gradweave.core.minibatches import GradientSteps, MinibatchLearner, Part, StepEta
 from gradweave.core.modes import (
     AbstractMode,
     Differentiand,
@@ -80,6 +81,7 @@ __all__ = [
     "Footprint",
     "ForwardMode",
     "GradientLearner",
+    "GradientSteps",
     "GuardedState",
     "HorizonMix",
     "HorizonMoments",
@@ -94,8 +96,10 @@ __all__ = [
     "MetaProblem",
     "MetaProblemLike",
     "Microbatches",
+    "MinibatchLearner",
     "MixedMode",
     "ModeReport",
+    "Part",
     "PersistentEvolutionStrategies",
     "Positive",
     "RandomTruncation",
@@ -103,6 +107,7 @@ __all__ = [
     "ReverseMode",
     "SamplingCorrection",
     "SignalToNoise",
+    "StepEta",
     "Trace",
     "Truncated",
     "TruncationMix",

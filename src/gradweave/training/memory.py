@@ -21,6 +21,7 @@ from jaxtyping import PyTree
 
 from gradweave.agents import SelfTuning, SelfTuningState
 from gradweave.core.bijectors import split_learned
+from gradweave.core.minibatches import count_steps
 from gradweave.errors import OutOfMemory
 from gradweave.machine.host_memory import HostMemory, host_memory
 
@@ -40,6 +41,7 @@ class Sizes(NamedTuple):
         batch: one rollout's experience.
         num_steps: steps of all environments in it; a count, not bytes.
         num_inner_steps: L.
+        num_gradient_steps: of one update, M.
         keeps_batches: batches of every update that are kept for the meta-gradient: none, its own, or also that of the
             outer loss.
         records_states: whether the learner's states and gradients are kept for every update (mixed mode).
@@ -53,6 +55,7 @@ class Sizes(NamedTuple):
     batch: int
     num_steps: int
     num_inner_steps: int
+    num_gradient_steps: int
     keeps_batches: int
     records_states: bool
     keeps_activations: bool
@@ -70,6 +73,7 @@ class Sizes(NamedTuple):
             batch=num_bytes(state.batch) // agent.environment.axis.size,
             num_steps=agent.steps_per_rollout // agent.environment.axis.size,
             num_inner_steps=agent.num_inner_steps,
+            num_gradient_steps=count_steps(agent.problem, state.batch),
             keeps_batches=(2 if agent.collects_outer else 1) if agent.learns and not agent.tracks_tangents else 0,
             records_states=agent.learns and kept.states,
             keeps_activations=agent.learns and kept.activations,
@@ -80,7 +84,8 @@ class Sizes(NamedTuple):
     @property
     def recorded(self) -> int:
         """What a window records of the learner."""
-        return self.num_inner_steps * (self.learner + self.gradient) if self.records_states else 0
+        steps = self.num_inner_steps * self.num_gradient_steps
+        return steps * (self.learner + self.gradient) if self.records_states else 0
 
     def growing(self, total: int) -> int:
         """What of `total` grows with environments and steps."""
