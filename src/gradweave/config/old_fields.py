@@ -21,6 +21,7 @@ ADDED: Final = (
     "network.action_scale",
     "meta.tuners",
     "meta.guard",
+    "meta.preset",
 )
 """Fields that complete files of earlier versions lack, and whose default is what those versions did."""
 
