@@ -90,7 +90,7 @@ def _environment(config: Config) -> Iterator[ConfigError]:
         elif not known[option].accepts(value):
             yield ConfigError(field, value, str(known[option]), f"set {flag(field)} to such a value")
     if not CATALOGUE[name].continuous:
-        for field in ("action_distribution", "action_scale"):
+        for field in sorted({"action_distribution", "action_scale"} & set(vars(config.network))):
             default = getattr(LEARNERS[config.learner].network(), field)
             reader = "choose an environment with continuous actions"
             yield from unused(f"network.{field}", getattr(config.network, field), default, reader)

@@ -38,7 +38,7 @@ from gradweave.core.estimators import (
 )
 from gradweave.core.learner import GradientLearner, LearnerState, Microbatches
 from gradweave.core.meta_gradient import MetaGradient, horizon_gradients, meta_gradient, truncated_gradients
-from gradweave.core.minibatches import GradientSteps, MinibatchLearner, Part, StepEta
+from gradweave.core.minibatches import BatchPart, GradientSteps, MinibatchLearner, StepEta
 from gradweave.core.modes import (
     AbstractMode,
     Differentiand,
@@ -70,6 +70,7 @@ __all__ = [
     "AbstractMode",
     "AdaptiveMix",
     "AdaptiveMixMemory",
+    "BatchPart",
     "Bootstrapped",
     "Contextual",
     "Differentiand",
@@ -99,7 +100,6 @@ __all__ = [
     "MinibatchLearner",
     "MixedMode",
     "ModeReport",
-    "Part",
     "PersistentEvolutionStrategies",
     "Positive",
     "RandomTruncation",

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, PyTree
 
 from gradweave.core.learner import GradientLearner, LearnerState, sliced_out
 
-__all__ = ["GradientSteps", "MinibatchLearner", "Part", "StepEta", "count_steps"]
+__all__ = ["BatchPart", "GradientSteps", "MinibatchLearner", "StepEta", "count_steps"]
 
 
 class StepEta(NamedTuple):
@@ -31,7 +31,7 @@ class StepEta(NamedTuple):
     targets: PyTree
 
 
-class Part(NamedTuple):
+class BatchPart(NamedTuple):
     """What a single gradient step has in the place of a batch: the whole of it, and which part is meant."""
 
     batch: PyTree
@@ -58,7 +58,7 @@ class MinibatchLearner(eqx.Module):
     Attributes:
         targets: `(params, eta, batch) -> targets`, a pytree of floats, evaluated before the first step.
         places: `(batch) -> places`, a pytree with leading axis M; each entry says which part a step is taken on.
-        step: one gradient step, a `GradientLearner` over `StepEta` and `Part`. Its outer loss is not read.
+        step: one gradient step, a `GradientLearner` over `StepEta` and `BatchPart`. Its outer loss is not read.
         outer_loss_of: `(state, batch) -> (scalar, aux)`.
         goes_on: `(aux of a step's loss) -> bool`: once it is False, neither that step nor any later one is taken. Its
             derivative, 0 almost everywhere, is taken for 0. None: all steps are taken.
@@ -106,7 +106,7 @@ class MinibatchLearner(eqx.Module):
 
         def one_step(carry: tuple[LearnerState, Array], place: PyTree) -> tuple[tuple[LearnerState, Array], Any]:
             state, going = carry
-            gradient, aux = self.step.inner_gradient(state, given, Part(batch, place))
+            gradient, aux = self.step.inner_gradient(state, given, BatchPart(batch, place))
             if self.goes_on is not None:
                 going = going & self.goes_on(aux)
             after = self.step.apply_gradient(gradient, state, given)

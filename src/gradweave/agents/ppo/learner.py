@@ -30,7 +30,7 @@ from gradweave.agents.actor_critic.experience import CATEGORICAL, Apply, Experie
 from gradweave.agents.actor_critic.learner import bundled_apply
 from gradweave.agents.actor_critic.outer_loss import OuterObjective, outer_actor_critic_loss
 from gradweave.agents.agent import Agent, Annotation
-from gradweave.core import GradientLearner, LearnerState, MinibatchLearner, Part, StepEta
+from gradweave.core import BatchPart, GradientLearner, LearnerState, MinibatchLearner, StepEta
 from gradweave.envs import Observation
 from gradweave.rl import AbstractPolicyHead, NetworkOutput, Trajectory, entropy_bonus, value_loss
 
@@ -211,7 +211,7 @@ def _targets(apply: Apply, params: PyTree, eta: PPOEta, experience: Experience, 
     return _flat(_Targets(returns - values, returns, values, outer_returns))
 
 
-def _sample(part: Part) -> _Sample:
+def _sample(part: BatchPart) -> _Sample:
     """The steps of one minibatch."""
     trajectory = part.batch.experience.trajectory
     before = jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations)
@@ -234,16 +234,18 @@ def _one_step(
 ) -> GradientLearner:
     """One gradient step on one minibatch."""
 
-    def forward(params: PyTree, part: Part) -> NetworkOutput:
+    def forward(params: PyTree, part: BatchPart) -> NetworkOutput:
         conditioning = part.batch.experience.conditioning
         outputs: NetworkOutput = jax.vmap(lambda seen: apply(params, seen, conditioning))(_sample(part).observations)
         return outputs
 
-    def targets(outputs: NetworkOutput, given: StepEta, part: Part) -> _Targets:
+    def targets(outputs: NetworkOutput, given: StepEta, part: BatchPart) -> _Targets:
         own: _Targets = jax.tree.map(lambda leaf: leaf[part.place], given.targets)
         return own
 
-    def loss(outputs: NetworkOutput, targets: _Targets, given: StepEta, part: Part) -> tuple[Array, dict[str, Array]]:
+    def loss(
+        outputs: NetworkOutput, targets: _Targets, given: StepEta, part: BatchPart
+    ) -> tuple[Array, dict[str, Array]]:
         total, aux = _loss(outputs, targets, given.eta, _sample(part), options, head)
         if targets.outer_returns is not None and outputs.outer_value is not None:
             aux["outer_critic_loss"] = value_loss(outputs.outer_value, targets.outer_returns)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from gradweave.core.learner import LearnerState
-from gradweave.core.minibatches import GradientSteps, MinibatchLearner, Part, StepEta
+from gradweave.core.minibatches import BatchPart, GradientSteps, MinibatchLearner, StepEta
 from gradweave.core.modes.base import Differentiand
 from gradweave.core.problem import Window
 
@@ -51,7 +51,7 @@ def pull_back_steps(
 
     def back(carry: tuple[LearnerState, PyTree], kept: tuple[GradientSteps, PyTree]) -> tuple[Any, None]:
         (cotangent, total), ((state, gradient, taken), place) = carry, kept
-        pulled, contribution = pull_back(one, cotangent, state, gradient, Part(batch, place))
+        pulled, contribution = pull_back(one, cotangent, state, gradient, BatchPart(batch, place))
 
         def where_taken(new: Array, old: Array) -> Array:
             return jnp.where(taken, new, old)
