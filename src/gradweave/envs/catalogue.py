@@ -82,6 +82,7 @@ _DIGIT: Final = "row x column x digit: 9 x 9 x 9"
 _OURS: Final[Mapping[str, Row]] = {
     "snake": Row((12, 12, 5), 1, 4, {**_BOARD, "grid_only": Option()}, place=("jumanji", "snake")),
     "discounting-chain": Row((5,), 1, 5, {"best_chain": Option(0, 4)}, place=("discounting_chain", "DiscountingChain")),
+    "two-colors": Row((30,), 0, 4, {"size": Option(2), "swap_every": Option(1)}, place=("two_colors", "TwoColors")),
     "constant-reward": Row((1,), 0, 1, place=("probes", "ConstantReward")),
     "observed-reward": Row((1,), 0, 1, place=("probes", "ObservedReward")),
     "chosen-reward": Row((1,), 0, 2, place=("probes", "ChosenReward")),

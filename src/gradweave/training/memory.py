@@ -41,13 +41,13 @@ class Sizes(NamedTuple):
         batch: one rollout's experience.
         num_steps: steps of all environments in it; a count, not bytes.
         num_inner_steps: L.
-        num_gradient_steps: of one update, M.
         keeps_batches: batches of every update that are kept for the meta-gradient: none, its own, or also that of the
             outer loss.
         records_states: whether the learner's states and gradients are kept for every update (mixed mode).
         keeps_activations: whether the activations of all updates are (reverse mode that recomputes nothing).
         in_parts: whether a batch is worked on in parts of a given size.
         num_tangents: tangents of the learner's state that are carried along (forward mode).
+        num_gradient_steps: gradient steps of an update, M.
     """
 
     learner: int
@@ -55,12 +55,12 @@ class Sizes(NamedTuple):
     batch: int
     num_steps: int
     num_inner_steps: int
-    num_gradient_steps: int
     keeps_batches: int
     records_states: bool
     keeps_activations: bool
     in_parts: bool
     num_tangents: int
+    num_gradient_steps: int = 1
 
     @staticmethod
     def of(agent: SelfTuning, state: SelfTuningState) -> "Sizes":
@@ -73,12 +73,12 @@ class Sizes(NamedTuple):
             batch=num_bytes(state.batch) // agent.environment.axis.size,
             num_steps=agent.steps_per_rollout // agent.environment.axis.size,
             num_inner_steps=agent.num_inner_steps,
-            num_gradient_steps=count_steps(agent.problem, state.batch),
             keeps_batches=(2 if agent.collects_outer else 1) if agent.learns and not agent.tracks_tangents else 0,
             records_states=agent.learns and kept.states,
             keeps_activations=agent.learns and kept.activations,
             in_parts=getattr(agent.problem, "microbatches", None) is not None,
             num_tangents=sum(leaf.size for leaf in jax.tree.leaves(learned)) if kept.tangents else 0,
+            num_gradient_steps=count_steps(agent.problem, state.batch),
         )
 
     @property

@@ -29,6 +29,7 @@ from gradweave.envs import (
 )
 from gradweave.rl import Gaussian, actor_critic_network, normalized
 from gradweave.training.build import build_agent, init_state
+from gradweave.training.memory import Sizes, num_bytes
 
 from ..material import quick_jit
 from ..test_agent import Recall
@@ -228,6 +229,8 @@ def test_mixed_mode_of_a_recording_is_reverse_mode(length: int, target_kl: float
     window = quick_jit(lambda state: agents[0].collect_window(state, key=jax.random.key(3)))(state)
     assert window.recording.gradients.taken.shape == (length, 4)
     assert window.recording.gradients.states.params.value_head[0].bias.shape[:2] == (length, 4)
+    steps = window.recording.gradients
+    assert num_bytes((steps.states, steps.gradients)) == Sizes.of(agents[0], state).recorded, "as is forecast"
     assert 0 < float(window.aux["steps_taken"].mean()) < 1 if target_kl else window.recording.gradients.taken.all()
     replayed = window._replace(recording=window.recording._replace(gradients=None))
     mixed, again, reverse = (
