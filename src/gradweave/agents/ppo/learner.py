@@ -10,6 +10,9 @@ optimiser on
 G and A are computed once, at the parameters the rollout was collected with, and are constants of each step; but they
 are part of the update that the meta-gradient differentiates, with no `stop_gradient` in it.
 
+Where the network remembers, a minibatch is some environments with all their steps, in time, from the memory that the
+rollout began with.
+
 The clip range is an option and no meta-parameter. Where the clipped term counts the loss has no gradient by the
 parameters, whatever the range; the range only decides where that is, so that the derivative of an update by it is zero
 almost everywhere.
@@ -26,7 +29,15 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gradweave.agents.actor_critic.agent import network_policy, outer_annotation
 from gradweave.agents.actor_critic.distances import policy_divergence
-from gradweave.agents.actor_critic.experience import CATEGORICAL, Apply, Experience, evaluate_network, head_returns
+from gradweave.agents.actor_critic.experience import (
+    CATEGORICAL,
+    Apply,
+    Experience,
+    Stretch,
+    evaluate_network,
+    evaluate_stretch,
+    head_returns,
+)
 from gradweave.agents.actor_critic.learner import bundled_apply
 from gradweave.agents.actor_critic.outer_loss import OuterObjective, outer_actor_critic_loss
 from gradweave.agents.agent import Agent, Annotation
@@ -84,11 +95,12 @@ class PPOBatch(NamedTuple):
 
     Attributes:
         experience: what was seen, done and paid; `trajectory.record` holds the actions' log-probabilities.
-        orders: the steps of all environments, time first, in the order in which each epoch passes over them.
+        orders: the steps of all environments, time first, in the order in which each epoch passes over them; of
+            networks that remember, the environments.
     """
 
     experience: Experience
-    orders: Int[Array, "*updates epochs steps"]
+    orders: Int[Array, "*updates epochs places"]
 
 
 class _Targets(NamedTuple):
@@ -101,13 +113,24 @@ class _Targets(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """What one minibatch holds; a leading axis for steps."""
+    """What one minibatch holds; a leading axis for steps, or of networks that remember axes (time, environments)."""
 
     observations: Observation
     actions: Array
     log_probs: Array
     targets: _Targets
+    ended: Array
     conditioning: Array | None
+    memory: PyTree
+    """Before the first step, a leading axis for environments; None where nothing is remembered."""
+
+    def part(self, places: Int[Array, " places"]) -> "_Sample":
+        """Some of the steps, or some of the environments."""
+        memory, conditioning = jax.tree.map(lambda leaf: leaf[places], self.memory), self.conditioning
+        each = self._replace(memory=None, conditioning=None)
+        whole = self.memory is not None
+        some: _Sample = jax.tree.map(lambda leaf: leaf[:, places] if whole else leaf[places], each)
+        return some._replace(memory=memory, conditioning=conditioning)
 
 
 def ppo_agent(
@@ -117,6 +140,7 @@ def ppo_agent(
     options: PPOOptions | None = None,
     *,
     head: AbstractPolicyHead = CATEGORICAL,
+    memory: PyTree = None,
     reward_discount: float | None = None,
 ) -> Agent:
     """PPO as an `Agent` over `PPOEta`, for `SelfTuning`. Served by reverse and forward mode, on one device.
@@ -126,42 +150,48 @@ def ppo_agent(
     ```
 
     Args:
-        apply: `(params, observation, conditioning) -> NetworkOutput` for one observation, without memory.
+        apply: `(params, observation, conditioning) -> NetworkOutput` for one observation; with a memory as for
+            `actor_critic`.
         optimizer: gives directions without a learning rate; Adam by default. See `inner_optimizer`.
         objective: the outer objective.
         options: how the update passes over a rollout.
         head: of the policy.
+        memory: of a recurrent network at the beginning of an episode; None for a feed-forward one.
         reward_discount: as `Agent.reward_discount`.
 
     Raises:
-        ValueError: fewer than one epoch or minibatch; when traced, minibatches that do not divide the rollout.
+        ValueError: fewer than one epoch or minibatch; when traced, minibatches that do not divide the rollout, or with
+            a memory the environments.
     """
     options = PPOOptions() if options is None else options
     if options.num_epochs < 1 or options.num_minibatches < 1:
         raise ValueError(f"PPO needs at least one epoch and one minibatch, but was given {options}.")
     objective = OuterObjective() if objective is None else objective
     optimizer = optax.scale_by_adam(eps=1e-5, eps_root=1e-16) if optimizer is None else optimizer
-    learner = _minibatch_learner(apply, optimizer, objective, options, head)
+    learner = _minibatch_learner(apply, optimizer, objective, options, head, memory)
 
     def update(state: LearnerState, eta: PPOEta, batch: PPOBatch) -> tuple[LearnerState, dict[str, Array]]:
-        return _passes(learner, apply, objective, options, state, eta, batch)
+        steps = _all_steps(apply, state.params, eta, batch.experience, objective, memory)
+        return _passes(learner, steps, options, state, eta, batch.orders)
 
     def outer_loss(state: LearnerState, batch: PPOBatch) -> tuple[Array, dict[str, Array]]:
-        outputs = evaluate_network(apply, state.params, batch.experience)
+        outputs = evaluate_network(apply, state.params, batch.experience, memory)
         return outer_actor_critic_loss(outputs, batch.experience, objective, head=head)
 
     def batch_of(trajectory: Trajectory, conditioning: Array | None, *, key: Key[Array, ""]) -> PPOBatch:
         keys = jax.random.split(key, options.num_epochs)
-        orders = jax.vmap(lambda key: jax.random.permutation(key, trajectory.rewards.size))(keys)
+        count = trajectory.rewards.size if memory is None else trajectory.rewards.shape[1]
+        orders = jax.vmap(lambda key: jax.random.permutation(key, count))(keys)
         return PPOBatch(Experience(trajectory, conditioning), orders)
 
-    divergence = policy_divergence(apply, head=head)
+    divergence = policy_divergence(apply, head=head, memory=memory)
     return Agent(
         problem=MetaProblem(update, outer_loss),
         act=network_policy(apply, head, record_log_probs=True),
         batch=batch_of,
         init=learner.init,
-        annotation=_annotation(outer_annotation(apply, objective, None)),
+        memory=memory,
+        annotation=_annotation(outer_annotation(apply, objective, memory)),
         divergence=lambda before, after, batch: divergence(before, after, batch.experience),
         reward_discount=reward_discount,
     )
@@ -169,25 +199,22 @@ def ppo_agent(
 
 def _passes(
     learner: GradientLearner,
-    apply: Apply,
-    objective: OuterObjective,
+    steps: _Sample,
     options: PPOOptions,
     state: LearnerState,
     eta: PPOEta,
-    batch: PPOBatch,
+    orders: Int[Array, "epochs places"],
 ) -> tuple[LearnerState, dict[str, Array]]:
     """All gradient steps on one rollout."""
-    steps = _all_steps(apply, state.params, eta, batch.experience, objective)
-    size = batch.orders.shape[-1]
+    size, whole = orders.shape[-1], "steps" if steps.memory is None else "environments, which a memory keeps whole,"
     if size % options.num_minibatches:
-        raise ValueError(f"{options.num_minibatches} minibatches do not divide the {size} steps of a rollout.")
-    places = batch.orders.reshape(options.num_epochs * options.num_minibatches, -1)
+        raise ValueError(f"{options.num_minibatches} minibatches do not divide the {size} {whole} of a rollout.")
+    places = orders.reshape(options.num_epochs * options.num_minibatches, -1)
 
     @jax.checkpoint  # activations of one minibatch at a time; the recording of a window has all of its updates
     def one_step(carry: tuple[LearnerState, Array], places: Array) -> tuple[tuple[LearnerState, Array], Any]:
         state, going = carry
-        sample = jax.tree.map(lambda leaf: leaf[places], steps._replace(conditioning=None))
-        sample = sample._replace(conditioning=steps.conditioning)
+        sample = steps.part(places)
         gradient, aux = learner.inner_gradient(state, eta, sample)
         if options.target_kl is not None:
             going = going & (aux["kl"] <= _KL_MARGIN * options.target_kl)
@@ -199,10 +226,12 @@ def _passes(
     return state, {**logged, "steps_taken": taken.mean(dtype=logged["kl"].dtype)}
 
 
-def _all_steps(apply: Apply, params: PyTree, eta: PPOEta, experience: Experience, objective: OuterObjective) -> _Sample:
-    """Every step of a rollout with its targets, time and environments in one axis."""
+def _all_steps(
+    apply: Apply, params: PyTree, eta: PPOEta, experience: Experience, objective: OuterObjective, memory: PyTree
+) -> _Sample:
+    """Every step of a rollout with its targets; time and environments in one axis, unless the network remembers."""
     trajectory = experience.trajectory
-    outputs = evaluate_network(apply, params, experience)
+    outputs = evaluate_network(apply, params, experience, memory)
     values = outputs.steps.value
     returns = head_returns(outputs, trajectory, "value", eta.discount, eta.lambda_)
     outer_returns = None
@@ -210,7 +239,10 @@ def _all_steps(apply: Apply, params: PyTree, eta: PPOEta, experience: Experience
         outer_returns = head_returns(outputs, trajectory, "outer_value", objective.discount, objective.lambda_)
     targets = _Targets(returns - values, returns, values, outer_returns)
     before = jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations)
-    sample = _Sample(before, trajectory.actions, trajectory.record, targets, None)
+    ended = trajectory.terminations | trajectory.truncations
+    sample = _Sample(before, trajectory.actions, trajectory.record, targets, ended, None, None)
+    if memory is not None:
+        return sample._replace(conditioning=experience.conditioning, memory=trajectory.memory)
     flat: _Sample = jax.tree.map(lambda leaf: leaf.reshape(trajectory.rewards.size, *leaf.shape[2:]), sample)
     return flat._replace(conditioning=experience.conditioning)
 
@@ -221,10 +253,14 @@ def _minibatch_learner(
     objective: OuterObjective,
     options: PPOOptions,
     head: AbstractPolicyHead,
+    memory: PyTree,
 ) -> GradientLearner:
     """One gradient step on one minibatch, whose targets come with it."""
 
     def forward(params: PyTree, sample: _Sample) -> NetworkOutput:
+        if memory is not None:
+            stretch = Stretch(sample.observations, sample.ended, sample.memory)
+            return evaluate_stretch(apply, params, stretch, sample.conditioning, memory)[0]
         outputs: NetworkOutput = jax.vmap(lambda seen: apply(params, seen, sample.conditioning))(sample.observations)
         return outputs
 
@@ -276,7 +312,7 @@ def _loss(
     return total, aux
 
 
-def _standardized(advantages: Float[Array, " steps"]) -> Float[Array, " steps"]:
+def _standardized(advantages: Float[Array, "*steps"]) -> Float[Array, "*steps"]:
     """With mean 0 and standard deviation 1; the root is taken where it has a derivative."""
     centred = advantages - advantages.mean()
     variance = (centred**2).mean()
