@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "measure": "measure how good the meta-gradient of a trained agent is, by estimator",
     "play": "let a trained agent play an episode and write it as a GIF",
     "sweep": "train plain actor-critics with every combination of some hyper-parameters, for comparison",
+    "compare": "compare self-tuning with searches and population-based training, at equal environment steps",
     "report": "draw the figures of one or more runs and write report.html",
     "environments": "list what can be trained on, and what cannot and why",
     "check-environment": "check that an environment keeps the contract, for instance one of your own",

@@ -1,5 +1,5 @@
 """`gradweave resume RUN`: go on with a run from its newest checkpoint that verifies; with all unfinished ones where
-RUN holds several seeds or a sweep.
+RUN holds several seeds, a sweep or a comparison.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from gradweave.api.training import open_to_resume, train_in
 from gradweave.cli.flags import parse_flags
 from gradweave.cli.seeds import refuse_hosts
 from gradweave.config.schema import NumDevices, Tracker
+from gradweave.runs.comparison_folder import is_comparison_folder
 from gradweave.runs.seeds_folder import is_seeds_folder
 from gradweave.runs.sweep_folder import is_sweep_folder
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
@@ -26,7 +27,7 @@ class _Flags:
     """The flags of `gradweave resume`."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run's folder, or that of several seeds, or of a sweep."""
+    """The run's folder, or that of several seeds, or of a sweep or a comparison."""
     total_steps: int | None = None
     """Environment steps of the whole run, to go on for longer than was planned."""
     devices: NumDevices | None = None
@@ -62,6 +63,12 @@ def run(argv: Sequence[str]) -> int:
         changes = {"total_steps": flags.total_steps, "devices": flags.devices, "accept_changes": accepts}
         changes["track"] = flags.track
         return resume_sweep(flags.run, changes)
+    if is_comparison_folder(flags.run):
+        from gradweave.cli.compare import resume_comparison
+
+        refuse_hosts(flags.hosts)
+        changes = {"total_steps": flags.total_steps, "devices": flags.devices, "track": flags.track}
+        return resume_comparison(flags.run, {**changes, "accept_changes": flags.accept_changes or None})
     several = flags.hosts.several
     # Only process 0 can look into the folder, so that with several processes the flag decides for all.
     num_devices = 1 if several and flags.devices is None else flags.devices

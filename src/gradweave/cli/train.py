@@ -18,6 +18,7 @@ from gradweave.cli.environment_flags import merged, take_environment_options
 from gradweave.cli.flags import parse_flags
 from gradweave.cli.seeds import check_seeds, train_seeds
 from gradweave.cli.short_help import HELP_ALL, with_common_flags
+from gradweave.config.auto import with_auto
 from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.config.presets import PRESETS, preset
 from gradweave.config.schema import DEFAULT_LEARNER, Config, EnvironmentConfig, MetaConfig, RunConfig
@@ -102,10 +103,11 @@ def parse_all(
         SystemExit: likewise.
     """
     argv, options = take_environment_options(argv)
-    learner = _given(argv, "--learner")
+    learner, meta_preset = _given(argv, "--learner"), _given(argv, "--meta.preset")
 
     def begin(base: Config) -> Config:
-        return start(base if learner is None else base.with_learner(learner))
+        base = start(base if learner is None else base.with_learner(learner))
+        return with_auto(base) if meta_preset == "auto" else base
 
     def parse(base: Config) -> FlagsT:
         fields = dataclasses.fields(base)

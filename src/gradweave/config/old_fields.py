@@ -13,7 +13,7 @@ from gradweave.errors import ConfigError
 __all__ = ["ADDED", "translated"]
 
 ADDED: Final = (
-    *("run.finish", "run.on_nonfinite", "inner.scale_rewards", "meta.tuners", "meta.guard"),
+    *("run.finish", "run.on_nonfinite", "inner.scale_rewards", "meta.tuners", "meta.guard", "meta.preset"),
     *("network.memory", "network.memory_size"),
 )
 """Fields that complete files of earlier versions lack, and whose default is what those versions did."""

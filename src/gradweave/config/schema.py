@@ -39,6 +39,7 @@ Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
 OnNonFinite: TypeAlias = Literal["stop", "skip"]
 EnvironmentOption: TypeAlias = bool | int | float | str
 Finish: TypeAlias = Literal["all", "none"]
+MetaPreset: TypeAlias = Literal["none", "auto"]
 NumDevices: TypeAlias = int | Literal["all"]
 
 DEFAULT_LEARNER: Final = "actor-critic"
@@ -91,6 +92,9 @@ class MetaConfig:
     entropy_cost=target-entropy[:NATS], NAME=return-choice:V1,V2,... See docs/tuners.md."""
     guard: bool = False
     """Go back to the learner and the meta-parameters of the best returns when they have been lost for long."""
+    preset: MetaPreset = "none"
+    """Auto: tune what has been found to pay, each meta-parameter by what can see it, as docs/tuners.md says. It stands
+    in the place of what a preset or a file tunes; flags change it further."""
 
     def __post_init__(self) -> None:
         """Call the meta-parameters as the fields are called, where a word of Python's has an underscore."""
@@ -199,5 +203,5 @@ class Config:
 
     def untuned(self) -> "Config":
         """The same without what only tuning reads."""
-        meta = dataclasses.replace(self.meta, learned=(), schedule="none", max_discount=None, tuners=())
+        meta = dataclasses.replace(self.meta, learned=(), schedule="none", max_discount=None, tuners=(), preset="none")
         return dataclasses.replace(self, meta=meta, inner=LEARNERS[self.learner].untuned(self.inner))

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from gradweave.config.auto import with_auto
 from gradweave.config.old_fields import ADDED, translated
 from gradweave.config.presets import preset as find_preset
 from gradweave.config.schema import Config, EnvironmentConfig
@@ -94,6 +95,8 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     data = translated(data, complete=complete)
     base = find_preset(_checked("preset", data.get("preset", "quick"), str))
     base = base.with_learner(_checked("learner", data.get("learner", base.learner), str))
+    if not complete and data.get("meta", {}).get("preset") == "auto":
+        base = with_auto(base)
     changes = {
         section: _section(section, _below(base, section, data[section]), data[section], complete)
         for section in _SECTIONS

@@ -181,6 +181,7 @@ def _meta_options(config: Config) -> Iterator[ConfigError]:
             "leave --outer.rollout or --meta.sampling-correction out",
         )
     yield from choice("meta.schedule", meta.schedule, ("none", "network"))
+    yield from choice("meta.preset", meta.preset, ("none", "auto"))
     if meta.schedule == "network" and not meta.learned:
         yield ConfigError(
             "meta.schedule",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # NumPy takes a tenth of a second, which bad configurations n
     import gradweave.runs.checkpoints
 
 __all__ = [
+    "COMPARISON_FILE",
     "EVALUATION_FILE",
     "SEEDS_FILE",
     "SWEEP_FILE",
@@ -48,6 +49,8 @@ SEEDS_FILE: Final = "seeds.json"
 _OWN_FOLDERS: Final = ("checkpoints", "figures", "measure", "tensorboard", "wandb")
 SWEEP_FILE: Final = "sweep.json"
 """What marks the folder of a sweep: see `gradweave.runs.sweep_folder`."""
+COMPARISON_FILE: Final = "compare.json"
+"""What marks the folder of a comparison: see `gradweave.runs.comparison_folder`."""
 
 
 class RunFolder:

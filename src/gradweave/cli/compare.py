@@ -1,0 +1,112 @@
+"""`gradweave compare [PRESET]`: self-tuning beside its rivals, all at the same number of environment steps.
+
+Rivals learn in one process, several copies of an agent at a time in one compiled program. What each member did is in
+comparison.csv, what a user would have got of each rival in summary.csv and, in words, in comparison.md.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from gradweave.cli.seeds import check_seeds
+from gradweave.cli.train import TrainFlags, parse_all
+from gradweave.config.learners import LEARNERS
+from gradweave.config.search import parse_search
+from gradweave.config.validation import validate
+from gradweave.errors import ConfigError
+from gradweave.runs.comparison_folder import ComparisonPlan, create_comparison, read_comparison
+from gradweave.runs.locks import lock_folder
+from gradweave.training.hosts import ALONE, Hosts
+from gradweave.training.launch import start_jax
+
+__all__ = ["resume_comparison", "run"]
+
+_NAMES = ("gradweave compare", "Compare self-tuning with plain learning and searches, at equal environment steps.")
+_ALL = ("plain", "random", "sweep", "pbt", "pbt-copy", "meta", "auto")
+_SEARCH = ("learning_rate=1e-5:0.1", "entropy_cost=1e-4:0.5", "discount=0.8:0.999")
+
+
+@dataclass(frozen=True)
+class _Flags(TrainFlags):
+    """The flags of `gradweave compare`."""
+
+    rivals: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = _ALL
+    """Who is compared: plain, random (search), sweep (its best at full length), pbt, pbt-copy, meta (what the preset or
+    the flags tune) and auto."""
+    search: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=LOW:HIGH [NAME=LOW:HIGH ...]")] = _SEARCH
+    """What searches and populations draw from, each on a logarithmic scale (a discount: that of its distance to 1)."""
+    trials: int = 8
+    """Trials of a search, and members of a population, that share the budget."""
+    seeds: Annotated[int | None, tyro.conf.arg(metavar="N")] = 5
+    """Seeds that are reported, from --seed on."""
+    at_once: int = 8
+    """Members computed side by side; more are faster where networks are small, and take more memory."""
+    hosts: tyro.conf.Suppress[Hosts] = ALONE
+
+
+def run(argv: Sequence[str]) -> int:
+    """Compare; returns the exit code."""
+    config, flags = parse_all(argv, _Flags, *_NAMES)
+    validate(config)
+    plan = ComparisonPlan(
+        config=config,
+        rivals=tuple(flags.rivals),
+        ranges=parse_search(flags.search, LEARNERS[config.learner].hyperparameters),
+        trials=flags.trials,
+        seeds=tuple(range(config.run.seed, config.run.seed + (flags.seeds or 1))),
+        at_once=flags.at_once,
+    )
+    check_seeds(config, len(plan.seeds), ALONE)
+    _check(plan)
+    path = create_comparison(plan, ["compare", *argv])
+    return _go_on(plan, path)
+
+
+def resume_comparison(path: Path, changes: Mapping[str, Any]) -> int:
+    """Go on with a comparison; returns the exit code.
+
+    Args:
+        path: of the comparison.
+        changes: what the flags of `gradweave resume` say; only None can be.
+
+    Raises:
+        ConfigError: a change was asked for, after which the rivals could not be compared.
+    """
+    for name, value in changes.items():
+        if value is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(flag, value, "a comparison goes on as it was planned", f"leave {flag} out")
+    plan = read_comparison(path)
+    validate(plan.config)
+    _check(plan)
+    return _go_on(plan, path)
+
+
+def _check(plan: ComparisonPlan) -> None:
+    """Refuse, before JAX is imported, what cannot be compared.
+
+    Raises:
+        ConfigError: with the flag, what is accepted and a remedy.
+    """
+    from gradweave.comparison.plan_checks import check_plan
+
+    check_plan(plan)
+
+
+def _go_on(plan: ComparisonPlan, path: Path) -> int:
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    with lock_folder(path):
+        tell(f"comparison: {path}")
+        start_jax(1)
+        from gradweave.comparison.conduct import conduct
+        from gradweave.comparison.outcome import write_outcome
+
+        print(write_outcome(plan, conduct(plan, path, tell), path))
+        print(f"table: {path / 'summary.csv'}\nfigure: {path / 'comparison.png'}")
+    return 0

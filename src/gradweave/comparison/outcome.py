@@ -1,0 +1,196 @@
+"""What a comparison came to: an outcome for each rival and seed, a table, a paragraph and a figure."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from gradweave.comparison.rivals import RIVALS, best_member
+from gradweave.files import write_atomically
+from gradweave.reports.figures import COLOURS, save_figure, style_axis
+from gradweave.reports.tables import write_rows
+from gradweave.runs.comparison_folder import ComparisonPlan
+from gradweave.statistics.few_seeds import stratified_interval
+
+__all__ = ["outcomes", "summarize", "write_outcome"]
+
+Row = Mapping[str, Any]
+_LEAST_SEEDS: Final = 5  # of fewer, no interval is given
+_WORDS: Final = {rival.name: rival.words for rival in RIVALS}
+
+
+def write_outcome(plan: ComparisonPlan, rows: Sequence[Row], path: Path) -> str:
+    """Write comparison.csv, outcomes.csv, summary.csv, comparison.md and comparison.png; returns the text of the page.
+
+    Args:
+        plan: what was compared.
+        rows: as `conduct` returns them.
+        path: the folder to write to.
+    """
+    found = outcomes(rows, plan.seeds)
+    summary = summarize(found)
+    write_rows(path / "comparison.csv", rows)
+    write_rows(path / "outcomes.csv", found)
+    write_rows(path / "summary.csv", summary)
+    save_figure(_figure(rows, found), path / "comparison.png")
+    text = f"{_words(plan, summary)}\n\n{_table(summary)}\n"
+    write_atomically(path / "comparison.md", text)
+    return text
+
+
+def outcomes(rows: Sequence[Row], seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """What a user would have got of each rival with each seed.
+
+    Args:
+        rows: as `conduct` returns them.
+        seeds: that are reported.
+
+    Returns:
+        For each rival and seed: `score`, the last evaluation of the member with the highest training return over the
+        last stretch; `median`, of the last evaluations of all members; `best`, the highest evaluation that the chosen
+        member had; `lost`, whether the score is below half of it; `environment_steps` of all members, and `cost`, the
+        same with those of the search that a setting was chosen by. A value is null where none is finite.
+    """
+    found = []
+    names = [name for name in dict.fromkeys(row["rival"] for row in rows) if not name.endswith("-search")]
+    for name in names:
+        searched = [row for row in rows if row["rival"] == f"{name}-search"]
+        spent = sum(row["environment_steps"] for row in _last(searched))
+        for seed in seeds:
+            own = [row for row in rows if row["rival"] == name and row["seed"] == seed]
+            last = sorted(_last(own), key=lambda row: row["member"])
+            chosen = last[best_member([_or_nan(row["training_return"]) for row in last])]
+            curve = [row["evaluation_return"] for row in own if row["member"] == chosen["member"]]
+            known = [value for value in curve if value is not None]
+            score, best = chosen["evaluation_return"], max(known, default=None)
+            steps = sum(row["environment_steps"] for row in last)
+            found.append(
+                {
+                    "rival": name,
+                    "seed": seed,
+                    "score": score,
+                    "median": _median([row["evaluation_return"] for row in last]),
+                    "best": best,
+                    "lost": score is None or (best is not None and score < (best / 2 if best > 0 else 2 * best)),
+                    "environment_steps": steps,
+                    "cost": steps + spent,
+                }
+            )
+    return found
+
+
+def summarize(found: Sequence[Row]) -> list[dict[str, Any]]:
+    """Each rival over its seeds: mean score with a 95 % interval (a bootstrap over seeds; null below five), lowest
+    score, mean of the medians, runs that were lost, steps of a seed and their cost.
+    """
+    summary = []
+    for name in dict.fromkeys(row["rival"] for row in found):
+        own = [row for row in found if row["rival"] == name]
+        scores = [_or_nan(row["score"]) for row in own]
+        known = not any(math.isnan(score) for score in scores)
+        interval = stratified_interval(np.mean, scores) if known and len(scores) >= _LEAST_SEEDS else None
+        medians = [row["median"] for row in own if row["median"] is not None]
+        summary.append(
+            {
+                "rival": name,
+                "seeds": len(own),
+                "mean": float(np.mean(scores)) if known else None,
+                "low": None if interval is None else float(interval.low),
+                "high": None if interval is None else float(interval.high),
+                "lowest": min(scores) if known else None,
+                "median_member": float(np.mean(medians)) if medians else None,
+                "lost": sum(bool(row["lost"]) for row in own),
+                "environment_steps": round(statistics.fmean(row["environment_steps"] for row in own)),
+                "cost": round(statistics.fmean(row["cost"] for row in own)),
+            }
+        )
+    return summary
+
+
+def _last(rows: Sequence[Row]) -> list[Row]:
+    """Those of the last stretch."""
+    last = max((row["stretch"] for row in rows), default=0)
+    return [row for row in rows if row["stretch"] == last]
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _words(plan: ComparisonPlan, summary: Sequence[Row]) -> str:
+    """The paragraph."""
+    environment, steps = plan.config.environment.name, plan.config.run.total_steps
+    ranked = sorted((row for row in summary if row["mean"] is not None), key=lambda row: -row["mean"])
+    parts = [
+        f"{environment}, {plan.config.learner}: {steps:,} environment steps for each rival and seed, {len(plan.seeds)} "
+        f"seeds, searches of {plan.trials} trials over {', '.join(name.rstrip('_') for name in plan.ranges)}."
+    ]
+    if ranked:
+        best = ranked[0]
+        parts.append(
+            f"The highest mean return is that of {best['rival']} ({_WORDS[best['rival']]}): {best['mean']:.2f}."
+        )
+        parts += [_beside(row, best) for row in ranked[1:]]
+    costly = [row for row in summary if row["cost"] > row["environment_steps"]]
+    parts += [f"The setting of {row['rival']} cost {row['cost']:,} steps to find and use." for row in costly]
+    lost = [f"{row['rival']} {row['lost']} of {row['seeds']}" for row in summary if row["lost"]]
+    parts.append("Runs that ended below half of their own best evaluation: " + (", ".join(lost) or "none") + ".")
+    return " ".join(parts)
+
+
+def _beside(row: Row, best: Row) -> str:
+    """A rival beside the best one; whether the intervals tell them apart."""
+    apart = ""
+    if row["high"] is not None and best["low"] is not None:
+        apart = " (intervals apart)" if row["high"] < best["low"] else " (intervals overlap)"
+    return f"{row['rival']} has {row['mean']:.2f}{apart}."
+
+
+def _table(summary: Sequence[Row]) -> str:
+    """The summary as a Markdown table."""
+    lines = [
+        "| rival | mean | 95 % | lowest | median member | lost | steps | cost |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in summary:
+        interval = "-" if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}"
+        numbers = [_shown(row[name]) for name in ("mean", "lowest", "median_member")]
+        cells = [row["rival"], numbers[0], interval, numbers[1], numbers[2], f"{row['lost']} of {row['seeds']}"]
+        lines.append("| " + " | ".join([*cells, f"{row['environment_steps']:,}", f"{row['cost']:,}"]) + " |")
+    return "\n".join(lines)
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _figure(rows: Sequence[Row], found: Sequence[Row]) -> Figure:
+    """Evaluations of the member in front against the steps of all members, mean over seeds and their range."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for number, name in enumerate(dict.fromkeys(row["rival"] for row in found)):
+        own = [row for row in rows if row["rival"] == name]
+        seeds, stretches = sorted({row["seed"] for row in own}), sorted({row["stretch"] for row in own})
+        values = np.array([[_in_front(own, seed, stretch) for stretch in stretches] for seed in seeds])
+        of_seed = [row for row in own if row["seed"] == seeds[0]]
+        steps = [sum(row["environment_steps"] for row in of_seed if row["stretch"] == s) for s in stretches]
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(steps, values.mean(0), color=colour, label=name)
+        axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+    style_axis(axes, "evaluation return")
+    axes.legend(frameon=False)
+    return figure
+
+
+def _in_front(rows: Sequence[Row], seed: int, stretch: int) -> float:
+    here = [row for row in rows if row["seed"] == seed and row["stretch"] == stretch]
+    return _or_nan(here[best_member([_or_nan(row["training_return"]) for row in here])]["evaluation_return"])

@@ -1,0 +1,38 @@
+"""What of a comparison's plan cannot be carried out; nothing here imports JAX."""
+
+from gradweave.comparison.rivals import Rival, parse_rivals
+from gradweave.config.auto import with_auto
+from gradweave.config.schema import Config
+from gradweave.config.validation import validate
+from gradweave.errors import ConfigError
+from gradweave.runs.comparison_folder import ComparisonPlan
+
+__all__ = ["check_plan", "config_of"]
+
+
+def check_plan(plan: ComparisonPlan) -> None:
+    """Refuse a plan of unknown rivals, of numbers out of range, or with a trial that would get less than one window.
+
+    Raises:
+        ConfigError: with the flag, what is accepted and a remedy.
+    """
+    for flag, number, least in (("--trials", plan.trials, 2), ("--at-once", plan.at_once, 1)):
+        if number < least:
+            raise ConfigError(flag, number, f"at least {least}", f"{flag} {max(least, 8)}, say")
+    for rival in parse_rivals(plan.rivals, plan.config):
+        config = config_of(rival, plan.config)
+        validate(config)
+        share = plan.trials if rival.searches and rival.shares else 1
+        least = share * (config.inner.num_envs * config.inner.num_steps + config.window_steps)
+        if config.run.total_steps < least:
+            accepted = (
+                f"at least {least:,} environment steps, one window for each of the {share} trials of {rival.name}"
+            )
+            raise ConfigError("run.total_steps", config.run.total_steps, accepted, "lower --trials, or give more steps")
+
+
+def config_of(rival: Rival, config: Config) -> Config:
+    """What a rival makes of the configuration that is compared."""
+    if rival.tunes == "given":
+        return config
+    return with_auto(config) if rival.tunes == "auto" else config.untuned()

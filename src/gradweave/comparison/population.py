@@ -1,0 +1,177 @@
+"""Several copies of one agent, each with settings and a seed of its own, in one compiled program."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Array, Key, PyTree
+
+from gradweave.agents import SelfTuningState
+from gradweave.agents.state import leaf_name
+from gradweave.comparison.counting import CountingEnvironment
+from gradweave.config.schema import Config
+from gradweave.rl import EpisodeTotals
+from gradweave.training.build import build_agent, init_state
+from gradweave.training.evaluation import evaluate
+
+__all__ = ["Population", "Stretch"]
+
+
+class Stretch(NamedTuple):
+    """What a stretch of learning came to; every field has one entry for each member.
+
+    Attributes:
+        environment_steps: since the beginning, counted by the environments.
+        training_return: mean over the episodes that ended in the stretch; NaN where none did.
+        evaluation_return: mean over episodes of their own after it, actions sampled.
+        finite: whether all that learning carries on stayed finite.
+        eta: each hyper-parameter as the next window uses it, by name.
+    """
+
+    environment_steps: npt.NDArray[np.int64]
+    training_return: npt.NDArray[np.float64]
+    evaluation_return: npt.NDArray[np.float64]
+    finite: npt.NDArray[np.bool_]
+    eta: dict[str, npt.NDArray[np.float64]]
+
+
+class Population:
+    """A configured agent, many times.
+
+    What differs are the hyper-parameters that are fixed, which are numbers in the state, so that one program serves
+    every setting.
+    """
+
+    def __init__(self, config: Config, at_once: int) -> None:
+        """Build the agent.
+
+        Args:
+            config: checked by `validate`.
+            at_once: members computed side by side at most, at least 1; the others wait. What is computed does not
+                depend on it beyond rounding. Groups are of equal size.
+        """
+        agent = build_agent(config)
+        self._config = config
+        self._agent = dataclasses.replace(agent, environment=CountingEnvironment.of(agent.environment))
+        self._at_once = at_once
+        self._first = jax.jit(self._init)
+        self._advance = jax.jit(self._advanced, static_argnums=1, donate_argnums=0)
+        self._evaluate = jax.jit(self._evaluated)
+
+    @property
+    def window_steps(self) -> int:
+        """Environment steps of one meta-step."""
+        return self._agent.environment_steps(1) - self._agent.environment_steps(0)
+
+    @property
+    def first_steps(self) -> int:
+        """Environment steps before the first meta-step."""
+        return self._agent.environment_steps(0)
+
+    def begin(self, seeds: Sequence[int], settings: Sequence[Mapping[str, float]]) -> SelfTuningState:
+        """Fresh members, a leading axis over them.
+
+        Args:
+            seeds: of each member, as a run's.
+            settings: of each member, hyper-parameters by name; those left out are the configuration's.
+        """
+        keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+        return self.with_settings(self._first(keys), settings)
+
+    def shapes(self, num_members: int) -> SelfTuningState:
+        """What `begin` gives, without numbers."""
+        keys = jax.eval_shape(lambda seeds: jax.vmap(jax.random.key)(seeds), jnp.zeros(num_members, jnp.uint32))
+        shapes: SelfTuningState = jax.eval_shape(self._init, keys)
+        return shapes
+
+    def with_settings(self, members: SelfTuningState, settings: Sequence[Mapping[str, float]]) -> SelfTuningState:
+        """The members with other hyper-parameters, by name; those left out stay."""
+
+        def changed(path: Any, leaf: Array) -> Array:
+            name = leaf_name(path)
+            values = [setting.get(name) for setting in settings]
+            given = np.asarray([np.nan if value is None else value for value in values])
+            return jnp.where(jnp.isnan(given), leaf, jnp.asarray(given, leaf.dtype))
+
+        if not any(settings):
+            return members
+        return members._replace(fixed=jax.tree_util.tree_map_with_path(changed, members.fixed))
+
+    def advance(self, members: SelfTuningState, num_meta_steps: int) -> tuple[SelfTuningState, Stretch]:
+        """Let every member learn for so many windows, then play."""
+        members, totals, finite = self._advance(members, num_meta_steps)
+        returns, eta = self._evaluate(members)
+        episodes = np.asarray(totals.num_episodes, np.float64)
+        mean = np.where(episodes > 0, np.asarray(totals.sum_returns, np.float64) / np.maximum(episodes, 1), np.nan)
+        return members, Stretch(
+            environment_steps=np.asarray(members.rollout.env_state.num_steps, np.int64),
+            training_return=mean,
+            evaluation_return=np.asarray(returns, np.float64),
+            finite=np.asarray(finite),
+            eta={name: np.asarray(value, np.float64) for name, value in eta.items()},
+        )
+
+    def copied(self, members: SelfTuningState, source: Sequence[int]) -> SelfTuningState:
+        """Each member as a copy of another one, or itself; its own randomness and its count of steps stay.
+
+        Args:
+            members: a population.
+            source: the index of the member to copy, for each.
+        """
+        places = jnp.asarray(source)
+        taken: SelfTuningState = jax.tree.map(lambda leaf: leaf[places], members)
+        counted = taken.rollout.env_state._replace(num_steps=members.rollout.env_state.num_steps)
+        return taken._replace(key=members.key, rollout=taken.rollout._replace(env_state=counted))
+
+    def _init(self, keys: Key[Array, " members"]) -> SelfTuningState:
+        return self._over_members(lambda key: init_state(self._agent, self._config, key=key), keys)
+
+    def _advanced(self, members: SelfTuningState, num_meta_steps: int) -> tuple[SelfTuningState, EpisodeTotals, Array]:
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            state, totals, finite = carry
+            state, metrics = self._agent.step(state)
+            totals = jax.tree.map(jnp.add, totals, metrics.episodes)
+            return (state, totals, finite & metrics.finite), None
+
+        def one(state: SelfTuningState) -> Any:
+            shapes = jax.eval_shape(lambda state: self._agent.step(state)[1].episodes, state)
+            nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            return jax.lax.scan(step, (state, nothing, jnp.ones((), bool)), length=num_meta_steps)[0]
+
+        return self._over_members(one, members)
+
+    def _evaluated(self, members: SelfTuningState) -> tuple[Array, dict[str, Array]]:
+        run = self._config.run
+
+        def one(state: SelfTuningState) -> tuple[Array, dict[str, Array]]:
+            played = evaluate(
+                self._agent,
+                state.learner.params,
+                state.raw,
+                key=jax.random.fold_in(state.key, 0x5EED),
+                greedy=False,
+                num_episodes=run.evaluation_episodes,
+                max_steps=run.max_episode_steps,
+            )
+            eta = {
+                leaf_name(path): leaf
+                for path, leaf in jax.tree_util.tree_leaves_with_path(self._agent.eta(state.raw))
+                if jnp.ndim(leaf) == 0
+            }
+            return played.returns.mean(), eta
+
+        return self._over_members(one, members)
+
+    def _over_members(self, function: Any, members: PyTree) -> Any:
+        """A function of each member, side by side in groups of equal size."""
+        count = jax.tree.leaves(members)[0].shape[0]
+        width = max(size for size in range(1, min(count, self._at_once) + 1) if count % size == 0)
+        if width == count:
+            return jax.vmap(function)(members)
+        grouped = jax.tree.map(lambda leaf: leaf.reshape(count // width, width, *leaf.shape[1:]), members)
+        found = jax.lax.map(jax.vmap(function), grouped)
+        return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), found)

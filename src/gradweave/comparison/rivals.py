@@ -1,0 +1,143 @@
+"""The table of rivals: how each spends a budget of environment steps, and what a user would get of it.
+
+Every rival has the same budget for each seed that is reported. A search divides it among its trials; only `sweep`, the
+line to look up to, trains every trial for as long as the others' single run, and its cost is reported beside it.
+"""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from gradweave.config.schema import Config
+from gradweave.config.search import SearchRange, draw, perturbed
+from gradweave.errors import ConfigError, nearest_name
+
+__all__ = ["RIVALS", "SWEEP_SEED", "Exchange", "Rival", "best_member", "exchange", "first_settings", "parse_rivals"]
+
+SWEEP_SEED: Final = 2**31
+"""A sweep is chosen by runs of seeds from here on, so that it is not chosen by those that are reported."""
+
+Setting: TypeAlias = Mapping[str, float]
+_QUARTER: Final = 4
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What becomes of a population between two stretches.
+
+    Attributes:
+        source: which member each is a copy of, itself for most.
+        settings: of each member from now on.
+    """
+
+    source: tuple[int, ...]
+    settings: tuple[Setting, ...]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One row of the table.
+
+    Attributes:
+        name: as `--rivals` takes it.
+        words: what it is.
+        searches: whether it has as many members as there are trials, each with a setting of its own; otherwise one.
+        shares: whether its members share the budget; otherwise each has all of it.
+        copies: whether the worst quarter is replaced by copies of the best between stretches.
+        perturbs: whether the copies' settings are moved.
+        tunes: what is made of the configuration: "plain", "given" or "auto".
+    """
+
+    name: str
+    words: str
+    searches: bool = False
+    shares: bool = True
+    copies: bool = False
+    perturbs: bool = False
+    tunes: str = "plain"
+
+
+RIVALS: Final = (
+    Rival("plain", "the configuration without tuning"),
+    Rival("random", "random search, the budget divided among its trials", searches=True),
+    Rival("sweep", "the best of the same trials, each trained to the full budget", searches=True, shares=False),
+    Rival("pbt", "population-based training", searches=True, copies=True, perturbs=True),
+    Rival("pbt-copy", "the same with copying alone", searches=True, copies=True),
+    Rival("meta", "what the configuration tunes", tunes="given"),
+    Rival("auto", "--meta.preset auto", tunes="auto"),
+)
+"""Every rival."""
+
+
+def parse_rivals(names: Sequence[str], config: Config) -> list[Rival]:
+    """The rivals by their names.
+
+    Args:
+        names: as `--rivals` has them.
+        config: whose own tuning `meta` is.
+
+    Raises:
+        ConfigError: an unknown name, one twice, or `meta` of a configuration that tunes nothing.
+    """
+    table = {rival.name: rival for rival in RIVALS}
+    for name in names:
+        if name not in table:
+            near = nearest_name(name, table)
+            remedy = f"did you mean {near!r}?" if near else "use some of these"
+            raise ConfigError("--rivals", name, " ".join(table), remedy)
+    if not names or len(set(names)) < len(names):
+        raise ConfigError("--rivals", " ".join(names), "some names, each once", "leave --rivals out for all")
+    if "meta" in names and not (config.meta.learned or config.meta.tuners):
+        accepted = "a configuration that tunes something, for the rival meta"
+        raise ConfigError("--rivals", "meta", accepted, "give --meta.learned discount, or leave meta out")
+    return [table[name] for name in names]
+
+
+def first_settings(rival: Rival, ranges: Mapping[str, SearchRange], trials: int, seed: int) -> list[Setting]:
+    """The settings that a rival's members begin with; the same draws for every search of one seed."""
+    if not rival.searches:
+        return [{}]
+    rng = random.Random(f"settings {seed}")
+    return [draw(ranges, rng) for _ in range(trials)]
+
+
+def exchange(
+    rival: Rival,
+    settings: Sequence[Setting],
+    scores: Sequence[float],
+    ranges: Mapping[str, SearchRange],
+    rng: random.Random,
+) -> Exchange:
+    """Replace the worst quarter of a population by copies of members of its best quarter.
+
+    Args:
+        rival: says whether anything is copied, and whether settings are then moved.
+        settings: of each member.
+        scores: of each member, its mean training return over the last stretch; NaN counts as the worst.
+        ranges: within which settings stay.
+        rng: chooses whom to copy and which way to move.
+
+    Returns:
+        Whom each member copies, and what it goes on with.
+    """
+    source, after = list(range(len(settings))), list(settings)
+    if rival.copies and len(settings) > 1:
+        ranked = sorted(source, key=lambda member: _worst_if_nan(scores[member]))
+        count = max(1, len(ranked) // _QUARTER)
+        for member in ranked[:count]:
+            source[member] = rng.choice(ranked[-count:])
+            after[member] = settings[source[member]]
+            if rival.perturbs:
+                after[member] = perturbed(ranges, after[member], rng)
+    return Exchange(tuple(source), tuple(after))
+
+
+def best_member(scores: Sequence[float]) -> int:
+    """The member with the highest score; NaN counts as the worst."""
+    return max(range(len(scores)), key=lambda member: _worst_if_nan(scores[member]))
+
+
+def _worst_if_nan(score: float) -> float:
+    return -math.inf if math.isnan(score) else score

@@ -1,0 +1,124 @@
+"""Conducting a comparison: members are the runs that they would be alone; a stopped one goes on as if it had not."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from gradweave.comparison.conduct import conduct
+from gradweave.comparison.outcome import write_outcome
+from gradweave.comparison.plan_checks import check_plan
+from gradweave.comparison.population import Population
+from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig
+from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
+from gradweave.config.search import SearchRange
+from gradweave.errors import ConfigError
+from gradweave.runs.comparison_folder import ComparisonPlan, create_comparison, read_comparison
+from gradweave.training.build import build_agent, init_state
+
+pytestmark = pytest.mark.slow
+
+RATE = {"learning_rate": SearchRange(1e-3, 1e-1)}
+
+
+def tiny(tmp_path, **inner):
+    return Config(
+        environment=EnvironmentConfig("matched-reward"),
+        network=NetworkConfig(policy_layers=(4,), value_layers=(4,)),
+        inner=InnerConfig(num_envs=4, num_steps=2, **inner),
+        meta=MetaConfig(),
+        run=RunConfig(
+            runs_dir=str(tmp_path), total_steps=168, seed=3, evaluation_episodes=8, max_episode_steps=4, finish="none"
+        ),
+    )
+
+
+def test_each_member_is_the_run_it_would_be_alone(tmp_path):
+    config = tiny(tmp_path)
+    population = Population(config, at_once=2)
+    members = population.begin([3, 4, 5], [{}, {"learning_rate": 0.1}, {"discount": 0.5, "learning_rate": 0.05}])
+    members, found = population.advance(members, 5)
+    alone = [tiny(tmp_path), tiny(tmp_path, learning_rate=0.1), tiny(tmp_path, discount=0.5, learning_rate=0.05)]
+    for index, (seed, config) in enumerate(zip((3, 4, 5), alone, strict=True)):
+        agent = build_agent(config)
+        state = init_state(agent, config, key=jax.random.key(seed))
+        step, earned, count = jax.jit(lambda state, agent=agent: agent.step(state)), 0.0, 0.0
+        for _ in range(5):
+            state, metrics = step(state)
+            earned += float(metrics.episodes.sum_returns)
+            count += float(metrics.episodes.num_episodes)
+        expected = jax.tree.leaves(state.learner.params)
+        for leaf, value in zip(jax.tree.leaves(members.learner.params), expected, strict=True):
+            np.testing.assert_allclose(leaf[index], value, rtol=1e-9, atol=1e-12)
+        assert found.training_return[index] == pytest.approx(earned / count)
+        assert found.environment_steps[index] == agent.environment_steps(5) == 4 * 2 * 6
+        assert found.eta["learning_rate"][index] == pytest.approx(config.inner.learning_rate)
+
+
+def test_a_copy_keeps_its_own_randomness_and_count(tmp_path):
+    population = Population(tiny(tmp_path), at_once=3)
+    members = population.begin([0, 1, 2], [{}] * 3)
+    copied = population.copied(members, [0, 0, 2])
+    for leaf, before in zip(jax.tree.leaves(copied.learner), jax.tree.leaves(members.learner), strict=True):
+        assert (leaf[1] == before[0]).all()
+        assert (leaf[2] == before[2]).all()
+    assert (jax.random.key_data(copied.key) == jax.random.key_data(members.key)).all()
+
+
+@pytest.fixture(autouse=True)
+def without_key_reuse_check():
+    """Under vmap JAX takes the use of one key of a split for the use of all; each member alone is checked elsewhere."""
+    with jax.debug_key_reuse(False):
+        yield
+
+
+class Killed(BaseException):
+    """As if the process had gone."""
+
+
+def test_a_stopped_comparison_goes_on_as_if_it_had_not_stopped(tmp_path):
+    plan = ComparisonPlan(tiny(tmp_path), ("plain", "sweep", "pbt"), RATE, trials=4, seeds=(3, 4), at_once=4)
+    check_plan(plan)
+    path, other = create_comparison(plan), create_comparison(plan)
+    assert read_comparison(path) == plan
+    whole = conduct(plan, path, lambda text: None)
+    said = []
+
+    def killing(text):
+        said.append(text)
+        if len(said) in (12, 24):
+            raise Killed
+
+    rows = None
+    while rows is None:
+        try:
+            rows = conduct(read_comparison(other), other, killing)
+        except Killed:
+            continue
+    assert rows == whole
+    # What it costs: a search shares the budget, and the sweep has all of it for each trial on seeds of its own.
+    text = write_outcome(plan, rows, path)
+    steps = {
+        row["rival"]: row["environment_steps"]
+        for row in rows
+        if row["stretch"] == max(other["stretch"] for other in rows if other["rival"] == row["rival"])
+    }
+    assert 4 * steps["pbt"] <= 168
+    assert steps["plain"] == steps["sweep"] == steps["sweep-search"] == 168
+    assert f"{168 + 2 * 4 * 168:,}" in text
+    assert all((path / name).is_file() for name in ("comparison.csv", "summary.csv", "outcomes.csv", "comparison.png"))
+    # Files of another plan are not taken for this one's.
+    edited = dataclasses.replace(plan, trials=5)
+    with pytest.raises(ConfigError, match="undo the edits"):
+        conduct(edited, path, lambda text: None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [({"trials": 1}, "--trials 8"), ({"at_once": 0}, "--at-once 8"), ({"trials": 60}, "lower --trials")],
+)
+def test_plans_that_cannot_be_are_refused(tmp_path, changes, remedy):
+    plan = ComparisonPlan(tiny(tmp_path), ("random",), RATE, trials=4, seeds=(3,), at_once=4)
+    with pytest.raises(ConfigError, match=remedy):
+        check_plan(dataclasses.replace(plan, **changes))

@@ -1,0 +1,45 @@
+"""`--meta.preset auto`: where it stands between presets, files and flags."""
+
+import pytest
+
+from gradweave.cli.train import parse_config
+from gradweave.config.auto import AUTO, with_auto
+from gradweave.config.configure import configure
+from gradweave.config.presets import preset
+from gradweave.config.toml_file import read_config, write_config
+from gradweave.config.validation import validate
+from gradweave.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", ["ppo", "quick"])
+def test_it_replaces_what_the_preset_tunes(name):
+    config = parse_config([name, "--meta.preset", "auto"])
+    assert config == with_auto(preset(name))
+    assert (config.meta.learned, config.meta.preset) == ((), "auto")
+    assert config.meta.tuners == AUTO[config.learner]["tuners"]
+    validate(config)
+
+
+def test_flags_change_it_further():
+    config = parse_config(["ppo", "--meta.preset=auto", "--meta.learned", "discount", "--meta.no-guard"])
+    assert config.meta.learned == ("discount",)
+    assert not config.meta.guard
+    assert config.meta.tuners == AUTO["ppo"]["tuners"]
+
+
+def test_files_and_calls_have_it_too(tmp_path):
+    assert configure("ppo", meta={"preset": "auto"}) == with_auto(preset("ppo"))
+    (tmp_path / "short.toml").write_text('preset = "ppo"\n[meta]\npreset = "auto"\nguard = false\n')
+    assert not read_config(tmp_path / "short.toml").meta.guard
+    changed = parse_config(["ppo", "--meta.preset", "auto", "--meta.no-guard"])
+    write_config(changed, tmp_path / "whole.toml")
+    assert read_config(tmp_path / "whole.toml") == changed  # what a run had, and not what auto is by then
+
+
+def test_an_unknown_one_is_refused():
+    with pytest.raises(ConfigError, match="auto"):
+        configure("ppo", meta={"preset": "magic"})
+
+
+def test_plain_learning_is_not_tuned():
+    assert with_auto(preset("ppo")).untuned().meta.preset == "none"
