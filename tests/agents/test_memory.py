@@ -29,12 +29,14 @@ NUM_ENVS, NUM_STEPS = 4, 4
 OPTIONS = PPOOptions(num_epochs=2, num_minibatches=2, clip_range=0.05)
 
 
-def self_tuning(learner, network, environment, *, length=1, mode=None, spec=None, rate=0.03, **changes):
+def self_tuning(
+    learner, network, environment, *, length=1, mode=None, spec=None, rate=0.03, optimizer="adam", **changes
+):
     memory = network.initial_memory()
     if learner == "ppo":
         names, agent = PPOEta, ppo_agent(options=changes.pop("options", OPTIONS), memory=memory)
     else:
-        names, agent = ActorCriticEta, actor_critic_agent(bundled_apply, inner_optimizer("adam"), memory=memory)
+        names, agent = ActorCriticEta, actor_critic_agent(bundled_apply, inner_optimizer(optimizer), memory=memory)
     spec = names(gw.Interval(), gw.Interval(), gw.Positive(), gw.Positive(), gw.Positive()) if spec is None else spec
     eta = names(*(jnp.asarray(value) for value in (0.9, 0.8, 0.02, 0.4, rate)))
     fields = {
@@ -101,16 +103,17 @@ def test_a_batch_replayed_says_what_acting_said(memory, truncates):
 def test_the_meta_gradient_is_that_of_differences(learner, memory, length):
     network = remembering(memory, policy_scale=1.0, outer_critic=True, outer_torso="own")
     modes = [gw.ReverseMode("step"), gw.ForwardMode()] + [gw.MixedMode()] * (learner == "actor-critic")
-    agents = [self_tuning(learner, network, Cue(can_truncate=True), length=length, mode=mode) for mode in modes]
+    options = {"length": length, "optimizer": "sgd"}  # Adam's first step does not depend on the size of its gradient
+    agents = [self_tuning(learner, network, Cue(can_truncate=True), mode=mode, **options) for mode in modes]
     state = quick_jit(lambda key: agents[0].init(network, key=key))(jax.random.key(3))
     window = quick_jit(lambda state: agents[0].collect_window(state, key=jax.random.key(4)))(state)
     batches = getattr(window.batches, "experience", window.batches)
     assert batches.trajectory.terminations[:, :-1].any() and batches.trajectory.truncations.any()
     expected = slopes_times_differences(agents[0], state, window, length)
-    assert (np.abs(expected[[0, 1, 2, 4]]) > 1e-7).all()
+    assert (np.abs(expected) > 1e-7).all(), "the value's weight, too: it moves the memory that the policy reads"
     for agent in agents:
         grad = quick_jit(lambda *args, agent=agent: agent.window_gradient(*args).grad)(state, window)
-        np.testing.assert_allclose(np.array(jax.tree.leaves(grad)), expected, rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(np.array(jax.tree.leaves(grad)), expected, rtol=1e-4, atol=1e-9)
 
 
 def test_ppo_keeps_environments_whole():

@@ -96,7 +96,7 @@ def test_each_torso_has_a_memory_of_its_own(options, count):
 
 
 def test_a_detached_outer_critic_does_not_move_the_memory():
-    example, net = network(memory="s5", outer_critic=True, outer_torso="detached")
+    example, net = network(memory="s5", outer_critic=True, outer_torso="detached", value_layers=())
     memory = jax.tree.map(jnp.ones_like, net.initial_memory())
     slopes = {
         name: jax.grad(lambda net, name=name: getattr(net(example, None, memory), name))(net).cells
