@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench reproduce test test-fast lint format docs notebooks wheel check pins clean
+.PHONY: help demo bench reproduce test test-all test-fast lint format docs notebooks wheel check pins clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +36,10 @@ help:  ## show this list
 demo: .venv/runtime.stamp  ## train a self-tuning agent on Snake, a few minutes on two cores
 	$(BIN)/gradweave train quick $(DEMO_ARGS)
 
-test: .venv/dev.stamp  ## run all tests
+test: .venv/dev.stamp  ## run the tests, but for further rows of large tables
+	$(PYTEST) -m 'not exhaustive' $(PYTEST_ARGS)
+
+test-all: .venv/dev.stamp  ## run all tests
 	$(PYTEST) $(PYTEST_ARGS)
 
 test-fast: .venv/dev.stamp  ## run the tests that are not marked slow

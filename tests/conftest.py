@@ -22,6 +22,7 @@ os.environ.setdefault(
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 # Tracing makes many objects that live long: collecting them less often saves a twentieth.
@@ -35,3 +36,20 @@ jax.config.update("jax_debug_key_reuse", True)
 
 # Has to come before the first import of gradweave: from here on its annotations are checked at every call.
 install_import_hook(["gradweave", "_study"], "beartype.beartype")
+
+EXHAUSTIVE = Path(__file__).parent / "exhaustive.txt"
+
+
+def exhaustive_names() -> tuple[str, ...]:
+    """How the names of tests begin that only `make test-all` runs."""
+    lines = EXHAUSTIVE.read_text().splitlines()
+    return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that tests/exhaustive.txt names."""
+    beginnings = exhaustive_names()
+    for item in items:
+        if item.nodeid.startswith(beginnings):
+            item.add_marker(pytest.mark.exhaustive)
+            item.add_marker(pytest.mark.slow)

@@ -87,6 +87,7 @@ _AGENTS = (
     "Agent",
     "Experience",
     "KLControl",
+    "LiveEvolution",
     "MetaStepMetrics",
     "OuterObjective",
     "PPOBatch",

@@ -1,6 +1,7 @@
 """Reports: drawn from metrics alone, self-contained, escaped."""
 
 import dataclasses
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -44,12 +45,26 @@ def test_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "losses.png",
     }
     page = (path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 2 * 5  # on a light ground and on a dark one
     assert "0.9 → 0.959" in page
     assert "29.50" in page
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r'(src|srcset|href)="(?!data:)', page)
+
+
+def test_figures_are_legible_on_a_dark_page_too(tmp_path: Path) -> None:
+    """Most of a picture is ground; text, the lines of seven runs and the frame have to stand out from it."""
+    rows = [{"step": step, "return": float(step)} for step in range(5)]
+    runs = [RunMetrics(str(index), [{**row, "return": row["return"] + index} for row in rows]) for index in range(7)]
+    (drawn,) = draw_figures(runs, tmp_path)
+    for picture, ground in ((drawn.path.read_bytes(), 255), (drawn.dark, 30)):
+        grey = np.asarray(Image.open(io.BytesIO(picture)).convert("L"), int)
+        assert abs(np.median(grey) - ground) < 10
+        assert (abs(grey - np.median(grey)) > 150).mean() > 0.005  # ink: dark on light, light on dark
+    colours = {colour for _, colour in Image.open(io.BytesIO(drawn.dark)).convert("RGB").getcolors(2**20) or ()}
+    assert (0, 0, 0) not in colours and (255, 255, 255) in colours  # the seventh run
+    assert (0, 114, 178) in colours
 
 
 def test_what_was_drawn_and_measured_is_shown(tmp_path: Path) -> None:
@@ -113,14 +128,14 @@ def test_a_run_without_metrics_is_an_error(tmp_path: Path, capsys: pytest.Captur
 
 def test_only_figures_with_numbers_are_drawn(tmp_path: Path) -> None:
     rows = [{"step": step, "outer_loss": 1.0, "return": None} for step in range(3)]
-    assert [path.name for path in draw_figures([RunMetrics("a", rows)], tmp_path)] == ["losses.png"]
+    assert [figure.path.name for figure in draw_figures([RunMetrics("a", rows)], tmp_path)] == ["losses.png"]
 
 
 def test_meta_parameters_that_never_change_are_not_drawn(tmp_path: Path) -> None:
     fixed = [{"step": step, "eta/value_cost": 0.5} for step in range(3)]
     assert draw_figures([RunMetrics("a", fixed)], tmp_path) == []
     moving = [{**row, "eta/discount": 0.9 + row["step"] / 10} for row in fixed]
-    assert [path.name for path in draw_figures([RunMetrics("a", moving)], tmp_path)] == ["meta_parameters.png"]
+    assert [figure.path.name for figure in draw_figures([RunMetrics("a", moving)], tmp_path)] == ["meta_parameters.png"]
 
 
 def test_signal_to_noise_is_mean_over_deviation_of_the_last_fifty() -> None:
@@ -182,7 +197,7 @@ class Page(HTMLParser):
             self.around.append(self.attributes[-1])
         if tag == "meta":
             self.metas.append(dict(attrs))
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "source"):
             self.open.append(tag)
             self.attributes.append(dict(attrs))
 

@@ -20,7 +20,7 @@ from gradweave.agents.running import RunningMean
 from gradweave.agents.schedule import LearningStatistics, ScheduleNetwork, ScheduleWeights, learning_features
 from gradweave.agents.self_tuning import SelfTuning
 from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, learning_part, named_leaves
-from gradweave.agents.tuners import AbstractTuner, KLControl, ReturnChoice, TargetEntropy
+from gradweave.agents.tuners import AbstractTuner, KLControl, LiveEvolution, ReturnChoice, TargetEntropy
 
 __all__ = [
     "AbstractTuner",
@@ -33,6 +33,7 @@ __all__ = [
     "GuardMemory",
     "KLControl",
     "LearningStatistics",
+    "LiveEvolution",
     "MetaStepMetrics",
     "OuterObjective",
     "PPOBatch",

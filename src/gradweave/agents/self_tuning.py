@@ -18,12 +18,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from gradweave.agents.agent import Agent, SamplingTerms
+from gradweave.agents.checks import check_parts
 from gradweave.agents.collection import collect_with
 from gradweave.agents.return_guard import ReturnGuard
 from gradweave.agents.running import DECAY, RunningMean
 from gradweave.agents.schedule import ScheduleNetwork
 from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, Updated, learning_part
-from gradweave.agents.tuners import AbstractTuner, check_tuners, seen_by, start_tuners, tune
+from gradweave.agents.trust_region import cut_to_trust_region
+from gradweave.agents.tuners import AbstractTuner, seen_by, start_tuners, tune
 from gradweave.core import (
     AbstractEstimator,
     AbstractMode,
@@ -41,12 +43,10 @@ from gradweave.core import (
     meta_gradient,
 )
 from gradweave.core.bijectors import learned_to_eta, split_learned
-from gradweave.core.estimators.base import chosen_mode
 from gradweave.core.finite import all_finite
 from gradweave.core.learner import sliced_out
 from gradweave.core.modes.base import ravel_learned
 from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
-from gradweave.core.sampling_correction import check_correctable
 from gradweave.envs import Observation, VectorEnvironment
 from gradweave.rl import Acted, EpisodeTotals, Policy, RolloutState, init_rollout, rollout
 
@@ -82,6 +82,8 @@ class SelfTuning(eqx.Module):
         tuners: rules that move meta-parameters without a gradient, by their names (`gradweave.agents.tuners`); the spec
             of each is `Fixed`.
         guard: goes back to an earlier state when returns were lost for long; None does not.
+        trust_region: how far the next update may move the policy after a move of the learned meta-parameters, in nats;
+            a move is cut to that (`gradweave.agents.trust_region`). None: as far as it will.
     """
 
     agent: Agent
@@ -99,30 +101,10 @@ class SelfTuning(eqx.Module):
     schedule: ScheduleNetwork | None = None
     tuners: Mapping[str, AbstractTuner] = eqx.field(default_factory=dict)
     guard: ReturnGuard | None = None
+    trust_region: float | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
-        if self.num_inner_steps < 1 or self.num_steps < 1:
-            raise ValueError(
-                f"num_inner_steps={self.num_inner_steps} and num_steps={self.num_steps} must both be at least 1."
-            )
-        if self.outer_rollout not in ("next", "own"):
-            raise ValueError(f'outer_rollout={self.outer_rollout!r} is not known: give "next" or "own".')
-        if self.learns:
-            self.estimator.check(self.num_inner_steps)
-            chosen_mode(self.estimator, self.mode)
-            if self.sampling_correction is not None:
-                check_correctable(self.estimator)
-                self._sampling_terms()
-        if self.schedule is not None and not isinstance(self.agent.problem, GradientLearner):
-            raise ValueError("a schedule reads the norm of inner gradients, which only a GradientLearner reports.")
-        if not self.learns and self.schedule is not None:
-            raise ValueError(
-                "a schedule moves learned meta-parameters, but every leaf of the spec is Fixed; let one be learned, or "
-                "leave the schedule out."
-            )
-        if self.tuners and self.schedule is not None:
-            raise ValueError("a schedule moves every learned meta-parameter by itself; leave it or the tuners out.")
-        check_tuners(self.tuners, split_learned(self.initial_raw, self.spec)[1], self.agent.divergence is not None)
+        check_parts(self)
 
     @property
     def problem(self) -> MetaProblemLike:
@@ -198,13 +180,21 @@ class SelfTuning(eqx.Module):
         window = collect(state, key=window_key)
         learner = window.recording.final_state
         changes: dict[str, Any] = {}
-        grad, outer_loss, outer = jax.tree.map(jnp.zeros_like, state.raw), jnp.zeros(()), {}
+        grad, outer_loss, outer, kept = jax.tree.map(jnp.zeros_like, state.raw), jnp.zeros(()), {}, None
         if self.learns:
             result = self.window_gradient(state, window)
             grad, outer_loss = result.grad, result.outer_loss
             outer = jax.tree.map(jnp.mean, result.aux.outer)
             changes = self._moved(state, grad) | self._observed(state, window, outer)
             changes["estimator_state"] = result.estimator_state
+            if self.trust_region is not None:
+                changes["learned"], kept = cut_to_trust_region(
+                    self.agent,
+                    learner,
+                    window.batch,
+                    lambda learned: self.eta(eqx.combine(learned, state.fixed)),
+                    *(state.learned, changes["learned"], self.trust_region),
+                )
         if self.schedule is not None:
             context = state.fixed.context.observe(window.episodes, window.aux["gradient_norm"])
             changes["fixed"] = state.fixed._replace(context=context)
@@ -233,6 +223,7 @@ class SelfTuning(eqx.Module):
             outer=outer,
             finite=all_finite((learning_part(new_state), grad, outer_loss, window.aux, outer)),
             restored=restored,
+            kept=kept,
         )
         return new_state, metrics
 
@@ -281,8 +272,8 @@ class SelfTuning(eqx.Module):
             state.learner,
             window.batches,
             correction=self.sampling_correction,
-            log_prob=self._sampling_terms().log_likelihood,
-            reward=self._sampling_terms().mean_reward,
+            log_prob=self.sampling_terms().log_likelihood,
+            reward=self.sampling_terms().mean_reward,
             estimator=self.estimator,
             baseline=jnp.zeros(()) if state.usual_reward is None else state.usual_reward.mean(0.0),
             mode=self.mode,
@@ -363,7 +354,7 @@ class SelfTuning(eqx.Module):
             return None
         return ravel_pytree(split_learned(self.raw_eta(raw), self.spec)[0])[0]
 
-    def _sampling_terms(self) -> SamplingTerms:
+    def sampling_terms(self) -> SamplingTerms:
         terms = self.agent.sampling
         if terms is None:
             raise ValueError(
@@ -383,7 +374,7 @@ class SelfTuning(eqx.Module):
         if state.usual_reward is not None:
             # The first batch belongs to the window before.
             later = jax.tree.map(lambda leaf: leaf[1:], window.batches)
-            rewards = jax.vmap(self._sampling_terms().mean_reward)(later)
+            rewards = jax.vmap(self.sampling_terms().mean_reward)(later)
             changes["usual_reward"] = state.usual_reward.add(rewards.mean(), DECAY)
         return changes
 

@@ -85,6 +85,7 @@ class MetaStepMetrics(NamedTuple):
         finite: whether the meta-gradient, all that is reported of the losses and all that learning carries on (see
             `learning_part`) are finite.
         restored: whether the guard went back to an earlier state after the window; None without a guard.
+        kept: the share of the meta-optimiser's move that the trust region left; None without one.
     """
 
     episodes: EpisodeTotals
@@ -96,6 +97,7 @@ class MetaStepMetrics(NamedTuple):
     outer: dict[str, Array]
     finite: Bool[Array, ""]
     restored: Bool[Array, ""] | None = None
+    kept: Float[Array, ""] | None = None
 
 
 class CollectedWindow(NamedTuple):

@@ -111,7 +111,7 @@ def _figures(runs_dir: Path) -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         rows = [{"step": step, "return": float(step)} for step in range(3)]
-        size = draw_figures([RunMetrics("doctor", rows)], Path(folder))[0].stat().st_size
+        size = draw_figures([RunMetrics("doctor", rows)], Path(folder))[0].path.stat().st_size
     return f"a figure of {size / 1024:.0f} KiB was drawn"
 
 

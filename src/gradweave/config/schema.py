@@ -89,9 +89,12 @@ class MetaConfig:
     """Network: a small network moves the meta-parameters by statistics of learning, and is itself learned."""
     tuners: tuple[str, ...] = ()
     """Rules that move a meta-parameter each without a gradient: learning_rate=kl[:TARGET],
-    entropy_cost=target-entropy[:NATS], NAME=return-choice:V1,V2,... See docs/tuners.md."""
+    entropy_cost=target-entropy[:NATS], NAME=evolution[:SIGMA], NAME=return-choice:V1,V2,... See docs/tuners.md."""
     guard: bool = False
     """Go back to the learner and the meta-parameters of the best returns when they have been lost for long."""
+    trust_region: float | None = None
+    """Cut a move of the learned meta-parameters after which the next update would move the policy by more than this, in
+    nats; None does not."""
     preset: MetaPreset = "none"
     """Auto: tune what has been found to pay, each meta-parameter by what can see it, as docs/tuners.md says. It stands
     in the place of what a preset or a file tunes; flags change it further."""
@@ -203,5 +206,7 @@ class Config:
 
     def untuned(self) -> "Config":
         """The same without what only tuning reads."""
-        meta = dataclasses.replace(self.meta, learned=(), schedule="none", max_discount=None, tuners=(), preset="none")
+        nothing = MetaConfig()
+        tuned = ("learned", "schedule", "max_discount", "tuners", "trust_region", "preset")
+        meta = dataclasses.replace(self.meta, **{name: getattr(nothing, name) for name in tuned})
         return dataclasses.replace(self, meta=meta, inner=LEARNERS[self.learner].untuned(self.inner))

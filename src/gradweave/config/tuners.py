@@ -54,6 +54,12 @@ TUNERS: Final = (
         Number("NATS", 0.5, highest=100.0, exclusive=True),
         serves=("entropy_cost",),
     ),
+    TunerRow(
+        "evolution",
+        "gradweave.agents.tuners:LiveEvolution",
+        Number("SIGMA", 0.3, highest=3.0, exclusive=True),
+        serves=("entropy_cost", "learning_rate", "value_cost"),
+    ),
     TunerRow("return-choice", "gradweave.agents.tuners:ReturnChoice", Candidates("V1,V2,...")),
 )
 """Every tuner."""

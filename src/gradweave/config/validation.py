@@ -181,6 +181,9 @@ def _meta_options(config: Config) -> Iterator[ConfigError]:
             "leave --outer.rollout or --meta.sampling-correction out",
         )
     yield from choice("meta.schedule", meta.schedule, ("none", "network"))
+    yield from positive("meta", {"trust_region": meta.trust_region})
+    if not meta.learned:
+        yield from unused("meta.trust_region", meta.trust_region, None, "learn something: --meta.learned discount")
     yield from choice("meta.preset", meta.preset, ("none", "auto"))
     if meta.schedule == "network" and not meta.learned:
         yield ConfigError(

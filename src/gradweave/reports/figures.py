@@ -11,21 +11,34 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.spines import Spine
+from matplotlib.text import Text
 from matplotlib.ticker import EngFormatter
 
 from gradweave.files import real_folder, write_atomically
 from gradweave.statistics.bootstrap import FloatArray
 
-__all__ = ["COLOURS", "RunMetrics", "draw_figures", "save_figure", "style_axis"]
+__all__ = ["COLOURS", "Drawn", "RunMetrics", "draw_figures", "save_figure", "style_axis"]
 
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito's palette: told apart with any colour vision."""
+
+DARK: Final = ("#16181c", "#e6e6e6")
+"""Ground and ink of the figures of a page in the dark."""
 
 _GRADIENT: Final = "meta_gradient/"
 _SNR: Final = "signal_to_noise/"
 _SNR_WINDOW: Final = 50
 
 _LOSSES: Final = ("policy_loss", "value_loss", "entropy", "outer_loss")
+
+
+class Drawn(NamedTuple):
+    """A figure in a file, and the same on a dark ground."""
+
+    path: Path
+    dark: bytes
 
 
 class RunMetrics(NamedTuple):
@@ -44,7 +57,7 @@ class RunMetrics(NamedTuple):
         return [step for step, _ in points], [value for _, value in points]
 
 
-def draw_figures(runs: Sequence[RunMetrics], folder: Path) -> list[Path]:
+def draw_figures(runs: Sequence[RunMetrics], folder: Path) -> list[Drawn]:
     """Draw every figure there are numbers for, all runs in each.
 
     Args:
@@ -52,7 +65,7 @@ def draw_figures(runs: Sequence[RunMetrics], folder: Path) -> list[Path]:
         folder: where to write the PNG files; made if needed.
 
     Returns:
-        the files written, in the order they should be read.
+        the figures, in the order they should be read. Only those on a light ground are written to files.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     real_folder(folder, make=True)
@@ -68,7 +81,7 @@ def draw_figures(runs: Sequence[RunMetrics], folder: Path) -> list[Path]:
         figure = draw(runs)
         if figure is not None:
             save_figure(figure, folder / name)
-            written.append(folder / name)
+            written.append(Drawn(folder / name, _as_png(_darkened(figure))))
     return written
 
 
@@ -78,9 +91,30 @@ def save_figure(figure: Figure, path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    write_atomically(path, _as_png(figure))
+
+
+def _as_png(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, dpi=120, format="png")
-    write_atomically(path, content.getvalue())
+    return content.getvalue()
+
+
+def _darkened(figure: Figure) -> Figure:
+    """The figure itself, its ground dark and its ink light; colours that tell runs apart stay, black turns white."""
+    ground, ink = DARK
+    for artist in figure.findobj():
+        if isinstance(artist, Text):
+            artist.set_color(ink)
+        elif isinstance(artist, Spine):
+            artist.set_edgecolor(ink)
+        elif isinstance(artist, Line2D) and artist.get_color() == COLOURS[-1]:
+            artist.set_color("#ffffff")
+    for axis in figure.axes:
+        axis.set_facecolor(ground)
+        axis.tick_params(colors=ink)
+    figure.set_facecolor(ground)
+    return figure
 
 
 def _returns(runs: Sequence[RunMetrics]) -> Figure | None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from gradweave.config.toml_file import read_config
 from gradweave.errors import ConfigError, DamagedFile
 from gradweave.files import read_bytes, read_json, read_text, write_atomically
-from gradweave.reports.figures import RunMetrics, draw_figures
+from gradweave.reports.figures import Drawn, RunMetrics, draw_figures
 from gradweave.reports.in_words import in_words
 from gradweave.runs.metrics import read_metrics
 from gradweave.runs.provenance import is_modified, read_provenance
@@ -34,7 +34,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
 th, td { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; height: auto; display: block; margin: 1rem 0; background: #fff; }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
+img { max-width: 100%; height: auto; display: block; margin: 1rem 0; }
 pre { background: var(--code); padding: 1rem; overflow-x: auto; font-size: 13px; }
 @media (max-width: 30rem) { body { margin: 1rem auto; } h1 { font-size: 1.3rem; } th, td { padding: .2rem .5rem; } }
 """
@@ -68,7 +69,8 @@ def write_report(paths: Sequence[Path], output: Path) -> Path:
     parts = [f"<h1>{html.escape(title)}</h1>", *(f"<p>{html.escape(in_words(run))}</p>" for run in runs)]
     parts.append(_summary(runs))
     for figure in figures:
-        parts.append(f"<h2>{_CAPTIONS[figure.name]}</h2>{_image(figure, _CAPTIONS[figure.name])}")
+        caption = _CAPTIONS[figure.path.name]
+        parts.append(f"<h2>{caption}</h2>{_in_both_schemes(figure, caption)}")
     for path in paths:
         parts += [_measurement(path), _animation(path), _details(path)]
     page = (
@@ -122,9 +124,17 @@ def _change(run: RunMetrics, name: str) -> str:
     return f"{values[0]:.4g} → {values[-1]:.4g}" if values else "-"
 
 
+def _in_both_schemes(figure: Drawn, caption: str) -> str:
+    dark = f'<source media="(prefers-color-scheme: dark)" srcset="{_address(figure.dark, "png")}">'
+    return f"<picture>{dark}{_image(figure.path, caption)}</picture>"
+
+
 def _image(path: Path, caption: str) -> str:
-    content = base64.b64encode(read_bytes(path, _MOST_PICTURE)).decode("ascii")
-    return f'<img alt="{html.escape(caption)}" src="data:image/{path.suffix[1:]};base64,{content}">'
+    return f'<img alt="{html.escape(caption)}" src="{_address(read_bytes(path, _MOST_PICTURE), path.suffix[1:])}">'
+
+
+def _address(picture: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 def _animation(path: Path) -> str:

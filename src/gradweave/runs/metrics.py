@@ -11,6 +11,7 @@ Names of the numbers that a row may hold; reports and progress tables know these
 | `eta/NAME`, `raw/NAME`, `meta_gradient/NAME` | a meta-parameter, its unconstrained value and its meta-gradient |
 | `policy_loss`, `value_loss`, `outer_loss`, `entropy` | means over the window: its updates, its outer losses |
 | `restored` | true where the guard went back to an earlier state after the window (`--meta.guard`) |
+| `kept_move` | the share of the move of the meta-parameters that the trust region left (`--meta.trust-region`) |
 | `skipped` | true where a value was not finite and the window was thrown away |
 | `steps_per_second` | environment steps per second; shown, but not in the file, so that two runs can be compared |
 

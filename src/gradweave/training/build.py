@@ -58,6 +58,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         schedule=ScheduleNetwork() if meta.schedule == "network" else None,
         tuners=_tuners(config),
         guard=ReturnGuard() if meta.guard else None,
+        trust_region=meta.trust_region,
     )
     return _in_cheapest_mode(agent) if meta.mode == AUTO else agent
 

@@ -141,6 +141,8 @@ def meta_step_row(
     row = {"step": step, "meta_step": meta_step, **_episode_row(episodes), **_quantities(metrics, learned)}
     if metrics.restored is not None and metrics.restored:
         row["restored"] = True
+    if metrics.kept is not None:
+        row["kept_move"] = float(metrics.kept)
     return row if metrics.finite else {**row, "skipped": True}
 
 

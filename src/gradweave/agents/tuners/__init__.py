@@ -2,12 +2,14 @@
 
 from gradweave.agents.tuners.base import AbstractTuner, Seen, check_tuners, seen_by, start_tuners, tune
 from gradweave.agents.tuners.kl_control import KLControl
+from gradweave.agents.tuners.live_evolution import LiveEvolution
 from gradweave.agents.tuners.return_choice import ReturnChoice
 from gradweave.agents.tuners.target_entropy import TargetEntropy
 
 __all__ = [
     "AbstractTuner",
     "KLControl",
+    "LiveEvolution",
     "ReturnChoice",
     "Seen",
     "TargetEntropy",

@@ -137,7 +137,11 @@ def fast_options() -> dict[str, Any]:
     """Options that make XLA compile quickly on CPUs, for what runs only once."""
     if jax.default_backend() != "cpu":
         return {}
-    return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    return {
+        "xla_backend_optimization_level": 0,
+        "xla_cpu_use_fusion_emitters": False,
+        "xla_cpu_parallel_codegen_split_count": 1,  # one module for LLVM: splitting it costs more than it saves
+    }
 
 
 def _is_infinite(call: Callable[..., list[Any]], place: int, given: tuple[Any, ...]) -> Any:

@@ -96,7 +96,9 @@ def compiled_values(
     batches = jax.tree.leaves(window.inner)
     outer_leaves = jax.tree.leaves(window.last_outer)
 
-    def window_loss(learned: PyTree, given: list[Array], held: Array) -> tuple[Array, list[Array], list[Array]]:
+    def window_loss(
+        learned: PyTree, state: list[Any], given: list[Array], held: Array
+    ) -> tuple[Array, list[Array], list[Array]]:
         def step(state: list[Any], batch: list[Any]) -> tuple[list[Any], None]:
             return evaluate(traced.update, {}, [*jax.tree.leaves(learned), *state, *batch]), None
 
@@ -108,13 +110,21 @@ def compiled_values(
     has_own_rules = any(contains(one, "custom_vjp_call", opaque=OPAQUE) for one in traced)
 
     def both(learned: PyTree, direction: PyTree, given: list[Array], held: Array) -> Values:
-        def function(learned: PyTree) -> tuple[Array, list[Array], list[Array]]:
-            return window_loss(learned, given, held)
+        # The state has a tangent, too, of zeros: a loop that begins with it is differentiated once, not once more to
+        # find out that its state depends on what is learned.
+        moves = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in state]
+        moving = [leaf for leaf, moved in zip(state, moves, strict=True) if moved]
+
+        def function(learned: PyTree, moving: list[Any]) -> tuple[Array, list[Array], list[Array]]:
+            left = iter(moving)
+            whole = [next(left) if moved else leaf for leaf, moved in zip(state, moves, strict=True)]
+            return window_loss(learned, whole, given, held)
 
         if has_own_rules:
             function = forward_differentiable(function)
-        (value, stopped, _), (slope, _, moving) = jax.jvp(function, (learned,), (direction,))
-        return Values(value, slope, stopped, all_finite((slope, moving)))
+        still = [jnp.zeros_like(leaf) for leaf in moving]
+        (value, stopped, _), (slope, _, ends) = jax.jvp(function, (learned, moving), (direction, still))
+        return Values(value, slope, stopped, all_finite((slope, ends)))
 
     off = jnp.zeros((), bool)
     nothing = nothing_stopped(traced.outer_loss)
