@@ -1,0 +1,146 @@
+"""Does `--meta.preset auto` pay? PPO on CartPole, 100,000 environment steps a run.
+
+choose.csv     rules for the learning rate from six rates and two entropy costs, seeds 1000 to 1002; auto is the best
+landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 and 2001: what a sweep would find
+starts.csv     plain and auto from five starts, from hopeless to swept, seeds 0 to 19
+random.csv     auto from 100 random starts of the landscape's box, seeds 3000 to 3099
+
+A row is an evaluation of one run after a tenth of its steps, which the environments counted. No seed serves twice.
+
+    python experiments/auto/run.py choose landscape starts random --results results/auto
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradweave.comparison.population import Population
+from gradweave.config.auto import with_auto
+from gradweave.config.configure import configure
+from gradweave.config.schema import Config
+from gradweave.config.search import SearchRange, draw
+from gradweave.measurement.sample_store import current_source
+from gradweave.reports.tables import read_rows, write_rows
+
+TOTAL_STEPS = 100_000
+STRETCHES = 10
+BOX = {"learning_rate": SearchRange(1e-6, 0.1), "entropy_cost": SearchRange(0.0, 0.5)}  # ARLBench's
+RULES: Mapping[str, Sequence[str]] = {
+    "plain": (),
+    "kl:0.003": ("learning_rate=kl:0.003",),
+    "kl:0.01": ("learning_rate=kl:0.01",),
+    "kl:0.03": ("learning_rate=kl:0.03",),
+    "kl:0.01 and target-entropy:0.3": ("learning_rate=kl:0.01", "entropy_cost=target-entropy:0.3"),
+}
+SWEPT = "swept"
+STARTS = {"1e-6": 1e-6, "1e-5": 1e-5, "1e-4": 1e-4, "0.1": 0.1}
+
+Row = dict[str, Any]
+Member = tuple[str, int, Mapping[str, float]]  # what it is called, its seed and its setting
+
+
+def config(tuners: Sequence[str] = ()) -> Config:
+    run = {"total_steps": TOTAL_STEPS, "evaluation_episodes": 16}
+    return configure("ppo", meta={"learned": [], "tuners": list(tuners)}, run=run)
+
+
+def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> list[Row]:
+    """Ten rows for each member."""
+    begun = time.monotonic()
+    population = Population(of_arm, at_once)
+    windows = (TOTAL_STEPS - population.first_steps) // population.window_steps
+    length = -(-windows // STRETCHES)
+    rows: list[Row] = []
+    state = population.begin([seed for _, seed, _ in members], [setting for *_, setting in members])
+    for stretch in range(windows // length):
+        state, found = population.advance(state, length)
+        rows += [
+            {
+                "arm": arm,
+                "start": start,
+                "seed": seed,
+                **{f"first_{name}": value for name, value in setting.items()},
+                "stretch": stretch,
+                "environment_steps": int(found.environment_steps[index]),
+                "training_return": float(found.training_return[index]),
+                "evaluation_return": float(found.evaluation_return[index]),
+                "learning_rate": float(found.eta["learning_rate"][index]),
+                "entropy_cost": float(found.eta["entropy_cost"][index]),
+                "finite": bool(found.finite[index]),
+            }
+            for index, (start, seed, setting) in enumerate(members)
+        ]
+    print(f"{arm}: {len(members)} runs in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def choose(results: Path, at_once: int) -> list[Row]:
+    members: list[Member] = [
+        (f"{rate:g}", seed, {"learning_rate": rate, "entropy_cost": cost})
+        for seed in (1000, 1001, 1002)
+        for rate in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+        for cost in (0.0, 0.1)
+    ]
+    return [row for name, rules in RULES.items() for row in train(name, config(rules), members, at_once)]
+
+
+def landscape(results: Path, at_once: int) -> list[Row]:
+    rng = random.Random(2000)
+    settings = [draw(BOX, rng) for _ in range(64)]
+    members: list[Member] = [(str(n), seed, setting) for seed in (2000, 2001) for n, setting in enumerate(settings)]
+    return train("plain", config(), members, at_once)
+
+
+def starts(results: Path, at_once: int) -> list[Row]:
+    best = swept(results)
+    known = {name: {"learning_rate": rate, "entropy_cost": best["entropy_cost"]} for name, rate in STARTS.items()}
+    settings = {**known, SWEPT: best}
+    members: list[Member] = [(name, seed, setting) for seed in range(20) for name, setting in settings.items()]
+    arms = {"plain": config(), "auto": with_auto(config())}
+    return [row for arm, of_arm in arms.items() for row in train(arm, of_arm, members, at_once)]
+
+
+def random_starts(results: Path, at_once: int) -> list[Row]:
+    rng = random.Random(3000)
+    members: list[Member] = [(str(number), 3000 + number, draw(BOX, rng)) for number in range(100)]
+    return train("auto", with_auto(config()), members, at_once)
+
+
+def swept(results: Path) -> dict[str, float]:
+    """The landscape's setting with the highest mean evaluation over the second half of its steps, both seeds."""
+    scores: dict[str, list[float]] = {}
+    settings: dict[str, dict[str, float]] = {}
+    for row in read_rows(results / "landscape.csv"):
+        if int(row["stretch"]) >= STRETCHES // 2:
+            scores.setdefault(row["start"], []).append(float(row["evaluation_return"]))
+            settings[row["start"]] = {name: float(row[f"first_{name}"]) for name in BOX}
+    return settings[max(scores, key=lambda start: np.mean(scores[start]))]
+
+
+PARTS = {"choose": choose, "landscape": landscape, "starts": starts, "random": random_starts}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="+", choices=list(PARTS))
+    parser.add_argument("--results", type=Path, default=Path("results/auto"))
+    parser.add_argument("--at-once", type=int, default=40)
+    options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
+    source = current_source()
+    for part in options.parts:
+        rows = PARTS[part](options.results, options.at_once)
+        write_rows(options.results / f"{part}.csv", rows)
+        provenance = {**source, "device": "CPU", "total_steps": TOTAL_STEPS, "at_once": options.at_once}
+        (options.results / f"{part}.json").write_text(json.dumps(provenance, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
