@@ -173,8 +173,7 @@ def actor_critic_network(
         kernel_size: height and width of all kernels.
         policy_layers: widths of the policy's hidden layers; may be empty.
         value_layers: widths of the hidden layers of the value, and of the outer value.
-        policy_scale: factor on the initial weights of the last policy layer, above 0. 1 draws them as
-            those of every other layer.
+        policy_scale: factor on the last policy layer's initial weights, above 0; 1 draws it like every other layer.
         shared_torso: True: all heads sit on one torso. False: each has its own, as in Jumanji. The heads are separate
             either way, so that for a vector, which has no torso, nothing is shared but a cell.
         outer_critic: add a second value, for the outer loss.
@@ -189,14 +188,12 @@ def actor_critic_network(
         key: for the weights.
 
     Raises:
-        ValueError: for sizes below 1, an unknown `outer_torso`, a view that is neither a board nor a vector, or a dtype
-            that is not floating.
+        ValueError: for sizes below 1, an unknown word, a view that is no board or vector, or a dtype that is not floating.
     """
     dtype = jnp.dtype(observation.view.dtype if dtype is None else dtype)
     _check_input(observation, channels, strides, conditioning_size, dtype)
     sizes = {"num_actions": (num_actions,), "channels": channels, "strides": strides, "kernel_size": (kernel_size,)}
     _check_sizes(sizes | {"policy_layers": policy_layers, "value_layers": value_layers, "memory_size": (memory_size,)})
-
     *torso_keys, policy_key, value_key, outer_key = jax.random.split(key, 6)
     layout = _layout(observation.view.shape, channels, strides)
     _check_options(policy_scale, outer_torso)
@@ -204,11 +201,7 @@ def actor_critic_network(
     num_torsos = (1 if shared_torso else 2) + own_outer_torso
     torsos = [_draw_torso(layout, kernel_size, dtype, key=k) for k in torso_keys[:num_torsos]]
     embedding_size = _embedded_size(observation.view.shape, layout) + observation.scalars.shape[0] + conditioning_size
-    cells: tuple[AbstractCell, ...] = ()
-    if memory != "none":
-        # fold_in leaves the key itself untouched: a network without cells is what it was, to the bit.
-        cell_keys = jax.random.split(jax.random.fold_in(key, _FOR_CELLS), num_torsos)
-        cells = tuple(draw_cell(memory, embedding_size, memory_size, dtype, key=k) for k in cell_keys)
+    cells = _draw_cells(memory, num_torsos, (embedding_size, memory_size), dtype, key=key)
     embedding_size = memory_size if cells else embedding_size
     value_sizes = (embedding_size, *value_layers, 1)
     return ActorCriticNetwork(
@@ -296,6 +289,17 @@ def _draw_torso(
         Convolution(draw_dense(kernel_size**2 * num_in, num_out, 1.0, dtype, key=k), kernel_size, stride)
         for (num_in, num_out, stride), k in zip(layout, jax.random.split(key, len(layout)), strict=True)
     )
+
+
+def _draw_cells(
+    memory: str, count: int, sizes: tuple[int, int], dtype: jnp.dtype, *, key: Key[Array, ""]
+) -> tuple[AbstractCell, ...]:
+    """A cell of (inputs, outputs) for each torso, or none."""
+    if memory == "none":
+        return ()
+    # fold_in leaves the key itself untouched: a network without cells is what it was, to the bit.
+    keys = jax.random.split(jax.random.fold_in(key, _FOR_CELLS), count)
+    return tuple(draw_cell(memory, *sizes, dtype, key=k) for k in keys)
 
 
 def _draw_head(
