@@ -69,6 +69,7 @@ _MAX_STEPS: Final = {"max_steps_in_episode": Option(1)}
 _OURS: Final[Mapping[str, Row]] = {
     "snake": Row((12, 12, 5), 1, 4, {**_BOARD, "grid_only": Option()}, place=("jumanji", "snake")),
     "discounting-chain": Row((5,), 1, 5, {"best_chain": Option(0, 4)}, place=("discounting_chain", "DiscountingChain")),
+    "two-colors": Row((30,), 0, 4, {"size": Option(2), "swap_every": Option(1)}, place=("two_colors", "TwoColors")),
     "constant-reward": Row((1,), 0, 1, place=("probes", "ConstantReward")),
     "observed-reward": Row((1,), 0, 1, place=("probes", "ObservedReward")),
     "chosen-reward": Row((1,), 0, 2, place=("probes", "ChosenReward")),

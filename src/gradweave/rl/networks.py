@@ -188,7 +188,7 @@ def actor_critic_network(
         key: for the weights.
 
     Raises:
-        ValueError: for sizes below 1, an unknown word, a view that is no board or vector, or a dtype that is not floating.
+        ValueError: for sizes below 1, an unknown word, a view that is no board or vector, or a dtype not floating.
     """
     dtype = jnp.dtype(observation.view.dtype if dtype is None else dtype)
     _check_input(observation, channels, strides, conditioning_size, dtype)
