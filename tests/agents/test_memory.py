@@ -105,7 +105,7 @@ def test_a_batch_replayed_says_what_acting_said(memory, truncates):
 )
 def test_the_meta_gradient_is_that_of_differences(learner, memory, length):
     network = remembering(memory, policy_scale=1.0, outer_critic=True, outer_torso="own")
-    modes = [gw.ReverseMode("step"), gw.ForwardMode()] + [gw.MixedMode()] * (learner == "actor-critic")
+    modes = [gw.ReverseMode("step"), gw.ForwardMode(), gw.MixedMode()]
     options = {"length": length, "optimizer": "sgd"}  # Adam's first step does not depend on the size of its gradient
     agents = [self_tuning(learner, network, Cue(can_truncate=True), mode=mode, **options) for mode in modes]
     state = quick_jit(lambda key: agents[0].init(network, key=key))(jax.random.key(3))

@@ -71,7 +71,7 @@ class Run:
             key: sample the action as in training; without it the most probable one is taken.
 
         Returns:
-            An integer, or of continuous actions a vector; of an agent with a memory together with the next memory.
+            An integer, or of several numbers a vector; of an agent with a memory (that, the next memory).
 
         Raises:
             ValueError: a memory for an agent that has none.
@@ -86,8 +86,8 @@ class Run:
         start = self.agent.agent.memory
         if start is None and memory is not None:
             raise ValueError("this agent remembers nothing between observations: call run.policy without a memory.")
-        before = start if memory is None else memory
-        action, after = self._act(self.state.learner.params, self.state.raw, observation, before, key)
+        params, raw, before = self.state.learner.params, self.state.raw, start if memory is None else memory
+        action, after = self._act(params, raw, self._normalization, observation, before, key)
         return action if start is None else (action, after)
 
     @functools.cached_property
@@ -97,13 +97,19 @@ class Run:
         agent = self.agent
 
         @jax.jit
-        def act(params: Any, raw: Any, observation: Any, memory: Any, key: Any) -> Any:
+        def act(params: Any, raw: Any, normalization: Any, observation: Any, memory: Any, key: Any) -> Any:
             batch, remembered = jax.tree.map(lambda leaf: leaf[None], (observation, memory))
             greedy, key = key is None, jax.random.key(0) if key is None else key
-            acted = agent.policy(params, agent.conditioning(raw), greedy=greedy)(batch, remembered, key)
+            policy = agent.policy(params, agent.conditioning(raw), greedy=greedy, normalization=normalization)
+            acted = policy(batch, remembered, key)
             return jax.tree.map(lambda leaf: leaf[0], (acted.actions, acted.memory))
 
         return act
+
+    @functools.cached_property
+    def _normalization(self) -> Any:
+        """Of what the network sees, or None; the state is a whole one, whatever devices trained it."""
+        return self.agent.normalization(self.state.rollout)
 
     def evaluate(
         self, num_episodes: int = 32, *, seed: int = 0, greedy: bool = False, max_steps: int = 4000
@@ -120,12 +126,22 @@ class Run:
 
         from gradweave.training.evaluation import evaluate
 
-        def played(params: Any, raw: Any, key: Any) -> "Evaluation":
+        def played(params: Any, raw: Any, normalization: Any, key: Any) -> "Evaluation":
             return evaluate(
-                self.agent, params, raw, key=key, greedy=greedy, num_episodes=num_episodes, max_steps=max_steps
+                self.agent,
+                params,
+                raw,
+                normalization=normalization,
+                key=key,
+                greedy=greedy,
+                num_episodes=num_episodes,
+                max_steps=max_steps,
             )
 
-        return jax.device_get(jax.jit(played)(self.state.learner.params, self.state.raw, jax.random.key(seed)))
+        state = self.state
+        return jax.device_get(
+            jax.jit(played)(state.learner.params, state.raw, self._normalization, jax.random.key(seed))
+        )
 
     def play(
         self, output: str | Path | None = None, *, seed: int = 0, greedy: bool = False, max_steps: int | None = None

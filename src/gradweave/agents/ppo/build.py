@@ -29,7 +29,7 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
     assert isinstance(inner, InnerConfig) and isinstance(outer, OuterConfig) and axis.size == 1
     options = PPOOptions(**{name: getattr(inner, name) for name in PPOOptions._fields})
     init_params = functools.partial(init_network, config, environment)
-    head, memory = policy_head(environment), initial_memory(init_params)
+    head, memory = policy_head(config, environment), initial_memory(init_params)
     agent = ppo_agent(
         bundled_apply,
         configured_optimizer(inner),
@@ -38,6 +38,7 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
         head=head,
         memory=memory,
         reward_discount=configured_reward_discount(inner.scale_rewards, inner.discount, environment),
+        normalize_observations=inner.normalize_observations,
     )
     distance = policy_distance(bundled_apply, value_cost=0.0, head=head, memory=memory)
     spec = PPOEta(**configured_bijectors(config))

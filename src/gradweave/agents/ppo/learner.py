@@ -41,7 +41,7 @@ from gradweave.agents.actor_critic.experience import (
 from gradweave.agents.actor_critic.learner import bundled_apply
 from gradweave.agents.actor_critic.outer_loss import OuterObjective, outer_actor_critic_loss
 from gradweave.agents.agent import Agent, Annotation
-from gradweave.core import GradientLearner, LearnerState, MetaProblem
+from gradweave.core import BatchPart, GradientLearner, LearnerState, MinibatchLearner, StepEta
 from gradweave.envs import Observation
 from gradweave.rl import AbstractPolicyHead, NetworkOutput, Trajectory, entropy_bonus, value_loss
 
@@ -104,7 +104,7 @@ class PPOBatch(NamedTuple):
 
 
 class _Targets(NamedTuple):
-    """Constants of every gradient step, computed before the first; a leading axis for steps."""
+    """Constants of every gradient step, computed before the first; axes as for `_Sample`."""
 
     advantages: Array
     returns: Array
@@ -118,19 +118,6 @@ class _Sample(NamedTuple):
     observations: Observation
     actions: Array
     log_probs: Array
-    targets: _Targets
-    ended: Array
-    conditioning: Array | None
-    memory: PyTree
-    """Before the first step, a leading axis for environments; None where nothing is remembered."""
-
-    def part(self, places: Int[Array, " places"]) -> "_Sample":
-        """Some of the steps, or some of the environments."""
-        memory, conditioning = jax.tree.map(lambda leaf: leaf[places], self.memory), self.conditioning
-        each = self._replace(memory=None, conditioning=None)
-        whole = self.memory is not None
-        some: _Sample = jax.tree.map(lambda leaf: leaf[:, places] if whole else leaf[places], each)
-        return some._replace(memory=memory, conditioning=conditioning)
 
 
 def ppo_agent(
@@ -142,8 +129,9 @@ def ppo_agent(
     head: AbstractPolicyHead = CATEGORICAL,
     memory: PyTree = None,
     reward_discount: float | None = None,
+    normalize_observations: bool = False,
 ) -> Agent:
-    """PPO as an `Agent` over `PPOEta`, for `SelfTuning`. Served by reverse and forward mode, on one device.
+    """PPO as an `Agent` over `PPOEta`, for `SelfTuning`. Served by every mode, on one device.
 
     ```python
     agent = gw.ppo_agent(options=gw.PPOOptions(num_epochs=2))
@@ -158,6 +146,7 @@ def ppo_agent(
         head: of the policy.
         memory: of a recurrent network at the beginning of an episode; None for a feed-forward one.
         reward_discount: as `Agent.reward_discount`.
+        normalize_observations: as `Agent.normalize_observations`.
 
     Raises:
         ValueError: fewer than one epoch or minibatch; when traced, minibatches that do not divide the rollout, or with
@@ -168,15 +157,7 @@ def ppo_agent(
         raise ValueError(f"PPO needs at least one epoch and one minibatch, but was given {options}.")
     objective = OuterObjective() if objective is None else objective
     optimizer = optax.scale_by_adam(eps=1e-5, eps_root=1e-16) if optimizer is None else optimizer
-    learner = _minibatch_learner(apply, optimizer, objective, options, head, memory)
-
-    def update(state: LearnerState, eta: PPOEta, batch: PPOBatch) -> tuple[LearnerState, dict[str, Array]]:
-        steps = _all_steps(apply, state.params, eta, batch.experience, objective, memory)
-        return _passes(learner, steps, options, state, eta, batch.orders)
-
-    def outer_loss(state: LearnerState, batch: PPOBatch) -> tuple[Array, dict[str, Array]]:
-        outputs = evaluate_network(apply, state.params, batch.experience, memory)
-        return outer_actor_critic_loss(outputs, batch.experience, objective, head=head)
+    learner = _learner(apply, optimizer, objective, options, head, memory)
 
     def batch_of(trajectory: Trajectory, conditioning: Array | None, *, key: Key[Array, ""]) -> PPOBatch:
         keys = jax.random.split(key, options.num_epochs)
@@ -186,50 +167,61 @@ def ppo_agent(
 
     divergence = policy_divergence(apply, head=head, memory=memory)
     return Agent(
-        problem=MetaProblem(update, outer_loss),
+        problem=learner,
         act=network_policy(apply, head, record_log_probs=True),
         batch=batch_of,
-        init=learner.init,
         memory=memory,
         annotation=_annotation(outer_annotation(apply, objective, memory)),
         divergence=lambda before, after, batch: divergence(before, after, batch.experience),
         reward_discount=reward_discount,
+        normalize_observations=normalize_observations,
     )
 
 
-def _passes(
-    learner: GradientLearner,
-    steps: _Sample,
+def _learner(
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    objective: OuterObjective,
     options: PPOOptions,
-    state: LearnerState,
-    eta: PPOEta,
-    orders: Int[Array, "epochs places"],
-) -> tuple[LearnerState, dict[str, Array]]:
-    """All gradient steps on one rollout."""
-    size, whole = orders.shape[-1], "steps" if steps.memory is None else "environments, which a memory keeps whole,"
-    if size % options.num_minibatches:
-        raise ValueError(f"{options.num_minibatches} minibatches do not divide the {size} {whole} of a rollout.")
-    places = orders.reshape(options.num_epochs * options.num_minibatches, -1)
+    head: AbstractPolicyHead,
+    memory: PyTree,
+) -> MinibatchLearner:
+    """All gradient steps on one rollout, and what judges them."""
 
-    @jax.checkpoint  # activations of one minibatch at a time; the recording of a window has all of its updates
-    def one_step(carry: tuple[LearnerState, Array], places: Array) -> tuple[tuple[LearnerState, Array], Any]:
-        state, going = carry
-        sample = steps.part(places)
-        gradient, aux = learner.inner_gradient(state, eta, sample)
-        if options.target_kl is not None:
-            going = going & (aux["kl"] <= _KL_MARGIN * options.target_kl)
-        after = learner.apply_gradient(gradient, state, eta)
-        return (jax.tree.map(lambda new, old: jnp.where(going, new, old), after, state), going), (aux, going)
+    def places(batch: PPOBatch) -> Int[Array, "updates places"]:
+        size, what = batch.orders.shape[-1], "steps" if memory is None else "environments, which a memory keeps whole,"
+        if size % options.num_minibatches:
+            raise ValueError(f"{options.num_minibatches} minibatches do not divide the {size} {what} of a rollout.")
+        return batch.orders.reshape(options.num_epochs * options.num_minibatches, -1)
 
-    (state, _), (aux, taken) = jax.lax.scan(one_step, (state, jnp.ones((), bool)), places)
+    def goes_on(aux: dict[str, Array]) -> Array:
+        assert options.target_kl is not None
+        return aux["kl"] <= _KL_MARGIN * options.target_kl
+
+    def outer_loss(state: LearnerState, batch: PPOBatch) -> tuple[Array, dict[str, Array]]:
+        outputs = evaluate_network(apply, state.params, batch.experience, memory)
+        return outer_actor_critic_loss(outputs, batch.experience, objective, head=head)
+
+    return MinibatchLearner(
+        targets=lambda params, eta, batch: _targets(apply, params, eta, batch.experience, objective, memory),
+        places=places,
+        step=_one_step(apply, optimizer, objective, options, head, memory),
+        outer_loss_of=outer_loss,
+        goes_on=None if options.target_kl is None else goes_on,
+        summary=_summary,
+    )
+
+
+def _summary(aux: dict[str, Array], taken: Array) -> dict[str, Array]:
+    """What is logged of an update: means over its gradient steps."""
     logged = {name: values.mean() for name, values in aux.items()}
-    return state, {**logged, "steps_taken": taken.mean(dtype=logged["kl"].dtype)}
+    return {**logged, "steps_taken": taken.mean(dtype=logged["kl"].dtype)}
 
 
-def _all_steps(
+def _targets(
     apply: Apply, params: PyTree, eta: PPOEta, experience: Experience, objective: OuterObjective, memory: PyTree
-) -> _Sample:
-    """Every step of a rollout with its targets; time and environments in one axis, unless the network remembers."""
+) -> _Targets:
+    """Of every step of a rollout; time and environments in one axis, unless the network remembers."""
     trajectory = experience.trajectory
     outputs = evaluate_network(apply, params, experience, memory)
     values = outputs.steps.value
@@ -238,16 +230,38 @@ def _all_steps(
     if outputs.steps.outer_value is not None:
         outer_returns = head_returns(outputs, trajectory, "outer_value", objective.discount, objective.lambda_)
     targets = _Targets(returns - values, returns, values, outer_returns)
+    return targets if memory is not None else _flat(targets)
+
+
+def _sample(part: BatchPart) -> _Sample:
+    """The steps of one minibatch."""
+    trajectory = part.batch.experience.trajectory
     before = jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations)
-    ended = trajectory.terminations | trajectory.truncations
-    sample = _Sample(before, trajectory.actions, trajectory.record, targets, ended, None, None)
-    if memory is not None:
-        return sample._replace(conditioning=experience.conditioning, memory=trajectory.memory)
-    flat: _Sample = jax.tree.map(lambda leaf: leaf.reshape(trajectory.rewards.size, *leaf.shape[2:]), sample)
-    return flat._replace(conditioning=experience.conditioning)
+    every = _Sample(before, trajectory.actions, trajectory.record)
+    whole = trajectory.memory is not None
+    sample: _Sample = _places(every if whole else _flat(every), part.place, whole=whole)
+    return sample
 
 
-def _minibatch_learner(
+def _stretch(part: BatchPart) -> Stretch:
+    """The environments of one minibatch, for a network that remembers."""
+    every = Stretch.of(part.batch.experience.trajectory)._replace(final_observations=None)
+    memory = jax.tree.map(lambda leaf: leaf[part.place], every.memory)
+    some: Stretch = _places(every._replace(memory=None), part.place, whole=True)
+    return some._replace(memory=memory)
+
+
+def _places(steps: Any, place: Int[Array, " places"], *, whole: bool) -> Any:
+    """Some steps, or some environments with all their steps."""
+    return jax.tree.map(lambda leaf: leaf[:, place] if whole else leaf[place], steps)
+
+
+def _flat(steps: Any) -> Any:
+    """Time and environments in one axis."""
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), steps)
+
+
+def _one_step(
     apply: Apply,
     optimizer: optax.GradientTransformation,
     objective: OuterObjective,
@@ -255,28 +269,34 @@ def _minibatch_learner(
     head: AbstractPolicyHead,
     memory: PyTree,
 ) -> GradientLearner:
-    """One gradient step on one minibatch, whose targets come with it."""
+    """One gradient step on one minibatch."""
 
-    def forward(params: PyTree, sample: _Sample) -> NetworkOutput:
+    def forward(params: PyTree, part: BatchPart) -> NetworkOutput:
+        conditioning = part.batch.experience.conditioning
         if memory is not None:
-            stretch = Stretch(sample.observations, sample.ended, sample.memory)
-            return evaluate_stretch(apply, params, stretch, sample.conditioning, memory)[0]
-        outputs: NetworkOutput = jax.vmap(lambda seen: apply(params, seen, sample.conditioning))(sample.observations)
+            return evaluate_stretch(apply, params, _stretch(part), conditioning, memory)[0]
+        outputs: NetworkOutput = jax.vmap(lambda seen: apply(params, seen, conditioning))(_sample(part).observations)
         return outputs
 
-    def loss(outputs: NetworkOutput, targets: _Targets, eta: PPOEta, sample: _Sample) -> tuple[Array, dict[str, Array]]:
-        total, aux = _loss(outputs, targets, eta, sample, options, head)
+    def targets(outputs: NetworkOutput, given: StepEta, part: BatchPart) -> _Targets:
+        own: _Targets = _places(given.targets, part.place, whole=memory is not None)
+        return own
+
+    def loss(
+        outputs: NetworkOutput, targets: _Targets, given: StepEta, part: BatchPart
+    ) -> tuple[Array, dict[str, Array]]:
+        total, aux = _loss(outputs, targets, given.eta, _sample(part), options, head)
         if targets.outer_returns is not None and outputs.outer_value is not None:
             aux["outer_critic_loss"] = value_loss(outputs.outer_value, targets.outer_returns)
             total = total + objective.critic_cost * aux["outer_critic_loss"]
         return total, aux
 
     return GradientLearner(
-        lambda outputs, eta, sample: sample.targets,
+        targets,
         loss,
         optimizer,
-        lambda eta: eta.learning_rate,
-        lambda state, sample: (jnp.zeros(()), None),  # the outer loss is evaluated on whole rollouts
+        lambda given: given.eta.learning_rate,
+        lambda state, part: (jnp.zeros(()), None),  # the outer loss is evaluated on whole rollouts
         forward=forward,
     )
 
