@@ -56,6 +56,7 @@ def self_tuning(
     return SelfTuning(**(fields | changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("memory", "truncates"), [("gru", True), ("s5", False), ("s5", True)])
 def test_a_batch_replayed_says_what_acting_said(memory, truncates):
     """Episodes of three steps in windows of four: the second window begins within episodes and has ends in it."""
@@ -119,6 +120,7 @@ def test_the_meta_gradient_is_that_of_differences(learner, memory, length):
         np.testing.assert_allclose(np.array(jax.tree.leaves(grad)), expected, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_ppo_keeps_environments_whole():
     """With one minibatch the order does not matter; each environment is in one minibatch of each epoch."""
     network = remembering("gru")
@@ -161,6 +163,7 @@ def test_a_network_that_remembers_solves_what_one_without_memory_cannot(learner,
         assert rewards.sum() == 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_has_the_memory(tmp_path):
     """Going on from a file is going on, to the bit."""
     network = remembering("s5")
@@ -179,6 +182,7 @@ def configured(*flags):
     return parse_config(["discounting-chain", "--network.policy-layers", "4", "--network.value-layers", "4", *flags])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", ["actor-critic", "ppo"])
 def test_a_configuration_gives_a_memory_and_the_policy_hands_it_on(learner):
     config = configured("--learner", learner, "--network.memory", "s5", "--network.memory-size", "3")
