@@ -28,6 +28,7 @@ def test_a_row_describes_an_environment_that_keeps_the_contract(name: str) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:scatter inputs have incompatible types:FutureWarning")  # within BinPack
 @pytest.mark.parametrize("name", [*sorted(set(CATALOGUE) - {*OWN, "gymnax:CartPole-v1"} - FETCHED), "snake"])
 def test_a_row_of_a_suite_describes_an_environment_that_keeps_the_contract(name: str) -> None:
     describes(name)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gradweave.reports.board import HEAD, TAIL, board_frames
+from gradweave.envs.catalogue import CATALOGUE
+from gradweave.reports.board import CELLS, HEAD, TAIL, board_frames
 from gradweave.reports.scenes import SCENES
 
 CELL = 40
@@ -41,3 +42,24 @@ def test_the_pendulum_points_to_its_angle(angle: float) -> None:
     rod = places(drawn("gymnax:Pendulum-v1", [np.cos(angle), np.sin(angle), 5.0]), HEAD) - 3.0
     tip = rod[np.hypot(*rod.T).argmax()]
     assert tip == pytest.approx(2.53 * np.array([-np.sin(angle), -np.cos(angle)]), abs=0.12)
+
+
+@pytest.mark.parametrize("name", [name for name in SCENES if name.endswith("MinAtar")])
+def test_every_channel_of_minatar_has_its_colour_where_it_is_on(name: str) -> None:
+    row = CATALOGUE[name]
+    views = np.zeros((row.view[-1], *row.view))
+    for channel, view in enumerate(views):
+        view[2, channel, channel] = 1.0
+    frames = board_frames(views, paint=SCENES[name].paint, cell=CELL)
+    colours = [
+        frame.getpixel((MARGIN + int((channel + 0.5) * CELL), frame.height - MARGIN - int(7.5 * CELL)))
+        for channel, frame in enumerate(frames)
+    ]
+    assert colours[0] == HEAD, "who is played"
+    assert not set(colours) & set(CELLS), "nothing that is there is hidden"
+    assert len(set(colours)) >= 4
+
+
+def test_a_view_of_another_game_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 channels"):
+        board_frames(np.ones((1, 10, 10, 3)), paint=SCENES["gymnax:Breakout-MinAtar"].paint)

@@ -1,14 +1,17 @@
 """One episode of an agent, played and drawn."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 from jaxtyping import Array, Key
+from PIL import Image
 
 from gradweave.agents import SelfTuning, SelfTuningState
 from gradweave.config.schema import Config
 from gradweave.reports.board import board_frames, paint_channels, paint_snake, save_gif
 from gradweave.reports.scenes import SCENES, Scene
+from gradweave.reports.series import series_frames
 from gradweave.training.evaluation import play_episode
 
 __all__ = ["DrawnEpisode", "save_episode"]
@@ -53,7 +56,14 @@ def save_episode(
         max_steps=config.run.max_episode_steps if max_steps is None else max_steps,
     )
     views, name = observations.view, config.environment.name
+    save_gif(path, _frames(name, views, observations.scalars, rewards))
+    return DrawnEpisode(path, float(rewards.sum()), len(rewards))
+
+
+def _frames(name: str, views: Any, scalars: Any, rewards: Any) -> list[Image.Image]:
+    """The environment's own scene, a board, or of vectors without a scene the numbers over time."""
+    if name not in SCENES and views.ndim == 2:
+        return series_frames(np.concatenate([views, scalars], axis=1), rewards)
     snake = "snake" in name.lower() and views.shape[-1] == 5
     scene = SCENES.get(name, Scene(paint_snake if snake else paint_channels, None))
-    save_gif(path, board_frames(views, rewards=rewards, paint=scene.paint, canvas=scene.canvas))
-    return DrawnEpisode(path, float(rewards.sum()), len(rewards))
+    return board_frames(views, rewards=rewards, paint=scene.paint, canvas=scene.canvas)

@@ -1,7 +1,7 @@
-"""Pictures of environments that are no boards: what a vector of numbers stands for, drawn to scale.
+"""Pictures of environments by their names: what a vector of numbers stands for, drawn to scale, and MinAtar's games.
 
-A scene is a painter, as for `gradweave.reports.board`, and the size of its picture in cells. An environment without one
-is drawn as a board, whose cells are its numbers.
+A scene is a painter, as for `gradweave.reports.board`, and the size of its picture in cells. Without one, a board is
+drawn as cells (`gradweave.reports.board`), and a vector over time (`gradweave.reports.series`).
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageDraw
 
-from gradweave.reports.board import BACKGROUND, FAINT, FRUIT, HEAD, TAIL, Painter
+from gradweave.reports.board import BACKGROUND, FAINT, FRUIT, HEAD, TAIL, Colour, Painter
 
-__all__ = ["SCENES", "Scene", "paint_cart_pole", "paint_pendulum"]
+__all__ = ["SCENES", "Scene", "minatar", "paint_cart_pole", "paint_pendulum"]
 
 
 class Scene(NamedTuple):
@@ -63,8 +63,41 @@ def _rod(draw: ImageDraw.ImageDraw, hinge: npt.NDArray[Any], tip: npt.NDArray[An
     draw.ellipse((x - half / 2, y - half / 2, x + half / 2, y + half / 2), fill=BACKGROUND)
 
 
+def minatar(*colours: Colour) -> Painter:
+    """A board of MinAtar, whose cells are on or off: a colour for each channel, the first that is on."""
+
+    def paint(draw: ImageDraw.ImageDraw, view: npt.NDArray[np.float64], cell: int) -> None:
+        if view.shape[-1] != len(colours):
+            raise ValueError(f"a view with {view.shape[-1]} channels is not what {len(colours)} colours are for.")
+        margin = 0.06 * cell
+        for row, col in np.argwhere((view > 0).any(-1)):
+            box = (col * cell + margin, row * cell + margin, (col + 1) * cell - margin, (row + 1) * cell - margin)
+            draw.rectangle(box, fill=colours[int(view[row, col].argmax())])
+
+    return paint
+
+
+_GOLD: Final[Colour] = (240, 196, 80)
+_BULLET: Final[Colour] = (230, 237, 243)
+_FOE: Final[Colour] = FRUIT
+_DIVER: Final[Colour] = (86, 180, 233)
+_SUBMARINE: Final[Colour] = (204, 121, 167)
+_TRAIL: Final[Colour] = (72, 84, 100)
+_SPEEDS: Final[tuple[Colour, ...]] = tuple((60 + 22 * speed, 76, 92) for speed in range(5))
+"""Of the trails of Freeway's cars, from the slow to the fast."""
+
+_MINATAR: Final[Mapping[str, tuple[Colour, ...]]] = {
+    "Asterix": (HEAD, _FOE, _TRAIL, _GOLD),
+    "Breakout": (HEAD, _BULLET, _TRAIL, _FOE),  # paddle, ball, where it was, bricks
+    "Freeway": (HEAD, _FOE, *_SPEEDS),
+    # Front and back of the submarine, own bullets, trails, others' bullets, fish, submarines, oxygen, saved, divers.
+    "Seaquest": (HEAD, TAIL, _BULLET, _TRAIL, _GOLD, _FOE, _SUBMARINE, FAINT, _DIVER, _DIVER),
+    "SpaceInvaders": (HEAD, _FOE, _SUBMARINE, _SUBMARINE, _BULLET, _GOLD),  # a cannon, aliens, bullets to and fro
+}
+
 SCENES: Final[Mapping[str, Scene]] = {
     "gymnax:CartPole-v1": Scene(paint_cart_pole, (5, 8)),
     "gymnax:Pendulum-v1": Scene(paint_pendulum, (6, 6)),
+    **{f"gymnax:{name}-MinAtar": Scene(minatar(*colours), None) for name, colours in _MINATAR.items()},
 }
 """By the environment's name."""
