@@ -26,6 +26,7 @@ ACROSS_FILES = {
     "agents/actor_critic/test_critic_apart.py",
     "agents/actor_critic/test_estimators_with_memory.py",
     "agents/test_device_axis.py",
+    "agents/test_memory.py",
     "agents/test_meta_parameters.py",
     "agents/test_options.py",
     "agents/test_probes_solved.py",

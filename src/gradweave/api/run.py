@@ -56,18 +56,25 @@ class Run:
 
         return {name: float(value) for name, value in named_leaves(self.agent.eta(self.state.raw)).items()}
 
-    def policy(self, observation: "Observation", *, key: Any = None) -> Any:
-        """The action for one observation.
+    def policy(self, observation: "Observation", memory: Any = None, *, key: Any = None) -> Any:
+        """The action for one observation; of an agent with a memory (action, memory).
+
+        ```python
+        memory = None  # at the beginning of each episode
+        action, memory = run.policy(observation, memory)
+        ```
 
         Args:
             observation: of one environment, without a batch axis; `jax.vmap` serves many.
+            memory: what the agent remembers of the episode, as the last call returned it; None at its beginning.
+                Always None of an agent without a memory.
             key: sample the action as in training; without it the most probable one is taken.
 
         Returns:
-            An integer, or of continuous actions a vector.
+            An integer, or of several numbers a vector; of an agent with a memory (that, the next memory).
 
         Raises:
-            ValueError: the agent remembers earlier observations; use `agent.policy` and hand its memory on.
+            ValueError: a memory for an agent that has none.
 
         Example:
             >>> run = load_run(folder)
@@ -76,12 +83,12 @@ class Run:
             >>> float(step.reward)
             0.0
         """
-        if self.agent.agent.memory is not None:
-            raise ValueError(
-                "this agent remembers earlier observations, which one observation does not tell: use run.agent.policy, "
-                "with run.state.learner.params, and hand the memory on."
-            )
-        return self._act(self.state.learner.params, self.state.raw, self._normalization, observation, key)
+        start = self.agent.agent.memory
+        if start is None and memory is not None:
+            raise ValueError("this agent remembers nothing between observations: call run.policy without a memory.")
+        params, raw, before = self.state.learner.params, self.state.raw, start if memory is None else memory
+        action, after = self._act(params, raw, self._normalization, observation, before, key)
+        return action if start is None else (action, after)
 
     @functools.cached_property
     def _act(self) -> Callable[..., Any]:
@@ -90,11 +97,12 @@ class Run:
         agent = self.agent
 
         @jax.jit
-        def act(params: Any, raw: Any, normalization: Any, observation: Any, key: Any) -> Any:
-            batch = jax.tree.map(lambda leaf: leaf[None], observation)
+        def act(params: Any, raw: Any, normalization: Any, observation: Any, memory: Any, key: Any) -> Any:
+            batch, remembered = jax.tree.map(lambda leaf: leaf[None], (observation, memory))
             greedy, key = key is None, jax.random.key(0) if key is None else key
             policy = agent.policy(params, agent.conditioning(raw), greedy=greedy, normalization=normalization)
-            return policy(batch, None, key).actions[0]
+            acted = policy(batch, remembered, key)
+            return jax.tree.map(lambda leaf: leaf[0], (acted.actions, acted.memory))
 
         return act
 

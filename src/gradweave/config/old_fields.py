@@ -19,6 +19,8 @@ ADDED: Final = (
     "inner.normalize_observations",
     "network.action_distribution",
     "network.action_scale",
+    "network.memory",
+    "network.memory_size",
     "meta.tuners",
     "meta.guard",
     "meta.preset",

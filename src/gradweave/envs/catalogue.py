@@ -136,7 +136,7 @@ _GYMNAX: Final[Mapping[str, Row]] = {
     "FrozenLake-misc": Row((16,), 0, 4, _MAX_STEPS),
     "GaussianBandit-misc": Row((4,), 0, 2, _MAX_STEPS),
     "MNISTBandit-bsuite": Row((28, 28, 1), 0, 10, _MAX_STEPS, note="fetches its pictures when it is made"),
-    "MemoryChain-bsuite": Row((3,), 0, 2, _MAX_STEPS),
+    "MemoryChain-bsuite": Row((3,), 0, 2, {"memory_length": Option(1), **_MAX_STEPS}),
     "MetaMaze-misc": Row((15,), 0, 4, _MAX_STEPS),
     "MountainCar-v0": Row((2,), 0, 3, _MAX_STEPS),
     "Pong-misc": Row((30, 40, 3), 0, 3, _MAX_STEPS),

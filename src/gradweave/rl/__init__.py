@@ -5,6 +5,7 @@ differentiated in them.
 """
 
 from gradweave.rl.categorical import MASKED_LOG_PROB, entropy, kl, log_prob, log_probs, mode, probs, sample
+from gradweave.rl.cells import GRU, S5, AbstractCell, draw_cell
 from gradweave.rl.losses import entropy_bonus, policy_gradient_loss, value_loss
 from gradweave.rl.multi_discrete import MultiDiscrete
 from gradweave.rl.networks import ActorCriticNetwork, NetworkOutput, actor_critic_network
@@ -24,7 +25,10 @@ from gradweave.rl.tanh_gaussian import TanhGaussian
 from gradweave.rl.trajectory import Trajectory, next_values
 
 __all__ = [
+    "GRU",
     "MASKED_LOG_PROB",
+    "S5",
+    "AbstractCell",
     "AbstractPolicyHead",
     "Acted",
     "ActorCriticNetwork",
@@ -41,6 +45,7 @@ __all__ = [
     "TanhGaussian",
     "Trajectory",
     "actor_critic_network",
+    "draw_cell",
     "entropy",
     "entropy_bonus",
     "generalized_advantages",

@@ -1,12 +1,12 @@
 """Actor-critic networks for boards and for vectors; a network is its own parameter pytree.
 
 A board goes through two small convolutions, flattened and joined by the observation's scalars; a vector is joined as it
-is. From there multi-layer perceptrons lead to the logits, the value and, when asked for, a second value for the outer
-loss (Bonnet et al. 2022, arXiv 2211.10550, the outer critic). Board torso and initial weights are those of Jumanji's
-Snake network (Bonnet et al. 2023, arXiv 2306.09884): weights from a normal distribution of variance 1 / fan-in, cut off
-at two standard deviations, and biases of 0. One deviation, `policy_scale`: the last policy layer starts 100 times
-smaller, so that the first policy is nearly uniform over the allowed actions (Andrychowicz et al. 2020, arXiv
-2006.05990).
+is. From there, or from a cell that remembers (`gradweave.rl.cells`), multi-layer perceptrons lead to the logits, the
+value and, when asked for, a second value for the outer loss (Bonnet et al. 2022, arXiv 2211.10550, the outer critic).
+Board torso and initial weights are those of Jumanji's Snake network (Bonnet et al. 2023, arXiv 2306.09884): weights
+from a normal distribution of variance 1 / fan-in, cut off at two standard deviations, and biases of 0. One deviation,
+`policy_scale`: the last policy layer starts 100 times smaller, so that the first policy is nearly uniform over the
+allowed actions (Andrychowicz et al. 2020, arXiv 2006.05990).
 
 Calls are for one observation; batches go through `jax.vmap`.
 """
@@ -18,13 +18,16 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 from numpy.typing import DTypeLike
 
 from gradweave.envs import Observation
+from gradweave.rl.cells import AbstractCell, draw_cell
 from gradweave.rl.layers import Convolution, Dense, draw_dense
 
 __all__ = ["ActorCriticNetwork", "NetworkOutput", "actor_critic_network"]
+
+_FOR_CELLS = 1 << 31  # the first numbers give what splitting the key gives
 
 
 class NetworkOutput(NamedTuple):
@@ -60,9 +63,18 @@ class ActorCriticNetwork(eqx.Module):
     """Whether the outer critic reads what the value reads without moving it: no derivative goes back through there."""
     free_outputs: Float[Array, " num_free"] | None = None
     """Outputs for the policy that are the same whatever is seen, behind the others: a Gaussian policy's scales."""
+    cells: tuple[AbstractCell, ...] = ()
+    """One behind each torso, in the order of policy, value and outer critic; none in a feed-forward network."""
+
+    def initial_memory(self) -> PyTree:
+        """The memory at the beginning of an episode, None of a feed-forward network; only shapes are read."""
+        return tuple(cell.initial() for cell in self.cells) or None
 
     def __call__(
-        self, observation: Observation, conditioning: Float[Array, " conditioning_size"] | None = None
+        self,
+        observation: Observation,
+        conditioning: Float[Array, " conditioning_size"] | None = None,
+        memory: PyTree = None,
     ) -> NetworkOutput:
         """Logits and values of one observation; everything is computed in the dtype of the parameters.
 
@@ -70,9 +82,12 @@ class ActorCriticNetwork(eqx.Module):
             observation: one observation, without a batch axis.
             conditioning: further inputs of every head, for example the meta-parameters (Xu et al. 2018, arXiv
                 1805.09801); None if and only if `conditioning_size` is 0.
+            memory: what was remembered of the episode before this observation, as `initial_memory` and then
+                `NetworkOutput.memory` give it; None if and only if the network has no cells.
 
         Raises:
-            ValueError: for a conditioning vector of the wrong size, missing or not expected.
+            ValueError: for a conditioning vector of the wrong size, missing or not expected, and for a memory missing
+                or not expected.
         """
         dtype = self.policy_head[0].weight.dtype
         extras = [observation.scalars.astype(dtype)]
@@ -84,13 +99,29 @@ class ActorCriticNetwork(eqx.Module):
             )
         if conditioning is not None:
             extras.append(conditioning.astype(dtype))
+        if (memory is None) == bool(self.cells):
+            raise ValueError(
+                "this network remembers: give the memory of the episode, initial_memory() at its beginning"
+                if self.cells
+                else "this network remembers nothing: leave the memory out, or build it with memory="
+            )
         view = observation.view.astype(dtype)
+        remembered: list[PyTree] = []
 
-        policy_inputs = _embed(self.policy_torso, view, extras)
-        value_inputs = policy_inputs if self.value_torso is None else _embed(self.value_torso, view, extras)
+        def embed(torso: tuple[Convolution, ...]) -> Array:
+            inputs = _embed(torso, view, extras)
+            if not self.cells:
+                return inputs
+            place = len(remembered)
+            outputs, after = self.cells[place](inputs, memory[place])
+            remembered.append(after)
+            return outputs
+
+        policy_inputs = embed(self.policy_torso)
+        value_inputs = policy_inputs if self.value_torso is None else embed(self.value_torso)
         outer_value = None
         if self.outer_head is not None:
-            outer_inputs = value_inputs if self.outer_torso is None else _embed(self.outer_torso, view, extras)
+            outer_inputs = value_inputs if self.outer_torso is None else embed(self.outer_torso)
             if self.detached_outer_critic:
                 outer_inputs = jax.lax.stop_gradient(outer_inputs)
             outer_value = _apply_head(self.outer_head, outer_inputs)[0]
@@ -101,6 +132,7 @@ class ActorCriticNetwork(eqx.Module):
             logits=logits,
             value=_apply_head(self.value_head, value_inputs)[0],
             outer_value=outer_value,
+            memory=tuple(remembered) or None,
         )
 
 
@@ -119,6 +151,8 @@ def actor_critic_network(
     outer_critic: bool = False,
     outer_torso: str = "detached",
     conditioning_size: int = 0,
+    memory: str = "none",
+    memory_size: int = 64,
     dtype: DTypeLike | None = None,
     key: Key[Array, ""],
 ) -> ActorCriticNetwork:
@@ -139,38 +173,36 @@ def actor_critic_network(
         kernel_size: height and width of all kernels.
         policy_layers: widths of the policy's hidden layers; may be empty.
         value_layers: widths of the hidden layers of the value, and of the outer value.
-        policy_scale: factor on the initial weights of the last policy layer, above 0. 1 draws them as
-            those of every other layer.
+        policy_scale: factor on the last policy layer's initial weights, above 0; 1 draws it like every other layer.
         shared_torso: True: all heads sit on one torso. False: each has its own, as in Jumanji. The heads are separate
-            either way, so that for a vector, which has no torso, nothing is shared.
+            either way, so that for a vector, which has no torso, nothing is shared but a cell.
         outer_critic: add a second value, for the outer loss.
         outer_torso: of the outer critic. "shared": the value's, which it moves. "own": a torso apart, at its cost.
             "detached": it reads the value's and moves only its own head, so that its errors, which are large, leave
             alone what the policy sees; right only for outer losses that treat its values as constants
             (`OuterObjective.value_cost` 0), because others would lose a derivative.
         conditioning_size: length of the conditioning vector that the network then takes as its second argument.
+        memory: "gru" or "s5": a cell that remembers behind each torso, whose outputs the heads read; "none".
+        memory_size: numbers that a cell puts out.
         dtype: of the parameters and of all that is computed; None: that of `observation.view`.
         key: for the weights.
 
     Raises:
-        ValueError: for sizes below 1, an unknown `outer_torso`, a view that is neither a board nor a vector, or a dtype
-            that is not floating.
+        ValueError: for sizes below 1, an unknown word, a view that is no board or vector, or a dtype not floating.
     """
     dtype = jnp.dtype(observation.view.dtype if dtype is None else dtype)
     _check_input(observation, channels, strides, conditioning_size, dtype)
     sizes = {"num_actions": (num_actions,), "channels": channels, "strides": strides, "kernel_size": (kernel_size,)}
-    _check_sizes(sizes | {"policy_layers": policy_layers, "value_layers": value_layers})
-
+    _check_sizes(sizes | {"policy_layers": policy_layers, "value_layers": value_layers, "memory_size": (memory_size,)})
     *torso_keys, policy_key, value_key, outer_key = jax.random.split(key, 6)
     layout = _layout(observation.view.shape, channels, strides)
-    if not policy_scale > 0:
-        raise ValueError(f"policy_scale = {policy_scale!r} leaves a policy that cannot learn: give a number above 0")
-    if outer_torso not in ("detached", "own", "shared"):
-        raise ValueError(f'outer_torso = {outer_torso!r} is not known: give "detached", "own" or "shared"')
+    _check_options(policy_scale, outer_torso)
     own_outer_torso = outer_critic and outer_torso == "own"
     num_torsos = (1 if shared_torso else 2) + own_outer_torso
     torsos = [_draw_torso(layout, kernel_size, dtype, key=k) for k in torso_keys[:num_torsos]]
     embedding_size = _embedded_size(observation.view.shape, layout) + observation.scalars.shape[0] + conditioning_size
+    cells = _draw_cells(memory, num_torsos, (embedding_size, memory_size), dtype, key=key)
+    embedding_size = memory_size if cells else embedding_size
     value_sizes = (embedding_size, *value_layers, 1)
     return ActorCriticNetwork(
         policy_torso=torsos[0],
@@ -182,6 +214,7 @@ def actor_critic_network(
         conditioning_size=conditioning_size,
         detached_outer_critic=outer_critic and outer_torso == "detached",
         free_outputs=jnp.zeros(num_free_outputs, dtype) if num_free_outputs else None,
+        cells=cells,
     )
 
 
@@ -217,6 +250,14 @@ def _check_input(
         raise ValueError(f"dtype {dtype} cannot hold weights: give a floating one, for example dtype=jnp.float32")
 
 
+def _check_options(policy_scale: float, outer_torso: str) -> None:
+    """Refuse what is neither a scale nor a place."""
+    if not policy_scale > 0:
+        raise ValueError(f"policy_scale = {policy_scale!r} leaves a policy that cannot learn: give a number above 0")
+    if outer_torso not in ("detached", "own", "shared"):
+        raise ValueError(f'outer_torso = {outer_torso!r} is not known: give "detached", "own" or "shared"')
+
+
 def _check_sizes(named_sizes: dict[str, tuple[int, ...]]) -> None:
     """Refuse sizes below 1."""
     for name, sizes in named_sizes.items():
@@ -248,6 +289,17 @@ def _draw_torso(
         Convolution(draw_dense(kernel_size**2 * num_in, num_out, 1.0, dtype, key=k), kernel_size, stride)
         for (num_in, num_out, stride), k in zip(layout, jax.random.split(key, len(layout)), strict=True)
     )
+
+
+def _draw_cells(
+    memory: str, count: int, sizes: tuple[int, int], dtype: jnp.dtype, *, key: Key[Array, ""]
+) -> tuple[AbstractCell, ...]:
+    """A cell of (inputs, outputs) for each torso, or none."""
+    if memory == "none":
+        return ()
+    # fold_in leaves the key itself untouched: a network without cells is what it was, to the bit.
+    keys = jax.random.split(jax.random.fold_in(key, _FOR_CELLS), count)
+    return tuple(draw_cell(memory, *sizes, dtype, key=k) for k in keys)
 
 
 def _draw_head(

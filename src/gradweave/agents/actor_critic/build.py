@@ -40,6 +40,7 @@ __all__ = [
     "configured_optimizer",
     "configured_reward_discount",
     "init_network",
+    "initial_memory",
     "policy_head",
 ]
 
@@ -57,7 +58,7 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
     if inner.learning_rate_groups == "parts":
         eta = eta._replace(learning_rate=dict.fromkeys(PARTS, eta.learning_rate))
         groups = _network_parts(init_params, has_critic)
-    head = policy_head(config, environment)
+    head, memory = policy_head(config, environment), initial_memory(init_params)
     agent = actor_critic_agent(
         bundled_apply,
         configured_optimizer(inner),
@@ -67,11 +68,12 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
         critic_apart=critic_apart(network, inner, outer, learned),
         num_microbatches=_num_microbatches(inner, axis),
         head=head,
+        memory=memory,
         axis=axis,
         reward_discount=configured_reward_discount(inner.scale_rewards, inner.discount, environment),
         normalize_observations=inner.normalize_observations,
     )
-    distance = policy_distance(bundled_apply, value_cost=0.0, head=head, axis=axis)
+    distance = policy_distance(bundled_apply, value_cost=0.0, head=head, memory=memory, axis=axis)
     return BuiltLearner(agent, eta, ActorCriticEta(**configured_bijectors(config)), init_params, distance)
 
 
@@ -152,13 +154,26 @@ def init_network(
         outer_critic=has_outer_critic(outer, config.meta.learned),
         outer_torso=network.outer_torso,
         conditioning_size=len(config.learned_names) if network.condition_on_eta else 0,
+        memory=network.memory,
+        memory_size=network.memory_size,
         key=key,
     )
 
 
+def initial_memory(init_params: Any) -> PyTree:
+    """What the networks that `init_params` draws remember at the beginning of an episode; None if nothing."""
+    return _network_shapes(init_params).initial_memory()
+
+
+def _network_shapes(init_params: Any) -> ActorCriticNetwork:
+    draw = lambda keys: init_params(keys[0], key=keys[1])  # noqa: E731
+    shapes: ActorCriticNetwork = jax.eval_shape(draw, jax.random.split(jax.random.key(0)))
+    return shapes
+
+
 def _network_parts(init_params: Any, outer_critic: bool) -> PyTree:
     """For each parameter the part of the network it belongs to."""
-    shapes = jax.eval_shape(lambda keys: init_params(keys[0], key=keys[1]), jax.random.split(jax.random.key(0)))
+    shapes = _network_shapes(init_params)
     heads = {"policy_head": "policy", "value_head": "value"}
     if outer_critic:
         heads["outer_head"] = "value"

@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from gradweave.core import Microbatches
 from gradweave.envs import ONE_DEVICE, DeviceAxis, Observation
@@ -21,7 +21,7 @@ from gradweave.rl import (
     trajectory_discounts,
     trajectory_lambda,
 )
-from gradweave.rl.rollout import where_ended
+from gradweave.rl.rollout import for_each, where_ended
 
 __all__ = [
     "CATEGORICAL",
@@ -29,10 +29,12 @@ __all__ = [
     "Apply",
     "Experience",
     "Outputs",
+    "Stretch",
     "action_log_probs",
     "action_masks",
     "environments_in_parts",
     "evaluate_network",
+    "evaluate_stretch",
     "head_returns",
     "policy_logits",
     "policy_terms",
@@ -112,12 +114,56 @@ def evaluate_network(apply: Apply, params: PyTree, batch: Experience, memory: Py
 
 
 def _evaluate_in_time(apply: Apply, params: PyTree, batch: Experience, memory: PyTree) -> Outputs:
-    """Step by step, from the memory that the rollout began with; it begins anew where an episode stopped."""
+    """Step by step, from the memory that the rollout began with."""
     trajectory = batch.trajectory
-    fresh = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (trajectory.rewards.shape[1], *leaf.shape)), memory)
+    stretch = Stretch.of(trajectory)
+    steps, final, end = evaluate_stretch(apply, params, stretch, batch.conditioning, memory)
+    last_seen = jax.tree.map(lambda leaf: leaf[-1], trajectory.observations)
+    last = jax.vmap(lambda one, memory: apply(params, one, batch.conditioning, memory))(last_seen, end)
+    last = at_least_single(last)._replace(memory=None)
+    return Outputs(steps, jax.tree.map(lambda leaf: leaf[None], last), final)
+
+
+class Stretch(NamedTuple):
+    """What a network that remembers is evaluated on, (time, batch, ...)."""
+
+    observations: Observation
+    """Before each step."""
+    ended: Bool[Array, "time batch"]
+    """Whether the episode stopped with the step, so that the memory begins anew behind it."""
+    memory: PyTree
+    """Before the first step; leading axis batch."""
+    final_observations: Observation | None = None
+    """What each step led to, where it is wanted."""
+
+    @staticmethod
+    def of(trajectory: Trajectory) -> "Stretch":
+        """All of a rollout."""
+        before = jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations)
+        ended = trajectory.terminations | trajectory.truncations
+        return Stretch(before, ended, trajectory.memory, trajectory.final_observations)
+
+
+def evaluate_stretch(
+    apply: Apply, params: PyTree, stretch: Stretch, conditioning: Array | None, memory: PyTree
+) -> tuple[NetworkOutput, NetworkOutput | None, PyTree]:
+    """A network that remembers, step by step; its memory begins anew where an episode stopped.
+
+    Args:
+        apply: the network, as for `actor_critic`.
+        params: its parameters.
+        stretch: what is seen.
+        conditioning: the network's further inputs, or None.
+        memory: of one environment at the beginning of an episode.
+
+    Returns:
+        (outputs before each step, outputs for the final observations or None, the memory after the last step). The
+        derivative by the parameters goes back to the first step, and no further: the memory there is data.
+    """
+    fresh = for_each(memory, stretch.ended.shape[1])
 
     def one_step(memory: PyTree, observations: Observation) -> NetworkOutput:
-        outputs = jax.vmap(lambda one, memory: apply(params, one, batch.conditioning, memory))(observations, memory)
+        outputs = jax.vmap(lambda one, memory: apply(params, one, conditioning, memory))(observations, memory)
         return at_least_single(outputs)
 
     def step(memory: PyTree, seen: tuple[Observation, Array, Observation | None]) -> tuple[PyTree, Any]:
@@ -126,11 +172,9 @@ def _evaluate_in_time(apply: Apply, params: PyTree, batch: Experience, memory: P
         final_output = None if final is None else one_step(output.memory, final)._replace(memory=None)
         return where_ended(ended, fresh, output.memory), (output._replace(memory=None), final_output)
 
-    before = jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations)
-    ended = trajectory.terminations | trajectory.truncations
-    memory, (steps, final) = jax.lax.scan(step, trajectory.memory, (before, ended, trajectory.final_observations))
-    last = one_step(memory, jax.tree.map(lambda leaf: leaf[-1], trajectory.observations))._replace(memory=None)
-    return Outputs(steps, jax.tree.map(lambda leaf: leaf[None], last), final)
+    seen = (stretch.observations, stretch.ended, stretch.final_observations)
+    end, (steps, final) = jax.lax.scan(step, stretch.memory, seen)
+    return steps, final, end
 
 
 def environments_in_parts(num_parts: int) -> Microbatches | None:

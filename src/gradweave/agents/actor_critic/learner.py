@@ -198,9 +198,11 @@ def parameter_groups(params: PyTree, groups: Mapping[str, str], *, default: str)
     return jax.tree.unflatten(jax.tree.structure(params), names)
 
 
-def bundled_apply(params: PyTree, observation: Observation, conditioning: Array | None) -> NetworkOutput:
+def bundled_apply(
+    params: PyTree, observation: Observation, conditioning: Array | None, memory: PyTree = None
+) -> NetworkOutput:
     """`apply` for networks that are their own parameters, as those of `gradweave.rl` are."""
-    return cast(ActorCriticNetwork, params)(observation, conditioning)
+    return cast(ActorCriticNetwork, params)(observation, conditioning, memory)
 
 
 def _inner_targets(outputs: Outputs, eta: ActorCriticEta, trajectory: Trajectory, outer: OuterObjective) -> _Targets:

@@ -10,6 +10,9 @@ optimiser on
 G and A are computed once, at the parameters the rollout was collected with, and are constants of each step; but they
 are part of the update that the meta-gradient differentiates, with no `stop_gradient` in it.
 
+Where the network remembers, a minibatch is some environments with all their steps, in time, from the memory that the
+rollout began with.
+
 The clip range is an option and no meta-parameter. Where the clipped term counts the loss has no gradient by the
 parameters, whatever the range; the range only decides where that is, so that the derivative of an update by it is zero
 almost everywhere.
@@ -26,7 +29,15 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from gradweave.agents.actor_critic.agent import network_policy, outer_annotation
 from gradweave.agents.actor_critic.distances import policy_divergence
-from gradweave.agents.actor_critic.experience import CATEGORICAL, Apply, Experience, evaluate_network, head_returns
+from gradweave.agents.actor_critic.experience import (
+    CATEGORICAL,
+    Apply,
+    Experience,
+    Stretch,
+    evaluate_network,
+    evaluate_stretch,
+    head_returns,
+)
 from gradweave.agents.actor_critic.learner import bundled_apply
 from gradweave.agents.actor_critic.outer_loss import OuterObjective, outer_actor_critic_loss
 from gradweave.agents.agent import Agent, Annotation
@@ -84,15 +95,16 @@ class PPOBatch(NamedTuple):
 
     Attributes:
         experience: what was seen, done and paid; `trajectory.record` holds the actions' log-probabilities.
-        orders: the steps of all environments, time first, in the order in which each epoch passes over them.
+        orders: the steps of all environments, time first, in the order in which each epoch passes over them; of
+            networks that remember, the environments.
     """
 
     experience: Experience
-    orders: Int[Array, "*updates epochs steps"]
+    orders: Int[Array, "*updates epochs places"]
 
 
 class _Targets(NamedTuple):
-    """Constants of every gradient step, computed before the first; a leading axis for steps."""
+    """Constants of every gradient step, computed before the first; axes as for `_Sample`."""
 
     advantages: Array
     returns: Array
@@ -101,7 +113,7 @@ class _Targets(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """What one minibatch holds; a leading axis for steps."""
+    """What one minibatch holds; a leading axis for steps, or of networks that remember axes (time, environments)."""
 
     observations: Observation
     actions: Array
@@ -115,6 +127,7 @@ def ppo_agent(
     options: PPOOptions | None = None,
     *,
     head: AbstractPolicyHead = CATEGORICAL,
+    memory: PyTree = None,
     reward_discount: float | None = None,
     normalize_observations: bool = False,
 ) -> Agent:
@@ -125,35 +138,40 @@ def ppo_agent(
     ```
 
     Args:
-        apply: `(params, observation, conditioning) -> NetworkOutput` for one observation, without memory.
+        apply: `(params, observation, conditioning) -> NetworkOutput` for one observation; with a memory as for
+            `actor_critic`.
         optimizer: gives directions without a learning rate; Adam by default. See `inner_optimizer`.
         objective: the outer objective.
         options: how the update passes over a rollout.
         head: of the policy.
+        memory: of a recurrent network at the beginning of an episode; None for a feed-forward one.
         reward_discount: as `Agent.reward_discount`.
         normalize_observations: as `Agent.normalize_observations`.
 
     Raises:
-        ValueError: fewer than one epoch or minibatch; when traced, minibatches that do not divide the rollout.
+        ValueError: fewer than one epoch or minibatch; when traced, minibatches that do not divide the rollout, or with
+            a memory the environments.
     """
     options = PPOOptions() if options is None else options
     if options.num_epochs < 1 or options.num_minibatches < 1:
         raise ValueError(f"PPO needs at least one epoch and one minibatch, but was given {options}.")
     objective = OuterObjective() if objective is None else objective
     optimizer = optax.scale_by_adam(eps=1e-5, eps_root=1e-16) if optimizer is None else optimizer
-    learner = _learner(apply, optimizer, objective, options, head)
+    learner = _learner(apply, optimizer, objective, options, head, memory)
 
     def batch_of(trajectory: Trajectory, conditioning: Array | None, *, key: Key[Array, ""]) -> PPOBatch:
         keys = jax.random.split(key, options.num_epochs)
-        orders = jax.vmap(lambda key: jax.random.permutation(key, trajectory.rewards.size))(keys)
+        count = trajectory.rewards.size if memory is None else trajectory.rewards.shape[1]
+        orders = jax.vmap(lambda key: jax.random.permutation(key, count))(keys)
         return PPOBatch(Experience(trajectory, conditioning), orders)
 
-    divergence = policy_divergence(apply, head=head)
+    divergence = policy_divergence(apply, head=head, memory=memory)
     return Agent(
         problem=learner,
         act=network_policy(apply, head, record_log_probs=True),
         batch=batch_of,
-        annotation=_annotation(outer_annotation(apply, objective, None)),
+        memory=memory,
+        annotation=_annotation(outer_annotation(apply, objective, memory)),
         divergence=lambda before, after, batch: divergence(before, after, batch.experience),
         reward_discount=reward_discount,
         normalize_observations=normalize_observations,
@@ -166,13 +184,14 @@ def _learner(
     objective: OuterObjective,
     options: PPOOptions,
     head: AbstractPolicyHead,
+    memory: PyTree,
 ) -> MinibatchLearner:
     """All gradient steps on one rollout, and what judges them."""
 
-    def places(batch: PPOBatch) -> Int[Array, "updates steps"]:
-        size = batch.orders.shape[-1]
+    def places(batch: PPOBatch) -> Int[Array, "updates places"]:
+        size, what = batch.orders.shape[-1], "steps" if memory is None else "environments, which a memory keeps whole,"
         if size % options.num_minibatches:
-            raise ValueError(f"{options.num_minibatches} minibatches do not divide the {size} steps of a rollout.")
+            raise ValueError(f"{options.num_minibatches} minibatches do not divide the {size} {what} of a rollout.")
         return batch.orders.reshape(options.num_epochs * options.num_minibatches, -1)
 
     def goes_on(aux: dict[str, Array]) -> Array:
@@ -180,13 +199,13 @@ def _learner(
         return aux["kl"] <= _KL_MARGIN * options.target_kl
 
     def outer_loss(state: LearnerState, batch: PPOBatch) -> tuple[Array, dict[str, Array]]:
-        outputs = evaluate_network(apply, state.params, batch.experience)
+        outputs = evaluate_network(apply, state.params, batch.experience, memory)
         return outer_actor_critic_loss(outputs, batch.experience, objective, head=head)
 
     return MinibatchLearner(
-        targets=lambda params, eta, batch: _targets(apply, params, eta, batch.experience, objective),
+        targets=lambda params, eta, batch: _targets(apply, params, eta, batch.experience, objective, memory),
         places=places,
-        step=_one_step(apply, optimizer, objective, options, head),
+        step=_one_step(apply, optimizer, objective, options, head, memory),
         outer_loss_of=outer_loss,
         goes_on=None if options.target_kl is None else goes_on,
         summary=_summary,
@@ -199,25 +218,42 @@ def _summary(aux: dict[str, Array], taken: Array) -> dict[str, Array]:
     return {**logged, "steps_taken": taken.mean(dtype=logged["kl"].dtype)}
 
 
-def _targets(apply: Apply, params: PyTree, eta: PPOEta, experience: Experience, objective: OuterObjective) -> _Targets:
-    """Of every step of a rollout, time and environments in one axis."""
+def _targets(
+    apply: Apply, params: PyTree, eta: PPOEta, experience: Experience, objective: OuterObjective, memory: PyTree
+) -> _Targets:
+    """Of every step of a rollout; time and environments in one axis, unless the network remembers."""
     trajectory = experience.trajectory
-    outputs = evaluate_network(apply, params, experience)
+    outputs = evaluate_network(apply, params, experience, memory)
     values = outputs.steps.value
     returns = head_returns(outputs, trajectory, "value", eta.discount, eta.lambda_)
     outer_returns = None
     if outputs.steps.outer_value is not None:
         outer_returns = head_returns(outputs, trajectory, "outer_value", objective.discount, objective.lambda_)
-    return _flat(_Targets(returns - values, returns, values, outer_returns))
+    targets = _Targets(returns - values, returns, values, outer_returns)
+    return targets if memory is not None else _flat(targets)
 
 
 def _sample(part: BatchPart) -> _Sample:
     """The steps of one minibatch."""
     trajectory = part.batch.experience.trajectory
     before = jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations)
-    every = _flat(_Sample(before, trajectory.actions, trajectory.record))
-    sample: _Sample = jax.tree.map(lambda leaf: leaf[part.place], every)
+    every = _Sample(before, trajectory.actions, trajectory.record)
+    whole = trajectory.memory is not None
+    sample: _Sample = _places(every if whole else _flat(every), part.place, whole=whole)
     return sample
+
+
+def _stretch(part: BatchPart) -> Stretch:
+    """The environments of one minibatch, for a network that remembers."""
+    every = Stretch.of(part.batch.experience.trajectory)._replace(final_observations=None)
+    memory = jax.tree.map(lambda leaf: leaf[part.place], every.memory)
+    some: Stretch = _places(every._replace(memory=None), part.place, whole=True)
+    return some._replace(memory=memory)
+
+
+def _places(steps: Any, place: Int[Array, " places"], *, whole: bool) -> Any:
+    """Some steps, or some environments with all their steps."""
+    return jax.tree.map(lambda leaf: leaf[:, place] if whole else leaf[place], steps)
 
 
 def _flat(steps: Any) -> Any:
@@ -231,16 +267,19 @@ def _one_step(
     objective: OuterObjective,
     options: PPOOptions,
     head: AbstractPolicyHead,
+    memory: PyTree,
 ) -> GradientLearner:
     """One gradient step on one minibatch."""
 
     def forward(params: PyTree, part: BatchPart) -> NetworkOutput:
         conditioning = part.batch.experience.conditioning
+        if memory is not None:
+            return evaluate_stretch(apply, params, _stretch(part), conditioning, memory)[0]
         outputs: NetworkOutput = jax.vmap(lambda seen: apply(params, seen, conditioning))(_sample(part).observations)
         return outputs
 
     def targets(outputs: NetworkOutput, given: StepEta, part: BatchPart) -> _Targets:
-        own: _Targets = jax.tree.map(lambda leaf: leaf[part.place], given.targets)
+        own: _Targets = _places(given.targets, part.place, whole=memory is not None)
         return own
 
     def loss(
@@ -293,7 +332,7 @@ def _loss(
     return total, aux
 
 
-def _standardized(advantages: Float[Array, " steps"]) -> Float[Array, " steps"]:
+def _standardized(advantages: Float[Array, "*steps"]) -> Float[Array, "*steps"]:
     """With mean 0 and standard deviation 1; the root is taken where it has a derivative."""
     centred = advantages - advantages.mean()
     variance = (centred**2).mean()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import tyro
 
-from gradweave.config.checks import at_least, choice, fields, flag, in_range, positive
+from gradweave.config.checks import at_least, choice, fields, flag, in_range, positive, unused
 from gradweave.config.hyperparameters import hyperparameter, hyperparameters_of
 from gradweave.config.learners.sections import (
     InnerSection,
@@ -33,6 +33,7 @@ __all__ = [
     "critic_apart",
     "has_outer_critic",
     "learned_names",
+    "memory_problems",
     "network_problems",
     "outer_problems",
     "problems",
@@ -43,6 +44,7 @@ __all__ = [
 Critic: TypeAlias = Literal["auto", "on", "off"]
 OuterTorso: TypeAlias = Literal["detached", "own", "shared"]
 Targets: TypeAlias = Literal["differentiated", "stopped"]
+Memory: TypeAlias = Literal["none", "gru", "s5"]
 RateGroups: TypeAlias = Literal["all", "parts"]
 Distribution: TypeAlias = Literal["gaussian", "tanh-gaussian"]
 ActionScale: TypeAlias = Literal["independent", "dependent"]
@@ -75,6 +77,10 @@ class NetworkConfig(NetworkSection):
     """One torso for policy and value, or one each."""
     outer_torso: OuterTorso = "detached"
     """The outer critic's: the value's, which it reads and does not move; one of its own; or shared with the value."""
+    memory: Memory = "none"
+    """What is remembered of the episode, between torso and heads: nothing, or by a gru or an s5 (linear) cell."""
+    memory_size: int = 64
+    """Numbers that the heads read of the memory."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,7 @@ def untuned(inner: InnerConfig) -> InnerConfig:
 def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
     """What of these options cannot be used, beside a section [meta]."""
     yield from network_problems(network)
+    yield from memory_problems(network, inner)
     yield from torso_problems(network, inner, outer, has_outer_critic(outer, meta.learned))
     yield from _inner(inner, meta.learned)
     yield from outer_problems(outer)
@@ -185,6 +192,18 @@ def network_problems(network: NetworkConfig) -> Iterator[ConfigError]:
             f"one stride for each convolution: {len(network.channels)} numbers",
             f"{flag('network.strides')} {_repeat_last(network)}",
         )
+
+
+def memory_problems(network: NetworkConfig, inner: InnerSection) -> Iterator[ConfigError]:
+    """What of a memory cannot be built, or cannot be learned."""
+    yield from choice("network.memory", network.memory, ("none", "gru", "s5"))
+    yield from at_least("network", {"memory_size": network.memory_size}, 1)
+    if network.memory == "none":
+        default = NetworkConfig.memory_size
+        yield from unused("network.memory_size", network.memory_size, default, "--network.memory gru")
+    elif inner.num_steps == 1:
+        accepted = "at least 2 with a memory, which is learned within a rollout"
+        yield ConfigError("inner.num_steps", 1, accepted, "--inner.num-steps 20, or leave --network.memory out")
 
 
 def _repeat_last(network: NetworkConfig) -> str:

@@ -16,6 +16,7 @@ from gradweave.config.learners import actor_critic
 from gradweave.config.learners.actor_critic import (
     OuterConfig,
     has_outer_critic,
+    memory_problems,
     network_problems,
     outer_problems,
     torso_problems,
@@ -56,7 +57,7 @@ class InnerConfig(OptimizerSection, InnerSection):
     num_epochs: int = 4
     """Passes over each rollout."""
     num_minibatches: int = 4
-    """Gradient steps of each pass; must divide num_envs x num_steps."""
+    """Gradient steps of each pass; must divide num_envs x num_steps, or with a memory num_envs."""
     clip_range: float = 0.2
     """How far from 1 the ratio of probabilities pays, > 0. The derivative of an update by it is zero almost everywhere,
     so that it cannot be learned."""
@@ -76,14 +77,17 @@ class InnerConfig(OptimizerSection, InnerSection):
 def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
     """What of these options cannot be used, beside a section [meta]."""
     yield from network_problems(network)
+    yield from memory_problems(network, inner)
     yield from torso_problems(network, inner, outer, has_outer_critic(outer, meta.learned))
     yield from outer_problems(outer)
     yield from optimizer_problems(inner)
     yield from at_least("inner", fields(inner, "num_epochs", "num_minibatches"), 1)
     yield from positive("inner", fields(inner, "clip_range", "target_kl"))
-    steps = inner.num_envs * inner.num_steps
-    if inner.num_minibatches > 0 and steps % inner.num_minibatches:
-        accepted = f"a divisor of the {steps} steps of a rollout"
+    whole = network.memory != "none"
+    count = inner.num_envs if whole else inner.num_envs * inner.num_steps
+    if inner.num_minibatches > 0 and count % inner.num_minibatches:
+        what = f"{count} environments, which a memory keeps whole" if whole else f"{count} steps of a rollout"
+        accepted = f"a divisor of the {what}"
         yield ConfigError("inner.num_minibatches", inner.num_minibatches, accepted, "--inner.num-minibatches 1")
     if meta.sampling_correction > 0:
         accepted = "0 for PPO, whose ratios of probabilities are a correction of their own"
