@@ -56,6 +56,13 @@ def test_each_member_is_the_run_it_would_be_alone(tmp_path):
         assert found.eta["learning_rate"][index] == pytest.approx(config.inner.learning_rate)
 
 
+def test_members_are_evaluated_with_what_they_have_seen(tmp_path):
+    population = Population(tiny(tmp_path, normalize_observations=True), at_once=1)
+    members, found = population.advance(population.begin([3], [{}]), 2)
+    assert np.isfinite(found.evaluation_return).all()
+    assert int(members.rollout.observation_statistics.num_steps.sum()) == found.environment_steps[0]
+
+
 def test_a_copy_keeps_its_own_randomness_and_count(tmp_path):
     population = Population(tiny(tmp_path), at_once=3)
     members = population.begin([0, 1, 2], [{}] * 3)

@@ -156,6 +156,7 @@ class Population:
                 greedy=False,
                 num_episodes=run.evaluation_episodes,
                 max_steps=run.max_episode_steps,
+                normalization=self._agent.normalization(state.rollout),
             )
             eta = {
                 leaf_name(path): leaf
