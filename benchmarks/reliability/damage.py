@@ -166,6 +166,7 @@ CONTENTS: Final[dict[str, Callable[[dict[str, Any], dict[str, Any]], object]]] =
         _entry("weights", dtype="I32")(outer, inner),
         _leaf("weights", dtype="int32")(outer, inner),
     ),
+    "another half": _entry("half", dtype="F16"),
     "other dimensions": _entry("weights", shape=[5, 10]),
     "a leaf twice": lambda outer, inner: inner["leaves"].append(inner["leaves"][0]),
     "a leaf less": lambda outer, inner: inner["leaves"].pop(),

@@ -93,6 +93,8 @@ _FILES: Final = (
     "agent.gif",
     "measurement.json",
     "report.html",
+    "evaluation.json",
+    _CHECKPOINT,
 )
 _KINDS: Final = {
     "link": _link_to_file,

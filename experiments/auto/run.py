@@ -1,4 +1,4 @@
-"""Does `--meta.preset auto` pay? PPO on CartPole, 100,000 environment steps a run.
+"""Does `--meta.preset auto` pay? PPO, 100,000 environment steps a run, on CartPole unless told otherwise.
 
 choose.csv     rules for the learning rate from six rates and two entropy costs, seeds 1000 to 1002; auto is the best
 landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 and 2001: what a sweep would find
@@ -7,7 +7,10 @@ random.csv     auto from 100 random starts of the landscape's box, seeds 3000 to
 
 A row is an evaluation of one run after a tenth of its steps, which the environments counted. No seed serves twice.
 
-    python experiments/auto/run.py choose landscape starts random --results results/auto
+    python experiments/auto/run.py landscape starts random choose --results results/auto/cartpole
+    python experiments/auto/run.py landscape starts --environment gymnax:Acrobot-v1 --results results/auto/acrobot
+
+Auto was chosen on CartPole alone.
 """
 
 import argparse
@@ -46,9 +49,10 @@ Row = dict[str, Any]
 Member = tuple[str, int, Mapping[str, float]]  # what it is called, its seed and its setting
 
 
-def config(tuners: Sequence[str] = ()) -> Config:
+def config(environment: str, tuners: Sequence[str] = ()) -> Config:
     run = {"total_steps": TOTAL_STEPS, "evaluation_episodes": 16}
-    return configure("ppo", meta={"learned": [], "tuners": list(tuners)}, run=run)
+    meta = {"learned": [], "tuners": list(tuners)}
+    return configure("ppo", environment={"name": environment}, meta=meta, run=run)
 
 
 def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> list[Row]:
@@ -81,36 +85,41 @@ def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> 
     return rows
 
 
-def choose(results: Path, at_once: int) -> list[Row]:
+def choose(options: argparse.Namespace) -> list[Row]:
     members: list[Member] = [
         (f"{rate:g}", seed, {"learning_rate": rate, "entropy_cost": cost})
         for seed in (1000, 1001, 1002)
         for rate in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
         for cost in (0.0, 0.1)
     ]
-    return [row for name, rules in RULES.items() for row in train(name, config(rules), members, at_once)]
+    return [
+        row
+        for name, rules in RULES.items()
+        for row in train(name, config(options.environment, rules), members, options.at_once)
+    ]
 
 
-def landscape(results: Path, at_once: int) -> list[Row]:
+def landscape(options: argparse.Namespace) -> list[Row]:
     rng = random.Random(2000)
     settings = [draw(BOX, rng) for _ in range(64)]
     members: list[Member] = [(str(n), seed, setting) for seed in (2000, 2001) for n, setting in enumerate(settings)]
-    return train("plain", config(), members, at_once)
+    return train("plain", config(options.environment), members, options.at_once)
 
 
-def starts(results: Path, at_once: int) -> list[Row]:
-    best = swept(results)
+def starts(options: argparse.Namespace) -> list[Row]:
+    best = swept(options.results)
     known = {name: {"learning_rate": rate, "entropy_cost": best["entropy_cost"]} for name, rate in STARTS.items()}
     settings = {**known, SWEPT: best}
     members: list[Member] = [(name, seed, setting) for seed in range(20) for name, setting in settings.items()]
-    arms = {"plain": config(), "auto": with_auto(config())}
-    return [row for arm, of_arm in arms.items() for row in train(arm, of_arm, members, at_once)]
+    plain = config(options.environment)
+    arms = {"plain": plain, "auto": with_auto(plain)}
+    return [row for arm, of_arm in arms.items() for row in train(arm, of_arm, members, options.at_once)]
 
 
-def random_starts(results: Path, at_once: int) -> list[Row]:
+def random_starts(options: argparse.Namespace) -> list[Row]:
     rng = random.Random(3000)
     members: list[Member] = [(str(number), 3000 + number, draw(BOX, rng)) for number in range(100)]
-    return train("auto", with_auto(config()), members, at_once)
+    return train("auto", with_auto(config(options.environment)), members, options.at_once)
 
 
 def swept(results: Path) -> dict[str, float]:
@@ -130,15 +139,22 @@ PARTS = {"choose": choose, "landscape": landscape, "starts": starts, "random": r
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=list(PARTS))
-    parser.add_argument("--results", type=Path, default=Path("results/auto"))
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--environment", default="gymnax:CartPole-v1")
     parser.add_argument("--at-once", type=int, default=40)
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     source = current_source()
     for part in options.parts:
-        rows = PARTS[part](options.results, options.at_once)
+        rows = PARTS[part](options)
         write_rows(options.results / f"{part}.csv", rows)
-        provenance = {**source, "device": "CPU", "total_steps": TOTAL_STEPS, "at_once": options.at_once}
+        provenance = {
+            **source,
+            "environment": options.environment,
+            "device": "CPU",
+            "total_steps": TOTAL_STEPS,
+            "at_once": options.at_once,
+        }
         (options.results / f"{part}.json").write_text(json.dumps(provenance, indent=1) + "\n")
 
 

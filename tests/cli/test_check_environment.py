@@ -25,7 +25,7 @@ def test_a_good_one_and_a_bad_one(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["Tetris-v0"], r"Tetris-v0 takes 2 choices in each step \(4 x 10\); `gradweave environments` lists others"),
+        (["SearchAndRescue-v0"], r"takes 2 continuous vectors .*; `gradweave environments` lists"),
         (["tetris"], "did you mean 'jumanji:Tetris-v0'"),
         (["CartPole-v1"], "did you mean 'gymnax:CartPole-v1'"),
         (["corridors:Corridor", "--environment.options.lenght", "3"], "has no option 'lenght'"),

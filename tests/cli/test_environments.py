@@ -13,7 +13,7 @@ def test_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert {*CATALOGUE, *REFUSED} <= set(rows)
     words = " ".join(rows["jumanji:Game2048-v1"].split())
     assert words == "jumanji:Game2048-v1 board 4 x 4 x 1 4 discrete board_size"
-    assert "takes 2 choices in each step (4 x 10)" in rows["jumanji:Tetris-v0"]
+    assert "takes 2 continuous vectors" in rows["jumanji:SearchAndRescue-v0"]
     assert "fetches its levels" in rows["jumanji:Sokoban-v0"]
     assert max(map(len, lines)) < 140
 

@@ -331,7 +331,7 @@ def test_specs_that_do_not_fit_are_refused():
 
 def test_mixed_mode_needs_a_gradient_learner():
     refuses(
-        "MixedMode needs the parts of a GradientLearner, but the problem is a MetaProblem",
+        "MixedMode needs the parts of a GradientLearner or a MinibatchLearner, but the problem is a MetaProblem",
         TypeError,
         mode=gw.MixedMode(),
     )

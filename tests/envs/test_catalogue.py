@@ -16,7 +16,8 @@ def describes(name: str) -> None:
     row, environment = CATALOGUE[name], make_environment(name)
     _, seen = jax.eval_shape(lambda key: environment.reset(key=key), jax.random.key(0))
     assert (row.view, row.num_scalars) == (seen.view.shape, seen.scalars.shape[0])
-    assert (row.num_actions, row.continuous) == (environment.num_actions, environment.continuous)
+    made = (environment.num_actions, environment.action_sizes, environment.continuous)
+    assert (row.num_actions, row.action_sizes, row.continuous) == made
     report = check_environment(environment, num_steps=8, num_copies=2)
     assert report.ok, report
 
@@ -51,7 +52,7 @@ def test_the_refused_are_rightly_refused(name: str) -> None:
         import jumanji
 
         made = jumanji.make(name.partition(":")[2])
-    with pytest.raises(ValueError, match="one discrete action and one reward"):
+    with pytest.raises(ValueError, match="discrete ones are wanted"):
         JumanjiEnvironment(made)
 
 
@@ -61,3 +62,5 @@ def test_sizes_are_said_in_words() -> None:
     assert CATALOGUE["gymnax:CartPole-v1"].observation == "vector 4"
     assert CATALOGUE["gymnax:CartPole-v1"].actions == "2 discrete"
     assert CATALOGUE["gymnax:Pendulum-v1"].actions == "1 continuous"
+    assert CATALOGUE["jumanji:Cleaner-v0"].actions == "3 x 4 discrete"
+    assert CATALOGUE["jumanji:Cleaner-v0"]._replace(action_sizes=(4, 8)).actions == "4 + 8 discrete"

@@ -16,7 +16,7 @@ with foreign_code():
     import jumanji
     from jumanji import specs
     from jumanji.env import Environment
-    from jumanji.environments import Minesweeper, Snake
+    from jumanji.environments import Connector, SearchAndRescue, Snake, Tetris
     from jumanji.types import restart, termination, transition, truncation
     from jumanji.wrappers import AutoResetWrapper
 
@@ -224,8 +224,8 @@ def test_a_view_of_ones_own() -> None:
 
 def test_what_cannot_be_adapted_is_refused_with_a_way_out() -> None:
     with foreign_code():
-        many_actions, resetting = Minesweeper(), AutoResetWrapper(jumanji.make("Game2048-v1"))
-    with pytest.raises(ValueError, match=r"Minesweeper has actions.*gradweave environments"):
+        many_actions, resetting = SearchAndRescue(), AutoResetWrapper(jumanji.make("Game2048-v1"))
+    with pytest.raises(ValueError, match=r"SearchAndRescue has actions.*gradweave environments"):
         JumanjiEnvironment(many_actions)
     with pytest.raises(ValueError, match=r"Game2048 comes in a AutoResetWrapper.*env\.unwrapped"):
         JumanjiEnvironment(resetting)
@@ -237,3 +237,41 @@ def test_what_cannot_be_adapted_is_refused_with_a_way_out() -> None:
 def test_a_board_too_small_is_refused(size: tuple[int, int, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         snake(*size)
+
+
+def test_a_combination_is_one_action_with_a_mask_of_its_own() -> None:
+    """Of Tetris a turn and a column; from the same state Jumanji steps to the same state."""
+    with foreign_code():
+        env = Tetris(6, 6)
+    ours = JumanjiEnvironment(env)
+    assert (ours.num_actions, ours.action_sizes) == (24, None)
+    state, seen = jax.jit(lambda key: ours.reset(key=key))(jax.random.key(0))
+    with foreign_code():
+        reference, first = jax.jit(env.reset)(jax.random.key_data(jax.random.key(0)))
+        turn, column = 1, 2
+        _, then = jax.jit(env.step)(reference, jnp.array([turn, column], jnp.int32))
+    np.testing.assert_array_equal(seen.action_mask, np.ravel(first.observation.action_mask))
+    assert not seen.action_mask.all()
+    _, step = jax.jit(lambda *args: ours.step(*args, key=jax.random.key(1)))(state, jnp.int32(turn * 6 + column))
+    np.testing.assert_array_equal(step.observation.view[..., 0], then.observation.grid)
+    np.testing.assert_array_equal(step.reward, then.reward)
+
+
+def test_choices_of_several_agents_stay_apart_and_their_rewards_are_added() -> None:
+    from jumanji.environments.routing.connector.generator import RandomWalkGenerator
+
+    with foreign_code():
+        env = Connector(RandomWalkGenerator(5, 3))
+    ours = JumanjiEnvironment(env)
+    assert (ours.num_actions, ours.action_sizes) == (15, (5, 5, 5))
+    state, seen = jax.jit(lambda key: ours.reset(key=key))(jax.random.key(0))
+    with foreign_code():
+        reference, first = jax.jit(env.reset)(jax.random.key_data(jax.random.key(0)))
+        mask = np.asarray(first.observation.action_mask)
+        action = jnp.asarray(4 - mask[:, ::-1].argmax(-1), jnp.int32)
+        _, then = jax.jit(env.step)(reference, action)
+    np.testing.assert_array_equal(seen.action_mask, mask.ravel())
+    _, step = jax.jit(lambda *args: ours.step(*args, key=jax.random.key(1)))(state, action)
+    assert then.reward.shape == (3,) and float(step.reward) != float(then.reward[0])
+    np.testing.assert_allclose(step.reward, np.sum(then.reward), rtol=1e-6)
+    np.testing.assert_array_equal(step.observation.view[..., 0], then.observation.grid)

@@ -55,8 +55,8 @@ def test_options_reach_the_environment() -> None:
         ("jumanji:Game2408-v1", {}, "did you mean 'jumanji:Game2048-v1'"),
         ("gymnax:Cartpole-v1", {}, "did you mean 'gymnax:CartPole-v1'"),
         ("qqqq", {}, "no environment 'qqqq' to train on: see `gradweave environments`; accepted"),
-        ("Sudoku-v0", {}, "Sudoku-v0 takes 3 choices in each step .9 x 9 x 9.; .* one action, discrete or"),
-        ("jumanji:Tetris", {}, "did you mean 'jumanji:Tetris-v0'. Tetris-v0 takes 2 choices"),
+        ("SearchAndRescue-v0", {}, "SearchAndRescue-v0 takes 2 continuous vectors .*; .* discrete choices or one"),
+        ("jumanji:Tetris", {}, "did you mean 'jumanji:Tetris-v0'."),
         (
             "snake",
             {"num_row": 6},

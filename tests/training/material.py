@@ -19,12 +19,14 @@ NUM_ENVS, NUM_STEPS, LENGTH, CHUNK = 4, 5, 2, 3
 WINDOW = NUM_ENVS * NUM_STEPS * LENGTH
 
 
-def small(tmp_path: Path, num_chunks: int = 4, **meta: Any) -> Config:
+def small(tmp_path: Path, num_chunks: int = 4, *, normalize_observations: bool = False, **meta: Any) -> Config:
     """A run of seconds on the discounting chain."""
     config = preset("discounting-chain")
     return dataclasses.replace(
         config,
-        inner=dataclasses.replace(config.inner, num_envs=NUM_ENVS, num_steps=NUM_STEPS),
+        inner=dataclasses.replace(
+            config.inner, num_envs=NUM_ENVS, num_steps=NUM_STEPS, normalize_observations=normalize_observations
+        ),
         meta=dataclasses.replace(config.meta, num_inner_steps=LENGTH, **meta),
         network=dataclasses.replace(config.network, policy_layers=(8,), value_layers=(8,)),
         run=dataclasses.replace(

@@ -51,7 +51,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
             "tuners": ("learning_rate=kl:1e-4", "entropy_cost=target-entropy", "lambda=return-choice:0.5,0.9"),
             "guard": True,
         },
-        "inner": {"scale_rewards": "on"},
+        "inner": {"scale_rewards": "on", "normalize_observations": True},
     },
     "random": {
         "meta": {"estimator": "random-truncation", "mode": "reverse:step"},

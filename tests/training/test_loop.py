@@ -23,12 +23,12 @@ from gradweave.training.loop import Summary, load_agent
 
 from .material import CHUNK, NUM_ENVS, NUM_STEPS, WINDOW, leaves, run, small
 
-TUNERS = ("learning_rate=return-choice:1e-3,3e-3",)
+CARRIED: Any = {"tuners": ("learning_rate=return-choice:1e-3,3e-3",), "guard": True, "normalize_observations": True}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Summary]:
-    config = small(tmp_path_factory.mktemp("finished"), tuners=TUNERS, guard=True)
+    config = small(tmp_path_factory.mktemp("finished"), **CARRIED)
     with RunFolder.create(config) as folder:
         return config, folder.path, run(config, folder)
 
@@ -69,7 +69,7 @@ def test_another_seed_other_numbers(finished: tuple[Config, Path, Summary], tmp_
 @pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_never_stopped(finished: tuple[Config, Path, Summary], tmp_path: Path) -> None:
     config, path, summary = finished
-    half = small(tmp_path, num_chunks=2, tuners=TUNERS, guard=True)
+    half = small(tmp_path, num_chunks=2, **CARRIED)
     with RunFolder.create(half) as folder:
         run(half, folder)
         # What a crash leaves: rows of meta-steps after the last checkpoint.

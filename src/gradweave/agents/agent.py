@@ -6,7 +6,8 @@ algorithm. A new learner is a function that returns an `Agent`: see `gradweave.a
 
 A rollout may drive any number of updates: `problem.update` gets all of it, and may pass over it in epochs and
 minibatches (PPO). One call is one inner update to the meta-gradient. A `GradientLearner` takes one gradient step per
-rollout and is served by every mode; any other `MetaProblem` by reverse and forward mode.
+rollout, a `MinibatchLearner` several, and both are served by every mode; any other `MetaProblem` by reverse and forward
+mode.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
-from gradweave.core import GradientLearner, LearnerState, MetaProblemLike
+from gradweave.core import GradientLearner, LearnerState, MetaProblemLike, MinibatchLearner
 from gradweave.rl import Acted, Trajectory
 
 __all__ = ["Agent", "Annotation", "SamplingTerms"]
@@ -68,7 +69,8 @@ class Agent(eqx.Module):
             compare with); both may be traced booleans.
         batch: `(trajectory, conditioning, *, key) -> batch`, what one rollout's updates and the outer loss read. It is
             data: no derivative flows through it. By default the trajectory.
-        init: `(params) -> learner's state`; None for `problem.init`, which a `GradientLearner` has.
+        init: `(params) -> learner's state`; None for `problem.init`, which a `GradientLearner` and a
+            `MinibatchLearner` have.
         memory: of one environment at the beginning of an episode, a pytree of arrays; None for an agent without.
         annotation: None if the outer loss reads the batches alone.
         sampling: None if no sampling correction is wanted.
@@ -76,6 +78,8 @@ class Agent(eqx.Module):
             nats; None if no tuner reads it.
         reward_discount: of the returns whose running size rewards are divided by before they are learned from
             (`gradweave.rl.RewardScale`); None: rewards are learned from as they are.
+        normalize_observations: whether the network sees observations normalised by their running mean and standard
+            deviation (`gradweave.rl.ObservationStatistics`); batches then hold normalised ones.
         layout: `(same, envs_first, time_first) -> tree of specs shaped like a batch`, or a prefix: how a batch is split
             over devices. None: the agent trains on one device.
     """
@@ -89,10 +93,11 @@ class Agent(eqx.Module):
     sampling: SamplingTerms | None = None
     divergence: Callable[[Any, Any, PyTree], Array] | None = None
     reward_discount: float | None = None
+    normalize_observations: bool = False
     layout: Callable[[Any, Any, Any], PyTree] | None = None
 
     def __check_init__(self) -> None:
-        if self.init is None and not isinstance(self.problem, GradientLearner):
+        if self.init is None and not isinstance(self.problem, GradientLearner | MinibatchLearner):
             raise ValueError(
                 f"Agent(init=None) begins with problem.init, which a {type(self.problem).__name__} does not have: give "
                 "init=lambda params: ..., which returns the learner's first state."
@@ -102,6 +107,6 @@ class Agent(eqx.Module):
         """The learner's state before the first update."""
         if self.init is not None:
             return self.init(params)
-        assert isinstance(self.problem, GradientLearner)
+        assert isinstance(self.problem, GradientLearner | MinibatchLearner)
         state: LearnerState = self.problem.init(params)
         return state

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from gradweave.agents.differentiation import sampling_terms
 from gradweave.agents.tuners import check_tuners
 from gradweave.core import GradientLearner
 from gradweave.core.bijectors import split_learned
@@ -32,7 +33,7 @@ def check_parts(agent: "SelfTuning") -> None:
         chosen_mode(agent.estimator, agent.mode)
         if agent.sampling_correction is not None:
             check_correctable(agent.estimator)
-            agent.sampling_terms()
+            sampling_terms(agent)
     _check_schedule(agent)
     diverges = agent.agent.divergence is not None
     if agent.trust_region is not None:

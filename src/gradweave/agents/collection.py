@@ -14,13 +14,46 @@ import optax
 from jaxtyping import Array, Key, PyTree
 
 from gradweave.agents.state import CollectedWindow, SelfTuningState, Updated
-from gradweave.core import Recording
+from gradweave.core import GradientLearner, Recording
 from gradweave.core.learner import RecordedBatch
+from gradweave.rl import EpisodeTotals, RolloutState, normalized_trajectory, rollout, with_observations
 
 if TYPE_CHECKING:
     from gradweave.agents.self_tuning import SelfTuning
 
-__all__ = ["collect_with"]
+__all__ = ["collect_rollout", "collect_with"]
+
+_FOR_BATCH = (1 << 31) + 1  # the first numbers give what splitting the key gives
+
+
+def collect_rollout(
+    agent: "SelfTuning", params: PyTree, raw: PyTree, running: RolloutState, *, key: Key[Array, ""]
+) -> tuple[RolloutState, PyTree, EpisodeTotals]:
+    """One inner batch: a rollout of every environment with these parameters.
+
+    Observations are acted on, and learned from, as normalised by what was seen before the rollout.
+
+    Args:
+        agent: who acts.
+        params: of its network.
+        raw: the meta-parameters, for networks that are conditioned on them.
+        running: where the environments stand.
+        key: for actions, environments and the batch.
+
+    Returns:
+        (where the environments stand afterwards, the batch, totals of the episodes that stopped).
+    """
+    conditioning, memory = agent.conditioning(raw), agent.agent.memory
+    normalization = agent.normalization(running)
+    policy = agent.policy(params, conditioning, normalization=normalization)
+    batch_key = jax.random.fold_in(key, _FOR_BATCH)
+    running, trajectory, episodes = rollout(policy, agent.environment, running, agent.num_steps, memory=memory, key=key)
+    if normalization is not None and running.observation_statistics is not None:
+        seen = jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations)
+        statistics = with_observations(running.observation_statistics, seen)
+        running = running._replace(observation_statistics=statistics)
+        trajectory = normalized_trajectory(normalization, trajectory)
+    return running, agent.agent.batch(trajectory, conditioning, key=batch_key), episodes
 
 
 def collect_with(
@@ -60,7 +93,7 @@ def collect_with(
         running, next_batch, episodes = agent.collect(after.params, state.raw, running, key=key)
         if outer_episodes is not None:
             episodes = jax.tree.map(jnp.add, episodes, outer_episodes)
-        if gradient is not None:
+        if isinstance(agent.problem, GradientLearner):
             aux = aux | {"gradient_norm": optax.tree.norm(gradient)}
         kept = (learner, gradient, batch, aux, episodes, evaluated, outer_batch)
         return (after, tangents, running, next_batch, shelf), kept

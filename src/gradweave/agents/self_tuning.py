@@ -17,9 +17,10 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
-from gradweave.agents.agent import Agent, SamplingTerms
+from gradweave.agents.agent import Agent
 from gradweave.agents.checks import check_parts
-from gradweave.agents.collection import collect_with
+from gradweave.agents.collection import collect_rollout, collect_with
+from gradweave.agents.differentiation import sampling_terms, window_gradient
 from gradweave.agents.return_guard import ReturnGuard
 from gradweave.agents.running import DECAY, RunningMean
 from gradweave.agents.schedule import ScheduleNetwork
@@ -34,13 +35,11 @@ from gradweave.core import (
     LearnerState,
     MetaGradient,
     MetaProblemLike,
-    Recording,
+    MinibatchLearner,
     SamplingCorrection,
     clip_raw,
     constrain,
     contextual,
-    corrected_meta_gradient,
-    meta_gradient,
 )
 from gradweave.core.bijectors import learned_to_eta, split_learned
 from gradweave.core.finite import all_finite
@@ -48,9 +47,18 @@ from gradweave.core.learner import sliced_out
 from gradweave.core.modes.base import ravel_learned
 from gradweave.core.modes.forward import tracked_horizons, tracked_update, zero_tangents
 from gradweave.envs import Observation, VectorEnvironment
-from gradweave.rl import Acted, EpisodeTotals, Policy, RolloutState, init_rollout, rollout
+from gradweave.rl import (
+    Acted,
+    EpisodeTotals,
+    Normalization,
+    Policy,
+    RolloutState,
+    init_rollout,
+    normalized,
+    pooled,
+)
 
-_FOR_ESTIMATOR, _FOR_BATCH = 1 << 31, (1 << 31) + 1  # the first numbers give what splitting the key gives
+_FOR_ESTIMATOR = 1 << 31  # the first numbers give what splitting the key gives
 
 __all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuning", "SelfTuningState"]
 
@@ -146,8 +154,13 @@ class SelfTuning(eqx.Module):
         learned, fixed = split_learned(raw, self.meta_spec)
         fixed, tuner_states = start_tuners(self.tuners, fixed)
         raw = eqx.combine(learned, fixed)
-        memory, scaled = self.agent.memory, self.agent.reward_discount
-        running = init_rollout(self.environment, memory=memory, reward_discount=scaled, key=reset_key)
+        running = init_rollout(
+            self.environment,
+            memory=self.agent.memory,
+            reward_discount=self.agent.reward_discount,
+            counts_observations=self.agent.normalize_observations,
+            key=reset_key,
+        )
         running, batch, _ = self.collect(params, raw, running, key=rollout_key)
         learner, annotation = self.agent.start(params), self.agent.annotation
         state = SelfTuningState(
@@ -250,35 +263,7 @@ class SelfTuning(eqx.Module):
 
     def window_gradient(self, state: SelfTuningState, window: CollectedWindow) -> MetaGradient:
         """The meta-gradient of a window that was collected from `state`."""
-        recorded = self.mode.recording is Recording and isinstance(self.agent.problem, GradientLearner)
-        recording = window.recording if recorded else None
-        if self.sampling_correction is None:
-            return meta_gradient(
-                self.meta_problem,
-                state.raw,
-                self.meta_spec,
-                state.learner,
-                window.batches,
-                window.outer_batches,
-                estimator=self.estimator,
-                mode=self.mode,
-                estimator_state=state.estimator_state,
-                recording=recording if window.horizons is None else window.horizons,
-            )
-        return corrected_meta_gradient(
-            self.meta_problem,
-            state.raw,
-            self.meta_spec,
-            state.learner,
-            window.batches,
-            correction=self.sampling_correction,
-            log_prob=self.sampling_terms().log_likelihood,
-            reward=self.sampling_terms().mean_reward,
-            estimator=self.estimator,
-            baseline=jnp.zeros(()) if state.usual_reward is None else state.usual_reward.mean(0.0),
-            mode=self.mode,
-            recording=recording,
-        )
+        return window_gradient(self, state, window)
 
     @property
     def tracks_tangents(self) -> bool:
@@ -303,16 +288,13 @@ class SelfTuning(eqx.Module):
         """
         eta, problem = self.eta(state.raw), self.agent.problem
 
-        def gradient_step(learner: LearnerState, tangents: None, batch: PyTree) -> Updated:
-            assert isinstance(problem, GradientLearner)
-            gradient, aux = problem.inner_gradient(learner, eta, batch)
-            return Updated(problem.apply_gradient(gradient, learner, eta), None, (gradient, aux), None)
-
-        def any_update(learner: Any, tangents: None, batch: PyTree) -> Updated:
+        def update(learner: Any, tangents: None, batch: PyTree) -> Updated:
+            if isinstance(problem, GradientLearner | MinibatchLearner):
+                learner, gradient, aux = problem.recorded_update(learner, eta, batch)
+                return Updated(learner, None, (gradient, aux), None)
             learner, aux = problem.update(learner, eta, sliced_out(batch))
             return Updated(learner, None, (None, aux), None)
 
-        update = gradient_step if isinstance(problem, GradientLearner) else any_update
         return collect_with(self, update, None, state, key=key)[0]
 
     def collect_tracked_window(self, state: SelfTuningState, *, key: Key[Array, ""]) -> CollectedWindow:
@@ -331,20 +313,35 @@ class SelfTuning(eqx.Module):
     def collect(
         self, params: PyTree, raw: PyTree, running: RolloutState, *, key: Key[Array, ""]
     ) -> tuple[RolloutState, PyTree, EpisodeTotals]:
-        """One inner batch: a rollout of every environment with these parameters."""
-        conditioning, memory = self.conditioning(raw), self.agent.memory
-        policy = self.policy(params, conditioning)
-        batch_key = jax.random.fold_in(key, _FOR_BATCH)
-        running, trajectory, episodes = rollout(
-            policy, self.environment, running, self.num_steps, memory=memory, key=key
-        )
-        return running, self.agent.batch(trajectory, conditioning, key=batch_key), episodes
+        """One inner batch: a rollout of every environment with these parameters.
 
-    def policy(self, params: PyTree, conditioning: Array | None, *, greedy: bool = False) -> Policy:
-        """The policy of these parameters, sampled or greedy, for `gradweave.rl.rollout`."""
+        Observations are acted on, and learned from, as normalised by what was seen before the rollout.
+        """
+        return collect_rollout(self, params, raw, running, key=key)
+
+    def normalization(self, running: RolloutState) -> Normalization | None:
+        """What the network's inputs are normalised by, given where rollouts stand; None where they are not.
+
+        It is the same for all devices. (Read a state that was gathered on one device with an agent of one device.)
+        """
+        statistics = running.observation_statistics
+        return None if statistics is None else pooled(statistics, self.environment.axis)
+
+    def policy(
+        self,
+        params: PyTree,
+        conditioning: Array | None,
+        *,
+        greedy: bool = False,
+        normalization: Normalization | None = None,
+    ) -> Policy:
+        """The policy of these parameters, sampled or greedy, for `gradweave.rl.rollout`; of the environment's own
+        observations, whatever the network sees of them.
+        """
 
         def act(observations: Observation, memory: PyTree, key: Key[Array, ""]) -> Acted:
-            return self.agent.act(params, observations, memory, conditioning, key=key, greedy=greedy)
+            seen = normalized(normalization, observations)
+            return self.agent.act(params, seen, memory, conditioning, key=key, greedy=greedy)
 
         return act
 
@@ -354,18 +351,6 @@ class SelfTuning(eqx.Module):
             return None
         return ravel_pytree(split_learned(self.raw_eta(raw), self.spec)[0])[0]
 
-    def sampling_terms(self) -> SamplingTerms:
-        terms = self.agent.sampling
-        if terms is None:
-            raise ValueError(
-                "a sampling correction needs Agent.sampling, the log-likelihood and mean reward of a batch, which this "
-                "agent does not give (an actor-critic does, unless it standardises advantages, which are not in units "
-                "of rewards); leave sampling_correction out."
-            )
-        if self.outer_rollout == "own":
-            raise ValueError('a sampling correction needs batches that update and evaluate: outer_rollout="next".')
-        return terms
-
     def _observed(self, state: SelfTuningState, window: CollectedWindow, outer: dict[str, Array]) -> dict[str, Any]:
         """The fields of the state that know of earlier windows, with one more."""
         changes: dict[str, Any] = {}
@@ -374,7 +359,7 @@ class SelfTuning(eqx.Module):
         if state.usual_reward is not None:
             # The first batch belongs to the window before.
             later = jax.tree.map(lambda leaf: leaf[1:], window.batches)
-            rewards = jax.vmap(self.sampling_terms().mean_reward)(later)
+            rewards = jax.vmap(sampling_terms(self).mean_reward)(later)
             changes["usual_reward"] = state.usual_reward.add(rewards.mean(), DECAY)
         return changes
 

@@ -104,7 +104,8 @@ class CollectedWindow(NamedTuple):
     """What L inner updates, and the rollouts between them, left behind.
 
     Attributes:
-        recording: the learner's states, inner gradients (None of a learner that is no `GradientLearner`) and end.
+        recording: the learner's states, inner gradients (of a `MinibatchLearner` its `GradientSteps`; None of learners
+            that are not declared in parts) and end.
         batches: batch k drives update k. Leading axis L + 1 without `outer_batches`: from k = 1 on, the outer loss is
             evaluated at x_k on the same batch; else L.
         rollout: where the environments stand afterwards.

@@ -81,7 +81,7 @@ class Run:
                 "this agent remembers earlier observations, which one observation does not tell: use run.agent.policy, "
                 "with run.state.learner.params, and hand the memory on."
             )
-        return self._act(self.state.learner.params, self.state.raw, observation, key)
+        return self._act(self.state.learner.params, self.state.raw, self._normalization, observation, key)
 
     @functools.cached_property
     def _act(self) -> Callable[..., Any]:
@@ -90,12 +90,18 @@ class Run:
         agent = self.agent
 
         @jax.jit
-        def act(params: Any, raw: Any, observation: Any, key: Any) -> Any:
+        def act(params: Any, raw: Any, normalization: Any, observation: Any, key: Any) -> Any:
             batch = jax.tree.map(lambda leaf: leaf[None], observation)
             greedy, key = key is None, jax.random.key(0) if key is None else key
-            return agent.policy(params, agent.conditioning(raw), greedy=greedy)(batch, None, key).actions[0]
+            policy = agent.policy(params, agent.conditioning(raw), greedy=greedy, normalization=normalization)
+            return policy(batch, None, key).actions[0]
 
         return act
+
+    @functools.cached_property
+    def _normalization(self) -> Any:
+        """Of what the network sees, or None; the state is a whole one, whatever devices trained it."""
+        return self.agent.normalization(self.state.rollout)
 
     def evaluate(
         self, num_episodes: int = 32, *, seed: int = 0, greedy: bool = False, max_steps: int = 4000
@@ -112,12 +118,22 @@ class Run:
 
         from gradweave.training.evaluation import evaluate
 
-        def played(params: Any, raw: Any, key: Any) -> "Evaluation":
+        def played(params: Any, raw: Any, normalization: Any, key: Any) -> "Evaluation":
             return evaluate(
-                self.agent, params, raw, key=key, greedy=greedy, num_episodes=num_episodes, max_steps=max_steps
+                self.agent,
+                params,
+                raw,
+                normalization=normalization,
+                key=key,
+                greedy=greedy,
+                num_episodes=num_episodes,
+                max_steps=max_steps,
             )
 
-        return jax.device_get(jax.jit(played)(self.state.learner.params, self.state.raw, jax.random.key(seed)))
+        state = self.state
+        return jax.device_get(
+            jax.jit(played)(state.learner.params, state.raw, self._normalization, jax.random.key(seed))
+        )
 
     def play(
         self, output: str | Path | None = None, *, seed: int = 0, greedy: bool = False, max_steps: int | None = None

@@ -29,7 +29,7 @@ def _lines() -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for cells in rows:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
-    yield from ("", "Refused, as one action, discrete or a continuous vector, and one reward in each step are wanted:")
+    yield from ("", "Refused, as discrete choices or one continuous vector in each step are wanted:")
     for name, reason in REFUSED.items():
         yield f"{name} {reason}"
     yield from (

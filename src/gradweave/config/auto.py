@@ -1,6 +1,6 @@
 """What `--meta.preset auto` is: each meta-parameter tuned by what can see it.
 
-results/auto has the evidence for every entry, and the seeds that it was chosen on.
+docs/auto.md says what is known of each entry, and on which seeds it was chosen.
 """
 
 import dataclasses

@@ -12,7 +12,17 @@ from gradweave.errors import ConfigError
 
 __all__ = ["ADDED", "translated"]
 
-ADDED: Final = ("run.finish", "run.on_nonfinite", "inner.scale_rewards", "meta.tuners", "meta.guard", "meta.preset")
+ADDED: Final = (
+    "run.finish",
+    "run.on_nonfinite",
+    "inner.scale_rewards",
+    "inner.normalize_observations",
+    "network.action_distribution",
+    "network.action_scale",
+    "meta.tuners",
+    "meta.guard",
+    "meta.preset",
+)
 """Fields that complete files of earlier versions lack, and whose default is what those versions did."""
 
 _OF_ESTIMATOR: Final = {

@@ -69,6 +69,7 @@ def _preset(config: Config) -> Iterator[ConfigError]:
 
 
 def _environment(config: Config) -> Iterator[ConfigError]:
+    from gradweave.envs.catalogue import CATALOGUE
     from gradweave.envs.registry import ENVIRONMENTS, explain_name, validate_environment
 
     name = config.environment.name
@@ -88,6 +89,11 @@ def _environment(config: Config) -> Iterator[ConfigError]:
             yield ConfigError(field, value, accepted, remedy)
         elif not known[option].accepts(value):
             yield ConfigError(field, value, str(known[option]), f"set {flag(field)} to such a value")
+    if not CATALOGUE[name].continuous:
+        for field in sorted({"action_distribution", "action_scale"} & set(vars(config.network))):
+            default = getattr(LEARNERS[config.learner].network(), field)
+            reader = "choose an environment with continuous actions"
+            yield from unused(f"network.{field}", getattr(config.network, field), default, reader)
     try:
         validate_environment(name, {})
     except ValueError as error:  # the suite is not installed

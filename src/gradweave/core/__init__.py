@@ -38,6 +38,7 @@ from gradweave.core.estimators import (
 )
 from gradweave.core.learner import GradientLearner, LearnerState, Microbatches
 from gradweave.core.meta_gradient import MetaGradient, horizon_gradients, meta_gradient, truncated_gradients
+from gradweave.core.minibatches import BatchPart, GradientSteps, MinibatchLearner, StepEta
 from gradweave.core.modes import (
     AbstractMode,
     Differentiand,
@@ -69,6 +70,7 @@ __all__ = [
     "AbstractMode",
     "AdaptiveMix",
     "AdaptiveMixMemory",
+    "BatchPart",
     "Bootstrapped",
     "Contextual",
     "Differentiand",
@@ -80,6 +82,7 @@ __all__ = [
     "Footprint",
     "ForwardMode",
     "GradientLearner",
+    "GradientSteps",
     "GuardedState",
     "HorizonMix",
     "HorizonMoments",
@@ -94,6 +97,7 @@ __all__ = [
     "MetaProblem",
     "MetaProblemLike",
     "Microbatches",
+    "MinibatchLearner",
     "MixedMode",
     "ModeReport",
     "PersistentEvolutionStrategies",
@@ -103,6 +107,7 @@ __all__ = [
     "ReverseMode",
     "SamplingCorrection",
     "SignalToNoise",
+    "StepEta",
     "Trace",
     "Truncated",
     "TruncationMix",

@@ -17,6 +17,7 @@ from jaxtyping import Array, PyTree
 
 from gradweave.core.learner import GradientLearner
 from gradweave.core.meta_gradient import checked_window, differentiate_learned
+from gradweave.core.minibatches import MinibatchLearner
 from gradweave.core.modes.base import Differentiand, KernelWeights
 from gradweave.core.modes.mixed import BackwardStep, outer_slope, pull_back, record
 from gradweave.core.modes.reverse import ReverseMode
@@ -45,18 +46,18 @@ def step_contributions(
         batches: as for `meta_gradient`.
         outer_batches: as for `meta_gradient`.
         recording: what was noted during the updates, so that they need not be made again; only a `GradientLearner`'s
-            has a use.
+            or a `MinibatchLearner`'s has a use.
 
     Returns:
         A pytree shaped like `raw` with two leading axes of length L, horizons (k - 1) and steps (j); 0 where the spec
         is `Fixed`. Costs L (L + 1) / 2 steps of mixed mode, whatever the number of meta-parameters: less than forward
         mode's horizons for several meta-parameters and windows of up to about a dozen updates. Memory is that of mixed
-        mode. Of a problem that is no `GradientLearner` each row is a pass of reverse mode, L in all.
+        mode. Of a problem that is neither of these each row is a pass of reverse mode, L in all.
 
     Raises:
         ValueError: leading axes disagree.
     """
-    in_parts = isinstance(problem, GradientLearner)
+    in_parts = isinstance(problem, GradientLearner | MinibatchLearner)
     window = checked_window(state, batches, outer_batches, recording if in_parts else None)
     differentiand, fixed = differentiate_learned(problem, raw, spec, window)
     length = window.num_inner_steps
@@ -77,7 +78,7 @@ def _by_reverse_mode(differentiand: Differentiand) -> PyTree:
 def _by_mixed_mode(differentiand: Differentiand) -> PyTree:
     """All walks back over one recording."""
     problem, window = differentiand.problem, differentiand.window
-    assert isinstance(problem, GradientLearner)
+    assert isinstance(problem, GradientLearner | MinibatchLearner)
     length, recording = window.num_inner_steps, window.recording
     if recording is None:
         recording, _ = record(problem, differentiand.eta, window.state, window.inner)

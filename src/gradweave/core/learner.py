@@ -145,6 +145,11 @@ class GradientLearner(eqx.Module):
         gradient, aux = self.inner_gradient(state, eta, batch)
         return self.apply_gradient(gradient, state, eta), aux
 
+    def recorded_update(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[LearnerState, PyTree, PyTree]:
+        """(the state after an update, its inner gradient, aux), for `MixedMode`. The batch may be a `RecordedBatch`."""
+        gradient, aux = self.inner_gradient(state, eta, batch)
+        return self.apply_gradient(gradient, state, eta), gradient, aux
+
     def outer_loss(self, state: LearnerState, batch: PyTree) -> tuple[Array, PyTree]:
         """The outer loss at `state` on `batch`."""
 

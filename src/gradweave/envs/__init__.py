@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ObservedReward,
     )
     from gradweave.envs.registry import ENVIRONMENTS, make_environment, validate_environment
+    from gradweave.envs.two_colors import TwoColors
     from gradweave.envs.unmasked import Unmasked
     from gradweave.envs.vector import VectorEnvironment, VectorStep
 
@@ -54,6 +55,7 @@ _MODULES = {
     "Step": "environment",
     "TerminatedReward": "horizon_probes",
     "TruncatedReward": "horizon_probes",
+    "TwoColors": "two_colors",
     "Unmasked": "unmasked",
     "VectorEnvironment": "vector",
     "VectorStep": "vector",
@@ -88,6 +90,7 @@ __all__ = [
     "Step",
     "TerminatedReward",
     "TruncatedReward",
+    "TwoColors",
     "Unmasked",
     "VectorEnvironment",
     "VectorStep",

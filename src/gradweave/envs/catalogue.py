@@ -40,11 +40,13 @@ class Row(NamedTuple):
     """Shape of `Observation.view`."""
     num_scalars: int
     num_actions: int
-    """Discrete actions, or the length of a continuous one."""
+    """Discrete actions, those of all choices together, or the length of a continuous one."""
     options: Mapping[str, Option] = {}
     continuous: bool = False
     place: tuple[str, str] | None = None
     """Module and attribute in gradweave.envs, for what is defined here."""
+    action_sizes: tuple[int, ...] | None = None
+    """Actions of each of several choices at once; None for a single choice."""
     note: str = ""
     """What else to know before making it."""
 
@@ -57,7 +59,15 @@ class Row(NamedTuple):
 
     @property
     def actions(self) -> str:
-        """How it is acted in, such as "4 discrete"."""
+        """How it is acted in, such as "4 discrete" or "3 x 4 discrete", three choices at once."""
+        if self.action_sizes is not None:
+            same = len(set(self.action_sizes)) == 1
+            sizes = (
+                f"{len(self.action_sizes)} x {self.action_sizes[0]}"
+                if same
+                else " + ".join(map(str, self.action_sizes))
+            )
+            return f"{sizes} discrete"
         return f"{self.num_actions} {'continuous' if self.continuous else 'discrete'}"
 
 
@@ -66,9 +76,13 @@ _TIME_LIMIT: Final = {"time_limit": Option(1)}
 _BOARD: Final = {"num_rows": Option(2), "num_cols": Option(2), **_TIME_LIMIT}
 _MAX_STEPS: Final = {"max_steps_in_episode": Option(1)}
 
+_TURN: Final = "face x layer x direction: 6 x 1 x 3"
+_DIGIT: Final = "row x column x digit: 9 x 9 x 9"
+
 _OURS: Final[Mapping[str, Row]] = {
     "snake": Row((12, 12, 5), 1, 4, {**_BOARD, "grid_only": Option()}, place=("jumanji", "snake")),
     "discounting-chain": Row((5,), 1, 5, {"best_chain": Option(0, 4)}, place=("discounting_chain", "DiscountingChain")),
+    "two-colors": Row((30,), 0, 4, {"size": Option(2), "swap_every": Option(1)}, place=("two_colors", "TwoColors")),
     "constant-reward": Row((1,), 0, 1, place=("probes", "ConstantReward")),
     "observed-reward": Row((1,), 0, 1, place=("probes", "ObservedReward")),
     "chosen-reward": Row((1,), 0, 2, place=("probes", "ChosenReward")),
@@ -81,18 +95,32 @@ _OURS: Final[Mapping[str, Row]] = {
 }
 
 _JUMANJI: Final[Mapping[str, Row]] = {
+    "BinPack-v2": Row((380,), 0, 800, note="space x item: 40 x 20"),
     "CVRP-v1": Row((126,), 0, 21),
+    "Cleaner-v0": Row((10, 10, 1), 7, 12, _TIME_LIMIT, action_sizes=(4,) * 3),
+    "Connector-v3": Row((10, 10, 1), 1, 50, _TIME_LIMIT, action_sizes=(5,) * 10),
+    "FlatPack-v0": Row((11, 11, 1), 225, 8100, note="block x turn x row x column: 25 x 4 x 9 x 9"),
     "Game2048-v1": Row((4, 4, 1), 0, 4, {"board_size": Option(2)}),
     "GraphColoring-v1": Row((421,), 0, 20),
+    "JobShop-v0": Row((500,), 0, 210, action_sizes=(21,) * 10),
     "Knapsack-v1": Row((150,), 0, 50),
+    "LevelBasedForaging-v0": Row((25,), 0, 12, _TIME_LIMIT, action_sizes=(6,) * 2),
+    "MMST-v0": Row((1336,), 0, 108, _TIME_LIMIT, action_sizes=(36,) * 3),
     "Maze-v0": Row((105,), 0, 4, _TIME_LIMIT),
+    "Minesweeper-v0": Row((10, 10, 1), 2, 100, note="row x column: 10 x 10"),
     "PacMan-v1": Row((31, 28, 1), 656, 5, _TIME_LIMIT),
+    "RobotWarehouse-v0": Row((265,), 0, 20, _TIME_LIMIT, action_sizes=(5,) * 4),
+    "RubiksCube-partly-scrambled-v0": Row((55,), 0, 18, _TIME_LIMIT, note=_TURN),
+    "RubiksCube-v0": Row((55,), 0, 18, _TIME_LIMIT, note=_TURN),
     "SlidingTilePuzzle-v0": Row((5, 5, 1), 3, 4, _TIME_LIMIT),
     "Snake-v1": Row((12, 12, 5), 1, 4, _BOARD),
     "Sokoban-v0": Row((10, 10, 2), 1, 4, _TIME_LIMIT, note="fetches its levels when it is made"),
+    "Sudoku-v0": Row((9, 9, 1), 0, 729, note=_DIGIT),
+    "Sudoku-very-easy-v0": Row((9, 9, 1), 0, 729, note=_DIGIT),
     "TSP-v1": Row((61,), 0, 20),
+    "Tetris-v0": Row((10, 10, 1), 17, 40, _TIME_LIMIT, note="turn x column: 4 x 10"),
 }
-"""Jumanji's environments with one discrete action; options are handed to `jumanji.make`."""
+"""Jumanji's environments with discrete actions; options are handed to `jumanji.make`."""
 
 _GYMNAX: Final[Mapping[str, Row]] = {
     "Acrobot-v1": Row((6,), 0, 3, _MAX_STEPS),
@@ -130,24 +158,8 @@ CATALOGUE: Final[Mapping[str, Row]] = {
 }
 """Every environment that can be made by its name."""
 
-_SEVERAL_AT_ONCE: Final = {
-    "BinPack-v2": "2 choices in each step (40 x 20)",
-    "Cleaner-v0": "3 choices in each step, one for each agent",
-    "Connector-v3": "10 choices in each step, one for each agent, and a reward for each",
-    "FlatPack-v0": "4 choices in each step (25 x 4 x 9 x 9)",
-    "JobShop-v0": "10 choices in each step, one for each machine",
-    "LevelBasedForaging-v0": "2 choices in each step, one for each agent, and a reward for each",
-    "MMST-v0": "3 choices in each step, one for each agent",
-    "Minesweeper-v0": "2 choices in each step (10 x 10)",
-    "MultiCVRP-v0": "2 choices in each step, one for each vehicle",
-    "RobotWarehouse-v0": "4 choices in each step, one for each agent",
-    "RubiksCube-partly-scrambled-v0": "3 choices in each step (6 x 1 x 3)",
-    "RubiksCube-v0": "3 choices in each step (6 x 1 x 3)",
-    "SearchAndRescue-v0": "2 continuous vectors in each step, one for each agent, and a reward for each",
-    "Sudoku-v0": "3 choices in each step (9 x 9 x 9)",
-    "Sudoku-very-easy-v0": "3 choices in each step (9 x 9 x 9)",
-    "Tetris-v0": "2 choices in each step (4 x 10)",
+REFUSED: Final[Mapping[str, str]] = {
+    "jumanji:MultiCVRP-v0": "takes 2 choices in each step, one for each vehicle, which it does not declare as discrete",
+    "jumanji:SearchAndRescue-v0": "takes 2 continuous vectors in each step, one for each agent",
 }
-
-REFUSED: Final[Mapping[str, str]] = {f"jumanji:{name}": f"takes {what}" for name, what in _SEVERAL_AT_ONCE.items()}
 """What the suites have beside, and why it cannot be made: the rest of a sentence that begins with the name."""

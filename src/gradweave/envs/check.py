@@ -133,10 +133,16 @@ def _traced(environment: AbstractEnvironment[Any]) -> Iterator[Finding]:
     if not isinstance(environment.num_actions, int) or environment.num_actions < 1:
         yield Finding(f"num_actions is {environment.num_actions!r}", "give a whole number of at least 1")
         return
+    sizes = environment.action_sizes
+    if sizes is not None and sum(sizes) != environment.num_actions:
+        yield Finding(
+            f"num_actions is {environment.num_actions}, but action_sizes are {sizes}",
+            f"give their sum, {sum(sizes)}: the mask has a part for each choice",
+        )
+        return
     key = jax.random.key(0)
     state, observation = jax.eval_shape(lambda key: environment.reset(key=key), key)
-    kind, shape = (jnp.result_type(float), (environment.num_actions,)) if environment.continuous else (jnp.int32, ())
-    action = jax.ShapeDtypeStruct(shape, kind)
+    action = _one_action(environment)
     next_state, step = jax.eval_shape(lambda *args: environment.step(*args[:2], key=args[2]), state, action, key)
     if not isinstance(step, Step):
         yield Finding(f"step returns a {type(step).__name__} beside the state", "return gradweave.envs.Step(...)")
@@ -147,6 +153,14 @@ def _traced(environment: AbstractEnvironment[Any]) -> Iterator[Finding]:
     yield from _of_state(state, next_state)
     yield from _of_purity("reset", lambda key: environment.reset(key=key), key)
     yield from _of_purity("step", lambda *args: environment.step(*args[:2], key=args[2]), state, action, key)
+
+
+def _one_action(environment: AbstractEnvironment[Any]) -> jax.ShapeDtypeStruct:
+    """Shape and type of an action."""
+    if environment.continuous:
+        return jax.ShapeDtypeStruct((environment.num_actions,), jnp.result_type(float))
+    sizes = environment.action_sizes
+    return jax.ShapeDtypeStruct(() if sizes is None else (len(sizes),), jnp.int32)
 
 
 def _of_observation(environment: AbstractEnvironment[Any], where: str, seen: Any) -> Iterator[Finding]:
@@ -266,8 +280,11 @@ def _random_step(environments: VectorEnvironment[Any], carry: Any, key: Key[Arra
     if environments.environment.continuous:
         actions = jax.random.uniform(action_key, mask.shape, jnp.result_type(float), -1.0, 1.0)
     else:
-        noise = jax.random.uniform(action_key, mask.shape)
-        actions = jnp.argmax(jnp.where(mask, noise, -1.0), axis=-1).astype(jnp.int32)
+        noise = jnp.where(mask, jax.random.uniform(action_key, mask.shape), -1.0)
+        sizes = environments.environment.action_sizes
+        parts = [noise] if sizes is None else jnp.split(noise, np.cumsum(sizes)[:-1], axis=-1)
+        chosen = [jnp.argmax(part, axis=-1).astype(jnp.int32) for part in parts]
+        actions = chosen[0] if sizes is None else jnp.stack(chosen, axis=-1)
     state, step = environments.step(state, actions, key=step_key)
     finite = jnp.ones(environments.num_envs, bool)
     for seen in (step.observation, step.final_observation):

@@ -10,7 +10,7 @@ Batching, and resetting what ended, is `VectorEnvironment`'s work.
 """
 
 import abc
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import equinox as eqx
 from jaxtyping import Array, Bool, Float, Key, Shaped
@@ -40,12 +40,16 @@ class AbstractEnvironment(eqx.Module, Generic[State]):
     """
 
     num_actions: eqx.AbstractVar[int]
-    """Discrete actions are the integers 0 to `num_actions - 1`; of continuous ones, vectors of floats, their length."""
+    """Discrete actions are the integers 0 to `num_actions - 1`; of continuous ones, vectors of floats, their length; of
+    several choices at once, the sum of their sizes."""
     can_truncate: eqx.AbstractVar[bool]
     """False promises that `truncated` is never True, so that nobody needs to keep final observations."""
     continuous = False
     """Whether actions are vectors of floats. Their usual range is -1 to 1; the environment clips what lies outside of
     what it can do. A class sets this by a static field of this name."""
+    action_sizes = cast("tuple[int, ...] | None", None)
+    """Several choices at once: the number of actions of each. An action is then a vector of integers, and the mask has
+    a part for each choice, one behind the other. None: a single choice. A class sets this by a static field."""
 
     @abc.abstractmethod
     def reset(self, *, key: Key[Array, ""]) -> tuple[State, Observation]:

@@ -1,13 +1,18 @@
 """Jumanji's environments under gradweave's contract, and its Snake in particular.
 
-Any Jumanji environment with one discrete action will do. Jumanji says with one number, the discount of the last step,
-how an episode stopped: 0 is a termination, more is a truncation. Its Snake *terminates* at its time limit, so its
-episodes really end there, and the fraction of the limit that is used up belongs to what the agent has to see.
+Any Jumanji environment with discrete actions will do. Where a step takes several choices, they stay apart if Jumanji
+masks each for itself (agents, machines or vehicles); if it masks combinations (a row and a column, say), a combination
+is one action, so that no mask is lost. Rewards of several agents are added up.
+
+Jumanji says with one number, the discount of the last step, how an episode stopped: 0 is a termination, more is a
+truncation. Its Snake *terminates* at its time limit, so its episodes really end there, and the fraction of the limit
+that is used up belongs to what the agent has to see.
 
 Jumanji is stepped through its public interface and is imported when the first environment is made. It takes keys as
 bare numbers, so typed keys are unwrapped for it; they have to be of JAX's default kind.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +21,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gradweave.envs.environment import AbstractEnvironment, Step
@@ -28,7 +34,7 @@ _BOARDS = ("grid", "board", "puzzle")
 
 
 class JumanjiEnvironment(AbstractEnvironment[Any]):
-    """A Jumanji environment with one discrete action and one reward.
+    """A Jumanji environment with discrete actions.
 
     ```python
     JumanjiEnvironment(jumanji.make("Game2048-v1"))
@@ -37,6 +43,9 @@ class JumanjiEnvironment(AbstractEnvironment[Any]):
 
     num_actions: int = eqx.field(static=True)
     can_truncate: bool = eqx.field(static=True)
+    action_sizes: tuple[int, ...] | None = eqx.field(static=True)
+    combined: tuple[int, ...] | None = eqx.field(static=True)
+    """Sizes of the choices that one action stands for, if Jumanji wants them apart."""
     env: Any = eqx.field(static=True)
     observe: Callable[[Any], Observation] = eqx.field(static=True)
 
@@ -52,11 +61,11 @@ class JumanjiEnvironment(AbstractEnvironment[Any]):
                 be kept. By default True, except for Snake, which never truncates.
 
         Raises:
-            ValueError: the environment has several actions or rewards, or resets itself.
+            ValueError: the environment's actions are not discrete, or it resets itself.
         """
         from jumanji.environments import Snake
 
-        num_actions = _num_actions(env)
+        num_actions, self.action_sizes, self.combined = _choices(env)
         is_snake = isinstance(env.unwrapped, Snake)
         if observe is None:
             observe = SnakeView(env.unwrapped.time_limit) if is_snake else BoardOrVector(num_actions)
@@ -72,17 +81,19 @@ class JumanjiEnvironment(AbstractEnvironment[Any]):
             state = settled(state)
         return state, self.observe(timestep.observation)
 
-    def step(self, state: Any, action: Int[Array, ""], *, key: Key[Array, ""]) -> tuple[Any, Step]:
+    def step(self, state: Any, action: Int[Array, "*choices"], *, key: Key[Array, ""]) -> tuple[Any, Step]:
         """Take one action. `key` is not used: Jumanji's states carry their own."""
         del key
         action = action.astype(jnp.int32)
+        if self.combined is not None:
+            action = jnp.stack(jnp.unravel_index(action, self.combined)).astype(jnp.int32)
         with foreign_code():
             next_state, timestep = self.env.step(state, action)
             next_state = as_before(next_state, state)
             last = timestep.last()
-            terminated = last & (timestep.discount == 0) if self.can_truncate else last
+            terminated = last & jnp.all(timestep.discount == 0) if self.can_truncate else last
         observation = self.observe(timestep.observation)
-        return next_state, Step(observation, floats(timestep.reward), terminated, last & ~terminated)
+        return next_state, Step(observation, floats(timestep.reward).sum(), terminated, last & ~terminated)
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ class BoardOrVector:
 
     A field `grid`, `board` or `puzzle` of two or three axes is the view (one of two axes gets a channel axis), and all
     other numbers, in order, are the scalars. Without such a field all numbers together are the view. A field
-    `action_mask` of the right shape is the mask; otherwise everything is allowed. Nothing is scaled: where numbers are
+    `action_mask` of the right size is the mask; otherwise everything is allowed. Nothing is scaled: where numbers are
     large, hand a function of your own to `JumanjiEnvironment`.
     """
 
@@ -127,9 +138,9 @@ class BoardOrVector:
         return Observation(board if board.ndim == 3 else board[..., None], _flat(fields), mask)
 
     def _mask(self, mask: Array | None) -> Bool[Array, " num_actions"]:
-        if mask is None or mask.shape != (self.num_actions,):
+        if mask is None or mask.size != self.num_actions:
             return jnp.ones(self.num_actions, bool)
-        return mask.astype(bool)
+        return mask.astype(bool).ravel()
 
 
 def snake(
@@ -170,9 +181,9 @@ def _snake(num_rows: int, num_cols: int, time_limit: int) -> Any:
         return Snake(num_rows, num_cols, time_limit)
 
 
-def _num_actions(env: Any) -> int:
-    """The number of actions, or an explanation of why `env` cannot be used."""
-    from jumanji.specs import DiscreteArray
+def _choices(env: Any) -> tuple[int, tuple[int, ...] | None, tuple[int, ...] | None]:
+    """(num_actions, action_sizes, combined) of an environment, or an explanation of why it cannot be used."""
+    from jumanji.specs import DiscreteArray, MultiDiscreteArray
     from jumanji.wrappers import AutoResetWrapper, VmapAutoResetWrapper, VmapWrapper
 
     name = type(env.unwrapped).__name__
@@ -181,13 +192,18 @@ def _num_actions(env: Any) -> int:
             f"{name} comes in a {type(env).__name__}, but a bare environment is wanted: hand over env.unwrapped, "
             "VectorEnvironment does the batching and resetting"
         )
-    if not isinstance(env.action_spec, DiscreteArray) or env.reward_spec.shape != ():
+    if isinstance(env.action_spec, DiscreteArray):
+        return int(env.action_spec.num_values), None, None
+    if not isinstance(env.action_spec, MultiDiscreteArray):
         raise ValueError(
-            f"{name} has actions {env.action_spec!r} and rewards of shape {env.reward_spec.shape}, but one discrete "
-            "action and one reward are wanted: write an environment around it, or take one of those that "
-            "`gradweave environments` lists"
+            f"{name} has actions {env.action_spec!r}, but discrete ones are wanted: write an environment around it, or "
+            "take one of those that `gradweave environments` lists"
         )
-    return int(env.action_spec.num_values)
+    sizes = tuple(int(size) for size in np.ravel(env.action_spec.num_values))
+    mask = getattr(getattr(env.observation_spec, "action_mask", None), "shape", None)
+    if len(set(sizes)) == 1 and mask == (len(sizes), sizes[0]):
+        return sum(sizes), sizes, None
+    return math.prod(sizes), None, sizes
 
 
 def _flat(fields: dict[str, Any]) -> Float[Array, " size"]:

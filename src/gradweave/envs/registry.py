@@ -93,7 +93,7 @@ def explain_name(name: str) -> tuple[str, str] | None:
     if near is not None and near in REFUSED:
         question = "" if name.lower() in (near.lower(), _without_suite(near.lower())) else f"did you mean {near!r}? "
         remedy = f"{question}{_without_suite(near)} {REFUSED[near]}; `gradweave environments` lists others"
-        return "environments with one action, discrete or a continuous vector, and one reward in each step", remedy
+        return "environments with discrete choices or one continuous vector in each step", remedy
     return _LISTED, "see `gradweave environments`" if near is None else f"did you mean {near!r}?"
 
 

@@ -29,12 +29,14 @@ class Unmasked(AbstractEnvironment[State], Generic[State]):
     num_actions: int = eqx.field(static=True)
     can_truncate: bool = eqx.field(static=True)
     continuous: bool = eqx.field(static=True)
+    action_sizes: tuple[int, ...] | None = eqx.field(static=True)
 
     def __init__(self, environment: AbstractEnvironment[State]) -> None:
         self.environment = environment
         self.num_actions = environment.num_actions
         self.can_truncate = environment.can_truncate
         self.continuous = environment.continuous
+        self.action_sizes = environment.action_sizes
 
     def reset(self, *, key: Key[Array, ""]) -> tuple[State, Observation]:
         """Begin an episode of the environment."""

@@ -47,6 +47,7 @@ def save_episode(
         agent,
         state.learner.params,
         state.raw,
+        normalization=agent.normalization(state.rollout),
         key=key,
         greedy=greedy,
         max_steps=config.run.max_episode_steps if max_steps is None else max_steps,

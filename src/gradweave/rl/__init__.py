@@ -6,11 +6,21 @@ differentiated in them.
 
 from gradweave.rl.categorical import MASKED_LOG_PROB, entropy, kl, log_prob, log_probs, mode, probs, sample
 from gradweave.rl.losses import entropy_bonus, policy_gradient_loss, value_loss
+from gradweave.rl.multi_discrete import MultiDiscrete
 from gradweave.rl.networks import ActorCriticNetwork, NetworkOutput, actor_critic_network
+from gradweave.rl.observation_scale import (
+    Normalization,
+    ObservationStatistics,
+    normalized,
+    normalized_trajectory,
+    pooled,
+    with_observations,
+)
 from gradweave.rl.policies import AbstractPolicyHead, Categorical, Gaussian
 from gradweave.rl.returns import generalized_advantages, lambda_returns, trajectory_discounts, trajectory_lambda
 from gradweave.rl.reward_scale import RewardScale, scaled_rewards
 from gradweave.rl.rollout import Acted, EpisodeTotals, Policy, RolloutState, init_rollout, rollout
+from gradweave.rl.tanh_gaussian import TanhGaussian
 from gradweave.rl.trajectory import Trajectory, next_values
 
 __all__ = [
@@ -21,10 +31,14 @@ __all__ = [
     "Categorical",
     "EpisodeTotals",
     "Gaussian",
+    "MultiDiscrete",
     "NetworkOutput",
+    "Normalization",
+    "ObservationStatistics",
     "Policy",
     "RewardScale",
     "RolloutState",
+    "TanhGaussian",
     "Trajectory",
     "actor_critic_network",
     "entropy",
@@ -37,7 +51,10 @@ __all__ = [
     "log_probs",
     "mode",
     "next_values",
+    "normalized",
+    "normalized_trajectory",
     "policy_gradient_loss",
+    "pooled",
     "probs",
     "rollout",
     "sample",
@@ -45,4 +62,5 @@ __all__ = [
     "trajectory_discounts",
     "trajectory_lambda",
     "value_loss",
+    "with_observations",
 ]

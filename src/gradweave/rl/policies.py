@@ -112,7 +112,8 @@ class Categorical(AbstractPolicyHead):
 class Gaussian(AbstractPolicyHead):
     """A vector of `size` independent normal numbers; masks are ignored.
 
-    The outputs are the means, then `size` numbers s with standard deviation softplus(s) + 0.001.
+    The outputs are the means, then `size` numbers s with standard deviation softplus(s) + 0.001. Whether
+    these depend on what is seen is the network's business.
 
     Attributes:
         size: length of the action vector, at least 1.
@@ -132,7 +133,7 @@ class Gaussian(AbstractPolicyHead):
         key: Key[Array, ""],
         axis: DeviceAxis = ONE_DEVICE,
     ) -> Array:
-        mean, std = self._moments(outputs)
+        mean, std = self.moments(outputs)
         if axis.name is None:
             return mean + std * jax.random.normal(key, mean.shape, mean.dtype)
         # Noise for the whole batch, of which this device takes its part.
@@ -140,18 +141,18 @@ class Gaussian(AbstractPolicyHead):
         return mean + std * axis.own(noise)
 
     def mode(self, outputs: Float[Array, "*batch num_outputs"], mask: Bool[Array, "*batch num_actions"]) -> Array:
-        return self._moments(outputs)[0]
+        return self.moments(outputs)[0]
 
     def log_prob(
         self, outputs: Float[Array, "*batch num_outputs"], mask: Bool[Array, "*batch num_actions"], action: Array
     ) -> Float[Array, "*batch"]:
-        mean, std = self._moments(outputs)
+        mean, std = self.moments(outputs)
         return jnp.sum(-0.5 * ((action - mean) / std) ** 2 - jnp.log(std) - 0.5 * _LOG_2PI, axis=-1)
 
     def entropy(
         self, outputs: Float[Array, "*batch num_outputs"], mask: Bool[Array, "*batch num_actions"]
     ) -> Float[Array, "*batch"]:
-        _, std = self._moments(outputs)
+        _, std = self.moments(outputs)
         return jnp.sum(jnp.log(std) + 0.5 * (1.0 + _LOG_2PI), axis=-1)
 
     def kl(
@@ -160,10 +161,11 @@ class Gaussian(AbstractPolicyHead):
         other: Float[Array, "*batch num_outputs"],
         mask: Bool[Array, "*batch num_actions"],
     ) -> Float[Array, "*batch"]:
-        (mean, std), (other_mean, other_std) = self._moments(outputs), self._moments(other)
+        (mean, std), (other_mean, other_std) = self.moments(outputs), self.moments(other)
         squares = (std**2 + (mean - other_mean) ** 2) / (2 * other_std**2)
         return jnp.sum(jnp.log(other_std) - jnp.log(std) + squares - 0.5, axis=-1)
 
-    def _moments(self, outputs: Array) -> tuple[Array, Array]:
+    def moments(self, outputs: Float[Array, "*batch num_outputs"]) -> tuple[Array, Array]:
+        """Return means and standard deviations, (*batch, size) each."""
         mean, raw = jnp.split(outputs, 2, axis=-1)
         return mean, jax.nn.softplus(raw) + _MIN_STD

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from gradweave.envs import Observation, VectorEnvironment
+from gradweave.rl.observation_scale import ObservationStatistics
 from gradweave.rl.reward_scale import RewardScale, scaled_rewards
 from gradweave.rl.trajectory import Trajectory
 
@@ -49,6 +50,8 @@ class RolloutState(NamedTuple):
     """What the policy remembers of the running episode; a pytree, leading axis batch, or None."""
     reward_scale: RewardScale | None = None
     """What rewards are divided by, or None where they are learned from as they are."""
+    observation_statistics: ObservationStatistics | None = None
+    """Of what was seen before the newest rollout, or None where observations are not normalised."""
 
 
 class EpisodeTotals(NamedTuple):
@@ -78,7 +81,12 @@ class _StepRecord(NamedTuple):
 
 
 def init_rollout(
-    env: VectorEnvironment[Any], *, memory: Any = None, reward_discount: float | None = None, key: Key[Array, ""]
+    env: VectorEnvironment[Any],
+    *,
+    memory: Any = None,
+    reward_discount: float | None = None,
+    counts_observations: bool = False,
+    key: Key[Array, ""],
 ) -> RolloutState:
     """Begin an episode in every environment.
 
@@ -87,6 +95,8 @@ def init_rollout(
         memory: of one environment at the beginning of an episode; None for policies without memory.
         reward_discount: of the returns by whose running size rollouts divide rewards (`gradweave.rl.RewardScale`); None
             leaves rewards as they are. Totals count them as the environment gives them either way.
+        counts_observations: keep statistics of what is seen, which `rollout` carries along and the caller updates
+            (`gradweave.rl.with_observations`) and applies.
         key: for their resets.
     """
     env_state, observation = env.reset(key=key)
@@ -99,6 +109,9 @@ def init_rollout(
         reward_scale=None
         if reward_discount is None
         else env.axis.varying(RewardScale.new(reward_discount, env.num_own)),
+        observation_statistics=env.axis.varying(ObservationStatistics.new(observation))
+        if counts_observations
+        else None,
     )
 
 
@@ -181,6 +194,7 @@ def _act(
         episode_length=jnp.where(ended, 0, episode_length),
         memory=where_ended(ended, for_each(memory, ended.shape[0]), acted.memory),
         reward_scale=scale,
+        observation_statistics=state.observation_statistics,
     )
     record = _StepRecord(
         observation=state.observation,

@@ -9,7 +9,7 @@ compiles the very programs it would without this file.
 
 import os
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,8 @@ from gradweave.training.build import configured_environment
 __all__ = ["DEFAULT_DEVICE", "Devices", "check_splittable", "find_devices", "offer_cpu_devices"]
 
 _AXIS = "envs"
+
+Tree = TypeVar("Tree", bound=PyTree)
 
 Layout: TypeAlias = Callable[[Any, Any, Any], PyTree]
 """As `Agent.layout`."""
@@ -105,12 +107,14 @@ class Devices(NamedTuple):
         placed: SelfTuningState = jax.jit(lambda state: state, out_shardings=self._layout(state))(state)
         return placed
 
-    def gather(self, state: SelfTuningState) -> SelfTuningState:
-        """The whole state on one device of each process. A collective: all processes have to call it."""
+    def gather(self, state: Tree) -> Tree:
+        """The whole state, or part of it, on one device of each process. A collective: all processes have to call
+        it.
+        """
         if self.mesh is None:
             return state
         whole = jax.jit(lambda state: state, out_shardings=self._sharding(PartitionSpec()))(state)
-        gathered: SelfTuningState = self.local(whole)
+        gathered: Tree = self.local(whole)
         return gathered
 
     def local(self, tree: PyTree) -> PyTree:
@@ -189,6 +193,8 @@ def _some_actions(environments: VectorEnvironment[Any]) -> Any:
     single = environments.environment
     if single.continuous:
         return jnp.zeros((environments.num_own, single.num_actions))
+    if single.action_sizes is not None:
+        return jnp.zeros((environments.num_own, len(single.action_sizes)), jnp.int32)
     return jnp.zeros(environments.num_own, jnp.int32)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradweave.agents import SelfTuning
 from gradweave.envs import Observation, VectorEnvironment
-from gradweave.rl import Acted, init_rollout, rollout
+from gradweave.rl import Acted, Normalization, init_rollout, normalized, rollout
 from gradweave.rl.rollout import for_each
 
 __all__ = ["Evaluation", "evaluate", "play_episode"]
@@ -36,6 +36,7 @@ def evaluate(
     num_episodes: int,
     max_steps: int,
     uniform: bool | Bool[Array, ""] = False,
+    normalization: Normalization | None = None,
 ) -> Evaluation:
     """Plays `num_episodes` whole episodes side by side and stops when the last has ended.
 
@@ -48,12 +49,14 @@ def evaluate(
         num_episodes: at least 1.
         max_steps: steps after which an episode is cut off, at least 1.
         uniform: ignore the network and act uniformly among the allowed actions: the random agent to compare with.
+        normalization: of what the network sees, `agent.normalization(state.rollout)`.
     """
     environments: VectorEnvironment[Any] = VectorEnvironment(agent.environment.environment, num_episodes)
     conditioning = agent.conditioning(raw)
 
     def act(observations: Observation, memory: PyTree, key: Key[Array, ""]) -> Acted:
-        return agent.agent.act(params, observations, memory, conditioning, key=key, greedy=greedy, uniform=uniform)
+        seen = normalized(normalization, observations)
+        return agent.agent.act(params, seen, memory, conditioning, key=key, greedy=greedy, uniform=uniform)
 
     def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         state, observations, memory, playing, result, key, count = carry
@@ -76,16 +79,25 @@ def evaluate(
 
 
 def play_episode(
-    agent: SelfTuning, params: PyTree, raw: PyTree, *, key: Key[Array, ""], greedy: bool, max_steps: int
+    agent: SelfTuning,
+    params: PyTree,
+    raw: PyTree,
+    *,
+    key: Key[Array, ""],
+    greedy: bool,
+    max_steps: int,
+    normalization: Normalization | None = None,
 ) -> tuple[Observation, Float[np.ndarray, " time"]]:
     """One episode for looking at: what was seen before each action, and the rewards.
 
     Returns:
-        Observations (before each action) and rewards, time entries each, on the host, cut at the end of the episode.
+        Observations (before each action, as the environment shows them) and rewards, time entries each, on the host,
+        cut at the end of the episode.
     """
     environments: VectorEnvironment[Any] = VectorEnvironment(agent.environment.environment, 1)
     conditioning = agent.conditioning(raw)
-    policy, memory = agent.policy(params, conditioning, greedy=greedy), agent.agent.memory
+    policy = agent.policy(params, conditioning, greedy=greedy, normalization=normalization)
+    memory = agent.agent.memory
 
     @jax.jit
     def play(key: Key[Array, ""]) -> Any:

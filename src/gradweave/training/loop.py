@@ -19,6 +19,7 @@ from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState
 from gradweave.config.schema import Config
 from gradweave.errors import Stopped, command_line
 from gradweave.machine.signals import noted_signals
+from gradweave.rl import Normalization, pooled
 from gradweave.runs.progress import Progress
 from gradweave.runs.run_folder import RunFolder
 from gradweave.runs.trackers import make_tracker
@@ -47,7 +48,9 @@ class Summary(NamedTuple):
 
 
 class _Programs(NamedTuple):
-    """What was compiled: a chunk of meta-steps, and evaluation `(params, raw, key, greedy, uniform) -> Evaluation`."""
+    """What was compiled: a chunk of meta-steps, and evaluation `(_Evaluated, key, greedy, uniform) ->
+    Evaluation`.
+    """
 
     chunk: Callable[[SelfTuningState], tuple[SelfTuningState, MetaStepMetrics]]
     evaluate: Callable[..., Evaluation]
@@ -151,11 +154,12 @@ def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known)
     def chunk(state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
         return jax.lax.scan(lambda carry, _: step(carry), state, length=run.chunk_size)
 
-    def evaluate_on_one(params: PyTree, raw: Any, key: Any, greedy: Any, uniform: Any) -> Evaluation:
+    def evaluate_on_one(of: _Evaluated, key: Any, greedy: Any, uniform: Any) -> Evaluation:
         return evaluate(
             evaluated,
-            params,
-            raw,
+            of.params,
+            of.raw,
+            normalization=of.normalization,
             key=key,
             greedy=greedy,
             num_episodes=run.evaluation_episodes,
@@ -272,10 +276,14 @@ class _Evaluated(NamedTuple):
     params: PyTree
     raw: PyTree
     num_meta_steps: Any
+    normalization: Normalization | None
 
     @classmethod
     def of(cls, state: SelfTuningState, devices: Devices) -> "_Evaluated":
-        return cls(*devices.local((state.learner.params, state.raw, state.num_meta_steps)))
+        seen = state.rollout.observation_statistics
+        normalization = None if seen is None else pooled(devices.gather(seen))
+        params, raw, num_meta_steps = devices.local((state.learner.params, state.raw, state.num_meta_steps))
+        return cls(params, raw, num_meta_steps, normalization)
 
 
 def _evaluation_row(config: Config, programs: _Programs, evaluated: _Evaluated) -> dict[str, float]:
@@ -297,7 +305,7 @@ def _final_evaluations(config: Config, programs: _Programs, state: SelfTuningSta
 def _play(config: Config, programs: _Programs, evaluated: _Evaluated, *, greedy: bool, uniform: bool) -> Evaluation:
     # A key that depends on the seed and the step only: evaluating changes nothing in training.
     key = jax.random.fold_in(jax.random.key(config.run.seed ^ 0x5EED), evaluated.num_meta_steps)
-    played = programs.evaluate(evaluated.params, evaluated.raw, key, jnp.asarray(greedy), jnp.asarray(uniform))
+    played = programs.evaluate(evaluated, key, jnp.asarray(greedy), jnp.asarray(uniform))
     result: Evaluation = jax.device_get(played)
     return result
 

@@ -21,6 +21,7 @@ from jaxtyping import PyTree
 
 from gradweave.agents import SelfTuning, SelfTuningState
 from gradweave.core.bijectors import split_learned
+from gradweave.core.minibatches import count_steps
 from gradweave.errors import OutOfMemory
 from gradweave.machine.host_memory import HostMemory, host_memory
 
@@ -46,6 +47,7 @@ class Sizes(NamedTuple):
         keeps_activations: whether the activations of all updates are (reverse mode that recomputes nothing).
         in_parts: whether a batch is worked on in parts of a given size.
         num_tangents: tangents of the learner's state that are carried along (forward mode).
+        num_gradient_steps: gradient steps of an update, M.
     """
 
     learner: int
@@ -58,6 +60,7 @@ class Sizes(NamedTuple):
     keeps_activations: bool
     in_parts: bool
     num_tangents: int
+    num_gradient_steps: int = 1
 
     @staticmethod
     def of(agent: SelfTuning, state: SelfTuningState) -> "Sizes":
@@ -75,12 +78,14 @@ class Sizes(NamedTuple):
             keeps_activations=agent.learns and kept.activations,
             in_parts=getattr(agent.problem, "microbatches", None) is not None,
             num_tangents=sum(leaf.size for leaf in jax.tree.leaves(learned)) if kept.tangents else 0,
+            num_gradient_steps=count_steps(agent.problem, state.batch),
         )
 
     @property
     def recorded(self) -> int:
         """What a window records of the learner."""
-        return self.num_inner_steps * (self.learner + self.gradient) if self.records_states else 0
+        steps = self.num_inner_steps * self.num_gradient_steps
+        return steps * (self.learner + self.gradient) if self.records_states else 0
 
     def growing(self, total: int) -> int:
         """What of `total` grows with environments and steps."""

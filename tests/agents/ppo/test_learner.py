@@ -27,8 +27,9 @@ from gradweave.envs import (
     VectorEnvironment,
     make_environment,
 )
-from gradweave.rl import Gaussian, actor_critic_network
+from gradweave.rl import Gaussian, actor_critic_network, normalized
 from gradweave.training.build import build_agent, init_state
+from gradweave.training.memory import Sizes, num_bytes
 
 from ..material import quick_jit
 from ..test_agent import Recall
@@ -178,6 +179,72 @@ class AimTwice(AbstractEnvironment[Array]):
         return Observation(state, jnp.zeros(0), jnp.ones(1, bool))
 
 
+def test_a_batch_is_normalised_as_it_was_acted() -> None:
+    """The network says of it what it said when it acted, so that no ratio differs from 1 before the first step; and it
+    is what the environment shows, normalised by what was seen before.
+    """
+    environment, head = AimTwice(), Gaussian(1)
+    agent = self_tuning(environment, ppo_agent(head=head, normalize_observations=True), 1, FIXED)
+    state = begun(agent, environment, num_free_outputs=1)
+    plain = dataclasses.replace(agent, agent=ppo_agent(head=head))
+
+    def collect(agent: SelfTuning, running: Any) -> Any:
+        return agent.collect(state.learner.params, state.raw, running, key=jax.random.key(3))
+
+    running, batch, _ = quick_jit(lambda running: collect(agent, running))(state.rollout)
+    _, shown, _ = quick_jit(lambda running: collect(plain, running))(
+        state.rollout._replace(observation_statistics=None)
+    )
+    trajectory, raw = batch.experience.trajectory, shown.experience.trajectory
+    said = jax.vmap(jax.vmap(state.learner.params))(trajectory.observations).logits[:-1]
+    mask = trajectory.observations.action_mask[:-1]
+    np.testing.assert_allclose(head.log_prob(said, mask, trajectory.actions), trajectory.record, rtol=1e-12)
+    used = agent.normalization(state.rollout)
+    np.testing.assert_allclose(trajectory.observations.view[0], normalized(used, raw.observations).view[0], rtol=1e-12)
+    first = np.asarray(state.batch.experience.trajectory.observations.view[:-1]).reshape(-1, 2)  # not normalised yet
+    np.testing.assert_allclose(used.mean[0], first.mean(0), rtol=1e-9)
+    assert float(jnp.abs(trajectory.observations.view[0] - raw.observations.view[0]).max()) > 0.1
+    assert running.observation_statistics.num_steps.tolist() == [2.0 * NUM_STEPS] * NUM_ENVS
+
+
+@pytest.mark.parametrize(
+    ("length", "target_kl", "estimator"),
+    [(1, None, "unrolled"), (2, 2e-4, "unrolled"), (2, None, "horizon-mix"), (2, 2e-4, "bootstrapped")],
+)
+def test_mixed_mode_of_a_recording_is_reverse_mode(length: int, target_kl: float | None, estimator: str) -> None:
+    """Of E x M = 4 gradient steps; where the divergence stops them, some are taken and some are not."""
+    environment = Recall()
+    weights = gw.uniform_weights(length)
+    estimators: dict[str, Any] = {
+        "unrolled": gw.Unrolled(),
+        "horizon-mix": gw.HorizonMix(weights),
+        "bootstrapped": gw.Bootstrapped(2, target_learning_rate=0.1),
+    }
+    learner = ppo_agent(options=OPTIONS._replace(target_kl=target_kl, clip_values=True))
+    agents = [
+        dataclasses.replace(self_tuning(environment, learner, length, mode=mode), estimator=estimators[estimator])
+        for mode in (gw.MixedMode(), gw.ReverseMode("step"))
+    ]
+    state = begun(agents[0], environment, outer_critic=True, outer_torso="own")
+    window = quick_jit(lambda state: agents[0].collect_window(state, key=jax.random.key(3)))(state)
+    assert window.recording.gradients.taken.shape == (length, 4)
+    assert window.recording.gradients.states.params.value_head[0].bias.shape[:2] == (length, 4)
+    steps = window.recording.gradients
+    assert num_bytes((steps.states, steps.gradients)) == Sizes.of(agents[0], state).recorded, "as is forecast"
+    assert 0 < float(window.aux["steps_taken"].mean()) < 1 if target_kl else window.recording.gradients.taken.all()
+    replayed = window._replace(recording=window.recording._replace(gradients=None))
+    mixed, again, reverse = (
+        quick_jit(lambda *args, agent=agent: agent.window_gradient(*args))(state, given)
+        for agent, given in ((agents[0], window), (agents[0], replayed), (agents[1], window))
+    )
+    assert mixed.aux.inner is None and again.aux.inner is not None
+    for found in (mixed, again):
+        one, other = (np.array(jax.tree.leaves(result.grad)) for result in (found, reverse))
+        assert np.abs(other).max() > 1e-6
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(found.outer_loss, reverse.outer_loss, rtol=1e-12)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("length", "outer_critic", "continuous"),
@@ -189,7 +256,7 @@ def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: boo
     options = OPTIONS._replace(clip_values=outer_critic)
     agents = [
         self_tuning(environment, ppo_agent(options=options, **head), length, mode=mode)
-        for mode in (gw.ReverseMode("step"), gw.ForwardMode())
+        for mode in (gw.MixedMode(), gw.ReverseMode("step"), gw.ForwardMode())
     ]
     free = int(continuous)
     state = begun(agents[0], environment, outer_critic=outer_critic, outer_torso="own", num_free_outputs=free)
@@ -257,7 +324,7 @@ def configured(**inner: Any) -> Config:
         (configured(num_epochs=0), "inner.num_epochs"),
         (configured(clip_range=0.0), "inner.clip_range"),
         (configured(target_kl=-1.0), "inner.target_kl"),
-        (dataclasses.replace(preset("ppo"), meta=dataclasses.replace(preset("ppo").meta, mode="mixed")), "meta.mode"),
+        (parse_config(["ppo", "--network.action-scale", "dependent"]), "network.action_scale"),
         (dataclasses.replace(preset("ppo"), run=dataclasses.replace(preset("ppo").run, devices=2)), "run.devices"),
         (
             dataclasses.replace(preset("ppo"), meta=dataclasses.replace(preset("ppo").meta, schedule="network")),
@@ -295,3 +362,38 @@ def test_a_probe_is_solved_from_a_configuration(name: str, rate: float, count: i
         mean, spread = said.logits[:, 0], said.logits[:, 1]
         np.testing.assert_allclose(mean, known.observations.view[:, 0], atol=0.15)
         assert spread[0] == spread[1] < -1.0, "one spread, whatever is seen, and smaller than at first"
+
+
+@pytest.mark.slow
+def test_a_squashed_policy_with_a_scale_that_it_sees_aims_as_well() -> None:
+    config = parse_config(
+        [
+            "ppo",
+            "--environment.name",
+            "aimed-reward",
+            "--network.action-distribution",
+            "tanh-gaussian",
+            "--network.action-scale",
+            "dependent",
+            "--inner.num-envs",
+            "16",
+            "--inner.num-steps",
+            "4",
+            "--inner.learning-rate",
+            "0.003",
+            "--inner.entropy-cost",
+            "0.001",
+            "--inner.scale-rewards",
+            "off",
+        ]
+    )
+    assert find_problems(config) == []
+    agent = build_agent(config)
+    run = jax.jit(lambda state: jax.lax.scan(lambda carry, _: agent.step(carry), state, length=100))
+    state, metrics = run(init_state(agent, config, key=jax.random.key(0)))
+    assert metrics.finite.all() and state.learner.params.free_outputs is None
+    batch = state.batch.experience.trajectory
+    assert float(batch.rewards.mean()) > 0.9 and float(jnp.abs(batch.actions).max()) < 1
+    known = make_environment("aimed-reward").optimal_values(0.99)
+    said = jax.vmap(state.learner.params)(known.observations).logits
+    np.testing.assert_allclose(jnp.tanh(said[:, 0]), known.observations.view[:, 0], atol=0.15)

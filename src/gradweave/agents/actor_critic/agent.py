@@ -41,6 +41,7 @@ def actor_critic_agent(
     memory: PyTree = None,
     axis: DeviceAxis = ONE_DEVICE,
     reward_discount: float | None = None,
+    normalize_observations: bool = False,
     **options: Any,
 ) -> Agent:
     """An advantage actor-critic that acts, for `SelfTuning`.
@@ -57,6 +58,7 @@ def actor_critic_agent(
         memory: of a recurrent network at the beginning of an episode.
         axis: the devices over which the environments are split.
         reward_discount: as `Agent.reward_discount`.
+        normalize_observations: as `Agent.normalize_observations`.
         options: further arguments of `actor_critic`: `targets`, `learning_rate_groups`, `critic_apart`,
             `num_microbatches`.
     """
@@ -71,6 +73,7 @@ def actor_critic_agent(
         sampling=None if objective.standardize_advantages else _sampling_terms(axis, head),
         divergence=policy_divergence(apply, head=head, memory=memory, axis=axis),
         reward_discount=reward_discount,
+        normalize_observations=normalize_observations,
         layout=_layout,
     )
 

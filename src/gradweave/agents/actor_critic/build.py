@@ -24,7 +24,15 @@ from gradweave.config.learners.actor_critic import (
 from gradweave.config.learners.sections import OptimizerSection
 from gradweave.config.schema import Config
 from gradweave.envs import DeviceAxis, VectorEnvironment
-from gradweave.rl import AbstractPolicyHead, ActorCriticNetwork, Categorical, Gaussian, actor_critic_network
+from gradweave.rl import (
+    AbstractPolicyHead,
+    ActorCriticNetwork,
+    Categorical,
+    Gaussian,
+    MultiDiscrete,
+    TanhGaussian,
+    actor_critic_network,
+)
 
 __all__ = [
     "build_learner",
@@ -48,8 +56,8 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
     eta, groups = ActorCriticEta(**configured_eta(config)), None
     if inner.learning_rate_groups == "parts":
         eta = eta._replace(learning_rate=dict.fromkeys(PARTS, eta.learning_rate))
-        groups = _network_parts(init_params, has_critic, environment.environment.continuous)
-    head = policy_head(environment)
+        groups = _network_parts(init_params, has_critic)
+    head = policy_head(config, environment)
     agent = actor_critic_agent(
         bundled_apply,
         configured_optimizer(inner),
@@ -61,6 +69,7 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
         head=head,
         axis=axis,
         reward_discount=configured_reward_discount(inner.scale_rewards, inner.discount, environment),
+        normalize_observations=inner.normalize_observations,
     )
     distance = policy_distance(bundled_apply, value_cost=0.0, head=head, axis=axis)
     return BuiltLearner(agent, eta, ActorCriticEta(**configured_bijectors(config)), init_params, distance)
@@ -94,10 +103,16 @@ def configured_optimizer(inner: OptimizerSection) -> optax.GradientTransformatio
     )
 
 
-def policy_head(environment: VectorEnvironment[Any]) -> AbstractPolicyHead:
-    """Categorical or Gaussian, as the actions are."""
-    single = environment.environment
-    return Gaussian(single.num_actions) if single.continuous else Categorical(single.num_actions)
+def policy_head(config: Config, environment: VectorEnvironment[Any]) -> AbstractPolicyHead:
+    """What the network's outputs for its policy mean, as the environment's actions and the configuration are."""
+    single, network = environment.environment, config.network
+    assert isinstance(network, NetworkConfig)
+    if single.action_sizes is not None:
+        return MultiDiscrete(single.action_sizes)
+    if not single.continuous:
+        return Categorical(single.num_actions)
+    squashed = network.action_distribution == "tanh-gaussian"
+    return TanhGaussian(single.num_actions) if squashed else Gaussian(single.num_actions)
 
 
 def configured_reward_discount(
@@ -120,10 +135,13 @@ def init_network(
     network, outer = config.network, config.outer
     assert isinstance(network, NetworkConfig) and isinstance(outer, OuterConfig)
     _, example = jax.eval_shape(lambda key: environment.environment.reset(key=key), example_key)
+    num_outputs = policy_head(config, environment).num_outputs
+    free = environment.environment.continuous and network.action_scale == "independent"
+    num_free_outputs = num_outputs // 2 if free else 0  # the scales, behind the means
     return actor_critic_network(
         example,
-        environment.environment.num_actions,
-        num_free_outputs=environment.environment.num_actions if environment.environment.continuous else 0,
+        num_outputs - num_free_outputs,
+        num_free_outputs=num_free_outputs,
         channels=network.channels,
         strides=network.strides,
         kernel_size=network.kernel_size,
@@ -138,12 +156,12 @@ def init_network(
     )
 
 
-def _network_parts(init_params: Any, outer_critic: bool, continuous: bool) -> PyTree:
+def _network_parts(init_params: Any, outer_critic: bool) -> PyTree:
     """For each parameter the part of the network it belongs to."""
     shapes = jax.eval_shape(lambda keys: init_params(keys[0], key=keys[1]), jax.random.split(jax.random.key(0)))
     heads = {"policy_head": "policy", "value_head": "value"}
     if outer_critic:
         heads["outer_head"] = "value"
-    if continuous:
+    if shapes.free_outputs is not None:
         heads["free_outputs"] = "policy"
     return parameter_groups(shapes, heads, default="torso")

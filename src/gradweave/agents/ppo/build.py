@@ -27,7 +27,7 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
     inner, outer = config.inner, config.outer
     assert isinstance(inner, InnerConfig) and isinstance(outer, OuterConfig) and axis.size == 1
     options = PPOOptions(**{name: getattr(inner, name) for name in PPOOptions._fields})
-    head = policy_head(environment)
+    head = policy_head(config, environment)
     agent = ppo_agent(
         bundled_apply,
         configured_optimizer(inner),
@@ -35,6 +35,7 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
         options,
         head=head,
         reward_discount=configured_reward_discount(inner.scale_rewards, inner.discount, environment),
+        normalize_observations=inner.normalize_observations,
     )
     init_params = functools.partial(init_network, config, environment)
     distance = policy_distance(bundled_apply, value_cost=0.0, head=head)

@@ -30,7 +30,7 @@ from gradweave.agents.actor_critic.experience import CATEGORICAL, Apply, Experie
 from gradweave.agents.actor_critic.learner import bundled_apply
 from gradweave.agents.actor_critic.outer_loss import OuterObjective, outer_actor_critic_loss
 from gradweave.agents.agent import Agent, Annotation
-from gradweave.core import GradientLearner, LearnerState, MetaProblem
+from gradweave.core import BatchPart, GradientLearner, LearnerState, MinibatchLearner, StepEta
 from gradweave.envs import Observation
 from gradweave.rl import AbstractPolicyHead, NetworkOutput, Trajectory, entropy_bonus, value_loss
 
@@ -106,8 +106,6 @@ class _Sample(NamedTuple):
     observations: Observation
     actions: Array
     log_probs: Array
-    targets: _Targets
-    conditioning: Array | None
 
 
 def ppo_agent(
@@ -118,8 +116,9 @@ def ppo_agent(
     *,
     head: AbstractPolicyHead = CATEGORICAL,
     reward_discount: float | None = None,
+    normalize_observations: bool = False,
 ) -> Agent:
-    """PPO as an `Agent` over `PPOEta`, for `SelfTuning`. Served by reverse and forward mode, on one device.
+    """PPO as an `Agent` over `PPOEta`, for `SelfTuning`. Served by every mode, on one device.
 
     ```python
     agent = gw.ppo_agent(options=gw.PPOOptions(num_epochs=2))
@@ -132,6 +131,7 @@ def ppo_agent(
         options: how the update passes over a rollout.
         head: of the policy.
         reward_discount: as `Agent.reward_discount`.
+        normalize_observations: as `Agent.normalize_observations`.
 
     Raises:
         ValueError: fewer than one epoch or minibatch; when traced, minibatches that do not divide the rollout.
@@ -141,14 +141,7 @@ def ppo_agent(
         raise ValueError(f"PPO needs at least one epoch and one minibatch, but was given {options}.")
     objective = OuterObjective() if objective is None else objective
     optimizer = optax.scale_by_adam(eps=1e-5, eps_root=1e-16) if optimizer is None else optimizer
-    learner = _minibatch_learner(apply, optimizer, objective, options, head)
-
-    def update(state: LearnerState, eta: PPOEta, batch: PPOBatch) -> tuple[LearnerState, dict[str, Array]]:
-        return _passes(learner, apply, objective, options, state, eta, batch)
-
-    def outer_loss(state: LearnerState, batch: PPOBatch) -> tuple[Array, dict[str, Array]]:
-        outputs = evaluate_network(apply, state.params, batch.experience)
-        return outer_actor_critic_loss(outputs, batch.experience, objective, head=head)
+    learner = _learner(apply, optimizer, objective, options, head)
 
     def batch_of(trajectory: Trajectory, conditioning: Array | None, *, key: Key[Array, ""]) -> PPOBatch:
         keys = jax.random.split(key, options.num_epochs)
@@ -157,50 +150,57 @@ def ppo_agent(
 
     divergence = policy_divergence(apply, head=head)
     return Agent(
-        problem=MetaProblem(update, outer_loss),
+        problem=learner,
         act=network_policy(apply, head, record_log_probs=True),
         batch=batch_of,
-        init=learner.init,
         annotation=_annotation(outer_annotation(apply, objective, None)),
         divergence=lambda before, after, batch: divergence(before, after, batch.experience),
         reward_discount=reward_discount,
+        normalize_observations=normalize_observations,
     )
 
 
-def _passes(
-    learner: GradientLearner,
+def _learner(
     apply: Apply,
+    optimizer: optax.GradientTransformation,
     objective: OuterObjective,
     options: PPOOptions,
-    state: LearnerState,
-    eta: PPOEta,
-    batch: PPOBatch,
-) -> tuple[LearnerState, dict[str, Array]]:
-    """All gradient steps on one rollout."""
-    steps = _all_steps(apply, state.params, eta, batch.experience, objective)
-    size = batch.orders.shape[-1]
-    if size % options.num_minibatches:
-        raise ValueError(f"{options.num_minibatches} minibatches do not divide the {size} steps of a rollout.")
-    places = batch.orders.reshape(options.num_epochs * options.num_minibatches, -1)
+    head: AbstractPolicyHead,
+) -> MinibatchLearner:
+    """All gradient steps on one rollout, and what judges them."""
 
-    @jax.checkpoint  # activations of one minibatch at a time; the recording of a window has all of its updates
-    def one_step(carry: tuple[LearnerState, Array], places: Array) -> tuple[tuple[LearnerState, Array], Any]:
-        state, going = carry
-        sample = jax.tree.map(lambda leaf: leaf[places], steps._replace(conditioning=None))
-        sample = sample._replace(conditioning=steps.conditioning)
-        gradient, aux = learner.inner_gradient(state, eta, sample)
-        if options.target_kl is not None:
-            going = going & (aux["kl"] <= _KL_MARGIN * options.target_kl)
-        after = learner.apply_gradient(gradient, state, eta)
-        return (jax.tree.map(lambda new, old: jnp.where(going, new, old), after, state), going), (aux, going)
+    def places(batch: PPOBatch) -> Int[Array, "updates steps"]:
+        size = batch.orders.shape[-1]
+        if size % options.num_minibatches:
+            raise ValueError(f"{options.num_minibatches} minibatches do not divide the {size} steps of a rollout.")
+        return batch.orders.reshape(options.num_epochs * options.num_minibatches, -1)
 
-    (state, _), (aux, taken) = jax.lax.scan(one_step, (state, jnp.ones((), bool)), places)
+    def goes_on(aux: dict[str, Array]) -> Array:
+        assert options.target_kl is not None
+        return aux["kl"] <= _KL_MARGIN * options.target_kl
+
+    def outer_loss(state: LearnerState, batch: PPOBatch) -> tuple[Array, dict[str, Array]]:
+        outputs = evaluate_network(apply, state.params, batch.experience)
+        return outer_actor_critic_loss(outputs, batch.experience, objective, head=head)
+
+    return MinibatchLearner(
+        targets=lambda params, eta, batch: _targets(apply, params, eta, batch.experience, objective),
+        places=places,
+        step=_one_step(apply, optimizer, objective, options, head),
+        outer_loss_of=outer_loss,
+        goes_on=None if options.target_kl is None else goes_on,
+        summary=_summary,
+    )
+
+
+def _summary(aux: dict[str, Array], taken: Array) -> dict[str, Array]:
+    """What is logged of an update: means over its gradient steps."""
     logged = {name: values.mean() for name, values in aux.items()}
-    return state, {**logged, "steps_taken": taken.mean(dtype=logged["kl"].dtype)}
+    return {**logged, "steps_taken": taken.mean(dtype=logged["kl"].dtype)}
 
 
-def _all_steps(apply: Apply, params: PyTree, eta: PPOEta, experience: Experience, objective: OuterObjective) -> _Sample:
-    """Every step of a rollout with its targets, time and environments in one axis."""
+def _targets(apply: Apply, params: PyTree, eta: PPOEta, experience: Experience, objective: OuterObjective) -> _Targets:
+    """Of every step of a rollout, time and environments in one axis."""
     trajectory = experience.trajectory
     outputs = evaluate_network(apply, params, experience)
     values = outputs.steps.value
@@ -208,39 +208,56 @@ def _all_steps(apply: Apply, params: PyTree, eta: PPOEta, experience: Experience
     outer_returns = None
     if outputs.steps.outer_value is not None:
         outer_returns = head_returns(outputs, trajectory, "outer_value", objective.discount, objective.lambda_)
-    targets = _Targets(returns - values, returns, values, outer_returns)
+    return _flat(_Targets(returns - values, returns, values, outer_returns))
+
+
+def _sample(part: BatchPart) -> _Sample:
+    """The steps of one minibatch."""
+    trajectory = part.batch.experience.trajectory
     before = jax.tree.map(lambda leaf: leaf[:-1], trajectory.observations)
-    sample = _Sample(before, trajectory.actions, trajectory.record, targets, None)
-    flat: _Sample = jax.tree.map(lambda leaf: leaf.reshape(trajectory.rewards.size, *leaf.shape[2:]), sample)
-    return flat._replace(conditioning=experience.conditioning)
+    every = _flat(_Sample(before, trajectory.actions, trajectory.record))
+    sample: _Sample = jax.tree.map(lambda leaf: leaf[part.place], every)
+    return sample
 
 
-def _minibatch_learner(
+def _flat(steps: Any) -> Any:
+    """Time and environments in one axis."""
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), steps)
+
+
+def _one_step(
     apply: Apply,
     optimizer: optax.GradientTransformation,
     objective: OuterObjective,
     options: PPOOptions,
     head: AbstractPolicyHead,
 ) -> GradientLearner:
-    """One gradient step on one minibatch, whose targets come with it."""
+    """One gradient step on one minibatch."""
 
-    def forward(params: PyTree, sample: _Sample) -> NetworkOutput:
-        outputs: NetworkOutput = jax.vmap(lambda seen: apply(params, seen, sample.conditioning))(sample.observations)
+    def forward(params: PyTree, part: BatchPart) -> NetworkOutput:
+        conditioning = part.batch.experience.conditioning
+        outputs: NetworkOutput = jax.vmap(lambda seen: apply(params, seen, conditioning))(_sample(part).observations)
         return outputs
 
-    def loss(outputs: NetworkOutput, targets: _Targets, eta: PPOEta, sample: _Sample) -> tuple[Array, dict[str, Array]]:
-        total, aux = _loss(outputs, targets, eta, sample, options, head)
+    def targets(outputs: NetworkOutput, given: StepEta, part: BatchPart) -> _Targets:
+        own: _Targets = jax.tree.map(lambda leaf: leaf[part.place], given.targets)
+        return own
+
+    def loss(
+        outputs: NetworkOutput, targets: _Targets, given: StepEta, part: BatchPart
+    ) -> tuple[Array, dict[str, Array]]:
+        total, aux = _loss(outputs, targets, given.eta, _sample(part), options, head)
         if targets.outer_returns is not None and outputs.outer_value is not None:
             aux["outer_critic_loss"] = value_loss(outputs.outer_value, targets.outer_returns)
             total = total + objective.critic_cost * aux["outer_critic_loss"]
         return total, aux
 
     return GradientLearner(
-        lambda outputs, eta, sample: sample.targets,
+        targets,
         loss,
         optimizer,
-        lambda eta: eta.learning_rate,
-        lambda state, sample: (jnp.zeros(()), None),  # the outer loss is evaluated on whole rollouts
+        lambda given: given.eta.learning_rate,
+        lambda state, part: (jnp.zeros(()), None),  # the outer loss is evaluated on whole rollouts
         forward=forward,
     )
 

@@ -62,7 +62,6 @@ LEARNERS: Final[Mapping[str, Learner]] = {
         ppo.InnerConfig,
         actor_critic.OuterConfig,
         ppo.problems,
-        modes=("reverse", "forward"),
         splits=False,
     ),
 }

@@ -44,6 +44,8 @@ Critic: TypeAlias = Literal["auto", "on", "off"]
 OuterTorso: TypeAlias = Literal["detached", "own", "shared"]
 Targets: TypeAlias = Literal["differentiated", "stopped"]
 RateGroups: TypeAlias = Literal["all", "parts"]
+Distribution: TypeAlias = Literal["gaussian", "tanh-gaussian"]
+ActionScale: TypeAlias = Literal["independent", "dependent"]
 
 PARTS: Final = ("policy", "torso", "value")
 """The parts of the network, each with a learning rate of its own when `inner.learning_rate_groups` is "parts"."""
@@ -65,6 +67,10 @@ class NetworkConfig(NetworkSection):
     """Units of each hidden layer of the value head, and of the outer critic's."""
     policy_scale: float = 0.01  # Andrychowicz et al. 2020 (arXiv 2006.05990); [B22] and [J] 1
     """Factor on the initial weights of the last policy layer; small ones begin with a nearly uniform policy."""
+    action_distribution: Distribution = "gaussian"
+    """Of continuous actions: normal and clipped by the environment, or squashed into its range by a tangent."""
+    action_scale: ActionScale = "independent"
+    """Standard deviations of continuous actions: the same whatever is seen, or put out by the network (dependent)."""
     shared_torso: bool = True
     """One torso for policy and value, or one each."""
     outer_torso: OuterTorso = "detached"
@@ -166,6 +172,8 @@ def network_problems(network: NetworkConfig) -> Iterator[ConfigError]:
     """What of a network cannot be built."""
     yield from at_least("network", {"kernel_size": network.kernel_size}, 1)
     yield from positive("network", {"policy_scale": network.policy_scale})
+    yield from choice("network.action_distribution", network.action_distribution, ("gaussian", "tanh-gaussian"))
+    yield from choice("network.action_scale", network.action_scale, ("independent", "dependent"))
     for name in ("channels", "strides", "policy_layers", "value_layers"):
         sizes = getattr(network, name)
         if any(size < 1 for size in sizes):

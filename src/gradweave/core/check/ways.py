@@ -11,6 +11,7 @@ from gradweave.core.check.program import Traced
 from gradweave.core.check.report import ModeReport
 from gradweave.core.jaxprs import OPAQUE, contains, evaluate
 from gradweave.core.learner import GradientLearner
+from gradweave.core.minibatches import MinibatchLearner, count_steps
 from gradweave.core.modes.base import Differentiand
 from gradweave.core.problem import MetaProblemLike
 
@@ -38,12 +39,14 @@ def mode_reports(
     reverse, kept = (float("nan"), float("nan")) if loop else _of_reverse(traced, given)
     kept *= state_bytes / max(num_bytes(given.window.state), 1.0)  # activations in the precision of the state
     backwards = "a while loop has no reverse derivative" if loop else ""
-    parts = "" if isinstance(problem, GradientLearner) else "needs a GradientLearner"
+    steps = count_steps(problem, jax.tree.map(lambda leaf: leaf[0], given.window.inner))
+    declared = isinstance(problem, GradientLearner | MinibatchLearner)
+    parts = "" if declared else "needs a GradientLearner or a MinibatchLearner"
     return (
         ModeReport("ReverseMode()", backwards, reverse, length * kept),
         ModeReport('ReverseMode("step")', backwards, reverse + 1, length * state_bytes + kept),
         ModeReport("ForwardMode()", "", 1 + 2.0 * num_learned, num_learned * state_bytes),
-        ModeReport("MixedMode()", backwards or parts, reverse, 2.0 * length * state_bytes),
+        ModeReport("MixedMode()", backwards or parts, reverse, 2.0 * length * steps * state_bytes),
     )
 
 

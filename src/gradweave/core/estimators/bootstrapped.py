@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from gradweave.core.estimators.base import AbstractEstimator
 from gradweave.core.learner import GradientLearner, LearnerState, Microbatches
+from gradweave.core.minibatches import MinibatchLearner
 from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, KernelWeights, leading
 from gradweave.core.modes.mixed import record
 from gradweave.core.problem import MetaProblem, MetaProblemLike, Recording, Window, unroll
@@ -98,7 +99,7 @@ class Bootstrapped(AbstractEstimator):
         recording, inner_aux = window.recording, None
         if recording is not None:
             final = recording.final_state
-        elif isinstance(problem, GradientLearner):
+        elif isinstance(problem, GradientLearner | MinibatchLearner):
             recording, inner_aux = record(problem, eta, window.state, window.inner)
             final = recording.final_state
         else:
@@ -123,7 +124,7 @@ class Bootstrapped(AbstractEstimator):
         self, problem: MetaProblemLike, eta: PyTree, state: PyTree, batch: PyTree
     ) -> tuple[PyTree, tuple[Array, PyTree]]:
         """(x_L after one step down the outer loss, (J(x_L), aux))."""
-        if isinstance(problem, GradientLearner):
+        if isinstance(problem, GradientLearner | MinibatchLearner):
             moving, rest = eqx.partition(state.params, eqx.is_inexact_array)
 
             def place(leaves: PyTree) -> PyTree:
@@ -141,7 +142,7 @@ class Bootstrapped(AbstractEstimator):
         rate = self.target_learning_rate
         if rate is not None:
             return place(jax.tree.map(lambda leaf, slope: leaf - rate * slope, moving, gradient)), evaluated
-        if not isinstance(problem, GradientLearner):
+        if not isinstance(problem, GradientLearner | MinibatchLearner):
             raise ValueError(
                 f"Bootstrapped ends its target with a step of the learner's own optimiser, which a "
                 f"{type(problem).__name__} does not declare; give target_learning_rate, or declare the learner as a "
@@ -163,6 +164,8 @@ def _with_distance(distance: Distance, problem: MetaProblemLike) -> MetaProblemL
     def outer_loss(state: PyTree, target_batch: _TargetBatch) -> tuple[Array, None]:
         return distance(state, target_batch.target, target_batch.batch), None
 
+    if isinstance(problem, MinibatchLearner):
+        return problem.with_outer_loss(outer_loss)
     if not isinstance(problem, GradientLearner):
         return MetaProblem(problem.update, outer_loss)
 

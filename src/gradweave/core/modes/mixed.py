@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from gradweave.core.learner import GradientLearner, LearnerState, RecordedBatch
+from gradweave.core.learner import GradientLearner, LearnerState, RecordedBatch, sliced_out
+from gradweave.core.minibatches import MinibatchLearner
 from gradweave.core.modes.base import (
     AbstractMode,
     Differentiand,
@@ -31,19 +32,21 @@ from gradweave.core.modes.base import (
     total_outer_loss,
 )
 from gradweave.core.modes.custom_rules import forward_differentiable
+from gradweave.core.modes.minibatches import pull_back_steps
 from gradweave.core.problem import Recording
 
 
 class MixedMode(AbstractMode):
     """Walks back over recorded learner states.
 
-    Needs a `GradientLearner`, any optax optimiser, and is exact, semi-gradient targets included. Costs about six to
-    eight forward passes an inner step on top of the updates, whatever the number of meta-parameters; memory is L x
-    (learner state + inner gradient + batch). The mode to prefer wherever it applies, unless a single number is learned
-    and a `HorizonRecording` is at hand. With a `Recording` of the updates nothing is replayed.
+    Needs a `GradientLearner` or a `MinibatchLearner`, any optax optimiser, and is exact, semi-gradient targets
+    included. Costs about six to eight forward passes an inner step on top of the updates, whatever the number of
+    meta-parameters; memory is L x (learner state + inner gradient + batch), with M gradient steps in an update M times
+    the first two. The mode to prefer wherever it applies, unless a single number is learned and a `HorizonRecording` is
+    at hand. With a `Recording` of the updates nothing is replayed.
 
     Raises:
-        TypeError: the problem is not a `GradientLearner`.
+        TypeError: the problem is neither.
     """
 
     recording: ClassVar = Recording
@@ -53,9 +56,10 @@ class MixedMode(AbstractMode):
 
     def differentiate(self, differentiand: Differentiand, weights: KernelWeights) -> Differentiated:
         problem, window = differentiand.problem, differentiand.window
-        if not isinstance(problem, GradientLearner):
+        if not isinstance(problem, GradientLearner | MinibatchLearner):
             raise TypeError(
-                f"MixedMode needs the parts of a GradientLearner, but the problem is a {type(problem).__name__}; "
+                f"MixedMode needs the parts of a GradientLearner or a MinibatchLearner, but the problem is a "
+                f"{type(problem).__name__}; "
                 'declare it as one, or use ReverseMode(remat="step"), which takes any update function.'
             )
         recording, inner_aux = window.recording, None
@@ -95,8 +99,8 @@ class MixedMode(AbstractMode):
 
 
 class BackwardStep(NamedTuple):
-    """What is known of inner step k: whether it is the window's first, x_k, G_k, its batch, the outer batch of x_k
-    (None: the same) and h_k (None: no outer loss).
+    """What is known of inner step k: whether it is the window's first, x_k, G_k (or its `GradientSteps`), its batch,
+    the outer batch of x_k (None: the same) and h_k (None: no outer loss).
     """
 
     is_first: Array
@@ -107,20 +111,28 @@ class BackwardStep(NamedTuple):
     weight: Array | None
 
 
-def record(problem: GradientLearner, eta: PyTree, state: LearnerState, batches: PyTree) -> tuple[Recording, PyTree]:
+def record(
+    problem: GradientLearner | MinibatchLearner, eta: PyTree, state: LearnerState, batches: PyTree
+) -> tuple[Recording, PyTree]:
     """Makes the updates of a window and notes x_k and G_k on the way. Returns (recording, aux with leading axis L)."""
 
     def step(state: LearnerState, batch: PyTree) -> tuple[LearnerState, Any]:
-        gradient, aux = problem.inner_gradient(state, eta, batch)
-        return problem.apply_gradient(gradient, state, eta), (state, gradient, aux)
+        after, gradient, aux = problem.recorded_update(state, eta, batch)
+        return after, (state, gradient, aux)
 
     final_state, (states, gradients, aux) = jax.lax.scan(step, state, batches)
     return Recording(states, gradients, final_state), aux
 
 
-def outer_slope(problem: GradientLearner, state: LearnerState, batch: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
+def outer_slope(
+    problem: GradientLearner | MinibatchLearner, state: LearnerState, batch: PyTree
+) -> tuple[tuple[Array, PyTree], PyTree]:
     """((J, aux), gradient by the inexact leaves of the state)."""
     moving, still = eqx.partition(state, eqx.is_inexact_array)
+    if isinstance(problem, MinibatchLearner):
+        return jax.value_and_grad(lambda moving: problem.outer_loss(eqx.combine(moving, still), batch), has_aux=True)(
+            moving
+        )
 
     def part(batch: PyTree) -> tuple[tuple[Array, PyTree], PyTree]:
         def outer_loss(moving: PyTree) -> tuple[Array, PyTree]:
@@ -135,6 +147,8 @@ def outer_slope(problem: GradientLearner, state: LearnerState, batch: PyTree) ->
 def pull_back(differentiand: Differentiand, cotangent: PyTree, step: BackwardStep) -> tuple[PyTree, Any]:
     """One step back: (cotangent of x_k, (contribution of this step's eta, outer loss of x_k and its aux, or None))."""
     problem, to_eta, learned, _ = differentiand
+    if isinstance(problem, MinibatchLearner):
+        return _pull_back_minibatches(differentiand, cotangent, step)
     assert isinstance(problem, GradientLearner)
     state, weight = step.state, step.weight
     moving, still = eqx.partition(state.optimizer_state, eqx.is_inexact_array)
@@ -188,3 +202,23 @@ def pull_back(differentiand: Differentiand, cotangent: PyTree, step: BackwardSte
     moving_bar = eqx.apply_updates(moving_bar, moving_second)
     contribution = jax.tree.map(jnp.add, learned_direct, learned_second)
     return LearnerState(params_bar, moving_bar), (contribution, evaluated)
+
+
+def _pull_back_minibatches(differentiand: Differentiand, cotangent: PyTree, step: BackwardStep) -> tuple[PyTree, Any]:
+    """`pull_back` through an update of several gradient steps."""
+    problem, state, batch = differentiand.problem, step.state, sliced_out(step.batch)
+    assert isinstance(problem, MinibatchLearner)
+
+    def one_step(one: Differentiand, cotangent: PyTree, state: LearnerState, gradient: PyTree, part: PyTree) -> Any:
+        # The cotangent of x_0 is pulled back, too, because the targets' depend on the steps before.
+        before = BackwardStep(jnp.zeros((), bool), state, gradient, part, None, None)
+        cotangent, (contribution, _) = pull_back(one, cotangent, before)
+        return cotangent, contribution
+
+    cotangent, contribution = pull_back_steps(one_step, differentiand, cotangent, state, step.gradient, batch)
+    if step.weight is None:
+        return cotangent, (contribution, None)
+    evaluated, slope = outer_slope(problem, state, batch if step.outer_batch is None else step.outer_batch)
+    weight = step.weight
+    cotangent = jax.tree.map(lambda leaf, more: leaf + weight.astype(leaf.dtype) * more, cotangent, slope)
+    return cotangent, (contribution, evaluated)
