@@ -25,6 +25,7 @@ from jaxtyping import Array, PyTree
 
 from gradweave.core.contract import check_pair, check_scalar
 from gradweave.core.optimizers.direction import check_descends, checked_params
+from gradweave.core.remembered import Remembered
 
 Result = TypeVar("Result", bound=PyTree)
 
@@ -167,6 +168,20 @@ class GradientLearner(eqx.Module):
         """
         return dataclasses.replace(self, outer_loss_of=outer_loss)
 
+    def remembering(self) -> "GradientLearner":
+        """The same learner for one trace of an update, in which the Python of its parts runs once."""
+        if isinstance(self.loss, Remembered):
+            return self
+        companion = self.companion_loss
+        return dataclasses.replace(
+            self,
+            targets=Remembered(self.targets),
+            loss=Remembered(self.loss),
+            outer_loss_of=Remembered(self.outer_loss_of),
+            forward=self.forward if self.forward is _forward_is_identity else Remembered(self.forward),
+            companion_loss=None if companion is None else Remembered(companion),
+        )
+
     def map_eta(self, function: Callable[[PyTree], PyTree]) -> "GradientLearner":
         """The same learner over other meta-parameters, of which eta is `function`."""
         return dataclasses.replace(
@@ -211,18 +226,20 @@ class GradientLearner(eqx.Module):
         """(G_k, aux): the learner's own gradient, with the targets held constant by position, not by
         `stop_gradient`.
         """
-        return self.batch_mean(lambda part: self._part_gradient(state, eta, part)[:2], batch)
+        learner = self.remembering()
+        return learner.batch_mean(lambda part: learner._part_gradient(state, eta, part)[:2], batch)
 
     def gradient_and_outer_loss(
         self, state: LearnerState, eta: PyTree, batch: PyTree
     ) -> tuple[PyTree, PyTree, tuple[Array, PyTree]]:
         """(G_k, aux, (outer loss at x_k, its aux)) on one batch, for one forward pass."""
+        learner = self.remembering()
 
         def part_gradient(part: PyTree) -> tuple[PyTree, PyTree, tuple[Array, PyTree]]:
-            gradient, aux, outputs = self._part_gradient(state, eta, part)
-            return gradient, aux, self._evaluated(state._replace(params=outputs), part)
+            gradient, aux, outputs = learner._part_gradient(state, eta, part)
+            return gradient, aux, learner._evaluated(state._replace(params=outputs), part)
 
-        return self.batch_mean(part_gradient, batch)
+        return learner.batch_mean(part_gradient, batch)
 
     def _part_gradient(self, state: LearnerState, eta: PyTree, batch: PyTree) -> tuple[PyTree, PyTree, PyTree]:
         """(gradient, aux, outputs) of one part of a batch."""

@@ -14,11 +14,13 @@ from gradweave.core.contract import settle_window, strong
 from gradweave.core.estimators.base import AbstractEstimator, chosen_mode
 from gradweave.core.estimators.linear import Unrolled
 from gradweave.core.finite import all_finite
+from gradweave.core.learner import GradientLearner
 from gradweave.core.modes.base import AbstractMode, Differentiand, KernelWeights, ravel_learned
 from gradweave.core.modes.forward import ForwardMode, every_horizon
 from gradweave.core.modes.limits import named_limits
 from gradweave.core.modes.reverse import ReverseMode
-from gradweave.core.problem import HorizonRecording, MetaProblemLike, Recording, Window, WindowAux
+from gradweave.core.problem import HorizonRecording, MetaProblem, MetaProblemLike, Recording, Window, WindowAux
+from gradweave.core.remembered import Remembered
 
 
 class MetaGradient(NamedTuple):
@@ -172,12 +174,22 @@ def differentiate_learned(
     problem: MetaProblemLike, raw: PyTree, spec: PyTree, window: Window
 ) -> tuple[Differentiand, PyTree]:
     """What an estimator is handed, and the `Fixed` leaves of `raw` (None elsewhere). Checks the problem's functions."""
+    problem = _remembering(problem)
     learned, fixed = split_learned(jax.tree.map(strong, raw), spec)
     learned = jax.tree.map(
         lambda leaf: leaf if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf.astype(jnp.result_type(float)), learned
     )
     to_eta = learned_to_eta(fixed, spec)
     return Differentiand(problem, to_eta, learned, settle_window(problem, to_eta, learned, window)), fixed
+
+
+def _remembering(problem: MetaProblemLike) -> MetaProblemLike:
+    """The same problem, whose Python runs once for all that a meta-gradient asks of it."""
+    if isinstance(problem, GradientLearner):
+        return problem.remembering()
+    if isinstance(problem, MetaProblem):
+        return MetaProblem(Remembered(problem.update), Remembered(problem.outer_loss))
+    return problem
 
 
 def checked_window(
