@@ -138,6 +138,16 @@ def test_short_help_has_what_people_use_and_long_help_everything(capsys: pytest.
     assert "(default: 512)" in shown["--help"], "of the preset that is named"
 
 
+@pytest.mark.parametrize("command", ["train", "resume", "watch", "measure", "play", "environments"])
+def test_help_fits_a_narrow_terminal(
+    command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
+
+
 def test_an_interrupted_run_says_where_it_can_go_on(
     tmp_path: Path, fake_loop: list[Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

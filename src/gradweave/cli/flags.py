@@ -1,12 +1,14 @@
 """Parsing the flags of a command, with what to do where they cannot be parsed."""
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
 
-__all__ = ["parse_flags"]
+__all__ = ["parse_flags", "wrapped"]
 
 FlagsT = TypeVar("FlagsT")
 
@@ -28,8 +30,13 @@ def parse_flags(
     """
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        return tyro.cli(kind, prog=prog, description=description, args=list(argv), **options)
+        return tyro.cli(kind, prog=prog, description=wrapped(description), args=list(argv), **options)
     except SystemExit as error:
         if error.code == 2:
             print(f"  remedy:   correct it; `{prog} --help` says what each flag takes", file=sys.stderr)
         raise
+
+
+def wrapped(text: str) -> str:
+    """A description in lines that fit the terminal; tyro would join those that begin with a letter again."""
+    return textwrap.fill(text, shutil.get_terminal_size().columns, subsequent_indent=" ")

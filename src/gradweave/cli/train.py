@@ -15,7 +15,7 @@ import tyro
 
 from gradweave.api.training import train_config
 from gradweave.cli.environment_flags import merged, take_environment_options
-from gradweave.cli.flags import parse_flags
+from gradweave.cli.flags import parse_flags, wrapped
 from gradweave.cli.seeds import check_seeds, train_seeds
 from gradweave.cli.short_help import HELP_ALL, with_common_flags
 from gradweave.config.auto import with_auto
@@ -115,7 +115,7 @@ def parse_all(
         if kind is TrainFlags and {"-h", "--help"} & set(argv):
             common = with_common_flags(default)
             more = f"{description} Of all its flags these are used most; {HELP_ALL} lists the others."
-            tyro.cli(type(common), prog=prog, description=more, args=["--help"], default=common)  # ends the process
+            tyro.cli(type(common), prog=prog, description=wrapped(more), args=["--help"], default=common)  # ends the process
         words = ["--help" if word == HELP_ALL else word for word in argv]
         return parse_flags(kind, prog, description, words, default)
 
