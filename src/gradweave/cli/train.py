@@ -115,7 +115,8 @@ def parse_all(
         if kind is TrainFlags and {"-h", "--help"} & set(argv):
             common = with_common_flags(default)
             more = f"{description} Of all its flags these are used most; {HELP_ALL} lists the others."
-            tyro.cli(type(common), prog=prog, description=wrapped(more), args=["--help"], default=common)  # ends the process
+            # This ends the process.
+            tyro.cli(type(common), prog=prog, description=wrapped(more), args=["--help"], default=common)
         words = ["--help" if word == HELP_ALL else word for word in argv]
         return parse_flags(kind, prog, description, words, default)
 
