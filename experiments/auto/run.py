@@ -1,6 +1,6 @@
 """Does `--meta.preset auto` pay? PPO, 100,000 environment steps a run, on CartPole unless told otherwise.
 
-choose.csv     rules for the learning rate from six rates and two entropy costs, seeds 1000 to 1002; auto is the best
+choose.csv     rules for the learning rate from six rates and two entropy costs, seeds 1000 to 1002: to choose by
 landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 and 2001: what a sweep would find
 starts.csv     plain and auto from five starts, from hopeless to swept, seeds 0 to 19
 random.csv     auto from 100 random starts of the landscape's box, seeds 3000 to 3099
