@@ -13,9 +13,10 @@ from gradweave.comparison.population import Population
 from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig
 from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
 from gradweave.config.search import SearchRange
-from gradweave.errors import ConfigError
+from gradweave.errors import ConfigError, DamagedFile
 from gradweave.runs.comparison_folder import ComparisonPlan, create_comparison, read_comparison
 from gradweave.training.build import build_agent, init_state
+from gradweave.training.checkpoints import save
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +116,10 @@ def test_a_stopped_comparison_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert steps["plain"] == steps["sweep"] == steps["sweep-search"] == 168
     assert f"{168 + 2 * 4 * 168:,}" in text
     assert all((path / name).is_file() for name in ("comparison.csv", "summary.csv", "outcomes.csv", "comparison.png"))
-    # Files of another plan are not taken for this one's.
+    # Nor is a file that lacks what it should say gone on from, or one of another plan.
+    save(path / "plain.safetensors", {"x": np.zeros(1)}, 0, {"plan": plan.identity})
+    with pytest.raises(DamagedFile, match="begins anew"):
+        conduct(plan, path, lambda text: None)
     edited = dataclasses.replace(plan, trials=5)
     with pytest.raises(ConfigError, match="undo the edits"):
         conduct(edited, path, lambda text: None)

@@ -11,7 +11,7 @@ from gradweave.comparison.plan_checks import config_of
 from gradweave.comparison.population import Population, Stretch
 from gradweave.comparison.rivals import RIVALS, SWEEP_SEED, Rival, best_member, exchange, first_settings
 from gradweave.config.schema import Config
-from gradweave.errors import ConfigError, Stopped, command_line
+from gradweave.errors import ConfigError, DamagedFile, Stopped, command_line
 from gradweave.machine.signals import noted_signals
 from gradweave.runs.checkpoints import describe
 from gradweave.runs.comparison_folder import ComparisonPlan
@@ -152,6 +152,9 @@ def _done(file: Path, plan: ComparisonPlan) -> dict[str, Any] | None:
     if metadata.get("plan") != plan.identity:
         accepted = "files of the comparison that compare.json and compare.toml describe"
         raise ConfigError("RUN", str(file), accepted, "undo the edits, or compare anew in another folder")
+    known: dict[str, type] = {"rows": list, "settings": list, "stretches": int}
+    if not all(isinstance(metadata.get(name), kind) for name, kind in known.items()):
+        raise DamagedFile(file, f"lacks one of {', '.join(known)}", "remove it: this rival then begins anew")
     return metadata
 
 
