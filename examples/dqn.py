@@ -192,7 +192,7 @@ def train(eta, num_steps, num_seeds, *, tunes):
         carry, _ = jax.lax.scan(lambda c, k: window(c, k, tunes), begin(keys[0], eta), window_keys)
         return greedy_return(carry[0][0]["params"], keys[2]), gw.constrain(carry[1], SPEC)
 
-    keys = jax.random.split(jax.random.key(0), num_seeds)
+    keys = jax.random.split(jax.random.key(1), num_seeds)  # the starting values were chosen with key 0
     program = jax.jit(jax.vmap(run)).lower(keys).compile()
     start = time.monotonic()
     returns, etas = jax.block_until_ready(program(keys))
