@@ -1,15 +1,13 @@
 """Going back to the last good state when returns have fallen for long."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gradweave.agents.running import RunningMean
-from gradweave.agents.state import learning_part
+from gradweave.agents.state import chosen, learning_part, part_of_the_way
 from gradweave.rl import EpisodeTotals
 
 if TYPE_CHECKING:
@@ -49,7 +47,8 @@ class ReturnGuard(eqx.Module):
     value: half of the best for returns that begin near zero, and the middle for negative ones. When that has lasted for
     `patience` windows, parameters, meta-parameters and the states of optimisers, estimator and tuners are those of the
     best mean again, and all later moves of the meta-optimiser are smaller by `slowdown`. The episodes that are running
-    go on, so that the first update after it uses a rollout of the policy that was lost.
+    go on, so that the first update after it uses a rollout of the policy that was lost, and so do the running scales of
+    rewards and observations.
 
     ```python
     agent = SelfTuning(..., guard=gw.ReturnGuard())
@@ -92,7 +91,7 @@ class ReturnGuard(eqx.Module):
             episodes: totals over the episodes that ended in the window.
         """
         memory: GuardMemory = before.guard
-        after = after._replace(learned=jax.tree.map(partial(_part, memory.scale), before.learned, after.learned))
+        after = after._replace(learned=part_of_the_way(memory.scale, before.learned, after.learned))
         count = episodes.num_episodes
         recent = memory.recent.add(episodes.sum_returns / jnp.maximum(count, 1), self.decay, count)
         mean, counts = recent.mean(0.0), recent.weight >= _WEIGHT_KNOWN
@@ -102,11 +101,11 @@ class ReturnGuard(eqx.Module):
         lost = counts & memory.known & (mean < first + self.fraction * (best - first))
         low = jnp.where(lost, memory.low + 1, 0)
         restored = low >= self.patience
-        saved = _chosen(better, _carried(after), memory.saved)
+        saved = chosen(better, _carried(after), memory.saved)
         # The mean starts afresh, at what the restored state had earned.
         fresh = RunningMean(best * recent.weight, recent.weight)
         kept = memory._replace(
-            recent=_chosen(restored, fresh, recent),
+            recent=chosen(restored, fresh, recent),
             known=memory.known | counts,
             first=first,
             best=best,
@@ -114,7 +113,7 @@ class ReturnGuard(eqx.Module):
             saved=saved,
             scale=jnp.where(restored, self.slowdown * memory.scale, memory.scale),
         )
-        carried = _chosen(restored, memory.saved, _carried(after))._asdict()
+        carried = chosen(restored, memory.saved, _carried(after))._asdict()
         goes_on: Any = {name: value for name, value in carried.items() if value is not None}
         return after._replace(**{**goes_on, "guard": kept}), restored
 
@@ -123,12 +122,3 @@ def _carried(state: "SelfTuningState") -> "SelfTuningState":
     """What is saved of a state: not the environments, the count of windows and the guard's own memory."""
     nothing: Any = None
     return learning_part(state)._replace(num_meta_steps=nothing, guard=nothing)
-
-
-def _part(scale: Array, old: Array, new: Array) -> Array:
-    """A part of the way; all of it to the bit."""
-    return jnp.where(scale == 1, new, old + scale.astype(new.dtype) * (new - old))
-
-
-def _chosen(condition: Array, one: Any, other: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)

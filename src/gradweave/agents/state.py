@@ -1,9 +1,10 @@
 """What flows through a self-tuning agent: its state, what it collects in a window, and what it reports."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradweave.agents.running import RunningMean
@@ -15,10 +16,14 @@ __all__ = [
     "MetaStepMetrics",
     "SelfTuningState",
     "Updated",
+    "chosen",
     "leaf_name",
     "learning_part",
     "named_leaves",
+    "part_of_the_way",
 ]
+
+Tree = TypeVar("Tree", bound=PyTree)
 
 
 class SelfTuningState(NamedTuple):
@@ -144,3 +149,19 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
 def leaf_name(path: Any) -> str:
     """The name of the leaf at a path of `jax.tree_util`."""
     return "/".join(str(getattr(key, "name", getattr(key, "key", key))) for key in path)
+
+
+def chosen(condition: Bool[Array, ""], one: Tree, other: Tree) -> Tree:
+    """One tree of arrays, or another of the same structure."""
+    taken: Tree = jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
+    return taken
+
+
+def part_of_the_way(share: Float[Array, ""], before: Tree, after: Tree) -> Tree:
+    """Trees between two; a share of 1 is the second, to the bit."""
+
+    def between(old: Array, new: Array) -> Array:
+        return jnp.where(share == 1, new, old + share.astype(new.dtype) * (new - old))
+
+    moved: Tree = jax.tree.map(between, before, after)
+    return moved

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from gradweave.agents.agent import Agent
+from gradweave.agents.state import part_of_the_way
 from gradweave.core.learner import sliced_out
 
 __all__ = ["cut_to_trust_region"]
@@ -44,14 +45,11 @@ def cut_to_trust_region(
     divergence = agent.divergence
     assert divergence is not None  # SelfTuning has checked it
 
-    def at(share: Array) -> PyTree:
-        return jax.tree.map(lambda old, new: jnp.where(share == 1, new, old + share * (new - old)), before, after)
-
     def too_far(share: Array) -> Array:
-        updated, _ = agent.problem.update(learner, eta(at(share)), sliced_out(batch))
+        updated, _ = agent.problem.update(learner, eta(part_of_the_way(share, before, after)), sliced_out(batch))
         moved = divergence(learner, updated, batch)
         return (share >= _SMALLEST) & ~(moved <= limit)  # what is not finite is too far
 
     share = jax.lax.while_loop(too_far, lambda share: share / 2, jnp.ones(()))
     share = jnp.where(share < _SMALLEST, 0.0, share)
-    return at(share), share
+    return part_of_the_way(share, before, after), share

@@ -53,7 +53,7 @@ def test_a_trial_goes_on_until_an_episode_has_ended() -> None:
     nothing = Seen({}, EpisodeTotals(*[jnp.zeros(())] * 3), None)
     for _ in range(3):
         value, state = LiveEvolution(period=1).move(value, state, nothing)
-    assert (int(state.trial), int(state.windows)) == (0, 3)
+    assert (int(state.place), int(state.trial.windows)) == (0, 3)
 
 
 @pytest.mark.parametrize("bad", [{"sigma": 0.0}, {"period": 0}, {"rate": -1.0}, {"lowest": 2.0}])

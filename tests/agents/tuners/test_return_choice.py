@@ -41,9 +41,9 @@ def test_a_trial_goes_on_until_an_episode_has_ended() -> None:
     nothing = Seen({}, EpisodeTotals(*[jnp.zeros(())] * 3), None)
     for _ in range(5):
         value, state = tuner.move(value, state, nothing)
-    assert float(value) == 1e-4 and int(state.windows) == 5
+    assert float(value) == 1e-4 and int(state.trial.windows) == 5
     value, state = tuner.move(value, state, nothing._replace(episodes=EpisodeTotals(*[jnp.ones(())] * 3)))
-    assert float(value) == 3e-4 and int(state.windows) == 0
+    assert float(value) == 3e-4 and int(state.trial.windows) == 0
 
 
 @pytest.mark.parametrize("bad", [{"values": (1.0,)}, {"values": (1.0, 1.0)}, {"period": 0}, {"memory": 1.0}])

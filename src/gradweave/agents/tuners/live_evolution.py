@@ -6,7 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gradweave.agents.state import chosen
 from gradweave.agents.tuners.base import AbstractTuner, Seen
+from gradweave.agents.tuners.trials import Trial
 
 __all__ = ["LiveEvolution", "LiveEvolutionState"]
 
@@ -19,20 +21,16 @@ class LiveEvolutionState(NamedTuple):
 
     Attributes:
         centre: logarithm of the value that is perturbed.
-        trial: which of the four trials is going on.
-        windows: of this trial so far.
-        num_episodes: that ended in it.
-        sum_returns: of these.
+        place: which of the four trials is going on.
+        trial: what has been earned in it.
         difference: over the trials that are over, mean returns above the centre minus those below.
         squares: running mean of squared slopes.
         weight: of that mean; 0 before the first slope.
     """
 
     centre: Float[Array, ""]
-    trial: Int[Array, ""]
-    windows: Int[Array, ""]
-    num_episodes: Float[Array, ""]
-    sum_returns: Float[Array, ""]
+    place: Int[Array, ""]
+    trial: Trial
     difference: Float[Array, ""]
     squares: Float[Array, ""]
     weight: Float[Array, ""]
@@ -54,7 +52,7 @@ class LiveEvolution(AbstractTuner):
         sigma: of the perturbation of the logarithm, above 0.
         period: windows of a trial, at least 1; a trial lasts on until an episode has ended.
         rate: how far the logarithm moves after four trials, above 0.
-        lowest: the value stays above it.
+        lowest: the value that is perturbed stays above it.
         highest: and below this.
 
     Reference: one perturbation for a whole unroll, Vicol 2023 (arXiv 2304.11153), there with many copies side by side;
@@ -72,49 +70,40 @@ class LiveEvolution(AbstractTuner):
             raise ValueError(f"{self}: needs sigma and rate above 0, period >= 1 and 0 < lowest < highest.")
 
     def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], LiveEvolutionState]:
-        none, nothing = jnp.zeros((), jnp.int32), jnp.zeros((), value.dtype)
+        nothing = jnp.zeros((), value.dtype)
         centre = jnp.log(jnp.clip(value, self.lowest, self.highest))
-        state = LiveEvolutionState(centre, none, none, nothing, nothing, nothing, nothing, nothing)
+        first = jnp.zeros((), jnp.int32)
+        state = LiveEvolutionState(centre, first, Trial.new(value.dtype), nothing, nothing, nothing)
         return self._value(state), state
 
     def move(
         self, value: Float[Array, ""], state: LiveEvolutionState, seen: Seen
     ) -> tuple[Float[Array, ""], LiveEvolutionState]:
-        state = state._replace(
-            windows=state.windows + 1,
-            num_episodes=state.num_episodes + seen.episodes.num_episodes.astype(value.dtype),
-            sum_returns=state.sum_returns + seen.episodes.sum_returns.astype(value.dtype),
-        )
-        over = (state.windows >= self.period) & (state.num_episodes > 0)
-        after = LiveEvolutionState(
-            *(jnp.where(over, new, old) for new, old in zip(self._next_trial(state), state, strict=True))
-        )
+        state = state._replace(trial=state.trial.after(seen))
+        after = chosen(state.trial.over(self.period), self._next_trial(state), state)
         return self._value(after), after
 
     def _next_trial(self, state: LiveEvolutionState) -> LiveEvolutionState:
         """The state after a trial is over."""
-        sign = jnp.asarray(_SIGNS, state.centre.dtype)[state.trial]
-        mean = state.sum_returns / jnp.maximum(state.num_episodes, 1)
-        difference = state.difference + sign * mean / 2
-        last = state.trial == len(_SIGNS) - 1
+        sign = jnp.asarray(_SIGNS, state.centre.dtype)[state.place]
+        difference = state.difference + sign * state.trial.mean_return / 2
+        last = state.place == len(_SIGNS) - 1
         slope = difference / (2 * self.sigma)
         squares = _SQUARES_DECAY * state.squares + (1 - _SQUARES_DECAY) * slope**2
         weight = _SQUARES_DECAY * state.weight + (1 - _SQUARES_DECAY)
         size = jnp.sqrt(squares / weight)
         step = self.rate * slope / jnp.where(size > 0, size, 1)
         moved = jnp.clip(state.centre + step, jnp.log(self.lowest), jnp.log(self.highest))
-        none, nothing = jnp.zeros_like(state.windows), jnp.zeros_like(mean)
+        nothing = jnp.zeros_like(slope)
         return LiveEvolutionState(
             centre=jnp.where(last, moved, state.centre),
-            trial=(state.trial + 1) % len(_SIGNS),
-            windows=none,
-            num_episodes=nothing,
-            sum_returns=nothing,
+            place=(state.place + 1) % len(_SIGNS),
+            trial=Trial.new(slope.dtype),
             difference=jnp.where(last, nothing, difference),
             squares=jnp.where(last, squares, state.squares),
             weight=jnp.where(last, weight, state.weight),
         )
 
     def _value(self, state: LiveEvolutionState) -> Float[Array, ""]:
-        sign = jnp.asarray(_SIGNS, state.centre.dtype)[state.trial]
+        sign = jnp.asarray(_SIGNS, state.centre.dtype)[state.place]
         return jnp.exp(state.centre + self.sigma * sign)

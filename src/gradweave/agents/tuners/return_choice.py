@@ -6,7 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gradweave.agents.state import chosen
 from gradweave.agents.tuners.base import AbstractTuner, Seen
+from gradweave.agents.tuners.trials import Trial
 
 __all__ = ["ReturnChoice", "ReturnChoiceState"]
 
@@ -16,9 +18,7 @@ class ReturnChoiceState(NamedTuple):
 
     Attributes:
         candidate: the index of the one in use.
-        windows: since it was chosen.
-        num_episodes: that ended since then.
-        sum_returns: of these.
+        trial: what has been earned with it.
         counts: discounted number of trials, one for each candidate.
         sums: discounted sum of the mean returns, one for each candidate.
         lowest: mean return of any trial.
@@ -26,9 +26,7 @@ class ReturnChoiceState(NamedTuple):
     """
 
     candidate: Int[Array, ""]
-    windows: Int[Array, ""]
-    num_episodes: Float[Array, ""]
-    sum_returns: Float[Array, ""]
+    trial: Trial
     counts: Float[Array, " candidates"]
     sums: Float[Array, " candidates"]
     lowest: Float[Array, ""]
@@ -67,27 +65,21 @@ class ReturnChoice(AbstractTuner):
             raise ValueError(f"{self}: needs period >= 1, memory in (0, 1) and exploration >= 0.")
 
     def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], ReturnChoiceState]:
-        none, nothing = jnp.zeros((), jnp.int32), jnp.zeros((), value.dtype)
+        first, nothing = jnp.zeros((), jnp.int32), jnp.zeros((), value.dtype)
         untried = jnp.zeros(len(self.values), value.dtype)
-        state = ReturnChoiceState(none, none, nothing, nothing, untried, untried, nothing, nothing)
+        state = ReturnChoiceState(first, Trial.new(value.dtype), untried, untried, nothing, nothing)
         return jnp.asarray(self.values[0], value.dtype), state
 
     def move(
         self, value: Float[Array, ""], state: ReturnChoiceState, seen: Seen
     ) -> tuple[Float[Array, ""], ReturnChoiceState]:
-        state = state._replace(
-            windows=state.windows + 1,
-            num_episodes=state.num_episodes + seen.episodes.num_episodes.astype(value.dtype),
-            sum_returns=state.sum_returns + seen.episodes.sum_returns.astype(value.dtype),
-        )
-        over = (state.windows >= self.period) & (state.num_episodes > 0)
-        chosen = self._chosen(state)
-        after = ReturnChoiceState(*(jnp.where(over, new, old) for new, old in zip(chosen, state, strict=True)))
+        state = state._replace(trial=state.trial.after(seen))
+        after = chosen(state.trial.over(self.period), self._next_trial(state), state)
         return jnp.asarray(self.values, value.dtype)[after.candidate], after
 
-    def _chosen(self, state: ReturnChoiceState) -> ReturnChoiceState:
+    def _next_trial(self, state: ReturnChoiceState) -> ReturnChoiceState:
         """The state after a trial has ended."""
-        score = state.sum_returns / jnp.maximum(state.num_episodes, 1)
+        score = state.trial.mean_return
         first = state.counts.sum() == 0
         lowest = jnp.where(first, score, jnp.minimum(state.lowest, score))
         highest = jnp.where(first, score, jnp.maximum(state.highest, score))
@@ -97,5 +89,4 @@ class ReturnChoice(AbstractTuner):
         means = (sums / jnp.where(counts > 0, counts, 1) - lowest) / spread
         bonus = self.exploration * jnp.sqrt(jnp.log(jnp.maximum(counts.sum(), 1)) / jnp.where(counts > 0, counts, 1))
         index = jnp.argmax(jnp.where(counts > 0, means + bonus, jnp.inf)).astype(jnp.int32)
-        none, nothing = jnp.zeros_like(state.windows), jnp.zeros_like(score)
-        return ReturnChoiceState(index, none, nothing, nothing, counts, sums, lowest, highest)
+        return ReturnChoiceState(index, Trial.new(score.dtype), counts, sums, lowest, highest)
