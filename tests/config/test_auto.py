@@ -1,10 +1,13 @@
 """`--meta.preset auto`: where it stands between presets, files and flags."""
 
+import dataclasses
+
 import pytest
 
 from gradweave.cli.train import parse_config
-from gradweave.config.auto import AUTO, with_auto
+from gradweave.config.auto import with_auto
 from gradweave.config.configure import configure
+from gradweave.config.learners import LEARNERS
 from gradweave.config.presets import preset
 from gradweave.config.toml_file import read_config, write_config
 from gradweave.config.validation import validate
@@ -16,7 +19,7 @@ def test_it_replaces_what_the_preset_tunes(name):
     config = parse_config([name, "--meta.preset", "auto"])
     assert config == with_auto(preset(name))
     assert (config.meta.learned, config.meta.preset) == ((), "auto")
-    assert config.meta.tuners == AUTO[config.learner]["tuners"]
+    assert config.meta.tuners == LEARNERS[config.learner].auto["tuners"]
     validate(config)
 
 
@@ -24,7 +27,7 @@ def test_flags_change_it_further():
     config = parse_config(["ppo", "--meta.preset=auto", "--meta.learned", "discount", "--meta.no-guard"])
     assert config.meta.learned == ("discount",)
     assert not config.meta.guard
-    assert config.meta.tuners == AUTO["ppo"]["tuners"]
+    assert config.meta.tuners == LEARNERS["ppo"].auto["tuners"]
 
 
 def test_files_and_calls_have_it_too(tmp_path):
@@ -43,3 +46,9 @@ def test_an_unknown_one_is_refused():
 
 def test_plain_learning_is_not_tuned():
     assert with_auto(preset("ppo")).untuned().meta.preset == "none"
+
+
+def test_a_learner_of_which_nothing_is_known_has_none(monkeypatch):
+    monkeypatch.setitem(LEARNERS, "ppo", dataclasses.replace(LEARNERS["ppo"], auto={}))
+    with pytest.raises(ConfigError, match="choose --meta"):
+        with_auto(preset("ppo"))

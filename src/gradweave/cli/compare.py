@@ -14,6 +14,7 @@ import tyro
 
 from gradweave.cli.seeds import check_seeds
 from gradweave.cli.train import TrainFlags, parse_all
+from gradweave.comparison.plan_checks import check_plan
 from gradweave.config.learners import LEARNERS
 from gradweave.config.search import parse_search
 from gradweave.config.validation import validate
@@ -52,16 +53,17 @@ def run(argv: Sequence[str]) -> int:
     """Compare; returns the exit code."""
     config, flags = parse_all(argv, _Flags, *_NAMES)
     validate(config)
+    num_seeds = 1 if flags.seeds is None else flags.seeds
+    check_seeds(config, num_seeds, ALONE)
     plan = ComparisonPlan(
         config=config,
         rivals=tuple(flags.rivals),
         ranges=parse_search(flags.search, LEARNERS[config.learner].hyperparameters),
         trials=flags.trials,
-        seeds=tuple(range(config.run.seed, config.run.seed + (flags.seeds or 1))),
+        seeds=tuple(range(config.run.seed, config.run.seed + num_seeds)),
         at_once=flags.at_once,
     )
-    check_seeds(config, len(plan.seeds), ALONE)
-    _check(plan)
+    check_plan(plan)
     path = create_comparison(plan, ["compare", *argv])
     return _go_on(plan, path)
 
@@ -82,19 +84,8 @@ def resume_comparison(path: Path, changes: Mapping[str, Any]) -> int:
             raise ConfigError(flag, value, "a comparison goes on as it was planned", f"leave {flag} out")
     plan = read_comparison(path)
     validate(plan.config)
-    _check(plan)
-    return _go_on(plan, path)
-
-
-def _check(plan: ComparisonPlan) -> None:
-    """Refuse, before JAX is imported, what cannot be compared.
-
-    Raises:
-        ConfigError: with the flag, what is accepted and a remedy.
-    """
-    from gradweave.comparison.plan_checks import check_plan
-
     check_plan(plan)
+    return _go_on(plan, path)
 
 
 def _go_on(plan: ComparisonPlan, path: Path) -> int:

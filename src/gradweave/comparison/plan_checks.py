@@ -19,6 +19,11 @@ def check_plan(plan: ComparisonPlan) -> None:
     for flag, number, least in (("--trials", plan.trials, 2), ("--at-once", plan.at_once, 1)):
         if number < least:
             raise ConfigError(flag, number, f"at least {least}", f"{flag} {max(least, 8)}, say")
+    run = plan.config.run
+    if run.devices != 1:
+        raise ConfigError("run.devices", run.devices, "1: members learn side by side on one device", "leave it out")
+    if run.track != "none":
+        raise ConfigError("run.track", run.track, "none: rivals are no runs of their own", "leave it out")
     for rival in parse_rivals(plan.rivals, plan.config):
         config = config_of(rival, plan.config)
         validate(config)

@@ -351,6 +351,9 @@ def find_run(path: Path) -> Path:
         settings = sorted(entry.parent for entry in path.glob(f"*/{SEEDS_FILE}"))
         remedy = f"name one of its settings, such as {settings[0]}, or one of its seeds"
         raise ConfigError("RUN", str(path), "the folder of one run; this one is that of a sweep", remedy)
+    if (path / COMPARISON_FILE).is_file():
+        remedy = f"read {path / 'comparison.md'}"
+        raise ConfigError("RUN", str(path), "the folder of one run; this one is that of a comparison", remedy)
     beside = path.parent if path.parent.is_dir() else Path("runs")
     names = sorted(
         entry.parent.name for name in ("config.toml", SEEDS_FILE, SWEEP_FILE) for entry in beside.glob(f"*/{name}")

@@ -1,8 +1,8 @@
 """The table of learners: one row each, whose package in `gradweave.agents` builds it."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from gradweave.config.hyperparameters import Range, hyperparameters_of
 from gradweave.config.learners import actor_critic, ppo
@@ -28,6 +28,7 @@ class Learner:
         untuned: `(inner) -> inner` without what only tuning reads.
         modes: names of the modes that can differentiate it; the first one is the usual one.
         splits: whether its batches can be split over devices.
+        auto: fields of the section [meta] that `--meta.preset auto` sets (`gradweave.config.auto`); none: it has none.
     """
 
     package: str
@@ -39,6 +40,7 @@ class Learner:
     untuned: Callable[..., InnerSection] = lambda inner: inner
     modes: tuple[str, ...] = ("mixed", "reverse", "forward")
     splits: bool = True
+    auto: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def hyperparameters(self) -> Mapping[str, Range]:
@@ -55,6 +57,7 @@ LEARNERS: Final[Mapping[str, Learner]] = {
         actor_critic.problems,
         actor_critic.learned_names,
         actor_critic.untuned,
+        auto={"tuners": ("learning_rate=kl:0.001",), "guard": True},
     ),
     "ppo": Learner(
         "gradweave.agents.ppo",
@@ -63,6 +66,7 @@ LEARNERS: Final[Mapping[str, Learner]] = {
         actor_critic.OuterConfig,
         ppo.problems,
         splits=False,
+        auto={"tuners": ("learning_rate=kl:0.01",), "guard": True},
     ),
 }
 """Every learner by its name."""

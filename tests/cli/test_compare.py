@@ -1,0 +1,43 @@
+"""`gradweave compare`: what is refused before anything is made, and what other commands say of its folder."""
+
+import pytest
+
+from gradweave.cli.main import main
+from gradweave.config.presets import preset
+from gradweave.config.search import SearchRange
+from gradweave.runs.comparison_folder import ComparisonPlan, create_comparison
+
+
+@pytest.mark.parametrize(
+    ("flags", "field"),
+    [
+        (("--seeds", "0"), "--seeds"),
+        (("--devices", "2"), "run.devices"),
+        (("--rivals", "pbtt"), "--rivals"),
+        (("--search", "discount=2:3"), "--search"),
+        (("--trials", "1"), "--trials"),
+        (("--at-once", "0"), "--at-once"),
+        (("--total-steps", "2000"), "run.total_steps"),
+        (("--inner.discount", "2"), "inner.discount"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(flags, field, tmp_path, capsys) -> None:
+    assert main(["compare", "ppo", "--runs-dir", str(tmp_path), *flags]) == 2
+    said = capsys.readouterr().err
+    assert field in said
+    assert "remedy" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_its_folder_is_no_run_and_goes_on_as_it_was_planned(tmp_path, capsys) -> None:
+    config = preset("ppo")
+    config = type(config)(**{**vars(config), "run": type(config.run)(runs_dir=str(tmp_path))})
+    ranges = {"learning_rate": SearchRange(1e-4, 1e-2)}
+    path = create_comparison(ComparisonPlan(config, ("plain",), ranges, trials=4, seeds=(0,), at_once=4))
+    assert main(["report", str(path)]) == 2
+    assert "comparison.md" in capsys.readouterr().err
+    assert main(["resume", str(path), "--total-steps", "5"]) == 2
+    assert "as it was planned" in capsys.readouterr().err
+    (path / "compare.json").write_text('{"rivals": 3}')
+    assert main(["resume", str(path)]) == 2
+    assert "compare.json" in capsys.readouterr().err
