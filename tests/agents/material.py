@@ -6,11 +6,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int, Key
 
 import gradweave as gw
-from gradweave.agents import ActorCriticEta, Experience
-from gradweave.envs import AbstractEnvironment, Observation, Step
+from gradweave.agents import (
+    ActorCriticEta,
+    Experience,
+    SelfTuning,
+    actor_critic_agent,
+    bundled_apply,
+    inner_optimizer,
+)
+from gradweave.envs import AbstractEnvironment, Observation, Step, VectorEnvironment
 from gradweave.rl import Trajectory, actor_critic_network
 
 NUM_STEPS, NUM_ENVS, NUM_ACTIONS = 5, 3, 4
@@ -175,3 +183,21 @@ class Ladder(AbstractEnvironment[Int[Array, "2"]]):
 
 
 ENDLESS = Ladder(top=10**6, can_truncate=False)
+
+
+def small_agent(spec: Any, meta_optimizer: optax.GradientTransformation, **changes: Any) -> SelfTuning:
+    """A self-tuning actor-critic on a ladder, three inner updates in a window."""
+    return SelfTuning(
+        **{
+            "agent": actor_critic_agent(bundled_apply, inner_optimizer("sgd")),
+            "environment": VectorEnvironment(Ladder(), NUM_ENVS),
+            "initial_raw": gw.unconstrain(ETA, spec),
+            "spec": spec,
+            "estimator": gw.Unrolled(),
+            "mode": gw.MixedMode(),
+            "meta_optimizer": meta_optimizer,
+            "num_inner_steps": 3,
+            "num_steps": NUM_STEPS,
+            **changes,
+        }
+    )

@@ -8,11 +8,10 @@ import optax
 import pytest
 
 import gradweave as gw
-from gradweave.agents import SelfTuning, actor_critic_agent, bundled_apply, inner_optimizer
+from gradweave.agents import actor_critic_agent, bundled_apply, inner_optimizer
 from gradweave.agents.trust_region import cut_to_trust_region
-from gradweave.envs import VectorEnvironment
 
-from .material import ETA, NUM_ENVS, NUM_STEPS, Ladder
+from .material import ETA, network, quick_jit, small_agent
 
 
 def known_agent():
@@ -49,22 +48,24 @@ def test_a_move_that_is_allowed_is_made_to_the_bit() -> None:
 SPEC = gw.ActorCriticEta(gw.Interval(), gw.Fixed(), gw.Fixed(), gw.Fixed(), gw.Positive())
 
 
-def self_tuning(**changes):
-    return (
-        SelfTuning(
-            agent=actor_critic_agent(bundled_apply, inner_optimizer("sgd")),
-            environment=VectorEnvironment(Ladder(), NUM_ENVS),
-            initial_raw=gw.unconstrain(ETA, SPEC),
-            spec=SPEC,
-            estimator=gw.Unrolled(),
-            mode=gw.MixedMode(),
-            meta_optimizer=optax.sgd(0.05),
-            num_inner_steps=1,
-            num_steps=NUM_STEPS,
+@pytest.mark.slow
+def test_an_agent_makes_the_part_of_a_move_that_is_reported() -> None:
+    free = small_agent(SPEC, optax.sgd(100.0))
+    state = free.init(network(jax.random.key(1), outer_critic=False), key=jax.random.key(3))
+    found = {}
+    for limit in (None, 1e6, 1e-4):
+        agent = dataclasses.replace(free, trust_region=limit)
+        found[limit] = quick_jit(lambda state, agent=agent: agent.step(state))(
+            state._replace(key=jax.random.clone(state.key))
         )
-        if not changes
-        else dataclasses.replace(self_tuning(), **changes)
-    )
+    (moved, metrics), (whole, all_of_it), (part, cut) = found.values()
+    assert metrics.kept is None
+    assert float(all_of_it.kept) == 1.0
+    assert 0.0 <= float(cut.kept) < 1.0
+    states = (state, moved, whole, part)
+    for before, far, same, near in zip(*(jax.tree.leaves(each.learned) for each in states), strict=True):
+        assert float(same) == float(far)
+        assert float(near) == pytest.approx(float(before + cut.kept * (far - before)), rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def self_tuning(**changes):
 )
 def test_what_cannot_be_cut_is_refused(changes, remedy) -> None:
     if remedy == "updates":
-        changes = {**changes, "agent": dataclasses.replace(self_tuning().agent, divergence=None)}
+        changes = {**changes, "agent": dataclasses.replace(small_agent(SPEC, optax.sgd(0.05)).agent, divergence=None)}
         remedy = "Agent.divergence"
     with pytest.raises(ValueError, match=remedy):
-        self_tuning(**changes)
+        small_agent(**{"spec": SPEC, "meta_optimizer": optax.sgd(0.05), **changes})

@@ -9,11 +9,10 @@ import optax
 import pytest
 
 import gradweave as gw
-from gradweave.agents import ActorCriticEta, SelfTuning, actor_critic_agent, bundled_apply, inner_optimizer
+from gradweave.agents import ActorCriticEta
 from gradweave.agents.tuners import KLControl, ReturnChoice, TargetEntropy
-from gradweave.envs import VectorEnvironment
 
-from ..material import ETA, NUM_ENVS, NUM_STEPS, Ladder, network, quick_jit
+from ..material import network, quick_jit, small_agent
 
 SPEC = ActorCriticEta(gw.Interval(), gw.Fixed(), gw.Fixed(), gw.Fixed(), gw.Fixed())
 TUNERS = {
@@ -25,18 +24,7 @@ TUNERS = {
 
 @pytest.fixture(scope="module")
 def agent():
-    return SelfTuning(
-        agent=actor_critic_agent(bundled_apply, inner_optimizer("sgd")),
-        environment=VectorEnvironment(Ladder(), NUM_ENVS),
-        initial_raw=gw.unconstrain(ETA, SPEC),
-        spec=SPEC,
-        estimator=gw.Unrolled(),
-        mode=gw.MixedMode(),
-        meta_optimizer=optax.adam(0.05),
-        num_inner_steps=3,
-        num_steps=NUM_STEPS,
-        tuners=TUNERS,
-    )
+    return small_agent(SPEC, optax.adam(0.05), tuners=TUNERS)
 
 
 def log_policy(params, batch):
