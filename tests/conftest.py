@@ -46,10 +46,14 @@ def exhaustive_names() -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that tests/exhaustive.txt names."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests that tests/exhaustive.txt names; where all tests are collected, every line has to name some."""
     beginnings = exhaustive_names()
     for item in items:
         if item.nodeid.startswith(beginnings):
             item.add_marker(pytest.mark.exhaustive)
             item.add_marker(pytest.mark.slow)
+    if config.args == config.getini("testpaths"):
+        unused = [name for name in beginnings if not any(item.nodeid.startswith(name) for item in items)]
+        if unused:
+            raise pytest.UsageError(f"tests/exhaustive.txt names no test by {', '.join(unused)}: correct these lines")

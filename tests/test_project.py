@@ -252,13 +252,3 @@ def test_tests_lie_where_the_files_that_they_test_lie():
         if not (base / f"{name}.py").is_file() and not (base / name).is_dir():
             unmatched.add(place.as_posix())
     assert unmatched == ACROSS_FILES, "name a test after its file, or list it in ACROSS_FILES if it is of several"
-
-
-def test_exhaustive_tests_exist():
-    lines = (ROOT / "tests" / "exhaustive.txt").read_text().splitlines()
-    names = [line for line in lines if line and not line.startswith("#")]
-    assert names == sorted(names)
-    for name in names:
-        file, _, test = name.partition("::")
-        text = (ROOT / file).read_text()
-        assert f"def {test.partition('[')[0]}(" in text if test else "def test_" in text, name
