@@ -187,7 +187,7 @@ def _figure(rows: Sequence[Row], found: Sequence[Row]) -> Figure:
         axes.plot(steps, values.mean(0), color=colour, label=name)
         axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
     style_axis(axes, "evaluation return")
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside right upper")
     return figure
 
 
