@@ -11,12 +11,15 @@ import pytest
 from gradweave.cli import seeds
 from gradweave.cli.main import main
 from gradweave.cli.train import parse_config
-from gradweave.config.grid import parse_grid, setting_name, settings_of
+from gradweave.config.grid import parse_grid, setting_name
 from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.config.sweep_space import candidates, check_names, parse_space
 from gradweave.config.toml_file import read_config, write_config
 from gradweave.errors import ConfigError
 from gradweave.reports.sweep_scores import best_setting, format_sweep, late_return, whole_settings
-from gradweave.runs.sweep_folder import SweepFolder, sweep_runs
+from gradweave.runs.locks import lock_folder
+from gradweave.runs.sweep_folder import sweep_runs
 
 GRID = ["--grid", "inner.discount=0.5,0.9", "inner.learning-rate=1e-3,0.01"]
 
@@ -81,16 +84,17 @@ def test_a_grid_that_makes_no_sense_is_refused(entries, remedy):
 
 
 def test_settings_are_all_combinations_with_names_that_tell_them_apart():
-    settings = settings_of(parse_grid(["--inner.discount=0.5,0.9", "inner.learning-rate=1e-3,2e-3,3e-3"]))
+    grid = ["--inner.discount=0.5,0.9", "inner.learning-rate=1e-3,2e-3,3e-3"]
+    settings = {setting_name(setting): setting for setting in candidates(parse_space(grid, [], Config()))}
     assert len(settings) == 6
     assert settings["discount0.9-learning-rate2e-3"] == {"inner.discount": "0.9", "inner.learning-rate": "2e-3"}
     # the same last word twice: the whole fields, and nothing that a file system could take for something else
     assert setting_name({"inner.discount": "0.9", "outer.discount": "1"}) == "inner.discount0.9-outer.discount1"
     assert setting_name({"network.channels": "8 8", "environment.name": "a/../b"}) == "channels8_8-namea_.._b"
     with pytest.raises(ConfigError, match="differ in letters"):
-        settings_of({"network.channels": ("8 8", "8/8")})
+        check_names({"network.channels": ("8 8", "8/8")})
     with pytest.raises(ConfigError, match="fewer fields"):
-        settings_of({f"inner.field{index}": ("0.123456789",) for index in range(12)})
+        check_names({f"inner.field{index}": ("0.123456789",) for index in range(12)})
 
 
 def test_a_run_is_scored_by_its_last_quarter_and_a_setting_by_all_its_seeds(tmp_path):
@@ -198,14 +202,14 @@ def test_a_setting_that_went_on_by_itself_is_compared_where_the_sweep_ends(tmp_p
     assert table_of(folder) == before
 
 
-def test_a_sweep_and_its_settings_belong_to_one_process(tmp_path, stand_in, capsys):
-    stand_in("done(1.0)")
+def test_a_setting_belongs_to_the_worker_that_trains_it(tmp_path, stand_in, capsys):
+    stand_in("done(discount)")
     assert sweep(tmp_path, "--seeds", "1") == 0
     folder = only_folder(tmp_path)
-    with SweepFolder.open(folder):
-        assert main(["resume", str(folder)]) == 6
-        assert main(["resume", str(folder / "discount0.5-learning-rate1e-3")]) == 6
-    assert main(["resume", str(folder / "discount0.5-learning-rate1e-3")]) == 0
+    setting = folder / "discount0.5-learning-rate1e-3"
+    with lock_folder(setting):
+        assert main(["resume", str(setting)]) == 6
+    assert main(["resume", str(setting)]) == 0
     capsys.readouterr()
     assert main(["resume", str(folder), "--total-steps", "2000"]) == 2
     assert "as it was planned" in capsys.readouterr().err
@@ -213,7 +217,7 @@ def test_a_sweep_and_its_settings_belong_to_one_process(tmp_path, stand_in, caps
 
 def test_what_could_not_be_made_whole_is_not_left(tmp_path, stand_in, monkeypatch):
     stand_in("done(1.0)")
-    monkeypatch.setattr("gradweave.runs.sweep_folder._write_plan", interrupt)
+    monkeypatch.setattr("gradweave.runs.sweep_study.begin_journal", interrupt)
     assert sweep(tmp_path) == 130
     assert not list(tmp_path.iterdir())
 
