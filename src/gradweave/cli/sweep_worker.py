@@ -4,6 +4,7 @@ Any number of workers share a sweep's folder, on one machine or on many. A trial
 value that is not finite stays open, for another worker or a later one.
 """
 
+import contextlib
 import dataclasses
 import math
 import shutil
@@ -158,15 +159,17 @@ class Worker:
         for ended in self._ended:  # not earlier, so that as long as a worker goes on it holds a folder of the sweep
             ended.close()
         self._ended = []
-        try:
-            config = self.configure(claim.setting)
-            validate(config)
-        except ConfigError as error:
-            _say(f"{claim.name}: cannot be trained, and is left out\n  {error}")
-            self.study.tell(claim, "refused")
-            self._ended.append(claim)
-            return
-        runs = self._runs_of(claim, config)
+        with contextlib.ExitStack() as stack:
+            stack.callback(claim.close)  # should it go wrong here
+            try:
+                config = self.configure(claim.setting)
+                validate(config)
+            except ConfigError as error:
+                _say(f"{claim.name}: cannot be trained, and is left out\n  {error}")
+                self.study.tell(claim, "refused")
+                return
+            runs = self._runs_of(claim, config)
+            stack.pop_all()
         done = {seed for seed, run in runs.items() if is_finished(run)}
         names = {seed: f"{claim.name}, seed {seed}" for seed in runs}
         waiting = {seed: name for seed, name in names.items() if seed not in done and seed not in claim.diverged}

@@ -43,7 +43,7 @@ class Span:
         """Between which numbers to draw: of a distance to 1 those of the distance."""
         return (1 - self.high, 1 - self.low) if self.scale == "distance-to-1" else (self.low, self.high)
 
-    def text(self, drawn: float) -> str:
+    def text(self, drawn: int | float) -> str:
         """A number drawn between `ends` as a value of the field, with four significant digits.
 
         Example:
@@ -136,12 +136,14 @@ def _from_json(values: Any) -> tuple[str, ...] | Span:
         return tuple(values)
     if not isinstance(values, dict) or set(values) != {field.name for field in dataclasses.fields(Span)}:
         raise ValueError("neither values nor a range")
-    span = Span(**values)
-    numbers = all(isinstance(end, int | float) and math.isfinite(end) for end in (span.low, span.high))
-    if not numbers or not span.low < span.high or span.scale not in get_args(Scale):
-        raise ValueError("no range")
-    if not isinstance(span.whole, bool) or (span.scale != "even" and span.ends[0] <= 0):
-        raise ValueError("no range")
+    low, high, scale, whole = (values[field.name] for field in dataclasses.fields(Span))
+    if not all(isinstance(end, int | float) and math.isfinite(end) for end in (low, high)) or not low < high:
+        raise ValueError("ends that are no numbers")
+    if scale not in get_args(Scale) or not isinstance(whole, bool):
+        raise ValueError("no scale")
+    span = Span(float(low), float(high), scale, whole)
+    if scale != "even" and span.ends[0] <= 0:
+        raise ValueError("an end without a logarithm")
     return span
 
 

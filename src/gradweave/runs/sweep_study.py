@@ -95,7 +95,7 @@ class Claim:
     def report(self, stretch: int, value: float) -> bool:
         """Note the training return of a stretch; returns whether the trial is to be given up."""
         self.trial.report(value, stretch)
-        return self.trial.should_prune()
+        return bool(self.trial.should_prune())  # NumPy's
 
     def close(self) -> None:
         """Let go of the trial."""
@@ -167,10 +167,10 @@ class SweepStudy:
             DamagedFile: the journal is not one of this sweep.
         """
         with self._reading():
+            whole = set(map(self._key, self.plan.space))
             trials = self._study.get_trials(deepcopy=False)
-            return [
-                self._record(trial) for trial in trials if set(trial.params) == set(map(self._key, self.plan.space))
-            ]
+            records = [self._record(trial) for trial in trials if set(trial.params) == whole]
+            return [record for record in records if record.outcome != "twin"]
 
     @property
     def ended(self) -> bool:
@@ -189,14 +189,13 @@ class SweepStudy:
             self._tell(trial, "twin", None)
             return None
         folder = real_folder(self.path / record.name, make=True)
-        try:
-            lock = lock_folder(folder)
-        except RunInUse:
-            return None
-        if is_seeds_folder(folder) and any(map(is_in_use, seed_runs(folder).values())):
-            lock.close()  # the runs of a worker that is gone are still writing their last checkpoints
-            return None
-        return Claim(trial, record, folder, lock)
+        with contextlib.suppress(RunInUse), contextlib.ExitStack() as stack:
+            lock = stack.enter_context(lock_folder(folder))
+            # The runs of a worker that is gone may still be writing their last checkpoints.
+            if not is_seeds_folder(folder) or not any(map(is_in_use, seed_runs(folder).values())):
+                stack.pop_all()
+                return Claim(trial, record, folder, lock)
+        return None
 
     def _tell(self, trial: Trial, outcome: Outcome, value: float | None) -> None:
         trial.set_user_attr(_OUTCOME, outcome)
