@@ -242,7 +242,7 @@ def test_remedies_name_packages_and_not_an_index_that_lacks_this_one():
 
 
 def test_tests_lie_where_the_files_that_they_test_lie():
-    """tests/ROOM/test_NAME.py is of src/gradweave/ROOM/NAME.py, or of the package ROOM/NAME; in experiments, of a study."""
+    """tests/ROOM/test_NAME.py is of src/gradweave/ROOM/NAME.py, or the package ROOM/NAME; in experiments, a study."""
     unmatched = set()
     for path in sorted((ROOT / "tests").glob("*/**/test_*.py")):
         place = path.relative_to(ROOT / "tests")
