@@ -19,7 +19,7 @@ from gradweave.config.toml_file import read_config, write_config
 from gradweave.errors import ConfigError
 from gradweave.reports.sweep_scores import best_setting, format_sweep, late_return, whole_settings
 from gradweave.runs.locks import lock_folder
-from gradweave.runs.sweep_folder import sweep_runs
+from gradweave.runs.seeds_folder import seed_runs
 
 GRID = ["--grid", "inner.discount=0.5,0.9", "inner.learning-rate=1e-3,0.01"]
 
@@ -52,6 +52,11 @@ def stand_in(monkeypatch):
 def sweep(tmp_path: Path, *argv: str) -> int:
     steps = ["--total-steps", "1000", "--meta.num-inner-steps", "1"]
     return main(["sweep", "quick", *steps, "--runs-dir", str(tmp_path), *GRID, *argv])
+
+
+def sweep_runs(path: Path) -> dict[tuple[str, int], Path]:
+    settings = [file.parent for file in path.glob("*/seeds.json")]
+    return {(folder.name, seed): run for folder in settings for seed, run in seed_runs(folder).items()}
 
 
 def only_folder(tmp_path: Path) -> Path:
@@ -233,6 +238,12 @@ def interrupt(*_):
         (["--grid", "inner.discount=0.9,0.90"], "this one is discount0.9"),
         (["--track", "wandb", "--grid", "inner.discount=0.9"], "wandb"),
         (["--grid", "inner.discount=0.9", "quick"], "a preset stands before"),
+        (["--search", "inner.discount=0.9:1.5"], "inner.discount = 1.5"),
+        (["--search", "inner.discount=0.9:0.99", "--sampler", "grid"], "a grid of values, without ranges"),
+        (["--grid", "inner.discount=0.9,0.99", "--trials", "1"], "tries all 2 settings"),
+        (["--search", "inner.discount=0.9:0.99", "--trials", "0"], "--trials = 0"),
+        (["--inner.discount", "0.9", "--search", "inner.discount=0.9:0.99"], "a field that is swept"),
+        (["--grid", "inner.discount=0.9", "--name", "../outside"], "without a slash"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path, capsys, argv, text):

@@ -16,7 +16,6 @@ import pytest
 from gradweave.cli.main import main
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import read_config
-from gradweave.runs.sweep_folder import sweep_runs
 
 GRID = ["--grid", "inner.discount=0.5,0.7,0.9"]
 TENTHS = range(100, 1001, 100)
@@ -93,7 +92,9 @@ def test_hopeless_trials_are_given_up_and_their_steps_are_counted(tmp_path, trai
     assert [row["outcome"] == "pruned" for row in rows] == given_up
     steps = [int(row["environment_steps"]) for row in rows]
     assert steps == [100 if early else 1000 for early in given_up]
-    assert f"environment steps of all runs: {sum(steps):,}, of these {100 * sum(given_up):,} in runs that were" in said.out
+    assert (
+        f"environment steps of all runs: {sum(steps):,}, of these {100 * sum(given_up):,} in runs that were" in said.out
+    )
     assert said.err.count("its trial is pruned") == sum(given_up)
     (best,) = [row for row in rows if row["chosen"] == "True"]
     assert float(best["inner.discount"]) == max(before)
@@ -137,7 +138,7 @@ def test_the_trial_of_a_killed_worker_is_finished_by_another(tmp_path, trained):
     assert names == [names[0], lost, lost, *names[3:]]  # first of all what was left
     assert len(names) == 4 and len(set(names)) == 3
     assert {row["outcome"] for row in table_of(tmp_path)} == {"finished"}
-    assert len(sweep_runs(tmp_path / "mine")) == 3
+    assert len(list((tmp_path / "mine").glob("*/seed-0"))) == 3
     assert sweep(tmp_path, *GRID) == 0  # nothing is left
     assert len(names) == 4
 

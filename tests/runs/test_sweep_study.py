@@ -112,7 +112,8 @@ def test_random_draws_are_spread_over_their_scale(tmp_path: Path) -> None:
     found = search(study_in(tmp_path, space, 40, sampling="random"), lambda setting: 0.0)
     rates = sorted(float(setting["inner.learning-rate"]) for setting in found)
     distances = sorted(1 - float(setting["inner.discount"]) for setting in found)
-    assert 1e-5 <= rates[0] and rates[-1] <= 0.1 and 0.001 <= distances[0] + 1e-9 and distances[-1] <= 0.2 + 1e-9
+    assert rates[0] >= 1e-5 and rates[-1] <= 0.1
+    assert distances[0] >= 0.001 - 1e-9 and distances[-1] <= 0.2 + 1e-9
     # the middle of a sample lies by the middle of its range; three standard errors are 0.7 and 0.4 decades
     assert math.log10(statistics.median(rates)) == pytest.approx(-3, abs=1.0)
     assert math.log10(statistics.median(distances)) == pytest.approx(math.log10(0.2 * 0.001) / 2, abs=0.6)
@@ -250,7 +251,9 @@ def test_of_workers_that_start_at_once_one_makes_the_folder(tmp_path: Path) -> N
     assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("content", [None, "", "x\n", "[]\n", '{"op_code": 0}\n', '{"op_code": 77, "worker_id": "a"}\n'])
+@pytest.mark.parametrize(
+    "content", [None, "", "x\n", "[]\n", '{"op_code": 0}\n', '{"op_code": 77, "worker_id": "a"}\n']
+)
 def test_a_damaged_journal_is_named(tmp_path: Path, content: str | None) -> None:
     study = study_in(tmp_path)
     journal = study.path / "journal.jsonl"

@@ -26,8 +26,7 @@ from gradweave.errors import ConfigError, command_line
 from gradweave.machine.processes import run_jobs
 from gradweave.machine.signals import noted_signals
 from gradweave.runs.locks import waiting_lock
-from gradweave.runs.seeds_folder import is_seeds_folder, seed_runs
-from gradweave.runs.sweep_folder import BASE_FILE, Pruning, Sampling, SweepPlan, join_sweep, read_plan
+from gradweave.runs.sweep_folder import BASE_FILE, Pruning, Sampling, SweepPlan, join_sweep, read_plan, setting_runs
 from gradweave.runs.trackers import check_tracker
 from gradweave.training.hosts import ALONE, Hosts
 
@@ -219,8 +218,8 @@ def _summarize(study: "SweepStudy") -> None:
 
     path, plan = study.path, study.plan
     total, table, chosen = plan.base.run.total_steps, path / "sweep.csv", path / "best.toml"
-    records = {record.name: record for record in study.records() if is_seeds_folder(path / record.name)}
-    runs = {(name, seed): run for name in records for seed, run in seed_runs(path / name).items()}
+    records = {record.name: record for record in study.records()}
+    runs = {(name, seed): run for name in records for seed, run in setting_runs(path, name).items()}
     if not runs:
         print("no run has been begun by now")
         return

@@ -26,7 +26,8 @@ from gradweave.errors import ConfigError, NonFiniteError
 from gradweave.machine.processes import Job
 from gradweave.reports.sweep_scores import late_return, return_until
 from gradweave.runs.metrics import MetricsTail
-from gradweave.runs.seeds_folder import SeedsFolder, is_finished, is_seeds_folder, seed_runs
+from gradweave.runs.seeds_folder import SeedsFolder, is_finished
+from gradweave.runs.sweep_folder import setting_runs
 from gradweave.runs.sweep_study import NUM_REPORTS, Claim, SweepStudy
 
 __all__ = ["Worker"]
@@ -183,13 +184,14 @@ class Worker:
         self._settle(training)
 
     def _runs_of(self, claim: Claim, config: Config) -> dict[int, Path]:
-        if not is_seeds_folder(claim.folder):
+        runs = setting_runs(self.study.path, claim.name)
+        if not runs:
             for half_made in claim.folder.glob("seed-*"):
                 shutil.rmtree(half_made)
             run = dataclasses.replace(config.run, runs_dir=str(self.study.path))
             config = dataclasses.replace(config, run=run)
-            SeedsFolder.create(config, self.study.plan.num_seeds, self.argv, claim.name, claim.lock)
-        return seed_runs(claim.folder)
+            runs = SeedsFolder.create(config, self.study.plan.num_seeds, self.argv, claim.name, claim.lock).runs
+        return runs
 
     def _report(self, training: _Training) -> None:
         """Report the stretches that all seeds which have begun have done, and give up where the pruner says so.

@@ -21,7 +21,7 @@ from gradweave.runs.metrics import MetricsTail
 from gradweave.runs.progress import Progress
 from gradweave.runs.run_folder import checkpoint_steps, find_run, has_last_checkpoint
 from gradweave.runs.seeds_folder import is_finished, is_seeds_folder, seed_runs
-from gradweave.runs.sweep_folder import is_sweep_folder, read_plan
+from gradweave.runs.sweep_folder import is_sweep_folder, read_plan, setting_runs
 
 __all__ = ["run"]
 
@@ -121,10 +121,10 @@ def _watch_sweep(path: Path, wait: Callable[[float], object]) -> None:
     plan = read_plan(path)
     study = SweepStudy(path, plan)
     while True:
-        records = [record for record in study.records() if is_seeds_folder(path / record.name)]
+        records = study.records()
         in_use = any(is_in_use(path / record.name) for record in records)
         for record in records:
-            for seed, run in seed_runs(path / record.name).items():
+            for seed, run in setting_runs(path, record.name).items():
                 ended = _ENDED.get(record.outcome_of(seed, run))
                 print(f"{record.name}, seed {seed}: {ended or how_far(run / 'metrics.jsonl')}", flush=True)
         print(f"{len(records)} of {plan.trials} settings have been begun", flush=True)

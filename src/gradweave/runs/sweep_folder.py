@@ -23,8 +23,8 @@ from gradweave.config.toml_file import read_config, write_config
 from gradweave.errors import ConfigError, DamagedFile
 from gradweave.files import read_json, real_folder, write_atomically
 from gradweave.runs.locks import not_writable
-from gradweave.runs.run_folder import SEEDS_FILE, SWEEP_FILE, make_runs_dir, new_name
-from gradweave.runs.seeds_folder import seed_runs
+from gradweave.runs.run_folder import SWEEP_FILE, make_runs_dir, new_name
+from gradweave.runs.seeds_folder import is_seeds_folder, seed_runs
 
 __all__ = [
     "BASE_FILE",
@@ -35,7 +35,7 @@ __all__ = [
     "is_sweep_folder",
     "join_sweep",
     "read_plan",
-    "sweep_runs",
+    "setting_runs",
 ]
 
 Sampling: TypeAlias = Literal["grid", "random", "tpe"]
@@ -141,14 +141,20 @@ def is_sweep_folder(path: Path) -> bool:
     return os.path.lexists(path / SWEEP_FILE)
 
 
-def sweep_runs(path: Path) -> dict[tuple[str, int], Path]:
-    """The folder of each run of a sweep that has been begun, by setting and seed.
+def setting_runs(path: Path, name: str) -> dict[int, Path]:
+    """The folder of each seed's run of a setting; none until they have been made.
+
+    Args:
+        path: of the sweep.
+        name: of the setting.
 
     Raises:
-        DamagedFile: a setting's folder is a link.
+        DamagedFile: the setting's folder is a link.
     """
-    settings = sorted(file.parent for file in path.glob(f"*/{SEEDS_FILE}"))
-    return {(folder.name, seed): run for folder in settings for seed, run in seed_runs(real_folder(folder)).items()}
+    folder = path / name
+    if not os.path.lexists(folder):
+        return {}
+    return seed_runs(folder) if is_seeds_folder(real_folder(folder)) else {}
 
 
 def read_plan(path: Path) -> SweepPlan:

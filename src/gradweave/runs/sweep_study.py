@@ -23,8 +23,8 @@ from gradweave.config.sweep_space import Span
 from gradweave.errors import DamagedFile, GradweaveError, RunInUse
 from gradweave.files import open_regular, real_folder
 from gradweave.runs.locks import is_in_use, lock_folder, waiting_lock
-from gradweave.runs.seeds_folder import is_finished, is_seeds_folder, seed_runs
-from gradweave.runs.sweep_folder import JOURNAL_FILE, SweepPlan
+from gradweave.runs.seeds_folder import is_finished
+from gradweave.runs.sweep_folder import JOURNAL_FILE, SweepPlan, setting_runs
 
 __all__ = ["NUM_REPORTS", "Claim", "Outcome", "Record", "SweepStudy", "begin_journal"]
 
@@ -192,7 +192,7 @@ class SweepStudy:
         with contextlib.suppress(RunInUse), contextlib.ExitStack() as stack:
             lock = stack.enter_context(lock_folder(folder))
             # The runs of a worker that is gone may still be writing their last checkpoints.
-            if not is_seeds_folder(folder) or not any(map(is_in_use, seed_runs(folder).values())):
+            if not any(map(is_in_use, setting_runs(self.path, record.name).values())):
                 stack.pop_all()
                 return Claim(trial, record, folder, lock)
         return None
