@@ -187,7 +187,7 @@ def test_a_signal_stops_all(
         if running and all(job.log.with_name("up").exists() for job in running):
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(seeds._View, "looked", looked)
+    monkeypatch.setattr(seeds.RunsView, "looked", looked)
     assert main(["train", "--seeds", "2", "--runs-dir", str(tmp_path)]) == code
     stopped = [path.read_text() for path in only_folder(tmp_path).glob("seed-*/stopped")]
     assert stopped
