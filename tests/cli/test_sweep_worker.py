@@ -7,6 +7,7 @@ import csv
 import itertools
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,14 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[[Levels], list[str]]:
             for job in itertools.takewhile(lambda job: job is not None, jobs):
                 names.append(job.name)
                 started(job)
+                job.log.touch()
                 run = job.log.parent
                 (run / "metrics.jsonl").unlink(missing_ok=True)
                 going = train(run, levels(read_config(run / "config.toml")))
-                stopped = any(job.name in looked([job]) for _ in going)
+                stopped = any(received or job.name in looked([job]) for _ in going)
                 ended(job, 143 if stopped else 0)
+                if received:
+                    return
 
         monkeypatch.setattr("gradweave.cli.sweep.run_jobs", run_here)
         monkeypatch.setattr("gradweave.cli.sweep_worker._SECONDS_BETWEEN_REPORTS", 0.0)
@@ -141,6 +145,24 @@ def test_the_trial_of_a_killed_worker_is_finished_by_another(tmp_path, trained):
     assert len(list((tmp_path / "mine").glob("*/seed-0"))) == 3
     assert sweep(tmp_path, *GRID) == 0  # nothing is left
     assert len(names) == 4
+
+
+def test_a_worker_that_is_told_to_stop_leaves_its_trial_to_others(tmp_path, trained, capsys):
+    def level(config: Config) -> float:
+        if len(names) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return config.inner.discount
+
+    names = trained(level)
+    assert sweep(tmp_path, *GRID) == 143
+    folder = tmp_path / "mine"
+    assert f"`gradweave resume {folder}` goes on" in capsys.readouterr().err
+    assert main(["watch", str(folder)]) == 0
+    assert capsys.readouterr().out.endswith(
+        f"1 of 3 settings have been begun\nno process trains this; `gradweave resume {folder}` goes on\n"
+    )
+    assert main(["resume", str(folder)]) == 0
+    assert names[0] == names[1] and len(names) == 4
 
 
 def test_what_was_not_made_whole_is_made_again(tmp_path, trained, monkeypatch):
