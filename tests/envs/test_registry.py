@@ -13,6 +13,7 @@ def in_a_fresh_interpreter(code: str) -> list[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
+@pytest.mark.slow
 def test_neither_checking_a_name_nor_importing_the_layer_loads_more_than_it_must() -> None:
     loaded = "print(*(name for name in ('jax', 'equinox', 'jumanji', 'gymnax') if name in sys.modules))"
     checked = (
