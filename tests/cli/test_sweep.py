@@ -126,6 +126,7 @@ def test_the_table_has_what_can_be_compared_first():
     ]
 
 
+@pytest.mark.slow
 def test_every_combination_is_trained_and_the_best_is_found(tmp_path, stand_in, capsys):
     stand_in("done(100 * discount + 1000 * rate + seed)")
     assert sweep(tmp_path, "--seed", "5") == 0
@@ -152,6 +153,7 @@ def test_every_combination_is_trained_and_the_best_is_found(tmp_path, stand_in, 
     assert parse_config(["--config", str(folder / "best.toml")]) == best
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_a_result_and_one_that_fails_is_tried_again(tmp_path, stand_in, capsys):
     diverges = "half(), sys.exit(4) if rate == 0.01 and discount == 0.9 else "
     stand_in(diverges + "sys.exit(5) if seed == 1 else done(discount)")
@@ -183,6 +185,7 @@ def table_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_without_scores_there_is_no_best(tmp_path, stand_in, capsys):
     stand_in("done(None)")
     assert sweep(tmp_path) == 0
@@ -191,6 +194,7 @@ def test_without_scores_there_is_no_best(tmp_path, stand_in, capsys):
     assert {row["score"] for row in table_of(only_folder(tmp_path))} == {""}
 
 
+@pytest.mark.slow
 def test_a_setting_that_went_on_by_itself_is_compared_where_the_sweep_ends(tmp_path, stand_in):
     stand_in("done(discount)")
     assert sweep(tmp_path) == 0
@@ -203,6 +207,7 @@ def test_a_setting_that_went_on_by_itself_is_compared_where_the_sweep_ends(tmp_p
     assert table_of(folder) == before
 
 
+@pytest.mark.slow
 def test_a_setting_belongs_to_the_worker_that_trains_it(tmp_path, stand_in, capsys):
     stand_in("done(discount)")
     assert sweep(tmp_path, "--seeds", "1") == 0
@@ -216,6 +221,7 @@ def test_a_setting_belongs_to_the_worker_that_trains_it(tmp_path, stand_in, caps
     assert "as it was planned" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_could_not_be_made_whole_is_not_left(tmp_path, stand_in, monkeypatch):
     stand_in("done(1.0)")
     monkeypatch.setattr("gradweave.runs.sweep_study.begin_journal", interrupt)
@@ -258,6 +264,7 @@ def test_an_unknown_field_is_refused(tmp_path):
     assert stopped.value.code == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_is_no_run(tmp_path, stand_in, capsys):
     stand_in("done(1.0)")
     assert sweep(tmp_path, "--seeds", "1") == 0
@@ -266,6 +273,7 @@ def test_a_sweep_is_no_run(tmp_path, stand_in, capsys):
         assert "of a sweep" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_switches_can_be_swept(tmp_path, stand_in):
     stand_in("done(1.0)")
     flags = ["--runs-dir", str(tmp_path), "--seeds", "1", "--grid", "network.shared-torso=True,False"]
@@ -287,6 +295,7 @@ def test_what_only_tuning_reads_is_left_out(tmp_path, stand_in):
     assert main(["sweep", "--config", str(tmp_path / "tuned.toml"), *flags]) == 0
 
 
+@pytest.mark.slow
 def test_other_things_can_be_learned_meanwhile(tmp_path, stand_in):
     stand_in("done(1.0)")
     assert sweep(tmp_path, "--meta.learned", "lambda_", "--seeds", "1") == 0

@@ -7,6 +7,7 @@ import csv
 import itertools
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gradweave.config.schema import Config
 from gradweave.config.toml_file import read_config
 
 GRID = ["--grid", "inner.discount=0.5,0.7,0.9"]
+PAIR = ["--grid", "inner.discount=0.5,0.9"]
 TENTHS = range(100, 1001, 100)
 Levels = Callable[[Config], float | None]
 
@@ -54,11 +56,14 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Callable[[Levels], list[str]]:
             for job in itertools.takewhile(lambda job: job is not None, jobs):
                 names.append(job.name)
                 started(job)
+                job.log.touch()
                 run = job.log.parent
                 (run / "metrics.jsonl").unlink(missing_ok=True)
                 going = train(run, levels(read_config(run / "config.toml")))
-                stopped = any(job.name in looked([job]) for _ in going)
+                stopped = any(received or job.name in looked([job]) for _ in going)
                 ended(job, 143 if stopped else 0)
+                if received:
+                    return
 
         monkeypatch.setattr("gradweave.cli.sweep.run_jobs", run_here)
         monkeypatch.setattr("gradweave.cli.sweep_worker._SECONDS_BETWEEN_REPORTS", 0.0)
@@ -132,15 +137,30 @@ def test_the_trial_of_a_killed_worker_is_finished_by_another(tmp_path, trained):
 
     names = trained(level)
     with pytest.raises(Killed):
-        sweep(tmp_path, *GRID)
+        sweep(tmp_path, *PAIR)
     lost = names[-1]
-    assert sweep(tmp_path, *GRID) == 0
-    assert names == [names[0], lost, lost, *names[3:]]  # first of all what was left
-    assert len(names) == 4 and len(set(names)) == 3
+    assert sweep(tmp_path, *PAIR) == 0
+    assert names == [names[0], lost, lost] and names[0] != lost
     assert {row["outcome"] for row in table_of(tmp_path)} == {"finished"}
-    assert len(list((tmp_path / "mine").glob("*/seed-0"))) == 3
-    assert sweep(tmp_path, *GRID) == 0  # nothing is left
-    assert len(names) == 4
+    assert len(list((tmp_path / "mine").glob("*/seed-0"))) == 2
+
+
+def test_a_worker_that_is_told_to_stop_leaves_its_trial_to_others(tmp_path, trained, capsys):
+    def level(config: Config) -> float:
+        if len(names) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return config.inner.discount
+
+    names = trained(level)
+    assert sweep(tmp_path, *PAIR) == 143
+    folder = tmp_path / "mine"
+    assert f"`gradweave resume {folder}` goes on" in capsys.readouterr().err
+    assert main(["watch", str(folder)]) == 0
+    assert capsys.readouterr().out.endswith(
+        f"1 of 2 settings have been begun\nno process trains this; `gradweave resume {folder}` goes on\n"
+    )
+    assert main(["resume", str(folder)]) == 0
+    assert names[0] == names[1] and len(names) == 3
 
 
 def test_what_was_not_made_whole_is_made_again(tmp_path, trained, monkeypatch):
@@ -152,11 +172,11 @@ def test_what_was_not_made_whole_is_made_again(tmp_path, trained, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("gradweave.runs.seeds_folder.write_atomically", killed)
         with pytest.raises(Killed):
-            sweep(tmp_path, *GRID)
+            sweep(tmp_path, *PAIR)
     assert names == []
     assert len(list((tmp_path / "mine").glob("*/seed-0"))) == 1
-    assert sweep(tmp_path, *GRID) == 0
-    assert len(set(names)) == len(names) == 3
+    assert sweep(tmp_path, *PAIR) == 0
+    assert len(set(names)) == len(names) == 2
 
 
 def test_settings_that_cannot_be_trained_are_left_out(tmp_path, trained, capsys):

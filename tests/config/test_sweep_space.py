@@ -16,6 +16,7 @@ from gradweave.errors import ConfigError
         ("inner.learning_rate=1e-5:0.1:even", Span(1e-5, 0.1, "even", whole=False)),
         ("inner.discount=0.9:0.999", Span(0.9, 0.999, "distance-to-1", whole=False)),
         ("inner.discount=0.9:0.999:log", Span(0.9, 0.999, "log", whole=False)),
+        ("inner.lambda_=0.5:0.99", Span(0.5, 0.99, "distance-to-1", whole=False)),
         ("inner.lambda_=0.5:1", Span(0.5, 1.0, "log", whole=False)),  # 1 has no logarithm of its distance
         ("inner.entropy-cost=0:0.1", Span(0.0, 0.1, "even", whole=False)),
         ("inner.num-steps=4:32", Span(4.0, 32.0, "log", whole=True)),
@@ -46,6 +47,11 @@ def test_an_entry_is_a_range_or_a_choice(entry, expected):
 def test_an_entry_that_makes_no_sense_is_refused(entry, words):
     with pytest.raises(ConfigError, match=words):
         parse_space([], [entry], Config())
+
+
+def test_a_field_is_called_as_its_flag_is():
+    names = [*parse_space(["inner.lambda_=0.5,0.9"], ["--inner.learning_rate=0.1:0.2"], Config())]
+    assert names == ["inner.lambda", "inner.learning-rate"]
 
 
 def test_a_field_stands_there_once():

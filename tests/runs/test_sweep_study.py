@@ -15,6 +15,7 @@ from gradweave.config.grid import Setting
 from gradweave.config.presets import preset
 from gradweave.config.sweep_space import Space, Span
 from gradweave.errors import ConfigError, DamagedFile
+from gradweave.runs import sweep_study
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.run_folder import RunFolder
 from gradweave.runs.seeds_folder import SeedsFolder
@@ -147,6 +148,23 @@ def test_a_trial_of_a_worker_that_is_gone_is_gone_on_with(tmp_path: Path) -> Non
     found = claimed(other)
     assert (found.number, found.setting, found.diverged) == (lost.number, lost.setting, [0])
     assert kept.number not in {found.number, 2}
+
+
+def test_a_trial_that_ends_while_another_worker_asks_is_not_claimed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_in(tmp_path)
+    first, lock = claimed(study), sweep_study.lock_folder
+
+    def ends_before(folder: Path) -> BinaryIO:
+        if folder == first.folder and not first.lock.closed:
+            study.tell(first, "finished", 1.0)
+            first.close()
+        return lock(folder)
+
+    monkeypatch.setattr(sweep_study, "lock_folder", ends_before)
+    assert claimed(SweepStudy(study.path, study.plan)).number == 1
+    assert first.lock.closed
 
 
 def test_while_the_runs_of_a_lost_worker_write_their_last_checkpoints_the_trial_waits(tmp_path: Path) -> None:

@@ -40,23 +40,28 @@ _USUAL = ("inner.learning-rate=3e-4,1e-3,3e-3", "inner.discount=0.9,0.97,0.997",
 _USUAL_TRIALS: Final = 20
 
 
+def _arg(metavar: str) -> Any:
+    """A flag whose help says what happens without it."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
 @dataclass(frozen=True)
 class _Flags(TrainFlags):
     """The flags of `gradweave sweep`."""
 
-    grid: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="FIELD=VALUE,... [FIELD=VALUE,... ...]")] = None
+    grid: Annotated[tuple[str, ...] | None, _arg("FIELD=VALUE,... [FIELD=VALUE,... ...]")] = None
     """What to try: fields as flags name them, each with its values. Left out, without --search: three learning rates,
     three discounts and two entropy costs, those of returns-snake."""
-    search: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD=LOW:HIGH [FIELD=LOW:HIGH ...]")] = ()
+    search: Annotated[tuple[str, ...], _arg("FIELD=LOW:HIGH [FIELD=LOW:HIGH ...]")] = ()
     """Ranges to draw from, on a logarithmic scale where LOW is above 0 (a discount: that of its distance to 1);
     LOW:HIGH:even and LOW:HIGH:log say otherwise, FIELD=VALUE,VALUE,... is a choice."""
-    sampler: Sampling | None = None
+    sampler: Annotated[Sampling | None, _arg("NAME")] = None
     """How settings are chosen: grid, random or tpe. Left out: grid, with --search tpe."""
-    trials: int | None = None
+    trials: Annotated[int | None, _arg("N")] = None
     """Settings to try, where they are drawn (20 if left out); a grid has all of its own."""
     prune: Pruning = "none"
     """Give trials up early: those below the median of the others, or by successive halving."""
-    name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    name: Annotated[str | None, _arg("NAME")] = None
     """The folder's name in --runs-dir. Where it is there, this process becomes another worker of that sweep."""
     seeds: Annotated[int | None, tyro.conf.arg(metavar="N")] = 2
     """Seeds of each setting, from --seed on."""
@@ -174,7 +179,8 @@ def _refuse_flags_of(space: Space, argv: Sequence[str]) -> None:
     Raises:
         ConfigError: it does.
     """
-    given = {word.partition("=")[0].removeprefix("--").replace("_", "-") for word in argv if word.startswith("--")}
+    flags = [word.partition("=")[0].removeprefix("--") for word in argv if word.startswith("--")]
+    given = {flag.replace("_", "-").rstrip("-") for flag in flags}
     for field in space:
         if field in given:
             raise ConfigError(f"--{field}", "a flag", "a field that is swept, or one value for all", "leave one out")

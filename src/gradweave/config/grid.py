@@ -33,7 +33,7 @@ def parse_grid(entries: Sequence[str], flag: str = "--grid") -> dict[str, tuple[
     grid: dict[str, tuple[str, ...]] = {}
     for entry in entries:
         name, equals, text = entry.partition("=")
-        name = name.strip().removeprefix("--").replace("_", "-")
+        name = name.strip().removeprefix("--").replace("_", "-").rstrip("-")  # the flag of lambda_ is lambda
         values = tuple(value.strip() for value in text.split(","))
         if not name or not equals or not all(values) or any(word.startswith("--") for word in text.split()):
             remedy = f"write the field and its values without spaces between; a preset stands before {flag}"

@@ -174,13 +174,16 @@ def _span(entry: str, field: str, text: str, base: Config) -> Span:
         accepted = "nothing after HIGH, or :even, or :log where LOW is above 0"
         raise ConfigError(_FIELD, entry, accepted, "correct what follows the second colon")
     section, _, option = field.rpartition(".")
-    value = _value_of(base, section, option.replace("-", "_"))
+    option = option.replace("-", "_")
+    if section == "inner" and hasattr(base.inner, f"{option}_"):  # lambda, which is a word of Python's
+        option = f"{option}_"
+    value = _value_of(base, section, option)
     whole = isinstance(value, int) and not isinstance(value, bool)
     if whole and not (low.is_integer() and high.is_integer()):
         raise ConfigError(_FIELD, entry, f"whole numbers: {field} is {value}", "give other ends")
     if scale:
         return Span(low, high, "log" if scale == "log" else "even", whole)
-    limits = LEARNERS[base.learner].hyperparameters.get(option.replace("-", "_")) if section == "inner" else None
+    limits = LEARNERS[base.learner].hyperparameters.get(option) if section == "inner" else None
     if limits is not None and limits.upper == 1 and high < 1:
         return Span(low, high, "distance-to-1", whole)
     return Span(low, high, "log" if low > 0 else "even", whole)

@@ -191,8 +191,10 @@ class SweepStudy:
         folder = real_folder(self.path / record.name, make=True)
         with contextlib.suppress(RunInUse), contextlib.ExitStack() as stack:
             lock = stack.enter_context(lock_folder(folder))
+            # Until here its worker may have told how it ended, and let go of it.
+            ended = self._storage.get_trial(trial._trial_id).state.is_finished()
             # The runs of a worker that is gone may still be writing their last checkpoints.
-            if not any(map(is_in_use, setting_runs(self.path, record.name).values())):
+            if not ended and not any(map(is_in_use, setting_runs(self.path, record.name).values())):
                 stack.pop_all()
                 return Claim(trial, record, folder, lock)
         return None
