@@ -156,7 +156,7 @@ def test_a_checkpoint_that_cannot_be_written_says_what_there_is(
         monkeypatch.undo()
         folder.save_checkpoint(array, 1000)
         monkeypatch.setattr("gradweave.runs.checkpoints.write", full)
-        with pytest.raises(FolderLost, match="free some space, then `gradweave resume .*` goes on"):
+        with pytest.raises(FolderLost, match=r"free some space, then `gradweave resume .*` goes on"):
             folder.save_checkpoint(array, 2000)
 
 
