@@ -47,7 +47,7 @@ class Game(NamedTuple):
     entropy_cost: float
     max_grad_norm: float
     normalize_observations: bool
-    activation: str  # rejax's
+    activation: str
     max_episode_steps: int
 
     @property
@@ -91,7 +91,14 @@ def our_config(game: Game) -> Config:
         "evaluation_episodes": EPISODES,
         "max_episode_steps": game.max_episode_steps,
     }
-    return configure("ppo", environment={"name": f"gymnax:{game.environment}"}, inner=inner, meta=meta, run=run)
+    return configure(
+        "ppo",
+        environment={"name": f"gymnax:{game.environment}"},
+        network={"activation": game.activation},
+        inner=inner,
+        meta=meta,
+        run=run,
+    )
 
 
 class FiveValues:

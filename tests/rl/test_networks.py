@@ -255,6 +255,21 @@ def test_the_last_policy_layer_is_scaled_and_no_other():
         actor_critic_network(observation, 4, key=key, policy_scale=0.0)
 
 
+@pytest.mark.parametrize(("name", "function"), [("tanh", np.tanh), ("swish", lambda x: x / (1 + np.exp(-x)))])
+def test_the_activation_is_between_the_layers(name, function):
+    observation = vector_observation()
+    network = actor_critic_network(
+        observation, 2, policy_layers=(3,), value_layers=(), policy_scale=1.0, activation=name, key=jax.random.key(4)
+    )
+    inputs = np.concatenate([observation.view, observation.scalars])
+    first, last = network.policy_head
+    hidden = function(inputs @ np.asarray(first.weight) + np.asarray(first.bias))
+    expected = hidden @ np.asarray(last.weight) + np.asarray(last.bias)
+    np.testing.assert_allclose(network(observation).logits, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"activation = 'sin'.*relu, tanh, swish"):
+        actor_critic_network(observation, 2, activation="sin", key=jax.random.key(4))
+
+
 @pytest.mark.slow
 def test_a_vector_goes_to_the_heads_as_it_is():
     observation = vector_observation()
