@@ -1,5 +1,7 @@
 """Draws curves.png from phases.csv and table.csv alone: reward per step and the entropy cost, over a lifetime."""
 
+from collections.abc import Sequence
+
 import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
@@ -11,7 +13,7 @@ from gradweave.reports.figures import style_axis
 from gradweave.reports.tables import read_rows
 
 
-def draw(rows: list[Row]) -> Figure:
+def draw(rows: Sequence[Row]) -> Figure:
     """A column for plain learning and one for each number of steps ahead: reward above, entropy cost below."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     plain = [arm for arm in arms if arm.startswith("plain")]
