@@ -49,11 +49,13 @@ def watched(returns, counts):
 
 
 def looped(returns, counts):
-    learner = value = total = weight = 0.0
+    learner = value = total = weight = squares = 0.0
     scale, low, best, first, saved, found = 1.0, 0, None, None, (0.0, 0.0), []
     for earned, count in zip(returns, counts, strict=True):
         learner, value = learner + 1, value + scale
         if count:
+            surprise = earned - total / weight if weight else 0.0
+            squares = 0.6 * squares + 0.4 * surprise**2
             total, weight = 0.6 * total + 0.4 * earned, 0.6 * weight + 0.4
         mean = total / weight if weight else 0.0
         new_saved, back = saved, False
@@ -61,7 +63,8 @@ def looped(returns, counts):
             first = mean if first is None else first
             if best is None or mean >= best:
                 best, new_saved = mean, (learner, value)
-            low = low + 1 if mean < first + 0.5 * (best - first) else 0
+            far = best - mean > np.sqrt(squares / weight)
+            low = low + 1 if far and mean < first + 0.5 * (best - first) else 0
             back = low >= 3
         if back:
             (learner, value), scale, low, total = saved, scale / 4, 0, best * weight
@@ -82,11 +85,11 @@ def test_it_follows_its_rule_in_a_loop(offset):
 
 
 def test_a_policy_that_was_lost_is_found_again():
-    learner, value, restored = watched([0.0, 0.0, 10.0, 10.0, 0.0, 0.0, 0.0, 0.0, 10.0], [1.0] * 9)
+    learner, value, restored = watched([0.0, 0.0, *[10.0] * 8, *[0.0] * 6, 10.0], [1.0] * 17)
     assert restored.sum() == 1
     (when,) = np.flatnonzero(restored)
-    assert learner[when] == 4 and value[when] == 4  # the window of the best mean
-    assert learner[when + 1] == 5 and value[when + 1] == 4.25  # a quarter of the step
+    assert learner[when] == 10 and value[when] == 10  # the window of the best mean
+    assert learner[when + 1] == 11 and value[when + 1] == 10.25  # a quarter of the step
 
 
 def test_without_a_loss_it_changes_nothing():
@@ -94,6 +97,25 @@ def test_without_a_loss_it_changes_nothing():
     assert not restored.any()
     np.testing.assert_array_equal(learner, np.arange(1, 41))
     np.testing.assert_array_equal(value, np.arange(1, 41))
+
+
+@pytest.mark.parametrize("offset", [20.0, -500.0])
+def test_chance_restores_nothing(offset):
+    guard = gw.ReturnGuard()
+    rng = np.random.default_rng(1)
+    returns = offset + rng.normal(0, 8, 3000)
+
+    def window(state, earned):
+        after, restored = guard.watch(state, state, EpisodeTotals(jnp.ones(()), earned, jnp.ones(())))
+        return after, restored
+
+    state = first_state()._replace(guard=guard.start(first_state()))
+    _, restored = jax.lax.scan(window, state, jnp.asarray(returns))
+    assert not restored.any()
+    # And what is learned and lost is found again by the same guard.
+    returns[1000:1200] += 300
+    _, restored = jax.lax.scan(window, state, jnp.asarray(returns[:1500]))
+    assert 1250 <= np.flatnonzero(restored)[0] < 1300
 
 
 @pytest.mark.parametrize("bad", [{"fraction": 1.0}, {"patience": 0}, {"slowdown": 0.0}, {"decay": 1.0}])

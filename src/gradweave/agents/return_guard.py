@@ -23,6 +23,7 @@ class GuardMemory(NamedTuple):
 
     Attributes:
         recent: running mean return of the episodes that ended, over windows.
+        spread: running mean of the squared distance of a window's mean return from `recent` before it.
         known: whether `first` and `best` have been seen.
         first: the mean when it was first known.
         best: the highest mean so far.
@@ -32,6 +33,7 @@ class GuardMemory(NamedTuple):
     """
 
     recent: RunningMean
+    spread: RunningMean
     known: Bool[Array, ""]
     first: Float[Array, ""]
     best: Float[Array, ""]
@@ -44,11 +46,13 @@ class ReturnGuard(eqx.Module):
     """Restores the learner and the meta-parameters of the best running mean return when it is lost for long.
 
     Returns are lost while their running mean lies below first + `fraction` (best - first), where first is its first
-    value: half of the best for returns that begin near zero, and the middle for negative ones. When that has lasted for
-    `patience` windows, parameters, meta-parameters and the states of optimisers, estimator and tuners are those of the
-    best mean again, and all later moves of the meta-optimiser are smaller by `slowdown`. The episodes that are running
-    go on, so that the first update after it uses a rollout of the policy that was lost, and so do the running scales of
-    rewards and observations.
+    value: half of the best for returns that begin near zero, and the middle for negative ones. They also have to be
+    below the best by more than single windows' returns scatter about the running mean: else chance alone would restore,
+    again and again, a policy that has not learned anything yet. When that has lasted for `patience` windows,
+    parameters, meta-parameters and the states of optimisers, estimator and tuners are those of the best mean again, and
+    all later moves of the meta-optimiser are smaller by `slowdown`. The episodes that are running go on, so that the
+    first update after it uses a rollout of the policy that was lost, and so do the running scales of rewards and
+    observations.
 
     ```python
     agent = SelfTuning(..., guard=gw.ReturnGuard())
@@ -77,7 +81,14 @@ class ReturnGuard(eqx.Module):
         zero = jnp.zeros((), jnp.result_type(float))
         none = jnp.zeros((), jnp.int32)
         return GuardMemory(
-            RunningMean.empty(), jnp.zeros((), bool), zero, zero, none, _carried(state), jnp.ones_like(zero)
+            RunningMean.empty(),
+            RunningMean.empty(),
+            jnp.zeros((), bool),
+            zero,
+            zero,
+            none,
+            _carried(state),
+            jnp.ones_like(zero),
         )
 
     def watch(
@@ -93,12 +104,16 @@ class ReturnGuard(eqx.Module):
         memory: GuardMemory = before.guard
         after = after._replace(learned=part_of_the_way(memory.scale, before.learned, after.learned))
         count = episodes.num_episodes
-        recent = memory.recent.add(episodes.sum_returns / jnp.maximum(count, 1), self.decay, count)
+        earned = episodes.sum_returns / jnp.maximum(count, 1)
+        recent = memory.recent.add(earned, self.decay, count)
+        surprise = jnp.where(memory.recent.weight > 0, earned - memory.recent.mean(0.0), 0.0)
+        spread = memory.spread.add(surprise**2, self.decay, count)
         mean, counts = recent.mean(0.0), recent.weight >= _WEIGHT_KNOWN
         first = jnp.where(memory.known, memory.first, mean)
         better = counts & (~memory.known | (mean >= memory.best))
         best = jnp.where(better, mean, memory.best)
-        lost = counts & memory.known & (mean < first + self.fraction * (best - first))
+        far = (best - mean) > jnp.sqrt(spread.mean(0.0))
+        lost = counts & memory.known & far & (mean < first + self.fraction * (best - first))
         low = jnp.where(lost, memory.low + 1, 0)
         restored = low >= self.patience
         saved = chosen(better, _carried(after), memory.saved)
@@ -106,6 +121,7 @@ class ReturnGuard(eqx.Module):
         fresh = RunningMean(best * recent.weight, recent.weight)
         kept = memory._replace(
             recent=chosen(restored, fresh, recent),
+            spread=spread,
             known=memory.known | counts,
             first=first,
             best=best,
