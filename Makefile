@@ -12,7 +12,8 @@ STUDY_ARGS ?=
 UV := $(shell command -v uv 2>/dev/null)
 
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+# Work is shared by neighbours in a file, so that fixtures and what was traced serve several tests.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 ifdef UV
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python
 COMPILE := $(UV) pip compile pyproject.toml constraints/build.in --quiet --upgrade --universal --python-version 3.11 \

@@ -6,7 +6,7 @@
 Everything that is compared takes turns in this one process. A row's ratio is the median over rounds of (its time) /
 (the group's base's time), per inner update, with quartiles. Groups: `windows` (modes by length of the window), `length`
 (mixed mode's lengths against each other), `memory` (mixed mode's against counting), `parameters` (modes by number of
-meta-parameters), `board` (Snake 12x12), `peers`, `seeds`, `floor`, `startup`.
+meta-parameters), `board` (Snake 12x12), `ppo` (through epochs and minibatches), `peers`, `seeds`, `floor`, `startup`.
 """
 
 import dataclasses
@@ -73,6 +73,7 @@ class Options:
         "memory",
         "parameters",
         "board",
+        "ppo",
         "peers",
         "seeds",
         "floor",
@@ -167,6 +168,19 @@ def board(options: Options) -> list[Row]:
     programs = {"plain": meta_step(sizes, 0, 5), **{mode: meta_step(sizes, 4, 5, mode) for mode in MODES}}
     programs["jax.grad of the loop"] = naive_meta_step(sizes, 4, 5)
     return list(ratios(programs, "plain", options.rounds))
+
+
+def ppo(options: Options) -> list[Row]:
+    """Modes through PPO's 4 epochs x 4 minibatches on CartPole (8 environments x 128 steps), four meta-parameters."""
+    sizes: dict[str, Any] = {"preset": "ppo"}
+    if options.smallest:
+        sizes |= {"inner.num_envs": 4, "inner.num_steps": 4, "inner.num_epochs": 1, "inner.num_minibatches": 2}
+    rows = []
+    for length in (1, 2) if options.smallest else (1, 2, 5):
+        programs = {"plain": meta_step(sizes, 0, length)}
+        programs |= {mode: meta_step(sizes, 4, length, mode) for mode in MODES}
+        rows += [{"num_inner_steps": length, **row} for row in ratios(programs, "plain", options.rounds)]
+    return rows
 
 
 def peers(options: Options) -> list[Row]:
@@ -331,7 +345,7 @@ def _shrunk(sizes: Mapping[str, Any], options: Options) -> dict[str, Any]:
 
 
 GROUPS: Final = {
-    group.__name__: group for group in (windows, length, memory, parameters, board, peers, seeds, floor, startup)
+    group.__name__: group for group in (windows, length, memory, parameters, board, ppo, peers, seeds, floor, startup)
 }
 
 

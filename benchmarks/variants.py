@@ -42,9 +42,10 @@ LEARNED: Mapping[int, tuple[str, ...]] = {
 
 
 def configured(changes: Mapping[str, Any]) -> Config:
-    """The `quick` preset with changes, as section.field -> value or environment.options.name -> value."""
-    config = preset("quick")
-    for name, value in changes.items():
+    """A preset ("preset" -> name, by default `quick`) with changes, by section.field or environment.options.name."""
+    fields = dict(changes)
+    config = preset(fields.pop("preset", "quick"))
+    for name, value in fields.items():
         config = _changed(config, name.split("."), value)
     return config
 

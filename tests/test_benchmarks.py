@@ -60,6 +60,7 @@ def test_processes_step_when_called_and_end() -> None:
     assert worker.returncode == 0
 
 
+@pytest.mark.slow
 def test_the_toy_is_a_discount_learned_through_one_update() -> None:
     gradient = peers.weave_toy(1)()
     # One step of SGD from 0 moves the values to G/10; the outer error is then a quadratic in the discounts.

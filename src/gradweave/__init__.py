@@ -89,6 +89,7 @@ _AGENTS = (
     "AbstractTuner",
     "ActorCriticEta",
     "Agent",
+    "EntropyShare",
     "Experience",
     "KLControl",
     "LiveEvolution",

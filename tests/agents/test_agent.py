@@ -195,6 +195,7 @@ def recall_agent():
     return Recall(), agent, Recurrent(cell, heads)
 
 
+@pytest.mark.slow
 def test_learning_sees_what_was_remembered_while_acting():
     """The network evaluated on a batch says, step by step, what it said while the batch was collected."""
     from gradweave.agents.actor_critic.experience import evaluate_network

@@ -208,6 +208,7 @@ def test_a_configuration_gives_a_memory_and_the_policy_hands_it_on(learner):
     assert not np.allclose(again[0], memory[0]), "without a memory an episode begins"
 
 
+@pytest.mark.slow
 def test_a_policy_without_memory_refuses_one():
     config = configured("--inner.num-envs", "2")
     agent = build_agent(config)

@@ -126,6 +126,7 @@ def two_heads():
     return problem, raw, spec, problem.init(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator", [gw.Unrolled(), gw.HorizonMix(jnp.array([0.2, 0.3, 0.5]))], ids=["unrolled", "mix"]
 )
@@ -181,6 +182,7 @@ def contextual_case():
     return gw.contextual(problem, mapping), raw, gw.contextual_spec(gw.Unbounded()), state, problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_weights_get_the_gradient_of_eta_through_the_mapping(name):
     """Chain rule: the gradient by eta, found without any mapping, pulled back through the mapping alone."""

@@ -38,6 +38,7 @@ def test_derivatives_at_zero_gradients_are_finite(name, max_grad_norm, dtype):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(curvature))
 
 
+@pytest.mark.slow
 def test_the_traps_are_real():
     """What is avoided here does happen with the usual choices."""
     for optimizer in (
@@ -72,6 +73,7 @@ def test_directions_against_the_formulas(name, max_grad_norm):
         np.testing.assert_allclose(found, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.01, 0.3, 5.0, 1e3])
 def test_the_safe_clip_is_the_usual_one_away_from_zero(scale):
     tree = {"a": scale * jnp.array([1.0, -2.0]), "b": scale * jnp.array([[0.5]])}

@@ -77,6 +77,7 @@ def test_options_survive_a_file(tmp_path: Path) -> None:
     assert read_config(tmp_path / "config.toml") == config
 
 
+@pytest.mark.slow
 def test_options_are_built() -> None:
     agent = build_agent(changed(**ALL))
     assert build_agent(changed(meta__sampling_correction=0.1)).sampling_correction == SamplingCorrection(0.1)

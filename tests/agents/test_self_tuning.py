@@ -191,6 +191,7 @@ def test_meta_steps_equal_a_slow_loop(setting):
     assert len(traces) == 1, "the second meta-step compiled again"
 
 
+@pytest.mark.slow
 def test_a_truncating_environment_keeps_final_observations_and_others_do_not():
     for environment, keeps in ((Ladder(), True), (ENDLESS, False)):
         agent, params = make(PLAIN, environment=environment)
@@ -295,6 +296,7 @@ def test_conditioning_feeds_the_learned_raw_values_and_changes_the_outputs():
     assert bool(stepper(plain)(plain.init(params, key=jax.random.key(5)))[1].finite)
 
 
+@pytest.mark.slow
 def test_greedy_and_sampled_policies_respect_the_mask():
     agent, params = make(PLAIN)
     state = agent.init(params, key=jax.random.key(6))

@@ -67,6 +67,7 @@ def test_a_call_and_a_command_train_the_same(run: gw.Run, tmp_path: Path, capsys
     assert not (path / "measurement.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_read_back(run: gw.Run) -> None:
     assert run.path is not None
     read = gw.load_run(run.path)
@@ -82,6 +83,7 @@ def test_a_run_is_read_back(run: gw.Run) -> None:
         gw.load_run(f"{run.path}x")
 
 
+@pytest.mark.slow
 def test_the_policy_is_the_one_that_plays(run: gw.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The chain is the same in every episode, so that a greedy one by hand has the return that `play` prints."""
     output = tmp_path / "agent.gif"
@@ -131,6 +133,7 @@ def test_an_agent_in_memory_learns_what_its_configuration_does(run: gw.Run, tmp_
         trained.play(tmp_path / "agent.gif")
 
 
+@pytest.mark.slow
 def test_what_training_an_agent_refuses(run: gw.Run) -> None:
     params, key = run.state.learner.params, jax.random.key(0)
     with pytest.raises(TypeError, match="params, total_steps and key"):

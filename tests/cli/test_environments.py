@@ -1,21 +1,59 @@
 """`gradweave environments`: every name with its sizes, every refusal with its reason."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from gradweave.cli.main import main
-from gradweave.envs.catalogue import CATALOGUE, REFUSED
+from gradweave.envs import suites
+from gradweave.envs.catalogue import CATALOGUE, REFUSED, UNTRIED
+from gradweave.envs.suites import REFUSED_SUITES
 
 
 def test_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["environments"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[0]: line for line in lines if line}
-    assert {*CATALOGUE, *REFUSED} <= set(rows)
+    assert {*REFUSED, *UNTRIED, *REFUSED_SUITES} <= set(rows)
+    assert {name for name in CATALOGUE if not name.startswith("envelope:")} <= set(rows)
     words = " ".join(rows["jumanji:Game2048-v1"].split())
     assert words == "jumanji:Game2048-v1 board 4 x 4 x 1 4 discrete board_size"
     assert "takes 2 continuous vectors" in rows["jumanji:SearchAndRescue-v0"]
     assert "fetches its levels" in rows["jumanji:Sokoban-v0"]
-    assert max(map(len, lines)) < 140
+    assert max(map(len, lines)) < 160
+
+
+@pytest.mark.parametrize(
+    ("version", "installed", "reason"),
+    [
+        (
+            (3, 11, 4),
+            (),
+            'needs Python 3.12 or newer, and this is 3.11: with such a Python, pip install "jax-envelope>=',
+        ),
+        ((3, 12, 1), ("envelope",), "needs brax, which is not installed: pip install"),
+        ((3, 12, 1), (), "needs jax-envelope and brax, which are not installed: pip install"),
+        ((3, 12, 1), ("envelope", "brax"), None),
+    ],
+)
+def test_what_is_not_installed_is_one_line(
+    version: tuple[int, ...],
+    installed: tuple[str, ...],
+    reason: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(suites, "sys", SimpleNamespace(version_info=version))
+    monkeypatch.setattr(suites, "find_spec", lambda name: name if name in ("gymnax", "jumanji", *installed) else None)
+    assert main(["environments"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    brax = [line for line in lines if line.startswith("envelope:brax/")]
+    assert max(map(len, lines)) < 160
+    if reason is None:
+        assert "envelope:brax/ant vector 27 8 continuous max_episode_steps" in [" ".join(line.split()) for line in brax]
+        assert len(brax) == 12
+    else:
+        assert len(brax) == 1 and brax[0].startswith(f"envelope:brax/... (12) {reason}")
 
 
 def test_it_takes_no_flags(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ PROBE = (
     "from gradweave.cli.main import main\n"
     "try:\n    code = main(sys.argv[1:])\n"
     "except SystemExit as error:\n    code = error.code\n"
-    "heavy = [name for name in ('jax', 'numpy', 'equinox', 'matplotlib', 'jumanji') if name in sys.modules]\n"
+    "heavy = [name for name in ('jax', 'numpy', 'equinox', 'matplotlib', 'jumanji', 'optuna') if name in sys.modules]\n"
     "print('PROBE', code, heavy)\n"
 )
 

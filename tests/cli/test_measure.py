@@ -222,6 +222,7 @@ def test_batch_sizes_of_an_earlier_measurement_do_not_lie_beside_another(own, me
         assert {path.name for path in output.glob("batch_sizes.*")} == (files if written else set())
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_measures_into_a_folder(own, measure, capsys):
     (own / "measure").mkdir()
     with lock_folder(own / "measure"):

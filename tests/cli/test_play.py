@@ -19,6 +19,7 @@ from gradweave.training.loading import check_run, read_agent
 from .material import content_of, first_state, tiny_config
 
 
+@pytest.mark.slow
 def test_play(run, tmp_path, capsys):
     before = content_of(run)
     output = tmp_path / "agent.gif"
@@ -33,6 +34,7 @@ def test_play(run, tmp_path, capsys):
     assert (run / "agent.gif").exists()
 
 
+@pytest.mark.slow
 def test_reading_needs_no_lock_and_takes_the_wanted_step(run):
     with RunFolder.open(run):
         newest, older = read_agent(run), read_agent(run, 4)
@@ -43,6 +45,7 @@ def test_reading_needs_no_lock_and_takes_the_wanted_step(run):
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(own):
     path = own / "checkpoints" / f"{12:012d}.safetensors"
     path.write_bytes(path.read_bytes()[:-1])

@@ -33,6 +33,7 @@ def make_run(tmp_path: Path, num_rows: int = 60, preset_name: str = "quick") -> 
     return folder.path
 
 
+@pytest.mark.slow
 def test_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = make_run(tmp_path)
     assert main(["report", str(path)]) == 0
@@ -67,6 +68,7 @@ def test_figures_are_legible_on_a_dark_page_too(tmp_path: Path) -> None:
     assert (0, 114, 178) in colours
 
 
+@pytest.mark.slow
 def test_what_was_drawn_and_measured_is_shown(tmp_path: Path) -> None:
     path = make_run(tmp_path)
     Image.new("RGB", (4, 4)).save(path / "agent.gif")
@@ -82,6 +84,7 @@ def test_what_was_drawn_and_measured_is_shown(tmp_path: Path) -> None:
     assert "<td>-</td><td>0.125 to no bound</td>" in write_report([path], path).read_text()
 
 
+@pytest.mark.slow
 def test_several_runs_go_into_one_report(tmp_path: Path) -> None:
     paths = [make_run(tmp_path), make_run(tmp_path, num_rows=3)]
     assert main(["report", *map(str, paths)]) == 0
@@ -97,6 +100,7 @@ def test_an_open_interval_says_why() -> None:
     assert _interval(open_ended) == "0.50 (0.00 to inf): so few samples do not tell a mean from zero"
 
 
+@pytest.mark.slow
 def test_seeds_of_two_studies_are_told_apart(tmp_path: Path) -> None:
     paths = []
     for study in ("a", "b"):
@@ -111,6 +115,7 @@ def test_seeds_of_two_studies_are_told_apart(tmp_path: Path) -> None:
         assert f"{study}-seed-0: an episode" in page
 
 
+@pytest.mark.slow
 def test_no_diff_is_shown(tmp_path: Path) -> None:
     path = make_run(tmp_path)
     sources = [{"commit": "one", "diff": "-secret"}, {"commit": "two", "diff": "+secret"}, None]
@@ -206,6 +211,7 @@ class Page(HTMLParser):
         self.attributes.pop()
 
 
+@pytest.mark.slow
 def test_the_page_fits_a_telephone_and_the_dark(tmp_path: Path) -> None:
     path = make_run(tmp_path, num_rows=3)
     found = {name: {"value": 0.25, "low": 0.2, "high": 0.3} for name in ("total", "total_scale_free")}

@@ -47,6 +47,7 @@ def made_up(tmp_path: Path, numbers: dict[int, tuple[float | None, float, float]
     return paths
 
 
+@pytest.mark.slow
 def test_the_summary_is_of_the_last_rows(tmp_path: Path) -> None:
     returns = [3.0, 1.0, 2.0, 40.0, 2.5]
     paths = made_up(tmp_path, {seed: (value, 2 * value, 0.9 + seed / 100) for seed, value in enumerate(returns)})
@@ -66,6 +67,7 @@ def test_the_summary_is_of_the_last_rows(tmp_path: Path) -> None:
     assert len({len(line) for line in lines}) == 1
 
 
+@pytest.mark.slow
 def test_one_seed_has_no_interval_and_a_missing_value_no_mean(tmp_path: Path) -> None:
     summary = summarize_seeds(made_up(tmp_path / "one", {3: (1.5, 2.0, 0.9)}))
     assert summary["return"] == {"values": [1.5], "interquartile_mean": 1.5, "low": None, "high": None}
@@ -137,6 +139,7 @@ def test_a_seed_that_fails_takes_no_other_with_it(
     assert capsys.readouterr().err.count("started") == 3
 
 
+@pytest.mark.slow
 def test_seeds_are_reported_together(
     tmp_path: Path, stand_in: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,7 +187,7 @@ def test_a_signal_stops_all(
         if running and all(job.log.with_name("up").exists() for job in running):
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(seeds._View, "looked", looked)
+    monkeypatch.setattr(seeds.RunsView, "looked", looked)
     assert main(["train", "--seeds", "2", "--runs-dir", str(tmp_path)]) == code
     stopped = [path.read_text() for path in only_folder(tmp_path).glob("seed-*/stopped")]
     assert stopped

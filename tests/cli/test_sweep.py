@@ -11,12 +11,15 @@ import pytest
 from gradweave.cli import seeds
 from gradweave.cli.main import main
 from gradweave.cli.train import parse_config
-from gradweave.config.grid import parse_grid, setting_name, settings_of
+from gradweave.config.grid import parse_grid, setting_name
 from gradweave.config.presets import preset
+from gradweave.config.schema import Config
+from gradweave.config.sweep_space import candidates, parse_space
 from gradweave.config.toml_file import read_config, write_config
 from gradweave.errors import ConfigError
 from gradweave.reports.sweep_scores import best_setting, format_sweep, late_return, whole_settings
-from gradweave.runs.sweep_folder import SweepFolder, sweep_runs
+from gradweave.runs.locks import lock_folder
+from gradweave.runs.seeds_folder import seed_runs
 
 GRID = ["--grid", "inner.discount=0.5,0.9", "inner.learning-rate=1e-3,0.01"]
 
@@ -51,6 +54,11 @@ def sweep(tmp_path: Path, *argv: str) -> int:
     return main(["sweep", "quick", *steps, "--runs-dir", str(tmp_path), *GRID, *argv])
 
 
+def sweep_runs(path: Path) -> dict[tuple[str, int], Path]:
+    settings = [file.parent for file in path.glob("*/seeds.json")]
+    return {(folder.name, seed): run for folder in settings for seed, run in seed_runs(folder).items()}
+
+
 def only_folder(tmp_path: Path) -> Path:
     (path,) = tmp_path.iterdir()
     return path
@@ -81,16 +89,13 @@ def test_a_grid_that_makes_no_sense_is_refused(entries, remedy):
 
 
 def test_settings_are_all_combinations_with_names_that_tell_them_apart():
-    settings = settings_of(parse_grid(["--inner.discount=0.5,0.9", "inner.learning-rate=1e-3,2e-3,3e-3"]))
+    grid = ["--inner.discount=0.5,0.9", "inner.learning-rate=1e-3,2e-3,3e-3"]
+    settings = {setting_name(setting): setting for setting in candidates(parse_space(grid, [], Config()))}
     assert len(settings) == 6
     assert settings["discount0.9-learning-rate2e-3"] == {"inner.discount": "0.9", "inner.learning-rate": "2e-3"}
     # the same last word twice: the whole fields, and nothing that a file system could take for something else
     assert setting_name({"inner.discount": "0.9", "outer.discount": "1"}) == "inner.discount0.9-outer.discount1"
     assert setting_name({"network.channels": "8 8", "environment.name": "a/../b"}) == "channels8_8-namea_.._b"
-    with pytest.raises(ConfigError, match="differ in letters"):
-        settings_of({"network.channels": ("8 8", "8/8")})
-    with pytest.raises(ConfigError, match="fewer fields"):
-        settings_of({f"inner.field{index}": ("0.123456789",) for index in range(12)})
 
 
 def test_a_run_is_scored_by_its_last_quarter_and_a_setting_by_all_its_seeds(tmp_path):
@@ -121,6 +126,7 @@ def test_the_table_has_what_can_be_compared_first():
     ]
 
 
+@pytest.mark.slow
 def test_every_combination_is_trained_and_the_best_is_found(tmp_path, stand_in, capsys):
     stand_in("done(100 * discount + 1000 * rate + seed)")
     assert sweep(tmp_path, "--seed", "5") == 0
@@ -147,6 +153,7 @@ def test_every_combination_is_trained_and_the_best_is_found(tmp_path, stand_in, 
     assert parse_config(["--config", str(folder / "best.toml")]) == best
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_is_a_result_and_one_that_fails_is_tried_again(tmp_path, stand_in, capsys):
     diverges = "half(), sys.exit(4) if rate == 0.01 and discount == 0.9 else "
     stand_in(diverges + "sys.exit(5) if seed == 1 else done(discount)")
@@ -178,6 +185,7 @@ def table_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_without_scores_there_is_no_best(tmp_path, stand_in, capsys):
     stand_in("done(None)")
     assert sweep(tmp_path) == 0
@@ -186,6 +194,7 @@ def test_without_scores_there_is_no_best(tmp_path, stand_in, capsys):
     assert {row["score"] for row in table_of(only_folder(tmp_path))} == {""}
 
 
+@pytest.mark.slow
 def test_a_setting_that_went_on_by_itself_is_compared_where_the_sweep_ends(tmp_path, stand_in):
     stand_in("done(discount)")
     assert sweep(tmp_path) == 0
@@ -198,22 +207,24 @@ def test_a_setting_that_went_on_by_itself_is_compared_where_the_sweep_ends(tmp_p
     assert table_of(folder) == before
 
 
-def test_a_sweep_and_its_settings_belong_to_one_process(tmp_path, stand_in, capsys):
-    stand_in("done(1.0)")
+@pytest.mark.slow
+def test_a_setting_belongs_to_the_worker_that_trains_it(tmp_path, stand_in, capsys):
+    stand_in("done(discount)")
     assert sweep(tmp_path, "--seeds", "1") == 0
     folder = only_folder(tmp_path)
-    with SweepFolder.open(folder):
-        assert main(["resume", str(folder)]) == 6
-        assert main(["resume", str(folder / "discount0.5-learning-rate1e-3")]) == 6
-    assert main(["resume", str(folder / "discount0.5-learning-rate1e-3")]) == 0
+    setting = folder / "discount0.5-learning-rate1e-3"
+    with lock_folder(setting):
+        assert main(["resume", str(setting)]) == 6
+    assert main(["resume", str(setting)]) == 0
     capsys.readouterr()
     assert main(["resume", str(folder), "--total-steps", "2000"]) == 2
     assert "as it was planned" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_could_not_be_made_whole_is_not_left(tmp_path, stand_in, monkeypatch):
     stand_in("done(1.0)")
-    monkeypatch.setattr("gradweave.runs.sweep_folder._write_plan", interrupt)
+    monkeypatch.setattr("gradweave.runs.sweep_study.begin_journal", interrupt)
     assert sweep(tmp_path) == 130
     assert not list(tmp_path.iterdir())
 
@@ -233,6 +244,12 @@ def interrupt(*_):
         (["--grid", "inner.discount=0.9,0.90"], "this one is discount0.9"),
         (["--track", "wandb", "--grid", "inner.discount=0.9"], "wandb"),
         (["--grid", "inner.discount=0.9", "quick"], "a preset stands before"),
+        (["--search", "inner.discount=0.9:1.5"], "inner.discount = 1.5"),
+        (["--search", "inner.discount=0.9:0.99", "--sampler", "grid"], "a grid of values, without ranges"),
+        (["--grid", "inner.discount=0.9,0.99", "--trials", "1"], "tries all 2 settings"),
+        (["--search", "inner.discount=0.9:0.99", "--trials", "0"], "--trials = 0"),
+        (["--inner.discount", "0.9", "--search", "inner.discount=0.9:0.99"], "a field that is swept"),
+        (["--grid", "inner.discount=0.9", "--name", "../outside"], "without a slash"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path, capsys, argv, text):
@@ -247,6 +264,7 @@ def test_an_unknown_field_is_refused(tmp_path):
     assert stopped.value.code == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_is_no_run(tmp_path, stand_in, capsys):
     stand_in("done(1.0)")
     assert sweep(tmp_path, "--seeds", "1") == 0
@@ -255,6 +273,7 @@ def test_a_sweep_is_no_run(tmp_path, stand_in, capsys):
         assert "of a sweep" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_switches_can_be_swept(tmp_path, stand_in):
     stand_in("done(1.0)")
     flags = ["--runs-dir", str(tmp_path), "--seeds", "1", "--grid", "network.shared-torso=True,False"]
@@ -276,6 +295,7 @@ def test_what_only_tuning_reads_is_left_out(tmp_path, stand_in):
     assert main(["sweep", "--config", str(tmp_path / "tuned.toml"), *flags]) == 0
 
 
+@pytest.mark.slow
 def test_other_things_can_be_learned_meanwhile(tmp_path, stand_in):
     stand_in("done(1.0)")
     assert sweep(tmp_path, "--meta.learned", "lambda_", "--seeds", "1") == 0

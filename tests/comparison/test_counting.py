@@ -9,6 +9,7 @@ from gradweave.envs import VectorEnvironment
 from gradweave.envs.registry import make_environment
 
 
+@pytest.mark.slow
 def test_they_are_the_same_environments_and_every_step_is_counted():
     plain = VectorEnvironment(make_environment("truncated-reward", num_steps=2), 3)  # resets every other step
     counting = CountingEnvironment.of(plain)

@@ -16,6 +16,7 @@ HYPERPARAMETERS = LEARNERS["actor-critic"].hyperparameters
         ("learning_rate=kl", "learning_rate", "kl", 0.01),
         ("learning_rate=kl:0.5", "learning_rate", "kl", 0.5),
         ("entropy_cost=target-entropy:1", "entropy_cost", "target-entropy", 1.0),
+        ("entropy_cost=entropy-share", "entropy_cost", "entropy-share", 0.5),
         ("lambda=return-choice:0.5,1", "lambda_", "return-choice", (0.5, 1.0)),
     ],
 )

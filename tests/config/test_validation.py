@@ -256,7 +256,7 @@ def test_options_are_handed_on_as_the_environment_takes_them() -> None:
 def test_a_suite_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = preset("discounting-chain")
     chosen = dataclasses.replace(chosen, environment=dataclasses.replace(chosen.environment, name="gymnax:Pong-misc"))
-    monkeypatch.setattr("gradweave.envs.registry.find_spec", lambda name: None)
+    monkeypatch.setattr("gradweave.envs.suites.find_spec", lambda name: None)
     (problem,) = find_problems(chosen)
     assert "gymnax>=1.0" in problem.remedy
 

@@ -39,6 +39,7 @@ def test_dtype_and_shape_are_kept(name, dtype):
     assert bijector.inverse(eta).dtype == dtype and bijector.inverse(eta).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_ranges_are_approached_and_not_left():
     raw = jnp.linspace(-30, 30, 101)
     for low, high in ((0.0, 1.0), (-3.0, 5.0)):

@@ -48,6 +48,7 @@ def test_new_values_do_not_compile_again(mode):
     assert all(leaf != 0 for leaf in jax.tree.leaves(jax.tree.map(jnp.subtract, first.grad, second.grad)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_seeds_as_a_batch_axis_equal_a_loop(mode):
     case = CASES["td_sgd"]()
@@ -63,6 +64,7 @@ def test_seeds_as_a_batch_axis_equal_a_loop(mode):
     assert_same(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["td_adam", "shared_forward"])
 @pytest.mark.parametrize("online", [False, True])
 def test_a_recording_gives_the_same_number_and_replays_nothing(name, online):
@@ -96,6 +98,7 @@ def test_a_recording_gives_the_same_number_and_replays_nothing(name, online):
     assert_same(result.grad, found[0][0].grad)
 
 
+@pytest.mark.slow
 def test_everything_fixed_gives_zeros():
     case = CASES["td_sgd"]()
     eta = gw.constrain(case.raw, case.spec)
@@ -128,6 +131,7 @@ def cast_problem(dtype):
     return gw.GradientLearner(lambda params, eta, batch: None, loss, optax.identity(), rate, outer_loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner_dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("raw_dtype", [jnp.float32, jnp.float64])
 def test_the_gradient_has_the_dtype_of_raw_and_the_state_its_own(learner_dtype, raw_dtype):
@@ -160,6 +164,7 @@ def test_the_gradient_has_the_dtype_of_raw_and_the_state_its_own(learner_dtype, 
     assert {leaf.dtype for leaf in jax.tree.leaves(every)} == {jnp.dtype(raw_dtype)}
 
 
+@pytest.mark.slow
 def test_meta_parameters_of_two_dtypes():
     problem = cast_problem(jnp.float64)
     raw = {"rate": jnp.asarray(-2.0, jnp.float32), "cost": jnp.asarray(0.3, jnp.float64)}
@@ -175,6 +180,7 @@ def test_meta_parameters_of_two_dtypes():
         assert_same(grad, found[0], 1e-5)
 
 
+@pytest.mark.slow
 def test_python_numbers_will_do():
     problem = gw.MetaProblem(
         update=lambda x, eta, target: (x - eta * (x - target), None),
@@ -185,6 +191,7 @@ def test_python_numbers_will_do():
         np.testing.assert_allclose(result.grad, -3 * 0.9**5, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_batches_may_hold_keys():
     """A learner that draws its own noise: the key is data, like the rest of the batch."""
 
@@ -211,6 +218,7 @@ def test_batches_may_hold_keys():
     assert float(found[0]["noise"]) != 0
 
 
+@pytest.mark.slow
 def test_an_outer_loss_undefined_at_the_start_does_no_harm():
     """x_0 is never evaluated: an outer loss without a derivative there must not poison any mode."""
 
@@ -242,6 +250,7 @@ def test_an_outer_loss_undefined_at_the_start_does_no_harm():
 # ------------------------------------------------------------------------------------------------- the first trap
 
 
+@pytest.mark.slow
 def test_stop_gradient_in_the_loss_is_right_for_one_step_only():
     """The usual writing of a semi-gradient removes the path x_k -> targets -> x_{k+1} from the meta-gradient, too."""
     case = CASES["td_sgd"]()
@@ -390,6 +399,7 @@ def core_modules():
     return [core.__name__, *(module.name for module in pkgutil.walk_packages(core.__path__, core.__name__ + "."))]
 
 
+@pytest.mark.slow
 def test_examples_in_docstrings_run():
     results = [doctest.testmod(importlib.import_module(name)) for name in core_modules()]
     assert len(results) > 10

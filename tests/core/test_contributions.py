@@ -65,6 +65,7 @@ def contributions(raw, state, batches, outer_batches, recording=None):
     return step_contributions(learner(), raw, SPEC, state, batches, outer_batches, recording=recording)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("online", [True, False])
 def test_every_row_is_reverse_modes(online):
     raw, state, batches, outer_batches = case(online)
@@ -88,6 +89,7 @@ def test_every_row_is_reverse_modes(online):
     assert (table["scale"] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("online", [True, False])
 def test_sums_are_horizon_and_truncated_gradients(online):
     raw, state, batches, outer_batches = case(online)

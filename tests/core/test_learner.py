@@ -77,6 +77,7 @@ def semi_gradient(params, eta, batch):
     return (2.0 * error * (1.0 - here**2)) @ batch[0] / here.size
 
 
+@pytest.mark.slow
 def test_no_gradient_is_passed_back_to_what_only_targets_read(case):
     params, eta, batch = case
     learner = temporal_difference(squared)
@@ -132,6 +133,7 @@ def test_the_meta_gradient_still_sees_the_targets_move(case, mode):
     assert jnp.allclose(found.grad, expected, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_an_outer_loss_may_read_a_part_of_the_optimisers_state(case):
     """Mixed mode leaves out the rest; reverse mode knows nothing of it."""
     params, eta, batch = case
@@ -154,6 +156,7 @@ def test_an_outer_loss_may_read_a_part_of_the_optimisers_state(case):
     assert jnp.allclose(gradient(gw.MixedMode()), gradient(gw.ReverseMode()), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [gw.Unrolled(), gw.HorizonMix(gw.uniform_weights(3))], ids=["last", "every"])
 def test_parts_read_from_a_recording_are_those_of_its_batches(case, estimator):
     """Also as a batch axis, where each seed reads its own."""
@@ -199,6 +202,7 @@ def test_whole_numbers_among_the_outputs_are_not_differentiated():
     assert gradient.tolist() == [0.0, 2.0, 4.0]
 
 
+@pytest.mark.slow
 def test_meta_parameters_may_start_as_whole_numbers(case):
     params, _, batch = case
     learner = temporal_difference(squared, guard=lambda x: x)
@@ -241,6 +245,7 @@ def test_every_field_can_be_replaced():
         gw.GradientLearner(learner.targets, learner.loss, learner.optimizer, learner.learning_rate)
 
 
+@pytest.mark.slow
 @MODES
 @pytest.mark.parametrize("microbatches", [None, HALVES], ids=["whole", "parts"])
 def test_mapped_learners_are_those_that_were_written_so(case, mode, microbatches):

@@ -8,6 +8,7 @@ import pytest
 import gradweave as gw
 
 
+@pytest.mark.slow
 def test_every_field_against_numpy():
     generator = np.random.default_rng(0)
     samples = {"a": generator.normal(2.0, 0.5, (50,)), "b": generator.normal(-1.0, 3.0, (50, 2, 3))}
@@ -37,6 +38,7 @@ def test_every_field_against_numpy():
     np.testing.assert_allclose(alone.cosine, np.mean(cosines))
 
 
+@pytest.mark.slow
 def test_known_cases():
     constant = gw.estimator_statistics(jnp.full((4, 2), 3.0))
     assert np.isinf(constant.snr).all() and (constant.sign_agreement == 1).all() and np.isclose(constant.cosine, 1)
@@ -148,6 +150,7 @@ def test_mixing_trades_variance_for_bias_on_the_quadratic():
         assert mixed[1] < 0.7 * full[1] and abs(mixed[0] - full[0]) > 0.01
 
 
+@pytest.mark.slow
 def test_noise_does_not_resemble_itself():
     """A sample's cosine to a mean that contains it is about 1 / sqrt(n) too high."""
     noise = jax.random.normal(jax.random.key(0), (300, 32, 4))

@@ -122,6 +122,7 @@ def truth(name, num_learned):
     return float(slopes[-1]), float(slopes.mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ODDITIES)
 @pytest.mark.parametrize("num_learned", SPECS)
 def test_every_mode_gives_the_number_or_names_the_mode_that_does(name, num_learned):
@@ -158,6 +159,7 @@ def learned_sum(grad):
     return float(sum(leaf.sum() for leaf in jax.tree.leaves(grad)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [1.0, jnp.asarray(1.0)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_memories_follow_the_dtype_in_which_a_python_number_settles(start, dtype):

@@ -4,11 +4,13 @@ import jax
 import pytest
 
 from gradweave.envs import JumanjiEnvironment, check_environment, make_environment
-from gradweave.envs.catalogue import CATALOGUE, REFUSED
+from gradweave.envs.catalogue import CATALOGUE, REFUSED, UNTRIED
 from gradweave.envs.foreign import foreign_code
+from gradweave.envs.suites import missing, suite_of
 
 FETCHED = {name for name, row in CATALOGUE.items() if "fetches" in row.note}
 OWN = [name for name in CATALOGUE if ":" not in name]
+ENVELOPE = {name for name in CATALOGUE if name.startswith("envelope:")}
 
 
 def describes(name: str) -> None:
@@ -29,9 +31,32 @@ def test_a_row_describes_an_environment_that_keeps_the_contract(name: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:scatter inputs have incompatible types:FutureWarning")  # within BinPack
-@pytest.mark.parametrize("name", [*sorted(set(CATALOGUE) - {*OWN, "gymnax:CartPole-v1"} - FETCHED), "snake"])
+@pytest.mark.parametrize("name", [*sorted(set(CATALOGUE) - {*OWN, *ENVELOPE, "gymnax:CartPole-v1"} - FETCHED), "snake"])
 def test_a_row_of_a_suite_describes_an_environment_that_keeps_the_contract(name: str) -> None:
     describes(name)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")  # of suites that are nobody's dependency
+@pytest.mark.parametrize(
+    "name",
+    [
+        "brax/inverted_pendulum",
+        "navix/Navix-Empty-5x5-v0",
+        "craftax/Craftax-Classic-Symbolic-v1",
+        "mujoco_playground/CartpoleBalance",
+    ],
+)
+def test_a_row_of_jax_envelope_describes_an_environment_that_keeps_the_contract(name: str) -> None:
+    suite = suite_of(f"envelope:{name}")
+    assert suite is not None
+    if lacking := missing(suite):
+        pytest.skip(f"{suite.title} {lacking}")
+    describes(f"envelope:{name}")
+
+
+def test_what_could_not_be_tried_has_no_row() -> None:
+    assert UNTRIED and not UNTRIED & set(CATALOGUE)
 
 
 @pytest.mark.slow
@@ -40,7 +65,7 @@ def test_the_suites_have_nothing_else() -> None:
         import gymnax
         import jumanji
 
-    listed = {*CATALOGUE, *REFUSED}
+    listed = {*CATALOGUE, *REFUSED} - ENVELOPE
     names = {f"gymnax:{name}" for name in gymnax.registered_envs}
     names |= {f"jumanji:{name}" for name in jumanji.registered_environments()}
     assert names == {name for name in listed if ":" in name}

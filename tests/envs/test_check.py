@@ -75,6 +75,7 @@ def test_what_is_no_environment_is_refused() -> None:
         gw.check_environment(Corridor)
 
 
+@pytest.mark.slow
 def test_the_key_decides_the_play() -> None:
     reports = [gw.check_environment(Corridor(), num_steps=40, key=jax.random.key(seed)) for seed in (1, 1, 2)]
     assert reports[0] == reports[1] != reports[2]

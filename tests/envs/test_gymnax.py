@@ -14,6 +14,7 @@ with foreign_code():
     import gymnax
 
 
+@pytest.mark.slow
 def test_cart_pole_is_gymnaxs_cart_pole() -> None:
     environment = make_environment("gymnax:CartPole-v1", max_steps_in_episode=30)
     step = jax.jit(environment.step)

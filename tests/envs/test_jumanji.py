@@ -81,6 +81,7 @@ def test_the_episodes_compared_end_in_both_ways_and_eat(by_hand: Callable) -> No
     assert sum(float(timestep.reward) for episode in episodes for _, timestep in episode) > 0
 
 
+@pytest.mark.slow
 def test_the_time_limit_of_snake_is_a_termination() -> None:
     environment = snake(3, 3, time_limit=1)
     reset, step = compiled(environment)
@@ -99,6 +100,7 @@ def test_grid_only_hides_the_time() -> None:
     np.testing.assert_array_equal(hidden.view, shown.view)
 
 
+@pytest.mark.slow
 def test_an_episode_is_the_same_in_either_precision() -> None:
     def play() -> list:
         environment = snake(4, 4, TIME_LIMIT)
@@ -176,6 +178,7 @@ def test_truncation_is_assumed_possible_unless_known_otherwise() -> None:
     assert not JumanjiEnvironment(Snake(3, 3)).can_truncate
 
 
+@pytest.mark.slow
 def test_a_board_is_seen_as_a_board_and_the_rest_as_numbers() -> None:
     environment = make_environment("jumanji:Game2048-v1", board_size=3)
     state, observation = compiled(environment)[0](key=jax.random.key(0))

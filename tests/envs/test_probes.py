@@ -174,6 +174,7 @@ def episode(chain: DiscountingChain, first: int) -> tuple[np.ndarray, Observatio
     return outcome
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("best_chain", [0, 3])
 def test_the_chains_values_are_those_of_playing_them(best_chain: int) -> None:
     chain, discount = DiscountingChain(best_chain), 0.97
@@ -206,6 +207,7 @@ def test_which_chain_is_best_depends_on_the_discount() -> None:
     assert chain.chain_values(indifferent + 1e-5).argmax() == 4
 
 
+@pytest.mark.slow
 def test_the_chain_pays_as_gymnaxs_does() -> None:
     from gradweave.envs import GymnaxEnvironment
     from gradweave.envs.foreign import foreign_code

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from gradweave.envs import AbstractEnvironment, make_environment, registry, validate_environment
+from gradweave.envs import AbstractEnvironment, make_environment, registry, suites, validate_environment
 
 
 def in_a_fresh_interpreter(code: str) -> list[str]:
@@ -13,8 +13,9 @@ def in_a_fresh_interpreter(code: str) -> list[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
+@pytest.mark.slow
 def test_neither_checking_a_name_nor_importing_the_layer_loads_more_than_it_must() -> None:
-    loaded = "print(*(name for name in ('jax', 'equinox', 'jumanji', 'gymnax') if name in sys.modules))"
+    loaded = "print(*(name for name in ('jax', 'equinox', 'jumanji', 'gymnax', 'envelope') if name in sys.modules))"
     checked = (
         "import sys; from gradweave.envs.registry import validate_environment; import gradweave.envs;"
         "validate_environment('snake', {'num_rows': 6}); validate_environment('gymnax:CartPole-v1', {});" + loaded
@@ -56,6 +57,11 @@ def test_options_reach_the_environment() -> None:
         ("gymnax:Cartpole-v1", {}, "did you mean 'gymnax:CartPole-v1'"),
         ("qqqq", {}, "no environment 'qqqq' to train on: see `gradweave environments`; accepted"),
         ("SearchAndRescue-v0", {}, "SearchAndRescue-v0 takes 2 continuous vectors .*; .* discrete choices or one"),
+        ("brax::ant", {}, "did you mean 'envelope:brax/ant'"),
+        ("brax:ant", {}, "did you mean 'envelope:brax/ant'"),
+        ("envelope:mujoco_playground/Go1Getup", {}, r"cloned from a repo.*create\('mujoco_playground::Go1Getup'\)"),
+        ("envelope:pgx/chess", {}, "pgx is one of games for two and more players.*`gradweave environments` lists"),
+        ("envelope:jumanji/maze", {}, "jumanji is reached without jax-envelope: jumanji:Maze-v0"),
         ("jumanji:Tetris", {}, "did you mean 'jumanji:Tetris-v0'."),
         (
             "snake",
@@ -78,10 +84,10 @@ def test_mistakes_are_named_with_a_remedy(name: str, options: dict, message: str
 
 
 def test_a_suite_that_is_not_installed_is_said_to_be_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "find_spec", lambda name: None)
+    monkeypatch.setattr(suites, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "gymnax>=1.0"'):
         make_environment("gymnax:CartPole-v1")
-    validate_environment("jumanji:Maze-v0", {})
+    validate_environment("discounting-chain", {})
 
 
 def test_unknown_names_of_the_layer_are_attribute_errors() -> None:

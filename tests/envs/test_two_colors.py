@@ -9,6 +9,7 @@ from gradweave.envs.registry import make_environment
 from gradweave.envs.two_colors import TwoColors
 
 
+@pytest.mark.slow
 def test_it_is_the_game_of_a_slow_loop() -> None:
     environment = TwoColors(swap_every=60)
     state, observation = environment.reset(key=jax.random.key(0))
@@ -38,6 +39,7 @@ def test_it_is_the_game_of_a_slow_loop() -> None:
     assert len(collected) == 4
 
 
+@pytest.mark.slow
 def test_what_is_collected_comes_back_anywhere_that_is_free() -> None:
     environment = TwoColors(size=2)
     state, _ = environment.reset(key=jax.random.key(0))

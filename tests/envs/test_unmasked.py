@@ -27,6 +27,7 @@ def test_only_the_mask_differs():
         one, two = (state, step.observation), (other, shown.observation)
 
 
+@pytest.mark.slow
 def test_a_forbidden_action_ends_the_episode_of_snake():
     environment = Unmasked(snake(4, 4, 30))
     state, _ = environment.reset(key=jax.random.key(1))

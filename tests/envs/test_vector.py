@@ -29,6 +29,7 @@ def same(first: object, second: object) -> None:
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_agrees_with_a_loop_that_resets_by_hand(seed: int) -> None:
     num_envs, environment = 3, snake(3, 3, time_limit=5)
@@ -58,6 +59,7 @@ def test_agrees_with_a_loop_that_resets_by_hand(seed: int) -> None:
     assert num_ended > 5
 
 
+@pytest.mark.slow
 def test_each_reset_of_each_environment_is_drawn_anew() -> None:
     environments = VectorEnvironment(MaskedAction(num_actions=1000), 8)
     state, _ = environments.reset(key=jax.random.key(0))

@@ -26,6 +26,7 @@ def rows(curves, arm, start):
     ]
 
 
+@pytest.mark.slow
 def test_what_had_to_hold_is_judged_by_last_evaluations(tables, tmp_path) -> None:
     write_rows(tmp_path / "starts.csv", [row for key, curves in CURVES.items() for row in rows(curves, *key)])
     settings = [rows(([0, level], [0, level]), "plain", str(level)) for level in range(0, 110, 10)]

@@ -127,6 +127,7 @@ def leave_tables(results, arms):
         write_rows(results / f"{name}.csv", [{"size": "tiny", **row} for row in rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arms", "panels", "learns"),
     [
@@ -170,6 +171,7 @@ def full_and_long(run, runs):
     )
 
 
+@pytest.mark.slow
 def test_the_best_mix_is_chosen_among_those_with_all_seeds(script, tmp_path, capsys):
     run = script("returns-snake", "run")
     full, _ = full_and_long(run, tmp_path)
@@ -183,6 +185,7 @@ def test_the_best_mix_is_chosen_among_those_with_all_seeds(script, tmp_path, cap
     assert run.long_arms(flags, tmp_path)[0] == ["horizon-mix-poor"]
 
 
+@pytest.mark.slow
 def test_without_a_best_mix_the_long_size_needs_arms(script, monkeypatch, tmp_path):
     run = script("returns-snake", "run")
     full, long = full_and_long(run, tmp_path)
@@ -204,6 +207,7 @@ def test_without_a_best_mix_the_long_size_needs_arms(script, monkeypatch, tmp_pa
     assert any("the best mix" in entry and "horizon-mix-poor-4" in entry for entry in missing)
 
 
+@pytest.mark.slow
 def test_long_tables_keep_every_arm_with_a_long_run(script, monkeypatch, tmp_path):
     run = script("returns-snake", "run")
     runs, results = tmp_path / "runs", tmp_path / "results"

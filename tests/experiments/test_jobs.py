@@ -224,6 +224,7 @@ def test_only_whole_studies_go_where_results_are_published():
     assert folders("it", GameFlags()) == folders("it", Flags())
 
 
+@pytest.mark.slow
 def test_aggregates_by_hand():
     assert aggregate([]) == {"num_seeds": 0, "iqm": None, "low": None, "high": None}
     assert aggregate([2.0]) == {"num_seeds": 1, "iqm": 2.0, "low": None, "high": None}
@@ -234,6 +235,7 @@ def test_aggregates_by_hand():
     assert [(row["arm"], row["reference"], row["probability"]) for row in rows] == [("a", "b", 0.875)]
 
 
+@pytest.mark.slow
 def test_comparisons_that_cannot_have_an_interval_have_none():
     ends = ("probability", "low", "high")
     scores = {"two": [5.0, 6.0], "above": [7.0, 8.0, 9.0], "mixed": [1.0, 8.0, 4.0], "low": [0.0, 2.0, 6.0]}

@@ -26,6 +26,7 @@ def samples(num_samples=400, length=4):
     return GradientSamples(NAMES, contributions)
 
 
+@pytest.mark.slow
 def test_directions(run):
     rows = {(row["scale"], row["of"], row["steps"]): row for row in run.direction_rows(PLACE, samples())}
     assert len(rows) == 2 * 2 * 4
@@ -40,6 +41,7 @@ def test_directions(run):
     assert rows["standardised", "mean", 4]["value"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_mixes(run, monkeypatch):
     monkeypatch.setattr(run, "ESTIMATORS", ("unrolled", "horizon-mix:uniform"))
     rows = {(row["meta_parameter"], row["scale"]): row for row in run.mix_rows(PLACE, samples(4000), [4])}
@@ -54,6 +56,7 @@ def test_mixes(run, monkeypatch):
     assert rows["lambda_", "free of scale"]["low"] < 1 / 4 < rows["lambda_", "free of scale"]["high"]
 
 
+@pytest.mark.slow
 def test_horizons(run):
     rows = {
         (row["family"], row["steps"], row["meta_parameter"], row["statistic"]): row

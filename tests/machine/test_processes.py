@@ -1,5 +1,6 @@
 """Programs side by side: each on its share, at most so many at once, stopped together, none left behind."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -81,6 +82,23 @@ def test_a_signal_is_handed_on_and_nothing_more_is_started(tmp_path: Path) -> No
         codes = run_jobs(jobs, [()], received, started=lambda job: None, ended=lambda job, code: None, looked=looked)
     assert received == [signal.SIGTERM]
     assert codes == {"first": 143}
+
+
+def test_one_that_is_given_up_is_stopped_and_what_comes_later_is_started(tmp_path: Path) -> None:
+    careful = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143)); print('up', flush=True)"
+    hopeless, other = job(tmp_path, "hopeless", f"{careful}; time.sleep(60)"), job(tmp_path, "other", "")
+    ready: list[Job] = [hopeless]
+
+    def looked(running: object) -> list[str]:
+        return ["hopeless"] if hopeless.log.read_text() else []
+
+    def ended(done: Job, code: int) -> None:
+        if done is hopeless:
+            ready.append(other)
+
+    jobs = (ready.pop() if ready else None for _ in itertools.count())
+    codes = run_jobs(jobs, [(), ()], [], started=lambda job: None, ended=ended, looked=looked)
+    assert codes == {"hopeless": 143, "other": 0}
 
 
 def test_dying_of_a_signal_is_128_and_more(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def random_samples(count=40, seed=0):
     return GradientSamples(("discount", "lambda_"), table + 0.3 * np.tri(LENGTH)[..., None])
 
 
+@pytest.mark.slow
 def test_weights_of_a_fold_come_from_the_others():
     samples = random_samples(10)
     found = cross_fitted_mix(samples, num_folds=2)
@@ -59,6 +60,7 @@ def test_too_few_or_too_many_folds(num_folds):
         cross_fitted_mix(random_samples(10), num_folds=num_folds)
 
 
+@pytest.mark.slow
 def test_names_mean_estimators():
     samples = random_samples()
     names = ("unrolled", "truncated:1", "horizon:2", "horizon-mix:uniform", "truncation-mix:0.5", "adaptive-mix")

@@ -38,6 +38,7 @@ def make_samples():
     return measure_problem(PROBLEM, raw(), SPEC, STATE, draw, key=jax.random.key(1), num_samples=6, batch_size=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator", [gw.Unrolled(), gw.Truncated(2), gw.HorizonMix(gw.geometric_weights(LENGTH, 0.5))]
 )
@@ -60,6 +61,7 @@ def test_horizons_and_windows_are_shorter_windows(samples):
     np.testing.assert_allclose(single_estimates(samples)["horizon 2"][2], [grad["rate"], grad["shift"]], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_online_windows_have_one_batch_more():
     def online(key):
         return jax.random.normal(key, (LENGTH + 1,)), None
@@ -73,6 +75,7 @@ def test_online_windows_have_one_batch_more():
         sample_estimator(PROBLEM, raw(), SPEC, STATE, online, gw.Unrolled(), **options)
 
 
+@pytest.mark.slow
 def test_persistent_evolution_strategies_see_through_several_windows():
     def still(key):
         del key

@@ -115,6 +115,7 @@ def test_a_signal_without_noise_has_an_interval():
     assert np.isinf(found.snr.low).all()
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     # 500 meta-parameters are 500 repetitions
     rng = np.random.default_rng(5)
@@ -127,6 +128,7 @@ def test_intervals_cover_the_truth():
         assert abs(((low <= value) & (value <= high)).mean() - 0.9) < 0.045, field
 
 
+@pytest.mark.slow
 def test_intervals_against_the_reference_cover_the_truth():
     rng = np.random.default_rng(6)
     long = rng.standard_normal((100, 500)) + 0.3
@@ -139,6 +141,7 @@ def test_intervals_against_the_reference_cover_the_truth():
         assert abs(((low <= value) & (value <= high)).mean() - expected) < 0.045, field
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [0.0, 0.03, 0.3])
 def test_the_error_of_a_quiet_estimator_is_not_that_of_its_loud_reference(bias):
     rng = np.random.default_rng(11)
@@ -185,6 +188,7 @@ def test_overall_statistics_cover_the_truth():
         assert np.mean(held) > 0.84, field
 
 
+@pytest.mark.slow
 def test_so_few_samples_that_resamples_have_no_noise_leave_no_end_unknown():
     for seed in range(100):
         samples = np.random.default_rng(seed).standard_normal((3, 2))
@@ -279,6 +283,7 @@ def test_horizons_and_windows_are_sums(measured):
     ]
 
 
+@pytest.mark.slow
 def test_files_hold_the_measurement(measured, tmp_path):
     samples, summaries, single = measured
     files = write_measurement(tmp_path / "new", samples, summaries, single, {"step": 7})
@@ -351,6 +356,7 @@ def test_open_ratios_are_drawn_to_the_ends_of_the_axis():
     assert len(axis.lines[0].get_xdata()) == 2  # of three estimators one ratio is infinite
 
 
+@pytest.mark.slow
 def test_of_noise_the_snr_of_one_number_is_what_its_mean_is_by_chance_and_that_of_all_is_freed_of_it():
     count, runs = 100, 20
     rng = np.random.default_rng(3)

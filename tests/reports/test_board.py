@@ -132,6 +132,7 @@ def test_a_gif_reads_back(tmp_path: Path):
         assert gif.info["duration"] == 1500
 
 
+@pytest.mark.slow
 def test_a_full_length_gif_stays_small(tmp_path: Path):
     path = tmp_path / "episode.gif"
     lane = [(row, col if row % 2 == 0 else 11 - col) for row in range(12) for col in range(12)]

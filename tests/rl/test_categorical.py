@@ -37,6 +37,7 @@ def entropy_by_loop(logits, mask):
 number = st.floats(-20, 20, allow_nan=False)
 
 
+@pytest.mark.slow
 @hypothesis.settings(deadline=None, max_examples=60, derandomize=True)
 @hypothesis.given(
     st.lists(number, min_size=NUM_ACTIONS, max_size=NUM_ACTIONS),
@@ -56,6 +57,7 @@ def test_all_quantities_match_slow_loops(logits, other, mask):
     assert int(mode(*arrays)) == max(range(NUM_ACTIONS), key=lambda i: (p[i] > 0, logits[i] if p[i] > 0 else 0, -i))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("kind", LOGITS)
 def test_value_gradient_and_hessian_are_finite_for_every_mask(kind, dtype):
@@ -94,6 +96,7 @@ def test_derivatives_are_right_and_zero_for_masked_logits(mask):
     np.testing.assert_allclose(hessian, -(np.diag(p) - np.outer(p, p)), rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_stopped_gradient_of_the_shift_is_nothing():
     """The derivative through the maximum, which `log_probs` stops, would change nothing to second order."""
 
@@ -107,6 +110,7 @@ def test_the_stopped_gradient_of_the_shift_is_nothing():
         assert jnp.any(ours != 0)
 
 
+@pytest.mark.slow
 def test_masked_actions_have_probability_zero_and_are_never_sampled():
     logits = jnp.asarray([9.0, 0.0, -3.0, 9.0])
     for mask in MASKS[1:]:
@@ -137,6 +141,7 @@ def test_samples_follow_the_probabilities():
     assert np.all(np.abs(frequencies - expected) <= tolerance)
 
 
+@pytest.mark.slow
 def test_batch_axes_agree_with_vmap():
     keys = jax.random.split(jax.random.key(2), 2)
     logits, other = (jax.random.normal(key, (3, 2, NUM_ACTIONS)) for key in keys)

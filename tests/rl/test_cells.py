@@ -13,6 +13,7 @@ from gradweave.rl.cells import held
 NUM_IN, SIZE, TIME = 3, 5, 7
 
 
+@pytest.mark.slow
 def test_s5_is_the_linear_system_held_over_each_step():
     """The same by expm of the system with its inputs held constant, without complex arithmetic of ours."""
     cell = draw_cell("s5", NUM_IN, SIZE, jnp.float64, key=jax.random.key(0))
@@ -45,6 +46,7 @@ def test_gru_is_the_gated_recurrence():
     np.testing.assert_array_equal(outputs, after)
 
 
+@pytest.mark.slow
 def test_fresh_s5_states_have_variance_one_whatever_their_step():
     """Of independent inputs of variance 1, on average over the weights: the geometric series, summed."""
     cell = draw_cell("s5", 400, 64, jnp.float64, key=jax.random.key(0))
@@ -73,6 +75,7 @@ def network(**options):
     return example, actor_critic_network(example, 2, **(sizes | options), key=jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "count"),
     [
@@ -95,6 +98,7 @@ def test_each_torso_has_a_memory_of_its_own(options, count):
         assert moved == [other == place for other in range(count)]
 
 
+@pytest.mark.slow
 def test_a_detached_outer_critic_does_not_move_the_memory():
     example, net = network(memory="s5", outer_critic=True, outer_torso="detached", value_layers=())
     memory = jax.tree.map(jnp.ones_like, net.initial_memory())

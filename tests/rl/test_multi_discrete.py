@@ -25,6 +25,7 @@ def table(logits):
     }
 
 
+@pytest.mark.slow
 def test_log_probabilities_entropy_and_divergence_are_those_of_the_joint_distribution():
     joint, other = table(LOGITS), table(OTHER)
     choices = jnp.array(list(joint))
@@ -38,6 +39,7 @@ def test_log_probabilities_entropy_and_divergence_are_those_of_the_joint_distrib
     assert HEAD.log_prob(LOGITS, MASK, jnp.array([1, 0, 0])) < -1e8, "a masked action"
 
 
+@pytest.mark.slow
 def test_samples_have_the_joint_frequencies():
     count = 20_000
     rows = jnp.tile(LOGITS, (count, 1)), jnp.tile(MASK, (count, 1))
@@ -49,6 +51,7 @@ def test_samples_have_the_joint_frequencies():
     assert {tuple(sample) for sample in samples.tolist()} <= set(joint)
 
 
+@pytest.mark.slow
 def test_its_second_derivatives_are_finite_whatever_is_masked():
     def every_function(logits):
         action = jnp.array([0, 1, 0])

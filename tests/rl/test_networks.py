@@ -63,6 +63,7 @@ def test_convolution_is_xlas_with_same_padding(size, stride, height, width):
     np.testing.assert_allclose(ours, xlas, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "stride", "num_in"), [(2, 2, 2), (2, 1, 2), (3, 2, 2), (2, 1, 8)])
 def test_its_derivatives_are_xlas(size, stride, num_in):
     convolution = draw_convolution(size, stride, num_in, 3)
@@ -88,6 +89,7 @@ def test_its_derivatives_are_xlas(size, stride, num_in):
         np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_no_convolution_and_no_gather_reaches_the_compiler():
     observation = board_observation(jax.random.key(0))
     network = build(observation, 4, **SMALL, key=jax.random.key(1))
@@ -158,6 +160,7 @@ def moved_by(output_field, network, observation):
     return {f for f in fields if any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(getattr(gradient, f)))}
 
 
+@pytest.mark.slow
 def test_torsos_are_shared_exactly_when_asked_for():
     observation = board_observation(jax.random.key(0))
 
@@ -181,6 +184,7 @@ def test_torsos_are_shared_exactly_when_asked_for():
     assert moved_by("outer_value", own, observation) == {"outer_torso", "outer_head"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shared_torso", [True, False])
 def test_a_detached_outer_critic_reads_the_torso_and_moves_its_head_alone(shared_torso):
     observation = board_observation(jax.random.key(0))
@@ -201,6 +205,7 @@ def test_a_detached_outer_critic_reads_the_torso_and_moves_its_head_alone(shared
     assert float(apply(detached, observation).outer_value) == float(apply(shared, observation).outer_value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outer_critic", [False, True])
 def test_a_network_is_its_own_parameter_pytree(outer_critic):
     observation = board_observation(jax.random.key(0))
@@ -217,6 +222,7 @@ def test_a_network_is_its_own_parameter_pytree(outer_critic):
     assert float(moved(observation).value) != float(network(observation).value)
 
 
+@pytest.mark.slow
 def test_the_first_policy_is_nearly_uniform_and_the_first_weights_have_the_right_spread():
     observation = board_observation(jax.random.key(0), 12, 12, 5)
     network = build(observation, 4, key=jax.random.key(1))
@@ -233,6 +239,7 @@ def test_the_first_policy_is_nearly_uniform_and_the_first_weights_have_the_right
     np.testing.assert_allclose(jnp.std(last) * math.sqrt(last.shape[0]), 0.008796, rtol=0.2)
 
 
+@pytest.mark.slow
 def test_the_last_policy_layer_is_scaled_and_no_other():
     observation, key = board_observation(jax.random.key(0)), jax.random.key(3)
     small, usual = (
@@ -248,6 +255,22 @@ def test_the_last_policy_layer_is_scaled_and_no_other():
         actor_critic_network(observation, 4, key=key, policy_scale=0.0)
 
 
+@pytest.mark.parametrize(("name", "function"), [("tanh", np.tanh), ("swish", lambda x: x / (1 + np.exp(-x)))])
+def test_the_activation_is_between_the_layers(name, function):
+    observation = vector_observation()
+    network = actor_critic_network(
+        observation, 2, policy_layers=(3,), value_layers=(), policy_scale=1.0, activation=name, key=jax.random.key(4)
+    )
+    inputs = np.concatenate([observation.view, observation.scalars])
+    first, last = network.policy_head
+    hidden = function(inputs @ np.asarray(first.weight) + np.asarray(first.bias))
+    expected = hidden @ np.asarray(last.weight) + np.asarray(last.bias)
+    np.testing.assert_allclose(network(observation).logits, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"activation = 'sin'.*relu, tanh, swish"):
+        actor_critic_network(observation, 2, activation="sin", key=jax.random.key(4))
+
+
+@pytest.mark.slow
 def test_a_vector_goes_to_the_heads_as_it_is():
     observation = vector_observation()
     network = build(observation, 4, policy_layers=(), value_layers=(), key=jax.random.key(0))
@@ -269,6 +292,7 @@ def test_scalars_and_conditioning_are_seen():
     assert jnp.all(by_scalars != 0) and jnp.all(by_conditioning != 0)
 
 
+@pytest.mark.slow
 def test_free_outputs_follow_the_others_whatever_is_seen():
     seen = [Observation(jnp.full(3, value), jnp.zeros(0), jnp.ones(2, bool)) for value in (-1.0, 2.0)]
     network = actor_critic_network(seen[0], 2, num_free_outputs=2, policy_scale=1.0, key=jax.random.key(0))
@@ -280,6 +304,7 @@ def test_free_outputs_follow_the_others_whatever_is_seen():
     assert (network(seen[0]).logits != network(seen[1]).logits).tolist() == [True, True, False, False]
 
 
+@pytest.mark.slow
 def test_batches_go_through_vmap():
     observations = jax.vmap(board_observation)(jax.random.split(jax.random.key(0), 3))
     first = jax.tree.map(lambda x: x[0], observations)
@@ -289,6 +314,7 @@ def test_batches_go_through_vmap():
     np.testing.assert_allclose(batch.logits[0], apply(network, first).logits, rtol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_dtype_follows_the_example_unless_given(dtype):
     observation = board_observation(jax.random.key(0))
@@ -321,6 +347,7 @@ def test_bad_sizes_are_refused(changes, message):
         actor_critic_network(**(options | changes))
 
 
+@pytest.mark.slow
 def test_a_view_with_a_batch_axis_and_wrong_conditioning_are_refused():
     observation = board_observation(jax.random.key(0))
     batched = observation._replace(view=observation.view[None])

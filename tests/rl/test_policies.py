@@ -49,6 +49,7 @@ def test_its_samples_have_its_moments():
     np.testing.assert_allclose(samples.std(0) / std, 1.0, atol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [-60.0, 0.0, 60.0])
 def test_second_derivatives_are_finite_at_any_scale(scale):
     head = Gaussian(1)
@@ -64,6 +65,7 @@ def test_second_derivatives_are_finite_at_any_scale(scale):
     assert jnp.isfinite(jax.hessian(every_function)(outputs)).all()
 
 
+@pytest.mark.slow
 def test_a_categorical_head_is_the_functions_of_its_module():
     head, mask = Categorical(4), jax.random.bernoulli(jax.random.key(4), 0.6, (5, 4))
     actions = categorical.mode(OUTPUTS, mask)

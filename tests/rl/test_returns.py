@@ -60,6 +60,7 @@ def trajectories(draw):
     return rewards, values, next_values, lambdas, ends, discount
 
 
+@pytest.mark.slow
 @hypothesis.settings(deadline=None, max_examples=60, derandomize=True)
 @hypothesis.given(trajectories())
 def test_both_match_slow_loops_on_any_trajectory(trajectory):
@@ -91,6 +92,7 @@ def rlax():
         return importlib.import_module("rlax")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [5, 12])
 def test_both_match_rlax(rlax, num_steps):
     rewards, discounts, values, next_values, lambdas = random_inputs(0, num_steps)
@@ -143,6 +145,7 @@ def test_truncation_bootstraps_and_termination_does_not():
     np.testing.assert_allclose(cut, [1 + 0.5 * (1 + 0.5 * 100), 1 + 0.5 * 100, 1 + 0.5 * 20])
 
 
+@pytest.mark.slow
 def test_nothing_of_the_next_episode_reaches_back_over_a_stop():
     rewards, _, values, next_values, _ = random_inputs(4)
     never = jnp.zeros(NUM_STEPS, bool)
@@ -167,6 +170,7 @@ def total_return(discount, lambda_):
     return jnp.sum(returns**2) + jnp.sum(jnp.sin(advantages))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argument", [0, 1])
 @pytest.mark.parametrize("differentiate", [jax.grad, jax.jacfwd])
 def test_derivatives_in_discount_and_lambda_match_finite_differences(argument, differentiate):
@@ -178,6 +182,7 @@ def test_derivatives_in_discount_and_lambda_match_finite_differences(argument, d
     np.testing.assert_allclose(derivative, expected, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_second_derivatives_match_finite_differences_of_first():
     discount, lambda_ = jnp.asarray(0.9), jnp.asarray(0.7)
     slope = jax.jit(jax.grad(total_return))
@@ -187,6 +192,7 @@ def test_second_derivatives_match_finite_differences_of_first():
     np.testing.assert_allclose(mixed, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_values_are_differentiated_as_well():
     """Where a stop_gradient would sit in a usual implementation."""
     rewards, discounts, values, next_values, lambdas = random_inputs(6)
@@ -197,6 +203,7 @@ def test_values_are_differentiated_as_well():
     np.testing.assert_allclose(jnp.diag(jacobian), -jnp.ones(NUM_STEPS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_dtype_follows_the_inputs_and_batches_go_through_vmap(dtype):
     inputs = [x.astype(dtype) for x in random_inputs(7, 6)]

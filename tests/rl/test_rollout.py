@@ -78,6 +78,7 @@ def collected():
     return end, trajectory, totals, columns, walkers
 
 
+@pytest.mark.slow
 def test_every_field_matches_the_loop(collected):
     _, trajectory, _, (seen, actions, rewards, ended, cut, led_to), walkers = collected
     assert ended.any() and cut.any()
@@ -92,6 +93,7 @@ def test_every_field_matches_the_loop(collected):
     np.testing.assert_array_equal(trajectory.final_observations.scalars, led_to[..., 1:])
 
 
+@pytest.mark.slow
 def test_after_an_end_the_next_observation_is_of_a_new_episode(collected):
     _, trajectory, *_ = collected
     stopped = np.asarray(trajectory.terminations | trajectory.truncations)
@@ -132,6 +134,7 @@ def greedy_policy(observation, memory, key):
     return Acted((observation.view[:, 0].astype(int) + jnp.arange(NUM_ENVS)) % 3)
 
 
+@pytest.mark.slow
 def test_two_short_rollouts_make_a_long_one():
     env = VectorEnvironment(Walk(), NUM_ENVS)
     start = init_rollout(env, key=jax.random.key(0))
@@ -153,6 +156,7 @@ def test_two_short_rollouts_make_a_long_one():
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.slow
 def test_final_observations_are_not_kept_when_the_environment_never_truncates():
     env = VectorEnvironment(Walk(can_truncate=False), NUM_ENVS)
     state = init_rollout(env, key=jax.random.key(0))

@@ -28,6 +28,7 @@ def expected(function, index):
     return integrate.quad(lambda u: normal.pdf(u) * function(u), low, high, limit=200)[0]
 
 
+@pytest.mark.slow
 def test_its_density_is_that_of_the_tangent_and_integrates_to_one():
     one = TanhGaussian(1)
     for index in range(2):
@@ -44,6 +45,7 @@ def test_its_density_is_that_of_the_tangent_and_integrates_to_one():
     np.testing.assert_allclose(HEAD.log_prob(OUTPUTS, MASK, action), log_density.sum(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_its_entropy_and_divergence_are_the_integrals():
     log_slope = lambda u: 2 * (np.log(2) - u - np.logaddexp(0, -2 * u))  # noqa: E731
     entropy = sum(stats.norm(MEAN[i], STD[i]).entropy() + expected(log_slope, i) for i in range(2))
@@ -69,6 +71,7 @@ def test_its_derivatives_are_differences():
     np.testing.assert_allclose(slopes, found, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_samples_are_tangents_of_the_gaussians_and_the_mode_is_the_median():
     key = jax.random.key(0)
     draw = lambda head, key: head.sample(jnp.tile(OUTPUTS, (500, 1)), jnp.tile(MASK, (500, 1)), key=key)  # noqa: E731
@@ -78,6 +81,7 @@ def test_samples_are_tangents_of_the_gaussians_and_the_mode_is_the_median():
     np.testing.assert_allclose((samples < HEAD.mode(OUTPUTS, MASK)).mean(0), 0.5, atol=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mean", [-30.0, 0.0, 30.0])
 def test_everything_is_finite_at_the_ends_in_single_precision(mean):
     head, outputs = TanhGaussian(1), jnp.array([mean, 0.2], jnp.float32)

@@ -16,7 +16,7 @@ from gradweave.runs.metrics import MetricsTail, read_metrics
 from gradweave.runs.metrics_writer import MetricsWriter
 from gradweave.runs.run_folder import RunFolder
 from gradweave.runs.seeds_folder import seed_runs
-from gradweave.runs.sweep_folder import sweep_runs
+from gradweave.runs.sweep_folder import setting_runs
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -168,18 +168,18 @@ def test_a_damaged_list_of_seeds_is_named(tmp_path: Path, content: bytes, capsys
         assert str(tmp_path / "seeds.json") in capsys.readouterr().err
 
 
-PLAN = {"settings": {"a": {"inner.discount": "0.9"}}, "total_steps": 5, "diverged": []}
+SPAN = {"low": 0.1, "high": 0.2, "scale": "log", "whole": False}
+PLAN = {"space": {"inner.discount": ["0.9"]}, "sampling": "grid", "trials": 1, "num_seeds": 1, "pruning": "none"}
 PLANS: list[Any] = [
     {},
-    {**PLAN, "settings": {}},
-    {**PLAN, "settings": {"../outside": {}}},
-    {**PLAN, "settings": {"..": {}}},
-    {**PLAN, "settings": {"a": {"x": 3}}},
-    {**PLAN, "settings": ["a"]},
-    {**PLAN, "total_steps": "5"},
-    {**PLAN, "diverged": ["../../outside"]},
-    {**PLAN, "diverged": ["a/../seed-0"]},
-    {**PLAN, "diverged": "a"},
+    {**PLAN, "space": {}},
+    {**PLAN, "space": {"inner.discount": [0.9]}},
+    {**PLAN, "space": {"inner.discount": {**SPAN, "low": "a"}}},
+    {**PLAN, "space": ["inner.discount"]},
+    {**PLAN, "sampling": "best"},
+    {**PLAN, "pruning": ["none"]},
+    {**PLAN, "trials": "5"},
+    {**PLAN, "num_seeds": 0},
 ]
 
 
@@ -195,7 +195,7 @@ def test_a_damaged_plan_of_a_sweep_is_named(tmp_path: Path, plan: Any, capsys: p
     ("mark", "content", "link", "read"),
     [
         ("seeds.json", '{"seeds": [0]}', "seed-0", seed_runs),
-        ("sweep.json", json.dumps(PLAN), "a", sweep_runs),
+        ("sweep.json", json.dumps(PLAN), "a", lambda path: setting_runs(path, "a")),
     ],
 )
 def test_runs_of_a_folder_lie_in_it(

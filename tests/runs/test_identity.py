@@ -105,6 +105,7 @@ def test_resume_says_so_and_takes_the_flag(
     assert trained[0].inner.discount == 0.8
 
 
+@pytest.mark.slow
 def test_reading_an_agent_is_refused_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(run, "inner", discount=0.8)
     assert main(["play", str(run)]) == 2

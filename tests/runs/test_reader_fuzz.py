@@ -24,7 +24,7 @@ from gradweave.runs.metrics import MetricsTail, read_metrics
 from gradweave.runs.metrics_writer import MetricsWriter
 from gradweave.runs.provenance import processes, read_provenance
 from gradweave.runs.seeds_folder import seed_runs
-from gradweave.runs.sweep_folder import sweep_runs
+from gradweave.runs.sweep_folder import read_plan
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -63,7 +63,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object], st.SearchStrategy[bytes]
         objects("continued", "source", "run_id", "accepted_changes"),
     ),
     "seeds": ("seeds.json", lambda path: seed_runs(path.parent), objects("seeds")),
-    "sweep": ("sweep.json", lambda path: sweep_runs(path.parent), objects("settings", "total_steps", "diverged")),
+    "sweep": ("sweep.json", lambda path: read_plan(path.parent), objects("space", "sampling", "trials")),
     "configuration": ("config.toml", read_config, st.text(max_size=40).map(str.encode)),
     "checkpoint": ("000000000050.safetensors", read, st.binary(max_size=100)),
     "samples": ("samples.npz", lambda path: SampleStore(path, {}).known(), st.binary(max_size=100)),

@@ -26,6 +26,7 @@ def test_intervals_of_a_skewed_mean_cover_the_truth(method, confidence):
     assert (estimate.high - estimate.low).mean() == pytest.approx(width, rel=0.1)
 
 
+@pytest.mark.slow
 def test_stratified_interval_covers_the_truth():
     rng = np.random.default_rng(2)
     hits = 0

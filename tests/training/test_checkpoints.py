@@ -61,6 +61,7 @@ def assert_identical(first: Any, second: Any) -> None:
         assert bits(one) == bits(other)
 
 
+@pytest.mark.slow
 def test_round_trip_is_bit_exact_and_keeps_metadata(tmp_path: Path) -> None:
     state = make_state()
     save(tmp_path / "a.safetensors", state, 123, {"chunk": 7, "note": "γ"})
@@ -102,6 +103,7 @@ def test_the_file_is_valid_for_the_safetensors_library(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tensors[f"['{name}']"], leaf)
 
 
+@pytest.mark.slow
 def test_every_single_bit_flip_is_found(tmp_path: Path) -> None:
     state = {"weights": jnp.linspace(0.0, 1.0, 7), "key": jax.random.key(1), "count": jnp.array(3)}
     path = tmp_path / "a.safetensors"

@@ -47,6 +47,7 @@ def test_a_run_logs_every_meta_step_and_counts_every_environment_step(finished: 
     assert all("steps_per_second" not in row for row in rows)  # the clock would differ from run to run
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits(finished: tuple[Config, Path, Summary], tmp_path: Path) -> None:
     config, path, summary = finished
     with RunFolder.create(
@@ -58,6 +59,7 @@ def test_same_seed_same_bits(finished: tuple[Config, Path, Summary], tmp_path: P
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_another_seed_other_numbers(finished: tuple[Config, Path, Summary], tmp_path: Path) -> None:
     config, path, _ = finished
     other = dataclasses.replace(config, run=dataclasses.replace(config.run, runs_dir=str(tmp_path), seed=1))
@@ -91,6 +93,7 @@ def test_a_resumed_run_is_the_run_that_never_stopped(finished: tuple[Config, Pat
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_again(
     finished: tuple[Config, Path, Summary], tmp_path: Path
 ) -> None:
@@ -113,6 +116,7 @@ def evaluating(tmp_path: Path, **changes: Any) -> Config:
     return dataclasses.replace(config, run=dataclasses.replace(config.run, **every | changes))
 
 
+@pytest.mark.slow
 def test_training_goes_on_during_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An evaluation that ends only when the next chunk has been trained is one that training does not wait for."""
     config, num_chunks, begun = evaluating(tmp_path, evaluate_every=2 * CHUNK * WINDOW), [], []
@@ -203,6 +207,7 @@ def test_every_evaluation_is_of_the_agent_at_its_row(tmp_path: Path) -> None:
         assert rows[num_chunks * CHUNK - 1] == last
 
 
+@pytest.mark.slow
 def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, release = evaluating(tmp_path), threading.Event()
 
@@ -223,6 +228,7 @@ def test_rows_that_wait_for_an_evaluation_outlive_an_error(tmp_path: Path, monke
     assert len(rows) == CHUNK and rows[-1]["evaluation/return"] == 1.0
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def evaluation(*_: Any) -> dict[str, float]:
         raise RuntimeError("no evaluation today")
@@ -234,6 +240,7 @@ def test_an_evaluation_that_fails_ends_the_run(tmp_path: Path, monkeypatch: pyte
     assert len((folder.path / "metrics.jsonl").read_text().splitlines()) >= CHUNK  # the row itself is kept
 
 
+@pytest.mark.slow
 def test_sigterm_stops_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small(tmp_path)
     with RunFolder.create(config) as folder:
@@ -253,6 +260,7 @@ def test_sigterm_stops_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
     assert agent.environment_steps(CHUNK) == NUM_ENVS * NUM_STEPS + CHUNK * WINDOW
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)])
 def test_a_signal_during_the_last_evaluation_stops_after_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, raised: type[BaseException]
@@ -278,6 +286,7 @@ def test_a_signal_during_the_last_evaluation_stops_after_the_last_checkpoint(
         assert int(load_agent(folder, warn=pytest.fail)[1].num_meta_steps) == 2 * CHUNK
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_non_finite_value_is_named(tmp_path: Path) -> None:
     config = small(tmp_path)
@@ -288,6 +297,7 @@ def test_a_non_finite_value_is_named(tmp_path: Path) -> None:
         run(config, folder)
 
 
+@pytest.mark.slow
 def test_plain_learning_moves_no_meta_parameter(tmp_path: Path) -> None:
     config = small(tmp_path, num_chunks=1, learned=())
     with RunFolder.create(config) as folder:
@@ -297,6 +307,7 @@ def test_plain_learning_moves_no_meta_parameter(tmp_path: Path) -> None:
     assert not any(name.startswith("meta_gradient") for row in rows for name in row)
 
 
+@pytest.mark.slow
 def test_evaluation_plays_whole_episodes(finished: tuple[Config, Path, Summary]) -> None:
     """On the chain every episode takes the same number of steps and pays 1 or 1.1 once, whatever the policy."""
     _, _, summary = finished

@@ -20,7 +20,7 @@ from gradweave.agents.running import RunningMean
 from gradweave.agents.schedule import LearningStatistics, ScheduleNetwork, ScheduleWeights, learning_features
 from gradweave.agents.self_tuning import SelfTuning
 from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, learning_part, named_leaves
-from gradweave.agents.tuners import AbstractTuner, KLControl, LiveEvolution, ReturnChoice, TargetEntropy
+from gradweave.agents.tuners import AbstractTuner, EntropyShare, KLControl, LiveEvolution, ReturnChoice, TargetEntropy
 from gradweave.agents.vtrace import VTraceEta, VTraceOptions, vtrace_agent
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Agent",
     "Annotation",
     "CollectedWindow",
+    "EntropyShare",
     "Experience",
     "GuardMemory",
     "KLControl",

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gradweave.cli.flags import parse_flags
-from gradweave.envs.catalogue import CATALOGUE, REFUSED
+from gradweave.envs.catalogue import CATALOGUE, REFUSED, UNTRIED
+from gradweave.envs.suites import REFUSED_SUITES, SUITES, missing, suite_of
 
 __all__ = ["run"]
 
@@ -23,7 +24,10 @@ def run(argv: Sequence[str]) -> int:
 
 def _lines() -> Iterator[str]:
     rows = [("name", "observation", "actions", "options")]
+    lacking = {suite: why for suite in SUITES.values() if (why := missing(suite))}
     for name, row in CATALOGUE.items():
+        if suite_of(name) in lacking:
+            continue
         note = f"({row.note})" if row.note else ""
         rows.append((name, row.observation, row.actions, " ".join(filter(None, [*row.options, note]))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -32,6 +36,18 @@ def _lines() -> Iterator[str]:
     yield from ("", "Refused, as discrete choices or one continuous vector in each step are wanted:")
     for name, reason in REFUSED.items():
         yield f"{name} {reason}"
+    yield from ("", "Refused, as a suite:", *(f"{suite} {reason}" for suite, reason in REFUSED_SUITES.items()))
+    yield from (
+        "",
+        "Refused, as their models are cloned from a repository when they are made, so that they could not be tried:",
+    )
+    yield from sorted(UNTRIED)
+    if lacking:
+        yield from ("", "Left out, as something is not installed:")
+        for prefix, suite in SUITES.items():
+            count = sum(suite_of(name) is suite for name in CATALOGUE)
+            if suite in lacking:
+                yield f"{prefix}{'/' if ':' in prefix else ':'}... ({count}) {lacking[suite]}"
     yield from (
         "",
         "Sizes are those without options. Options are given as --environment.options.NAME VALUE; all take action_mask.",

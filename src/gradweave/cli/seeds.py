@@ -28,14 +28,18 @@ from gradweave.runs.trackers import check_tracker
 from gradweave.training.hosts import Hosts
 
 __all__ = [
+    "RunsView",
     "check_seeds",
     "how_far",
     "plan_shares",
     "raise_failed",
+    "raise_stopped",
     "refuse_hosts",
     "resume_seeds",
+    "say_how_to_resume",
     "train_runs",
     "train_seeds",
+    "training_job",
 ]
 
 _SECONDS_BETWEEN_ROWS = 10.0
@@ -147,20 +151,39 @@ def train_runs(path: Path, runs: Mapping[str, Path], shares: Sequence[tuple[int,
         KeyboardInterrupt: SIGINT arrived, likewise.
     """
     _say(f"folder: {path}; up to {len(shares)} at a time")
-    jobs = [
-        Job(name, functools.partial(command, run), run / "output.log")
-        for name, run in runs.items()
-        if not is_finished(run)
-    ]
-    view = _View(jobs)
+    jobs = [training_job(name, run) for name, run in runs.items() if not is_finished(run)]
+    view = RunsView()
+    say_how_to_resume(path)
+    with noted_signals() as received:
+        codes = run_jobs(
+            map(view.expected, jobs), shares, received, started=view.started, ended=view.ended, looked=view.looked
+        )
+    raise_stopped(path, runs, received)
+    return {name: code for name, code in codes.items() if code}
+
+
+def training_job(name: str, run: Path) -> Job:
+    """The process that trains a run to its end."""
+    return Job(name, functools.partial(command, run), run / "output.log")
+
+
+def say_how_to_resume(path: Path) -> None:
+    """Set what is said when this process leaves at once, of the folder that holds the runs."""
     again = command_line("resume", path)
     say_when_leaving(f"the runs are stopped as well, each after a checkpoint; go on with: {again}")
-    with noted_signals() as received:
-        codes = run_jobs(jobs, shares, received, started=view.started, ended=view.ended, looked=view.looked)
+
+
+def raise_stopped(path: Path, runs: Mapping[str, Path], received: Sequence[int]) -> None:
+    """Raise where a signal arrived before all runs had finished.
+
+    Raises:
+        Stopped: SIGTERM; the runs have written their checkpoints.
+        KeyboardInterrupt: SIGINT, likewise.
+    """
     if received and not all(map(is_finished, runs.values())):
+        again = command_line("resume", path)
         text = f"stopped by {signal.Signals(received[0]).name}; {_newest_checkpoints(runs)}; `{again}` goes on"
         raise KeyboardInterrupt(text) if received[0] == signal.SIGINT else Stopped(text)
-    return {name: code for name, code in codes.items() if code}
 
 
 def _newest_checkpoints(runs: Mapping[str, Path]) -> str:
@@ -205,23 +228,31 @@ def _summarize(folder: SeedsFolder, finished: Mapping[int, Path]) -> None:
     print(f"go on with:  {command_line('resume', folder.path, '--total-steps', more)}")
 
 
-class _View:
-    """What is shown while seeds train: their beginnings and ends, and now and then how far each has come."""
+class RunsView:
+    """What is shown while runs train: their beginnings and ends, and now and then how far each has come."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self) -> None:
         self._shown_at = time.monotonic()
-        self._written = {job.name: job.log.stat().st_size if job.log.exists() else 0 for job in jobs}
+        self._written: dict[str, int] = {}
+
+    def expected(self, job: Job) -> Job:
+        """Note where a job's output begins in its log, before it is started; returns the job."""
+        self._written[job.name] = job.log.stat().st_size if job.log.exists() else 0
+        return job
 
     def started(self, job: Job) -> None:
+        """Say so."""
         _say(f"{job.name}: started, its output is in {job.log}")
 
     def ended(self, job: Job, code: int) -> None:
+        """Say how, with its last words where it failed."""
         if code == 0:
             _say(f"{job.name}: done")
         else:
             _say(f"{job.name}: ended with exit code {code}\n{self._last_words(job)}")
 
     def looked(self, running: Sequence[Job]) -> None:
+        """Say how far each is, now and then."""
         if time.monotonic() - self._shown_at < _SECONDS_BETWEEN_ROWS:
             return
         self._shown_at = time.monotonic()

@@ -5,7 +5,7 @@ It only reads, so it can be started and left at any time, and any number of time
 
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ from gradweave.runs.metrics import MetricsTail
 from gradweave.runs.progress import Progress
 from gradweave.runs.run_folder import checkpoint_steps, find_run, has_last_checkpoint
 from gradweave.runs.seeds_folder import is_finished, is_seeds_folder, seed_runs
-from gradweave.runs.sweep_folder import diverged_runs, is_sweep_folder, sweep_runs
+from gradweave.runs.sweep_folder import is_sweep_folder, read_plan, setting_runs
 
 __all__ = ["run"]
 
@@ -29,6 +29,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_ROWS = 4.0
 _SECONDS_BETWEEN_SEEDS = 10.0
 _ROWS_OF_THE_PAST = 10
+_ENDED = {"finished": "done", "diverged": "met a value that is not finite", "pruned": "given up"}
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ def run(argv: Sequence[str]) -> int:
         runs = {f"seed {seed}": run for seed, run in seed_runs(flags.run).items()}
         _watch_several(flags.run, runs, "report.html", time.sleep)
     elif is_sweep_folder(flags.run):
-        runs = {f"{setting}, seed {seed}": run for (setting, seed), run in sweep_runs(flags.run).items()}
-        _watch_several(flags.run, runs, "sweep.csv", time.sleep, diverged=lambda: diverged_runs(flags.run))
+        _watch_sweep(flags.run, time.sleep)
     else:
         _watch_run(find_run(flags.run), time.sleep)
     return 0
@@ -94,14 +94,7 @@ def _goes_on(path: Path) -> bool:
     return is_in_use(path) or (is_seeds_folder(several) and is_in_use(several) and not is_finished(path))
 
 
-def _watch_several(
-    path: Path,
-    runs: Mapping[str, Path],
-    result: str,
-    wait: Callable[[float], object],
-    *,
-    diverged: Callable[[], Collection[Path]] = tuple,
-) -> None:
+def _watch_several(path: Path, runs: Mapping[str, Path], result: str, wait: Callable[[float], object]) -> None:
     """Say how far every run is, now and then.
 
     Args:
@@ -109,18 +102,36 @@ def _watch_several(
         runs: the folder of each, by its name.
         result: the file that they come to.
         wait: waits so many seconds.
-        diverged: asked for those that met a value that is not finite, and are not gone on with.
     """
     while True:
         in_use = is_in_use(path)
         ended = {run: "done" for run in runs.values() if is_finished(run)}
-        ended |= {run: "met a value that is not finite" for run in diverged()}
         for name, run in runs.items():
             print(f"{name}: {ended.get(run) or how_far(run / 'metrics.jsonl')}", flush=True)
         if not in_use:
             break
         wait(_SECONDS_BETWEEN_SEEDS)
     print(_how_it_ended(path, len(ended) == len(runs), result, "resume"))
+
+
+def _watch_sweep(path: Path, wait: Callable[[float], object]) -> None:
+    """Say how far every run is that the workers of a sweep have begun, now and then."""
+    from gradweave.runs.sweep_study import SweepStudy
+
+    plan = read_plan(path)
+    study = SweepStudy(path, plan)
+    while True:
+        records = study.records()
+        in_use = any(is_in_use(path / record.name) for record in records)
+        for record in records:
+            for seed, run in setting_runs(path, record.name).items():
+                ended = _ENDED.get(record.outcome_of(seed, run))
+                print(f"{record.name}, seed {seed}: {ended or how_far(run / 'metrics.jsonl')}", flush=True)
+        print(f"{len(records)} of {plan.trials} settings have been begun", flush=True)
+        if not in_use:
+            break
+        wait(_SECONDS_BETWEEN_SEEDS)
+    print(_how_it_ended(path, study.ended, "sweep.csv", "resume"))
 
 
 def _how_it_ended(path: Path, done: bool, result: str, command: str) -> str:

@@ -1,27 +1,26 @@
-"""Grids of a sweep: the fields and values that are combined, the name of each combination and its flags."""
+"""Grids of a sweep: the fields and values that are combined, the name of a combination and its flags."""
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from gradweave.errors import ConfigError
 
-__all__ = ["Setting", "flags_of", "parse_grid", "setting_name", "settings_of"]
+__all__ = ["Setting", "flags_of", "parse_grid", "setting_name"]
 
 Setting: TypeAlias = Mapping[str, str]
 """Fields of a configuration, as flags name them without the dashes, and what they are set to."""
 
 _SECTIONS: Final = ("environment", "network", "inner", "meta", "outer")
-_LONGEST_NAME: Final = 200
 _ENTRY: Final = "FIELD=VALUE,VALUE,..., such as inner.discount=0.9,0.99"
 
 
-def parse_grid(entries: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def parse_grid(entries: Sequence[str], flag: str = "--grid") -> dict[str, tuple[str, ...]]:
     """The fields of a grid with their values, as text.
 
     Args:
         entries: "FIELD=VALUE,VALUE,..." each.
+        flag: that gave them, for errors.
 
     Raises:
         ConfigError: an entry is not of this form, its field is none that may differ within a sweep, or a field or value
@@ -34,36 +33,20 @@ def parse_grid(entries: Sequence[str]) -> dict[str, tuple[str, ...]]:
     grid: dict[str, tuple[str, ...]] = {}
     for entry in entries:
         name, equals, text = entry.partition("=")
-        name = name.strip().removeprefix("--").replace("_", "-")
+        name = name.strip().removeprefix("--").replace("_", "-").rstrip("-")  # the flag of lambda_ is lambda
         values = tuple(value.strip() for value in text.split(","))
         if not name or not equals or not all(values) or any(word.startswith("--") for word in text.split()):
-            remedy = "write the field and its values without spaces between; a preset stands before --grid"
-            raise ConfigError("--grid", entry, _ENTRY, remedy)
+            remedy = f"write the field and its values without spaces between; a preset stands before {flag}"
+            raise ConfigError(flag, entry, _ENTRY, remedy)
         if name.partition(".")[0] not in _SECTIONS or name == "environment.name":
             accepted = f"a field of {', '.join(_SECTIONS)}, all of one environment"
-            raise ConfigError("--grid", entry, accepted, "give what is the same in all runs as a flag")
+            raise ConfigError(flag, entry, accepted, "give what is the same in all runs as a flag")
         if name in grid or len(set(values)) < len(values):
-            raise ConfigError("--grid", entry, "every field once, with different values", "leave out what is repeated")
+            raise ConfigError(flag, entry, "every field once, with different values", "leave out what is repeated")
         grid[name] = values
     if not grid:
-        raise ConfigError("--grid", "", f"at least one {_ENTRY}", "leave --grid out for the usual one")
+        raise ConfigError(flag, "", f"at least one {_ENTRY}", f"leave {flag} out for the usual one")
     return grid
-
-
-def settings_of(grid: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
-    """Every combination of a grid's values, by its name.
-
-    Raises:
-        ConfigError: two of them have the same name, or one that is too long for a folder.
-    """
-    combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    settings = {setting_name(setting): setting for setting in combinations}
-    if len(settings) < len(combinations):
-        raise ConfigError("--grid", dict(grid), "values that differ in letters or digits", "sweep these one by one")
-    longest = max(settings, key=len)
-    if len(longest) > _LONGEST_NAME:
-        raise ConfigError("--grid", longest, f"names of at most {_LONGEST_NAME} letters", "sweep fewer fields at once")
-    return settings
 
 
 def flags_of(setting: Setting) -> list[str]:

@@ -17,6 +17,7 @@ ADDED: Final = (
     "run.on_nonfinite",
     "inner.scale_rewards",
     "inner.normalize_observations",
+    "network.activation",
     "network.action_distribution",
     "network.action_scale",
     "network.memory",

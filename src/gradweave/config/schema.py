@@ -89,7 +89,8 @@ class MetaConfig:
     """Network: a small network moves the meta-parameters by statistics of learning, and is itself learned."""
     tuners: tuple[str, ...] = ()
     """Rules that move a meta-parameter each without a gradient: learning_rate=kl[:TARGET],
-    entropy_cost=target-entropy[:NATS], NAME=evolution[:SIGMA], NAME=return-choice:V1,V2,... See docs/tuners.md."""
+    entropy_cost=target-entropy[:NATS], entropy_cost=entropy-share[:SHARE], NAME=evolution[:SIGMA],
+    NAME=return-choice:V1,V2,... See docs/tuners.md."""
     guard: bool = False
     """Go back to the learner and the meta-parameters of the best returns when they have been lost for long."""
     trust_region: float | None = None

@@ -55,6 +55,12 @@ TUNERS: Final = (
         serves=("entropy_cost",),
     ),
     TunerRow(
+        "entropy-share",
+        "gradweave.agents.tuners:EntropyShare",
+        Number("SHARE", 0.5, highest=1.0, exclusive=True),
+        serves=("entropy_cost",),
+    ),
+    TunerRow(
         "evolution",
         "gradweave.agents.tuners:LiveEvolution",
         Number("SIGMA", 0.3, highest=3.0, exclusive=True),

@@ -1,7 +1,7 @@
 """Environments: the contract, adapters to public suites, and small probes with known answers.
 
 The names below are imported on first use (PEP 562), so that `gradweave.envs.registry` can check a name without loading
-JAX, and so that neither Jumanji nor Gymnax is loaded before one of their environments is made.
+JAX, and so that no suite is loaded before one of their environments is made.
 """
 
 from importlib import import_module
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gradweave.envs.check import EnvironmentReport, check_environment
     from gradweave.envs.device_axis import ONE_DEVICE, DeviceAxis
     from gradweave.envs.discounting_chain import DiscountingChain
+    from gradweave.envs.envelope import EnvelopeEnvironment
     from gradweave.envs.environment import AbstractEnvironment, Step
     from gradweave.envs.gymnax import GymnaxEnvironment
     from gradweave.envs.horizon_probes import DelayedReward, TerminatedReward, TruncatedReward
@@ -42,6 +43,7 @@ _MODULES = {
     "DelayedReward": "horizon_probes",
     "DeviceAxis": "device_axis",
     "DiscountingChain": "discounting_chain",
+    "EnvelopeEnvironment": "envelope",
     "EnvironmentReport": "check",
     "GymnaxEnvironment": "gymnax",
     "JumanjiEnvironment": "jumanji",
@@ -77,6 +79,7 @@ __all__ = [
     "DelayedReward",
     "DeviceAxis",
     "DiscountingChain",
+    "EnvelopeEnvironment",
     "EnvironmentReport",
     "GymnaxEnvironment",
     "JumanjiEnvironment",

@@ -10,9 +10,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Key, Shaped
+from jaxtyping import Array, Key, Shaped
 
+from gradweave.envs.boxes import Bounds, bounds_of, within
 from gradweave.envs.environment import AbstractEnvironment, Step
 from gradweave.envs.foreign import as_before, floats, foreign_code, settled
 from gradweave.envs.observation import Observation
@@ -35,7 +35,7 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
     num_actions: int = eqx.field(static=True)
     can_truncate: bool = eqx.field(static=True)
     continuous: bool = eqx.field(static=True)
-    bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = eqx.field(static=True)
+    bounds: Bounds | None = eqx.field(static=True)
     env: Any = eqx.field(static=True)
     num_categories: int | None = eqx.field(static=True)
     params: Any
@@ -55,7 +55,7 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
             )
         with foreign_code():
             space, seen = env.action_space(params), env.observation_space(params)
-        self.bounds = None if hasattr(space, "n") else _bounds(name, space)
+        self.bounds = None if hasattr(space, "n") else bounds_of(name, space)
         self.continuous = self.bounds is not None
         self.num_actions = int(space.n) if self.bounds is None else len(self.bounds[0])
         self.can_truncate = True
@@ -72,7 +72,7 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
 
     def step(self, state: Any, action: Shaped[Array, "*action"], *, key: Key[Array, ""]) -> tuple[Any, Step]:
         """Take one action."""
-        action = action.astype(jnp.int32) if self.bounds is None else _within(self.bounds, action)
+        action = action.astype(jnp.int32) if self.bounds is None else within(self.bounds, action)
         with foreign_code():
             observation, next_state, reward, terminated, _ = self.env.step_env(key, state, action, self.params)
             next_state = as_before(next_state, state)
@@ -92,29 +92,6 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
         elif view.ndim != 3:
             view = view.ravel()
         return Observation(view, jnp.zeros(0, view.dtype), jnp.ones(self.num_actions, bool))
-
-
-def _bounds(name: str, space: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Least and greatest action, number by number."""
-    if getattr(space, "shape", None) is None or len(space.shape) != 1:
-        raise ValueError(
-            f"{name} has actions in {space!r}, but discrete ones or a vector are wanted: choose another environment"
-        )
-    low, high = (np.broadcast_to(np.asarray(bound, float), space.shape) for bound in (space.low, space.high))
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ValueError(
-            f"{name} has actions in {space!r}, but bounds on each side are wanted: choose another environment"
-        )
-    return tuple(low.tolist()), tuple(high.tolist())
-
-
-def _within(
-    bounds: tuple[tuple[float, ...], tuple[float, ...]], action: Float[Array, " size"]
-) -> Float[Array, " size"]:
-    """The action that -1 to 1 stands for, in 32 bits."""
-    low, high = (jnp.asarray(bound, jnp.float32) for bound in bounds)
-    share = (jnp.clip(action.astype(jnp.float32), -1.0, 1.0) + 1.0) / 2.0
-    return low + share * (high - low)
 
 
 def from_suite(name: str, /, **options: Any) -> GymnaxEnvironment:

@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from gradweave.envs.suites import PREFIXES
+
 if TYPE_CHECKING:
     from gradweave.envs.environment import AbstractEnvironment
 
-__all__ = ["SUITES", "class_reference", "make_own"]
-
-SUITES: Final = ("jumanji", "gymnax")
-"""Prefixes of names that are no modules of the user's."""
+__all__ = ["class_reference", "make_own"]
 
 _SIMPLE: Final[Mapping[type, str]] = {
     bool: "True or False",
@@ -39,7 +38,7 @@ def class_reference(name: str) -> tuple[str, str] | None:
         (('games.corridor', 'Corridor'), None)
     """
     module, colon, attribute = name.partition(":")
-    if not colon or module in SUITES or not attribute.isidentifier():
+    if not colon or module in PREFIXES or not attribute.isidentifier():
         return None
     return (module, attribute) if all(part.isidentifier() for part in module.split(".")) else None
 

@@ -1,19 +1,19 @@
 """Environments by name, each with the options it takes; names and options are checked without loading JAX.
 
 `make_environment("snake", num_rows=6, num_cols=6)` is what configurations and the command line use. Names with a prefix
-come from elsewhere: `jumanji:Game2048-v1`, `gymnax:CartPole-v1`, or a class of your own, `package.module:Class`
-(`gradweave.envs.own`), whose options are known when it is made. In a program an environment needs no name: hand the
-object to whoever asks for an environment.
+come from elsewhere: `jumanji:Game2048-v1`, `gymnax:CartPole-v1`, `envelope:brax/ant` (`gradweave.envs.suites`), or a
+class of your own, `package.module:Class` (`gradweave.envs.own`), whose options are known when it is made. In a program
+an environment needs no name: hand the object to whoever asks for an environment.
 """
 
 import difflib
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from gradweave.envs.catalogue import CATALOGUE, REFUSED, Option
+from gradweave.envs.catalogue import CATALOGUE, REFUSED, UNTRIED, Option
 from gradweave.envs.own import class_reference, make_own
+from gradweave.envs.suites import missing, refused_suite, suite_of
 
 if TYPE_CHECKING:
     from gradweave.envs.environment import AbstractEnvironment
@@ -76,8 +76,9 @@ def validate_environment(name: str, options: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} has no option {option!r}{f' (did you mean {near!r}?)' if near else ''}; {listed}")
         if not accepted[option].accepts(value):
             raise ValueError(f"{option} = {value!r} does not fit {name}: give {accepted[option]}")
-    if name.startswith("gymnax:") and find_spec("gymnax") is None:
-        raise ValueError(f'{name} needs Gymnax, which is not installed: pip install "gymnax>=1.0"')
+    suite = suite_of(name)
+    if suite is not None and (lacking := missing(suite)):
+        raise ValueError(f"{name} is from {suite.title}, which {lacking}")
 
 
 def explain_name(name: str) -> tuple[str, str] | None:
@@ -89,7 +90,13 @@ def explain_name(name: str) -> tuple[str, str] | None:
     """
     if name in ENVIRONMENTS or class_reference(name) is not None:
         return None
-    near = _nearest(name, [*ENVIRONMENTS, *REFUSED])
+    if wrong := refused_suite(name):
+        return _LISTED, f"{wrong}; `gradweave environments` lists others"
+    near = _nearest(name, [*ENVIRONMENTS, *REFUSED, *UNTRIED])
+    if near in UNTRIED:
+        theirs = near.removeprefix("envelope:").replace("/", "::", 1)
+        remedy = "could not be tried, as its model is cloned from a repository when it is first made: in a program, try"
+        return _LISTED, f"{near} {remedy} EnvelopeEnvironment(envelope.create({theirs!r}))"
     if near is not None and near in REFUSED:
         question = "" if name.lower() in (near.lower(), _without_suite(near.lower())) else f"did you mean {near!r}? "
         remedy = f"{question}{_without_suite(near)} {REFUSED[near]}; `gradweave environments` lists others"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -73,42 +73,41 @@ def end_with_parent() -> None:
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job | None],
     shares: Sequence[tuple[int, ...]],
     received: Sequence[int],
     *,
     started: Callable[[Job], None],
     ended: Callable[[Job, int], None],
-    looked: Callable[[Sequence[Job]], None] = lambda running: None,
+    looked: Callable[[Sequence[Job]], Collection[str] | None] = lambda running: None,
 ) -> dict[str, int]:
     """Runs jobs, as many at a time as there are shares of the cores, in order.
 
     Args:
-        jobs: what to run; names differ.
+        jobs: what to run; names differ. The next one is asked for when there is a free share; None: there is none as
+            long as those that run go on.
         shares: the cores for each of those that run at the same time.
         received: signals that this process has noted, growing while this goes on. At the first the jobs that run get
             SIGTERM, and no further ones are started.
         started: called when a job has been started.
         ended: called with its exit code when it has ended.
-        looked: called several times a second with the jobs that run.
+        looked: called several times a second with the jobs that run; returns the names of those to be stopped.
 
     Returns:
         The exit code of each job that was started; 128 + n for one that died of signal n.
     """
-    waiting, free = list(jobs), list(shares)
+    waiting, free = iter(jobs), list(shares)
     running: list[tuple[Job, subprocess.Popen[bytes], tuple[int, ...]]] = []
     codes: dict[str, int] = {}
-    told = False
+    told: set[str] = set()
     try:
-        while running or (waiting and not received):
-            while waiting and free and not received:
-                job, cores = waiting.pop(0), free.pop(0)
+        while True:
+            while free and not received and (job := next(waiting, None)) is not None:
+                cores = free.pop(0)
                 running.append((job, _start(job, cores), cores))
                 started(job)
-            if received and not told:
-                told = True
-                for _, process, _ in running:
-                    process.terminate()  # SIGINT too becomes this: background programs begin with SIGINT ignored
+            if not running:
+                return codes
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             for entry in [entry for entry in running if entry[1].poll() is not None]:
                 job, process, cores = entry
@@ -116,12 +115,15 @@ def run_jobs(
                 free.append(cores)
                 codes[job.name] = _close(process)
                 ended(job, codes[job.name])
-            looked([job for job, _, _ in running])
+            stopped = looked([job for job, _, _ in running]) or ()
+            for job, process, _ in running:
+                if (received or job.name in stopped) and job.name not in told:
+                    told.add(job.name)  # a second signal would have it leave without a checkpoint
+                    process.terminate()  # SIGINT too becomes this: background programs begin with SIGINT ignored
     finally:
         for _, process, _ in running:  # only after an error in here
             process.terminate()
             _close(process)
-    return codes
 
 
 def _start(job: Job, cores: tuple[int, ...]) -> "subprocess.Popen[bytes]":

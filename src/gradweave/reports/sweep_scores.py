@@ -8,7 +8,7 @@ import numpy as np
 
 from gradweave.reports.tables import metrics_until
 
-__all__ = ["best_setting", "format_sweep", "late_return", "sweep_rows", "whole_settings"]
+__all__ = ["best_setting", "format_sweep", "late_return", "return_until", "sweep_rows", "whole_settings"]
 
 
 def late_return(run: Path, until: int) -> float:
@@ -21,8 +21,23 @@ def late_return(run: Path, until: int) -> float:
     return _late_return(metrics_until(run, until), until)
 
 
+def return_until(lines: Sequence[Mapping[str, Any]], until: int) -> float:
+    """What `late_return` would be of a run of `until` steps, from the rows of one that has gone on.
+
+    Args:
+        lines: rows of metrics, in order.
+        until: environment steps to end at.
+    """
+    return _late_return([line for line in lines if line["step"] <= until], until)
+
+
 def sweep_rows(
-    runs: Mapping[tuple[str, int], Path], until: int, *, finished: Collection[Path], diverged: Collection[Path]
+    runs: Mapping[tuple[str, int], Path],
+    until: int,
+    *,
+    finished: Collection[Path],
+    diverged: Collection[Path],
+    pruned: Collection[Path] = (),
 ) -> list[dict[str, Any]]:
     """One row for each run: setting, seed, outcome, score and the environment steps that it took.
 
@@ -31,16 +46,19 @@ def sweep_rows(
         until: environment steps of a run that count; of a longer one only these count.
         finished: the runs that have a score, `late_return`; None where no episode ended.
         diverged: those that met a value that is not finite.
+        pruned: those that were given up early; they have no score, and their steps count like others.
     """
+    outcomes = [("pruned", pruned), ("finished", finished), ("diverged", diverged)]
     rows = []
     for (setting, seed), run in runs.items():
         lines = metrics_until(run, until)
-        score = _late_return(lines, until) if run in finished else -np.inf
+        outcome = next((name for name, own in outcomes if run in own), "unfinished")
+        score = _late_return(lines, until) if outcome == "finished" else -np.inf
         rows.append(
             {
                 "setting": setting,
                 "seed": seed,
-                "outcome": "finished" if run in finished else "diverged" if run in diverged else "unfinished",
+                "outcome": outcome,
                 "score": score if np.isfinite(score) else None,
                 "environment_steps": lines[-1]["step"] if lines else 0,
             }

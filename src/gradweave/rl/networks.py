@@ -13,7 +13,8 @@ Calls are for one observation; batches go through `jax.vmap`.
 
 import itertools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -25,7 +26,12 @@ from gradweave.envs import Observation
 from gradweave.rl.cells import AbstractCell, draw_cell
 from gradweave.rl.layers import Convolution, Dense, draw_dense
 
-__all__ = ["ActorCriticNetwork", "NetworkOutput", "actor_critic_network"]
+__all__ = ["ACTIVATIONS", "ActorCriticNetwork", "NetworkOutput", "actor_critic_network"]
+
+Activation: TypeAlias = Callable[[Array], Array]
+
+ACTIVATIONS: Final[Mapping[str, Activation]] = {"relu": jax.nn.relu, "tanh": jnp.tanh, "swish": jax.nn.swish}
+"""What a network may have between its layers, by name."""
 
 _FOR_CELLS = 1 << 31  # the first numbers give what splitting the key gives
 
@@ -61,6 +67,8 @@ class ActorCriticNetwork(eqx.Module):
     conditioning_size: int = eqx.field(static=True)
     detached_outer_critic: bool = eqx.field(static=True, default=False)
     """Whether the outer critic reads what the value reads without moving it: no derivative goes back through there."""
+    activation: str = eqx.field(static=True, default="relu")
+    """Name of the function between layers, one of `ACTIVATIONS`."""
     free_outputs: Float[Array, " num_free"] | None = None
     """Outputs for the policy that are the same whatever is seen, behind the others: a Gaussian policy's scales."""
     cells: tuple[AbstractCell, ...] = ()
@@ -105,11 +113,11 @@ class ActorCriticNetwork(eqx.Module):
                 if self.cells
                 else "this network remembers nothing: leave the memory out, or build it with memory="
             )
-        view = observation.view.astype(dtype)
+        view, activation = observation.view.astype(dtype), ACTIVATIONS[self.activation]
         remembered: list[PyTree] = []
 
         def embed(torso: tuple[Convolution, ...]) -> Array:
-            inputs = _embed(torso, view, extras)
+            inputs = _embed(torso, view, extras, activation)
             if not self.cells:
                 return inputs
             place = len(remembered)
@@ -124,13 +132,13 @@ class ActorCriticNetwork(eqx.Module):
             outer_inputs = value_inputs if self.outer_torso is None else embed(self.outer_torso)
             if self.detached_outer_critic:
                 outer_inputs = jax.lax.stop_gradient(outer_inputs)
-            outer_value = _apply_head(self.outer_head, outer_inputs)[0]
-        logits = _apply_head(self.policy_head, policy_inputs)
+            outer_value = _apply_head(self.outer_head, outer_inputs, activation)[0]
+        logits = _apply_head(self.policy_head, policy_inputs, activation)
         if self.free_outputs is not None:
             logits = jnp.concatenate([logits, self.free_outputs])
         return NetworkOutput(
             logits=logits,
-            value=_apply_head(self.value_head, value_inputs)[0],
+            value=_apply_head(self.value_head, value_inputs, activation)[0],
             outer_value=outer_value,
             memory=tuple(remembered) or None,
         )
@@ -147,6 +155,7 @@ def actor_critic_network(
     policy_layers: tuple[int, ...] = (64, 64),
     value_layers: tuple[int, ...] = (64, 64),
     policy_scale: float = 0.01,
+    activation: str = "relu",
     shared_torso: bool = True,
     outer_critic: bool = False,
     outer_torso: str = "detached",
@@ -174,6 +183,7 @@ def actor_critic_network(
         policy_layers: widths of the policy's hidden layers; may be empty.
         value_layers: widths of the hidden layers of the value, and of the outer value.
         policy_scale: factor on the last policy layer's initial weights, above 0; 1 draws it like every other layer.
+        activation: between layers: "relu", "tanh" or "swish".
         shared_torso: True: all heads sit on one torso. False: each has its own, as in Jumanji. The heads are separate
             either way, so that for a vector, which has no torso, nothing is shared but a cell.
         outer_critic: add a second value, for the outer loss.
@@ -196,7 +206,7 @@ def actor_critic_network(
     _check_sizes(sizes | {"policy_layers": policy_layers, "value_layers": value_layers, "memory_size": (memory_size,)})
     *torso_keys, policy_key, value_key, outer_key = jax.random.split(key, 6)
     layout = _layout(observation.view.shape, channels, strides)
-    _check_options(policy_scale, outer_torso)
+    _check_options(policy_scale, outer_torso, activation)
     own_outer_torso = outer_critic and outer_torso == "own"
     num_torsos = (1 if shared_torso else 2) + own_outer_torso
     torsos = [_draw_torso(layout, kernel_size, dtype, key=k) for k in torso_keys[:num_torsos]]
@@ -213,6 +223,7 @@ def actor_critic_network(
         outer_head=_draw_head(value_sizes, 1.0, dtype, key=outer_key) if outer_critic else None,
         conditioning_size=conditioning_size,
         detached_outer_critic=outer_critic and outer_torso == "detached",
+        activation=activation,
         free_outputs=jnp.zeros(num_free_outputs, dtype) if num_free_outputs else None,
         cells=cells,
     )
@@ -250,12 +261,14 @@ def _check_input(
         raise ValueError(f"dtype {dtype} cannot hold weights: give a floating one, for example dtype=jnp.float32")
 
 
-def _check_options(policy_scale: float, outer_torso: str) -> None:
-    """Refuse what is neither a scale nor a place."""
+def _check_options(policy_scale: float, outer_torso: str, activation: str) -> None:
+    """Refuse what is no scale, no place or no function."""
     if not policy_scale > 0:
         raise ValueError(f"policy_scale = {policy_scale!r} leaves a policy that cannot learn: give a number above 0")
     if outer_torso not in ("detached", "own", "shared"):
         raise ValueError(f'outer_torso = {outer_torso!r} is not known: give "detached", "own" or "shared"')
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation = {activation!r} is not known: give one of {', '.join(ACTIVATIONS)}")
 
 
 def _check_sizes(named_sizes: dict[str, tuple[int, ...]]) -> None:
@@ -316,15 +329,19 @@ def _draw_head(
     )
 
 
-def _embed(torso: tuple[Convolution, ...], view: Float[Array, "..."], extras: list[Array]) -> Float[Array, " size"]:
+def _embed(
+    torso: tuple[Convolution, ...], view: Float[Array, "..."], extras: list[Array], activation: Activation
+) -> Float[Array, " size"]:
     """What the heads see: the torso's output, flat, then the scalars and the conditioning."""
     for convolution in torso:
-        view = jax.nn.relu(convolution(view))
+        view = activation(convolution(view))
     return jnp.concatenate([view.reshape(-1), *extras])
 
 
-def _apply_head(head: tuple[Dense, ...], inputs: Float[Array, " size"]) -> Float[Array, " num_out"]:
-    """Dense layers with rectifiers between them."""
+def _apply_head(
+    head: tuple[Dense, ...], inputs: Float[Array, " size"], activation: Activation
+) -> Float[Array, " num_out"]:
+    """Dense layers with the activation between them."""
     for layer in head[:-1]:
-        inputs = jax.nn.relu(layer(inputs))
+        inputs = activation(layer(inputs))
     return head[-1](inputs)

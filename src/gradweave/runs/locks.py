@@ -8,13 +8,14 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from gradweave.errors import ConfigError, RunInUse
 from gradweave.files import open_appending, open_regular
 
-__all__ = ["is_in_use", "lock_folder", "not_writable"]
+__all__ = ["is_in_use", "lock_folder", "not_writable", "waiting_lock"]
 
 _LOCK_ATTEMPTS: Final = 3
 
@@ -37,14 +38,38 @@ def lock_folder(path: Path) -> BinaryIO:
         holder = _holder(file)
         file.close()
         if error.errno not in (errno.EACCES, errno.EAGAIN):
-            accepted = f"a folder on a file system with locks ({error.strerror})"
-            raise ConfigError("run.runs_dir", str(path), accepted, "keep runs on another file system") from None
+            raise _without_locks(path, error) from None
         raise RunInUse(f"{path} is in use by process {holder}; wait until it ends, or stop it with SIGTERM") from None
     if os.fstat(file.fileno()).st_nlink == 1:  # of a backup made of hard links the copies must stay as they are
         with contextlib.suppress(OSError):  # a full disk must not keep a run from being resumed
             file.truncate(0)
             file.write(f"{os.getpid()}\n".encode())
     return file
+
+
+@contextlib.contextmanager
+def waiting_lock(file: Path) -> Iterator[None]:
+    """Keep other processes from what goes on in the context; wait for those that do the same.
+
+    Raises:
+        ConfigError: the file cannot be written, or its file system has no locks.
+        DamagedFile: it is a link, or no file.
+    """
+    try:
+        opened = open_appending(file)
+    except OSError as error:
+        raise not_writable(str(file.parent), error) from None
+    with opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _without_locks(file.parent, error) from None
+        yield
+
+
+def _without_locks(path: Path, error: OSError) -> ConfigError:
+    accepted = f"a folder on a file system with locks ({error.strerror})"
+    return ConfigError("run.runs_dir", str(path), accepted, "keep runs on another file system")
 
 
 def _holder(file: BinaryIO) -> str:

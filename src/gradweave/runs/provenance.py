@@ -33,7 +33,8 @@ __all__ = [
     "source_state",
 ]
 
-_PACKAGES = ("gradweave", "jax", "jaxlib", "equinox", "optax", "jumanji", "gymnax", "numpy", "safetensors")
+_SUITES = ("jumanji", "gymnax", "jax-envelope", "brax", "navix", "craftax", "playground")
+_PACKAGES = ("gradweave", "jax", "jaxlib", "equinox", "optax", *_SUITES, "numpy", "safetensors")
 ACCEPTED: Final = "accepted_changes"
 """The entry that lists the changes of the configuration that were accepted."""
 

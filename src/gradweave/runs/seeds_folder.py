@@ -40,7 +40,14 @@ class SeedsFolder:
         self._lock = lock
 
     @classmethod
-    def create(cls, config: Config, num_seeds: int, argv: Sequence[str] = (), name: str | None = None) -> "SeedsFolder":
+    def create(
+        cls,
+        config: Config,
+        num_seeds: int,
+        argv: Sequence[str] = (),
+        name: str | None = None,
+        lock: BinaryIO | None = None,
+    ) -> "SeedsFolder":
         """Make a new folder in `config.run.runs_dir`, and in it those of the runs of `config.run.seed` and those after.
 
         Args:
@@ -48,6 +55,7 @@ class SeedsFolder:
             num_seeds: how many.
             argv: what to note in every provenance.json as the command line.
             name: the folder's; by default made of preset, time and letters.
+            lock: of the folder, where the caller has made it and locked it.
 
         Raises:
             ConfigError: the folders cannot be made there.
@@ -58,7 +66,7 @@ class SeedsFolder:
             run = dataclasses.replace(config.run, seed=seed, runs_dir=str(path))
             RunFolder.create(dataclasses.replace(config, run=run), argv, name=f"seed-{seed}").close()
         write_atomically(path / SEEDS_FILE, json.dumps({"seeds": list(seeds)}) + "\n")
-        return cls(path, seeds, lock_folder(path))
+        return cls(path, seeds, lock or lock_folder(path))
 
     @classmethod
     def open(cls, path: Path) -> "SeedsFolder":

@@ -1,116 +1,139 @@
-"""Sweeps: every combination of some settings, each with several seeds, and the folder in which they are trained.
+"""Sweeps: what is searched, and the folder that any number of workers share, on one machine or on many.
 
 runs/<preset>-sweep-<environment>-<utc time>-<4 random letters>/
-sweep.json  lock  sweep.csv  best.toml
-discount0.9-learning-rate0.001/  ...      each as in `gradweave.runs.seeds_folder`
+sweep.json  sweep.toml  journal.jsonl  claims.lock  sweep.csv  best.toml
+discount0.9-learning-rate0.001/  ...      each as in `gradweave.runs.seeds_folder`, locked by the worker that trains it
+
+The journal is Optuna's: see `gradweave.runs.sweep_study`, which nothing here imports.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
-import re
+import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias, get_args
 
-from gradweave.config.grid import Setting
 from gradweave.config.schema import Config
+from gradweave.config.sweep_space import Space, space_from_json, space_to_json
+from gradweave.config.toml_file import read_config, write_config
 from gradweave.errors import ConfigError, DamagedFile
 from gradweave.files import read_json, real_folder, write_atomically
-from gradweave.runs.locks import lock_folder
+from gradweave.runs.locks import not_writable
 from gradweave.runs.run_folder import SWEEP_FILE, make_runs_dir, new_name
-from gradweave.runs.seeds_folder import SeedsFolder, seed_runs
+from gradweave.runs.seeds_folder import is_seeds_folder, seed_runs
 
 __all__ = [
-    "SweepFolder",
-    "diverged_runs",
+    "BASE_FILE",
+    "JOURNAL_FILE",
+    "Pruning",
+    "Sampling",
+    "SweepPlan",
     "is_sweep_folder",
-    "sweep_runs",
+    "join_sweep",
+    "read_plan",
+    "setting_runs",
 ]
 
+Sampling: TypeAlias = Literal["grid", "random", "tpe"]
+Pruning: TypeAlias = Literal["none", "median", "halving"]
+BASE_FILE: Final = "sweep.toml"
+"""The configuration that all settings change."""
+JOURNAL_FILE: Final = "journal.jsonl"
+"""Optuna's record of the trials."""
+_REMEDY: Final = "take the file from where it is whole, or sweep anew"
 
-class SweepFolder:
-    """The folder of a sweep, locked with those of its settings. Use as a context manager."""
 
-    def __init__(self, path: Path, locks: contextlib.ExitStack) -> None:
-        """Use `SweepFolder.create` or `SweepFolder.open`."""
-        self.path = path
-        self._locks = locks
-        plan = _read_plan(path)
-        self.settings: dict[str, Setting] = plan["settings"]
-        """Those that are swept, by name."""
-        self.total_steps: int = plan["total_steps"]
-        """Environment steps of each run that count."""
+@dataclass(frozen=True)
+class SweepPlan:
+    """What is swept.
 
-    @classmethod
-    def create(
-        cls, base: Config, settings: Mapping[str, tuple[Setting, Config]], num_seeds: int, argv: Sequence[str] = ()
-    ) -> "SweepFolder":
-        """Make a new folder in `base.run.runs_dir`, and in it those of every setting's seeds.
+    Attributes:
+        base: what all settings have in common; `run.seed` is the first seed, and that of sampling.
+        space: what is searched.
+        sampling: how settings are chosen.
+        trials: how many.
+        num_seeds: runs of each setting.
+        pruning: how trials are given up early.
+    """
 
-        Args:
-            base: names the preset and the folder, and says how many steps a run takes.
-            settings: by name, each with its configuration, checked; seeds go on from that of the configuration.
-            num_seeds: how many.
-            argv: what to note in every provenance.json as the command line.
+    base: Config
+    space: Space
+    sampling: Sampling
+    trials: int
+    num_seeds: int
+    pruning: Pruning
 
-        Raises:
-            ConfigError: the folders cannot be made there.
-        """
-        path = make_runs_dir(base) / new_name(dataclasses.replace(base, preset=f"{base.preset}-sweep"))
-        locks = contextlib.ExitStack()
+    @property
+    def seeds(self) -> range:
+        """The seeds of each setting."""
+        return range(self.base.run.seed, self.base.run.seed + self.num_seeds)
+
+    def differences(self, other: "SweepPlan") -> list[str]:
+        """Names of what is not the same, wherever the runs lie."""
+        mine, theirs = (
+            dataclasses.replace(plan.base, run=dataclasses.replace(plan.base.run, runs_dir=""))
+            for plan in (self, other)
+        )
+        own = [name for name, value in self._plain().items() if other._plain()[name] != value]
+        sections = (field.name for field in dataclasses.fields(Config))
+        return own + [name for name in sections if getattr(mine, name) != getattr(theirs, name)]
+
+    def _plain(self) -> dict[str, Any]:
+        return {
+            "space": space_to_json(self.space),
+            "sampling": self.sampling,
+            "trials": self.trials,
+            "num_seeds": self.num_seeds,
+            "pruning": self.pruning,
+        }
+
+
+def join_sweep(plan: SweepPlan, name: str | None, begin: Callable[[Path], object]) -> Path:
+    """The folder of a sweep in `plan.base.run.runs_dir`: a new one, or the one that other workers have made.
+
+    Args:
+        plan: what is swept.
+        name: the folder's; None: a new name.
+        begin: puts the journal into a new folder, before any other worker sees that.
+
+    Raises:
+        ConfigError: the folder cannot be made there, or has another plan.
+    """
+    runs_dir = make_runs_dir(plan.base)
+    path = runs_dir / (name or new_name(dataclasses.replace(plan.base, preset=f"{plan.base.preset}-sweep")))
+    if not os.path.lexists(path):
+        _make(plan, path, begin)
+    if not is_sweep_folder(path):
+        raise ConfigError("--name", path.name, "the name of a sweep, or of nothing that is there", "choose another")
+    differences = read_plan(path).differences(plan)
+    if differences:
+        accepted = f"the sweep that is there, which differs in {', '.join(differences)}"
+        raise ConfigError("--name", path.name, accepted, "give the flags it was begun with, or another name")
+    return path
+
+
+def _make(plan: SweepPlan, path: Path, begin: Callable[[Path], object]) -> None:
+    """Make a folder in one step: of several workers that do so at once, the first one's stays."""
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        new.mkdir()
+    except OSError as error:
+        raise not_writable(plan.base.run.runs_dir, error) from None
+    try:
+        write_config(plan.base, new / BASE_FILE)
+        write_atomically(new / SWEEP_FILE, json.dumps(plan._plain(), indent=1) + "\n")
+        begin(new)
         try:
-            for name, (_, config) in settings.items():
-                run = dataclasses.replace(config.run, runs_dir=str(path))
-                seeds = SeedsFolder.create(dataclasses.replace(config, run=run), num_seeds, argv, name)
-                locks.enter_context(seeds)
-            locks.enter_context(lock_folder(path))
-            plain = {name: dict(setting) for name, (setting, _) in settings.items()}
-            _write_plan(path, {"settings": plain, "total_steps": base.run.total_steps, "diverged": []})
-        except BaseException:
-            locks.close()
-            shutil.rmtree(path, ignore_errors=True)
-            raise
-        return cls(path, locks)
-
-    @classmethod
-    def open(cls, path: Path) -> "SweepFolder":
-        """Open an earlier one, to go on with it.
-
-        Raises:
-            RunInUse: another process has it, or one of its settings.
-        """
-        with contextlib.ExitStack() as locks:
-            locks.enter_context(lock_folder(path))
-            for name in _read_plan(path)["settings"]:
-                locks.enter_context(SeedsFolder.open(path / name))
-            return cls(path, locks.pop_all())
-
-    @property
-    def runs(self) -> dict[tuple[str, int], Path]:
-        """The folder of each run, by setting and seed."""
-        return sweep_runs(self.path)
-
-    @property
-    def diverged(self) -> list[Path]:
-        """The folders of the runs that met a value that is not finite."""
-        return diverged_runs(self.path)
-
-    def note_diverged(self, runs: Sequence[Path]) -> None:
-        """Remember such runs: trained again they would only do so again."""
-        names = sorted(str(run.relative_to(self.path)) for run in {*self.diverged, *runs})
-        _write_plan(self.path, {**_read_plan(self.path), "diverged": names})
-
-    def __enter__(self) -> "SweepFolder":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._locks.close()
+            new.rename(path)
+        except OSError:
+            if not os.path.lexists(path):  # ENOTEMPTY, EEXIST or another, by file system: somebody was faster
+                raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def is_sweep_folder(path: Path) -> bool:
@@ -118,55 +141,49 @@ def is_sweep_folder(path: Path) -> bool:
     return os.path.lexists(path / SWEEP_FILE)
 
 
-def sweep_runs(path: Path) -> dict[tuple[str, int], Path]:
-    """The folder of each run of a sweep, by setting and seed."""
-    names = _read_plan(path)["settings"]
-    return {(name, seed): run for name in names for seed, run in seed_runs(path / name).items()}
+def setting_runs(path: Path, name: str) -> dict[int, Path]:
+    """The folder of each seed's run of a setting; none until they have been made.
 
-
-def diverged_runs(path: Path) -> list[Path]:
-    """The folders of the runs of a sweep that met a value that is not finite."""
-    return [path / name for name in _read_plan(path)["diverged"]]
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    """What sweep.json says of the settings, whose folders are real ones.
+    Args:
+        path: of the sweep.
+        name: of the setting.
 
     Raises:
-        DamagedFile: it is not what `SweepFolder` writes, or a setting's folder is a link.
-        ConfigError: it cannot be read.
+        DamagedFile: the setting's folder is a link.
+    """
+    folder = path / name
+    if not os.path.lexists(folder):
+        return {}
+    return seed_runs(folder) if is_seeds_folder(real_folder(folder)) else {}
+
+
+def read_plan(path: Path) -> SweepPlan:
+    """What a folder sweeps.
+
+    Raises:
+        DamagedFile: sweep.json is not what `join_sweep` writes.
+        ConfigError: a file cannot be read.
     """
     file = path / SWEEP_FILE
     try:
         found = read_json(file)
     except OSError as error:
         raise ConfigError("RUN", str(path), "the folder of a sweep that can be read", str(error)) from None
-    settings, steps, diverged = (found.get(name) for name in ("settings", "total_steps", "diverged"))
-    remedy = "take the file from where it is whole, or sweep anew"
-    if not isinstance(settings, dict) or not settings or not all(map(_is_setting, settings.items())):
-        raise DamagedFile(file, "has no `settings`, each with the text of its values", remedy)
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise DamagedFile(file, "has no `total_steps`, a whole number above 0", remedy)
-    if not isinstance(diverged, list) or not all(_is_run(name, settings) for name in diverged):
-        raise DamagedFile(file, "has no list `diverged` of runs, such as SETTING/seed-0", remedy)
-    for name in settings:
-        if os.path.lexists(path / name):
-            real_folder(path / name)
-    return found
-
-
-def _is_setting(entry: tuple[str, Any]) -> bool:
-    name, values = entry
-    plain = name not in ("", ".", "..") and "/" not in name and "\0" not in name
-    return plain and isinstance(values, dict) and all(isinstance(value, str) for value in values.values())
-
-
-def _is_run(name: Any, settings: Mapping[str, Any]) -> bool:
-    if not isinstance(name, str):
-        return False
-    setting, _, run = name.partition("/")
-    return setting in settings and re.fullmatch(r"seed-\d{1,10}", run) is not None
-
-
-def _write_plan(path: Path, plan: Mapping[str, Any]) -> None:
-    write_atomically(path / SWEEP_FILE, json.dumps(plan, indent=1) + "\n")
+    try:
+        space = space_from_json(found.get("space"))
+    except (ValueError, TypeError) as error:
+        raise DamagedFile(file, f"has no `space`, fields with values or ranges ({error})", _REMEDY) from None
+    for name, accepted in (("sampling", Sampling), ("pruning", Pruning)):
+        if found.get(name) not in get_args(accepted):
+            raise DamagedFile(file, f"has no `{name}`, one of {', '.join(get_args(accepted))}", _REMEDY)
+    for name in ("trials", "num_seeds"):
+        if not isinstance(found.get(name), int) or isinstance(found[name], bool) or not 0 < found[name] < 2**32:
+            raise DamagedFile(file, f"has no `{name}`, a whole number above 0", _REMEDY)
+    return SweepPlan(
+        base=read_config(path / BASE_FILE),
+        space=space,
+        sampling=found["sampling"],
+        trials=found["trials"],
+        num_seeds=found["num_seeds"],
+        pruning=found["pruning"],
+    )

@@ -60,6 +60,7 @@ def test_leaving_the_critic_out_changes_nothing_where_it_only_supplies_numbers(m
     assert all(leaf != 0 for leaf in jax.tree.leaves(apart.grad))
 
 
+@pytest.mark.slow
 def test_the_critic_apart_is_trained():
     problem = learner(critic_apart=True)
     state = problem.init(network(jax.random.key(4), outer_critic=True))

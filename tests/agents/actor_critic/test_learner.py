@@ -58,6 +58,7 @@ def looped_targets(params, batch, eta, outer_critic):
     return returns, returns - np.asarray(numbers.values)[:-1], outer_returns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("outer_critic", "truncates"), KINDS)
 def test_the_inner_gradient_is_that_of_a_loss_written_in_loops(outer_critic, truncates):
     learner, state = agent(outer_critic)
@@ -121,6 +122,7 @@ def frozen_outer_loss(params, batch, outer_critic, outer=OUTER):
     return lambda moved: surrogate(evaluate(moved, batch, head), batch.trajectory, returns, advantages, costs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("outer_critic", "truncates"), KINDS)
 def test_the_outer_gradient_is_the_semi_gradient_written_by_hand(outer_critic, truncates):
     """The outer loss's stop_gradient removes the derivative of the returns, and of the values within the advantages."""
@@ -145,6 +147,7 @@ def test_the_outer_gradient_is_the_semi_gradient_written_by_hand(outer_critic, t
     assert set(aux) == {"outer_policy_loss", "outer_advantage"}
 
 
+@pytest.mark.slow
 def test_costs_of_zero_leave_their_terms_out():
     learner, state = agent(False, outer=OuterObjective(value_cost=0.0, entropy_cost=0.0))
     batch = experience(jax.random.key(3), truncates=False)
@@ -153,6 +156,7 @@ def test_costs_of_zero_leave_their_terms_out():
     assert any((leaf != 0).any() for leaf in jax.tree.leaves(found.policy_head))
 
 
+@pytest.mark.slow
 def test_returns_of_a_half_precision_network_are_discounted_in_single_precision():
     """In bfloat16 a discount of 0.999 is 1."""
     batch = experience(jax.random.key(0), truncates=True)

@@ -116,6 +116,7 @@ def slow_update(params: Any, eta: PPOEta, batch: Any, options: PPOOptions) -> tu
     return losses, params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [MaskedAction(3), TruncatedReward(2)], ids=["masks", "truncations"])
 def test_an_update_is_that_of_a_slow_loop(environment: Any) -> None:
     agent = self_tuning(environment, ppo_agent(optimizer=optax.identity(), options=OPTIONS), 1, FIXED)
@@ -269,6 +270,7 @@ def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: boo
         np.testing.assert_allclose(np.array(jax.tree.leaves(grad)), expected, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_clip_range_has_no_derivative() -> None:
     """It decides which steps are clipped; as long as those stay the same, an update is the same to the bit."""
     environment = MatchedReward()
@@ -291,6 +293,7 @@ def test_any_preset_can_be_learned_by_ppo() -> None:
         assert find_problems(parse_config([name, "--learner", "ppo"])) == []
 
 
+@pytest.mark.slow
 def test_a_divergence_stops_the_passes() -> None:
     environment = MatchedReward()
     eta = jax.tree.map(jnp.asarray, ETA._replace(learning_rate=0.5))

@@ -36,12 +36,14 @@ def test_the_slope_is_that_of_the_returns_whatever_their_drift() -> None:
     np.testing.assert_allclose(states[8].centre, np.log(start) + tuner.rate, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [1e-4, 0.9])
 def test_the_best_value_is_found(start: float) -> None:
     states, _ = play(LiveEvolution(0.2, period=1, rate=0.3), start, 0.02, 320, drift=0.5)
     assert abs(float(states[-1].centre) - np.log(0.02)) < 0.3
 
 
+@pytest.mark.slow
 def test_it_stays_between_its_ends() -> None:
     states, values = play(LiveEvolution(0.1, period=1, rate=1.0, lowest=0.01, highest=0.1), 0.5, 5.0, 40, drift=0.0)
     assert float(jnp.exp(states[-1].centre)) == pytest.approx(0.1)

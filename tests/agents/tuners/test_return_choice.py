@@ -35,6 +35,7 @@ def test_the_best_candidate_is_used_most_and_a_new_best_one_is_found() -> None:
     assert list(values[:6]) == [1e-4] * 5 + [3e-4]
 
 
+@pytest.mark.slow
 def test_a_trial_goes_on_until_an_episode_has_ended() -> None:
     tuner = ReturnChoice(VALUES, period=2)
     value, state = tuner.start(jnp.asarray(0.5))

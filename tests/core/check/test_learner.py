@@ -71,6 +71,7 @@ def test_adams_root_is_named_with_its_line_and_the_remedy_mends_it():
         np.testing.assert_allclose(leaf.derivative, leaf.difference, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_root_that_these_data_do_not_meet_is_a_warning():
     problem, state = regression(lambda eta: optax.adam(eta["rate"], eps_root=1e-16))
     assert not [f for f in gw.check_learner(problem, RAW, SPEC, state, BATCHES).findings if f.severity == "warning"]
@@ -103,6 +104,7 @@ def test_what_is_read_and_has_no_effect_is_zero_and_no_error():
     assert any("exactly 0" in finding.what for finding in report.findings)
 
 
+@pytest.mark.slow
 def test_a_derivative_stopped_in_the_update_disagrees_and_its_line_is_named():
     problem, state = regression(lambda eta: optax.sgd(eta["rate"]), targets=jax.lax.stop_gradient)
     report = gw.check_learner(problem, RAW, SPEC, state, BATCHES)
@@ -121,6 +123,7 @@ def test_a_derivative_that_is_wholly_stopped():
     assert verdicts(report) == {"['cost']": "stopped", "['rate']": "good"}
 
 
+@pytest.mark.slow
 def test_a_baseline_stopped_in_the_outer_loss_is_held_constant_in_the_differences():
     problem, state = regression(lambda eta: optax.sgd(eta["rate"]))
 
@@ -197,6 +200,7 @@ def test_a_learner_that_is_bound_to_float32_is_checked_there():
     assert any("does not run in float64" in finding.what for finding in report.findings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["td_adam", "nested", "counter", "shared_forward"])
 def test_the_bundled_cases_can_be_trusted_and_every_mode_costs_something(name):
     case = CASES[name]()

@@ -31,6 +31,7 @@ def run(estimator, case, num_windows, seed=0):
     )
 
 
+@pytest.mark.slow
 def test_running_moments_are_those_of_the_algebra():
     case, num_windows = quadratic(), 20_000
     memory, _ = run(gw.AdaptiveMix(L, decay=0.99999), case, num_windows)
@@ -44,6 +45,7 @@ def test_running_moments_are_those_of_the_algebra():
     assert (np.abs(memory.covariance[row] - covariance) < 3 * spread).all()
 
 
+@pytest.mark.slow
 def test_running_moments_are_a_weighted_mean_in_a_loop():
     case, decay, num_windows = quadratic(), 0.8, 12
     memory, _ = run(gw.AdaptiveMix(L, decay=decay), case, num_windows)
@@ -80,6 +82,7 @@ def formula(criterion, mean, covariance, num_samples):
     return raw / raw.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "criterion", [gw.SignalToNoise(), gw.SignalToNoise(0.9), gw.LeastError(num_averaged=1.0), gw.LeastError(0.5)]
 )
@@ -94,6 +97,7 @@ def test_weights_are_those_of_the_formula(criterion):
     assert not np.allclose(seen[0], 1 / L, atol=0.02) and not np.allclose(seen[0], seen[1], atol=0.02)
 
 
+@pytest.mark.slow
 def test_weights_come_from_earlier_windows_only_and_from_none_during_the_warmup():
     case = quadratic()
     memory, (gradients, weights) = run(gw.AdaptiveMix(L, warmup=5), case, 8)
@@ -106,6 +110,7 @@ def test_weights_come_from_earlier_windows_only_and_from_none_during_the_warmup(
     assert (np.asarray(memory.weights) >= 0).all() and np.isfinite(gradients["rate"]).all()
 
 
+@pytest.mark.slow
 def test_known_moments_give_the_best_mix_of_its_kind():
     mean, covariance = moments_of_shift(quadratic(), L)[0]
     moments = HorizonMoments(jnp.asarray(mean), jnp.asarray(covariance), jnp.asarray(1e12))
@@ -129,6 +134,7 @@ def test_horizons_that_point_the_other_way_are_left_out():
     np.testing.assert_allclose(gw.SignalToNoise()(moments), [0, 0, 1 / 3, 2 / 3], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_bias_within_its_error_counts_as_none():
     mean = jnp.array([0.9, 1.0])
     biased, unsure = (
@@ -146,6 +152,7 @@ def test_horizons_alike_up_to_rounding_share_their_weight():
     np.testing.assert_allclose(weights, [0.5, 0.5], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", [gw.SignalToNoise(), gw.LeastError()])
 def test_without_noise_or_signal_the_longest_horizon_has_all_weight(criterion):
     for mean, covariance in (
@@ -157,6 +164,7 @@ def test_without_noise_or_signal_the_longest_horizon_has_all_weight(criterion):
     np.testing.assert_array_equal(criterion(HorizonMoments(jnp.ones(1), jnp.ones((1, 1)), jnp.asarray(10.0))), [1])
 
 
+@pytest.mark.slow
 def test_the_mix_has_the_signal_to_noise_of_the_best_fixed_ones_on_the_noisy_quadratic():
     case = agreeing()
     _, (adaptive, _) = run(gw.AdaptiveMix(L), case, 6000)

@@ -57,6 +57,7 @@ def test_geometric_and_uniform_weights(num_steps, lambda_):
     np.testing.assert_allclose(steps, [lambda_ ** (num_steps - 1 - k) for k in range(num_steps)], atol=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["quadratic", "td_adam"])
 @pytest.mark.parametrize("num_steps", [3, 6])
 def test_geometric_truncation_mix_is_a_decayed_trace(name, num_steps):
@@ -117,6 +118,7 @@ def test_weights_known_before_tracing_may_be_used_within_it():
     assert not gw.uniform_weights(3).weak_type and not gw.geometric_weights(3, 0.5).weak_type
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mix", [gw.TruncationMix, gw.HorizonMix])
 def test_mixes_are_linear_and_sums_of_their_parts(mix):
     case = CASES["quadratic"]()

@@ -42,6 +42,7 @@ def deviations(samples, truth):
     return jax.tree.map(lambda bias, error: float(bias / error), found.bias, found.standard_error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probability", [0.5, 0.9])
 def test_random_truncation_is_unbiased_and_a_fixed_one_is_not(probability):
     case, data = case_and_data(5)
@@ -86,6 +87,7 @@ def test_evolution_strategies_have_the_exact_gradient_as_their_mean(num_pairs):
         assert float(leaf.var()) == pytest.approx(expected, rel=0.15)
 
 
+@pytest.mark.slow
 def test_persistent_evolution_strategies_see_through_all_windows_and_truncation_does_not():
     length, num_windows = 2, 4
     case, (batches, outer_batches) = case_and_data(length * num_windows)
@@ -147,6 +149,7 @@ def shifts(estimators, case, num_steps, num_samples):
     return jax.jit(jax.vmap(sample))(jax.random.split(jax.random.key(6), num_samples))
 
 
+@pytest.mark.slow
 def test_the_variance_of_mixes_is_that_of_the_algebra():
     case, num_steps, num_samples = quadratic(), 4, 20_000
     odd = np.array([0.1, 0.4, 0.2, 0.3])
@@ -199,6 +202,7 @@ def test_a_trace_from_zero_is_a_geometric_mix_of_windows(decay):
         np.testing.assert_allclose(found[name], mixed[name], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_bootstrap_of_one_plain_step_is_the_rate_times_the_full_unroll():
     def loss(params, targets, eta, batch):
         return 0.5 * jnp.sum(CURVATURE * (params - batch.inner - eta["shift"]) ** 2), None
@@ -249,6 +253,7 @@ def test_a_bootstrap_uses_a_recording_and_any_distance():
         assert all(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(found[0].grad))
 
 
+@pytest.mark.slow
 def test_batches_of_online_cross_validation_serve_as_well():
     case = quadratic()
     batches, _ = case.data(4, online=True)

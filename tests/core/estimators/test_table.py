@@ -267,6 +267,7 @@ def two_windows(row: str, problem: str) -> Any:
     return case, windows, steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("row", ROWS)
 def test_every_mode_gives_the_number_of_a_plain_loop(row, problem):
@@ -328,6 +329,7 @@ def test_a_missing_memory_is_an_error_that_says_where_to_get_it(row):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS)
 def test_seeds_as_a_batch_axis_equal_a_loop(row):
     case = TABLE["td_adam"]()

@@ -72,6 +72,7 @@ def tracked(numbers):
     return (problem, raw, spec, start, batches), recording
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", SPECS)
 def test_what_was_tracked_is_reverse_modes_gradient(numbers):
     given, recording = tracked(numbers)
@@ -90,6 +91,7 @@ def test_what_was_tracked_is_reverse_modes_gradient(numbers):
         assert float(abs(truth.grad["discount"])) > 1e-4
 
 
+@pytest.mark.slow
 def test_the_recording_is_read_where_the_horizons_are_enough_and_only_there():
     given, recording = tracked("two numbers")
     doubled = recording._replace(gradients=2 * recording.gradients)
@@ -141,6 +143,7 @@ def test_a_recording_that_does_not_belong_is_an_error():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [ReverseMode(), ForwardMode(), MixedMode()], ids=["reverse", "forward", "mixed"])
 def test_a_mode_reads_the_recording_that_it_names_and_no_other(mode):
     (problem, raw, spec, state, batches), horizons = tracked("two numbers")

@@ -124,6 +124,7 @@ def test_values_are_the_same_to_the_bit(name):
         same_bits(*(run(given) for run in compiled))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE)
 def test_derivatives_agree_with_differences_and_are_finite_to_second_order_at_zero_gradients(name):
     plain, safe = of(name)
@@ -162,6 +163,7 @@ def test_derivatives_agree_with_differences_and_are_finite_to_second_order_at_ze
     np.testing.assert_allclose(found[1], found[2], rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_usual_derivative_of_the_same_optimisers_is_not_finite():
     """What the above is there for: without the wrapper the usual ones are NaN."""
     params = start(jnp.float64)
@@ -176,6 +178,7 @@ def test_the_usual_derivative_of_the_same_optimisers_is_not_finite():
     assert broken >= {"adam", "rmsprop_published", "global_norm", "adamw"}
 
 
+@pytest.mark.slow
 def test_adam_at_zero_moments_has_the_limit_of_its_derivative():
     """m / (sqrt(v) + eps) with m and v of one gradient g is g / (|g| + eps): a slope of 1 / eps at zero."""
     safe = gw.differentiable(optax.scale_by_adam(eps=1e-3))
@@ -189,6 +192,7 @@ def test_adam_at_zero_moments_has_the_limit_of_its_derivative():
         np.testing.assert_allclose(jax.jvp(direction, (zero,), (jnp.ones(()),))[1], 1e3, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [gw.ReverseMode(), gw.ReverseMode("step"), gw.ForwardMode(), gw.MixedMode()])
 def test_a_learner_with_a_dead_unit_has_a_finite_meta_gradient_in_every_mode(mode):
     """A ReLU unit that never fires: its parameters have a gradient of exactly zero."""

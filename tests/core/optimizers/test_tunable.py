@@ -61,6 +61,7 @@ def test_traced_hyperparameters_give_the_numbers_of_constants(name, dtype):
         np.testing.assert_allclose(one, other, rtol=1e-11 if dtype == jnp.float64 else 1e-5, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE)
 def test_derivatives_by_hyperparameters_agree_with_differences_and_nothing_recompiles(name):
     traces = []

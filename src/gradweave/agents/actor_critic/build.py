@@ -156,6 +156,7 @@ def init_network(
         policy_layers=network.policy_layers,
         value_layers=network.value_layers,
         policy_scale=network.policy_scale,
+        activation=network.activation,
         shared_torso=network.shared_torso,
         outer_critic=has_outer_critic(outer, config.meta.learned),
         outer_torso=network.outer_torso,

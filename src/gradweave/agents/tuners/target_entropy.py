@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, PyTree
 
 from gradweave.agents.tuners.base import AbstractTuner, Seen
 
-__all__ = ["TargetEntropy"]
+__all__ = ["TargetEntropy", "mean_entropy"]
 
 
 class TargetEntropy(AbstractTuner):
@@ -38,10 +38,18 @@ class TargetEntropy(AbstractTuner):
             raise ValueError(f"{self}: needs target > 0, rate > 0 and 0 < lowest < highest.")
 
     def move(self, value: Float[Array, ""], state: PyTree, seen: Seen) -> tuple[Float[Array, ""], PyTree]:
-        if "entropy" not in seen.inner:
-            raise ValueError(
-                f"TargetEntropy reads 'entropy' of the learner's aux, which has only {sorted(seen.inner)}."
-            )
-        missing = self.target - seen.inner["entropy"].mean()
+        missing = self.target - mean_entropy(self, seen)
         raised = jnp.maximum(value, self.lowest) * jnp.exp(self.rate * missing).astype(value.dtype)
         return jnp.clip(raised, self.lowest, self.highest), state
+
+
+def mean_entropy(tuner: AbstractTuner, seen: Seen) -> Float[Array, ""]:
+    """Of the policy over a window, in nats, as the learner reports it of its inner updates.
+
+    Raises:
+        ValueError: it does not report it.
+    """
+    if "entropy" not in seen.inner:
+        name = type(tuner).__name__
+        raise ValueError(f"{name} reads 'entropy' of the learner's aux, which has only {sorted(seen.inner)}.")
+    return seen.inner["entropy"].mean()

@@ -46,6 +46,7 @@ OuterTorso: TypeAlias = Literal["detached", "own", "shared"]
 Targets: TypeAlias = Literal["differentiated", "stopped"]
 Memory: TypeAlias = Literal["none", "gru", "s5"]
 RateGroups: TypeAlias = Literal["all", "parts"]
+Activation: TypeAlias = Literal["relu", "tanh", "swish"]
 Distribution: TypeAlias = Literal["gaussian", "tanh-gaussian"]
 ActionScale: TypeAlias = Literal["independent", "dependent"]
 
@@ -69,6 +70,8 @@ class NetworkConfig(NetworkSection):
     """Units of each hidden layer of the value head, and of the outer critic's."""
     policy_scale: float = 0.01  # Andrychowicz et al. 2020 (arXiv 2006.05990); [B22] and [J] 1
     """Factor on the initial weights of the last policy layer; small ones begin with a nearly uniform policy."""
+    activation: Activation = "relu"
+    """Between the layers; tanh explores further on small vectors."""
     action_distribution: Distribution = "gaussian"
     """Of continuous actions: normal and clipped by the environment, or squashed into its range by a tangent."""
     action_scale: ActionScale = "independent"
@@ -179,6 +182,7 @@ def network_problems(network: NetworkConfig) -> Iterator[ConfigError]:
     """What of a network cannot be built."""
     yield from at_least("network", {"kernel_size": network.kernel_size}, 1)
     yield from positive("network", {"policy_scale": network.policy_scale})
+    yield from choice("network.activation", network.activation, ("relu", "tanh", "swish"))
     yield from choice("network.action_distribution", network.action_distribution, ("gaussian", "tanh-gaussian"))
     yield from choice("network.action_scale", network.action_scale, ("independent", "dependent"))
     for name in ("channels", "strides", "policy_layers", "value_layers"):

@@ -1,0 +1,68 @@
+"""How an environment is described before it is made: plain data, without JAX."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+__all__ = ["Option", "Row"]
+
+
+class Option(NamedTuple):
+    """What an option accepts: a switch, or a whole number between bounds."""
+
+    lowest: int | None = None
+    """Least number; None for a switch."""
+    highest: int | None = None
+    """Greatest number; None for no limit."""
+
+    def __str__(self) -> str:
+        if self.lowest is None:
+            return "True or False"
+        if self.highest is None:
+            return f"a whole number of at least {self.lowest}"
+        return f"a whole number from {self.lowest} to {self.highest}"
+
+    def accepts(self, value: object) -> bool:
+        """Whether `value` may be given."""
+        if self.lowest is None:
+            return isinstance(value, bool)
+        if not isinstance(value, int) or isinstance(value, bool):
+            return False
+        return value >= self.lowest and (self.highest is None or value <= self.highest)
+
+
+class Row(NamedTuple):
+    """One environment."""
+
+    view: tuple[int, ...]
+    """Shape of `Observation.view`."""
+    num_scalars: int
+    num_actions: int
+    """Discrete actions, those of all choices together, or the length of a continuous one."""
+    options: Mapping[str, Option] = {}
+    continuous: bool = False
+    place: tuple[str, str] | None = None
+    """Module and attribute in gradweave.envs, for what is defined here."""
+    action_sizes: tuple[int, ...] | None = None
+    """Actions of each of several choices at once; None for a single choice."""
+    note: str = ""
+    """What else to know before making it."""
+
+    @property
+    def observation(self) -> str:
+        """What is seen, such as "board 12 x 12 x 5, 1 number"."""
+        kind = "vector" if len(self.view) == 1 else "board"
+        more = f", {self.num_scalars} number{'s'[: self.num_scalars != 1]}" if self.num_scalars else ""
+        return f"{kind} {' x '.join(map(str, self.view))}{more}"
+
+    @property
+    def actions(self) -> str:
+        """How it is acted in, such as "4 discrete" or "3 x 4 discrete", three choices at once."""
+        if self.action_sizes is not None:
+            same = len(set(self.action_sizes)) == 1
+            sizes = (
+                f"{len(self.action_sizes)} x {self.action_sizes[0]}"
+                if same
+                else " + ".join(map(str, self.action_sizes))
+            )
+            return f"{sizes} discrete"
+        return f"{self.num_actions} {'continuous' if self.continuous else 'discrete'}"
