@@ -48,8 +48,8 @@ class ConfigError(GradweaveError, ValueError):
         self.accepted = accepted
         self.remedy = remedy
         self.others = tuple(others)
-        own = f"{field} = {_shown(value)} cannot be used\n  accepted: {accepted}\n  remedy:   {remedy}"
-        super().__init__("\n".join([own, *(str(other) for other in self.others)]))
+        self.own = f"{field.rstrip('_')} = {_shown(value)} cannot be used\n  accepted: {accepted}\n  remedy:   {remedy}"
+        super().__init__("\n".join([self.own, *(str(other) for other in self.others)]))
 
 
 def _shown(value: object) -> str:

@@ -29,6 +29,16 @@ def test_what_cannot_be_compared_is_refused(flags, field, tmp_path, capsys) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_too_few_steps_for_one_run_are_no_matter_of_trials(tmp_path, capsys) -> None:
+    few = ["--rivals", "plain", "--total-steps", "2048", "--runs-dir", str(tmp_path)]
+    assert main(["compare", "ppo", *few]) == 2
+    said = capsys.readouterr().err
+    assert "a rollout and a window" in said
+    assert "--trials" not in said
+    least = said.rpartition("--total-steps ")[2].strip()
+    assert f"{int(least):,}" in said
+
+
 def test_its_folder_is_no_run_and_goes_on_as_it_was_planned(tmp_path, capsys) -> None:
     config = preset("ppo")
     config = type(config)(**{**vars(config), "run": type(config.run)(runs_dir=str(tmp_path))})

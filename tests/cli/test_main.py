@@ -91,6 +91,12 @@ def test_another_environment_drops_the_options_of_the_preset() -> None:
     assert config.environment.options == {"num_rows": 6, "num_cols": 6}
 
 
+def test_every_error_says_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--seed", "-1", "--outer.lambda", "2"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("gradweave: ") == said.count("remedy: ") == 2
+
+
 @pytest.mark.parametrize(
     ("argv", "text"),
     [

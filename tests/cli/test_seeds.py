@@ -158,6 +158,23 @@ def test_seeds_are_reported_together(
     assert main(["resume", str(folder), "--coordinator", "auto"]) == 2
 
 
+def test_the_summary_is_written_without_a_report_too(
+    tmp_path: Path, stand_in: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in("done(); (run / 'report.html').unlink(); (run / 'evaluation.json').write_text('{}')")
+    assert main(["train", "ppo", "--seeds", "1", "--finish", "none", "--runs-dir", str(tmp_path)]) == 0
+    folder = only_folder(tmp_path)
+    said = capsys.readouterr().out
+    assert "IQM" in said
+    assert "report:" not in said
+    assert f"gradweave resume {folder} --total-steps {preset('ppo').twice_as_long}" in said
+    summary = (folder / "summary.json").read_bytes()
+    assert json.loads(summary)["unfinished"] == []
+    (folder / "summary.json").unlink()
+    assert main(["report", str(folder)]) == 0
+    assert (folder / "summary.json").read_bytes() == summary
+
+
 def test_a_folder_in_use_is_refused(tmp_path: Path, stand_in: Callable[[str], None]) -> None:
     from gradweave.runs.seeds_folder import SeedsFolder
 

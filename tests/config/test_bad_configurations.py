@@ -78,6 +78,9 @@ def test_whole_chunks_are_what_a_run_takes() -> None:
     assert config.window_steps == 3200
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, total_steps=3201, chunk_size=3))
     assert config.planned_steps == 640 + 3 * 3200
+    longer = dataclasses.replace(config, run=dataclasses.replace(config.run, total_steps=config.twice_as_long))
+    assert longer.planned_steps == 640 + 6 * 3200
+    assert config.planned_steps < config.twice_as_long  # `resume` takes no less than what was trained
 
 
 @pytest.mark.parametrize(("num_envs", "devices", "envs", "fewer"), [(64, 5, 65, 4), (6, 4, 8, 3), (7, 5, 10, 1)])

@@ -153,6 +153,7 @@ def test_formatting_is_deterministic_and_valid_toml() -> None:
         ("inner.max_grad_norm", 0.0, "--inner.max-grad-norm"),
         ("meta.learned", ("discont",), "discount"),
         ("meta.learned", ("discount", "discount"), "--meta.learned discount"),
+        ("meta.learned", ("zzz",), "set --meta.learned to some of these"),
         ("meta.max_discount", 1.5, "--meta.max-discount"),
         ("meta.max_discount", 0.9, "--inner.discount"),  # where it starts
         ("meta.num_inner_steps", 0, "--meta.num-inner-steps"),
@@ -179,7 +180,7 @@ def test_bad_values_name_their_field_and_a_remedy(field: str, value: Any, remedy
     assert remedy in raised.value.remedy
     assert raised.value.others == ()
     assert raised.value.exit_code == 2
-    for part in (field, raised.value.accepted, raised.value.remedy):
+    for part in (field.rstrip("_"), raised.value.accepted, raised.value.remedy):
         assert part in str(raised.value)
 
 
@@ -212,6 +213,23 @@ def test_a_detached_critic_that_would_lose_a_derivative_is_refused(field: str, v
     assert find_problems(changed(field, value, outer__critic="off")) == []
 
 
+def test_a_constant_is_not_taken_for_a_misspelled_name() -> None:
+    ppo = preset("ppo")
+    clipping = dataclasses.replace(ppo, meta=dataclasses.replace(ppo.meta, learned=("clip_range",)))
+    (problem,) = find_problems(clipping)
+    assert "derivative by a clip range is 0" in problem.accepted
+    assert "--inner.clip-range" in problem.remedy
+    assert "lambda_" not in problem.accepted
+
+
+def test_minibatches_that_do_not_divide_name_the_nearest_number_below() -> None:
+    ppo = preset("ppo")
+    inner = dataclasses.replace(ppo.inner, num_minibatches=16, num_envs=24)
+    memory = dataclasses.replace(ppo.network, memory="gru")
+    (problem,) = find_problems(dataclasses.replace(ppo, inner=inner, network=memory))
+    assert problem.remedy == "--inner.num-minibatches 12"
+
+
 def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as raised:
         validate(changed("inner.discount", 2.0, outer__lambda_=2.0, run__seed=-1))
@@ -220,7 +238,8 @@ def test_all_problems_are_reported_at_once() -> None:
         "outer.lambda_",
         "run.seed",
     ]
-    assert "outer.lambda_" in str(raised.value)
+    assert "outer.lambda = 2.0" in str(raised.value)
+    assert "lambda_" not in str(raised.value)
 
 
 def test_environments_must_divide_over_devices() -> None:

@@ -50,7 +50,7 @@ def test_what_is_a_reference(name: str, reference: tuple[str, str] | None) -> No
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("corridors:Corridor", {"lenght": 3}, "has no option 'lenght'; options are length, slip"),
+        ("corridors:Corridor", {"lenght": 3}, r"'lenght' \(did you mean 'length'\?\); options are length, slip$"),
         ("corridors:Corridor", {"length": 3.5}, "length = 3.5 does not fit corridors:Corridor: give a whole number"),
         ("corridors:Corridor", {"length": True}, "length = True"),
         ("corridors:Corridor", {"slip": "much"}, "slip = 'much'.*give a number"),
@@ -60,7 +60,12 @@ def test_what_is_a_reference(name: str, reference: tuple[str, str] | None) -> No
         ("corridors:NoEnvironment", {}, "AbstractEnvironment is wanted, but .* something else.*Broken, Corridor"),
         ("corridors:Corridr", {}, "Corridr is not there: environments of corridors are Broken, Corridor"),
         ("subprocess:Popen", {"args": "touch was_called"}, "AbstractEnvironment is wanted.*derive a class"),
-        ("nothing_such.at.all:Corridor", {}, "no module 'nothing_such'.*folder that has nothing_such.py.*PYTHONPATH"),
+        (
+            "nothing_such.at.all:Corridor",
+            {},
+            "folder that has nothing_such/at/all.py.*PYTHONPATH",
+        ),
+        ("json.nope:Corridor", {}, "no module 'json.nope': the package json is at .*json, without nope.py"),
     ],
 )
 def test_what_cannot_be_made_is_named_with_a_remedy(name: str, options: dict[str, Any], message: str) -> None:

@@ -142,6 +142,24 @@ def test_checkpoints_that_were_deleted_are_noticed(tmp_path: Path, capsys: pytes
     assert len(list_checkpoints(folder.checkpoints)) == 1
 
 
+def test_a_checkpoint_that_cannot_be_written_says_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    array = {"x": SavedArray(np.array(1), "int64")}
+    with RunFolder.create(small(tmp_path)) as folder:
+        monkeypatch.setattr("gradweave.runs.checkpoints.write", full)
+        with pytest.raises(FolderLost, match="free some space, then train again"):
+            folder.save_checkpoint(array, 1000)
+        monkeypatch.undo()
+        folder.save_checkpoint(array, 1000)
+        monkeypatch.setattr("gradweave.runs.checkpoints.write", full)
+        with pytest.raises(FolderLost, match=r"free some space, then `gradweave resume .*` goes on"):
+            folder.save_checkpoint(array, 2000)
+
+
 def test_a_folder_that_is_gone_is_told_of_in_one_line(tmp_path: Path) -> None:
     with RunFolder.create(small(tmp_path)) as folder:
         folder.metrics.write({"step": 1000})

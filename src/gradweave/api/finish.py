@@ -44,8 +44,8 @@ def finish(folder: RunFolder, summary: "Summary", say: Say) -> str:
 
         places["report"] = write_report([folder.path], folder.path)
     lines += ["", *(f"{name + ':':<13} {place}" for name, place in places.items())]
-    more = summary.environment_steps + max(config.run.total_steps, 1)
-    lines += [f"{'go on with:':<13} {command_line('resume', folder.path, '--total-steps', more)}"]
+    again = command_line("resume", folder.path, "--total-steps", config.twice_as_long)
+    lines += [f"{'go on with:':<13} {again}"]
     return "\n".join(lines)
 
 

@@ -52,7 +52,9 @@ def answering(command: Callable[[], int]) -> int:
     try:
         return command()
     except GradweaveError as error:
-        print(f"gradweave: {error}", file=sys.stderr)
+        found = [error.own, *map(str, error.others)] if isinstance(error, ConfigError) else [error]
+        for one in found:
+            print(f"gradweave: {one}", file=sys.stderr)
         return end(error.exit_code)
     except MemoryError:
         print("gradweave: this machine is out of memory; lower --inner.num-envs or close something", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from gradweave.cli.flags import parse_flags
-from gradweave.runs.seeds_folder import find_runs
+from gradweave.runs.seeds_folder import find_runs, is_finished, is_seeds_folder, seed_runs
 
 __all__ = ["run"]
 
@@ -33,7 +33,13 @@ def run(argv: Sequence[str]) -> int:
     )
     paths = [run for path in flags.runs for run in find_runs(path)]
     from gradweave.reports.report import write_report  # matplotlib takes a second
+    from gradweave.reports.seed_summary import write_summary
 
     output = flags.output or (flags.runs[0] if len(flags.runs) == 1 else flags.runs[0].parent / "report")
     print(write_report(paths, output))
+    for path in filter(is_seeds_folder, flags.runs):
+        seeds = seed_runs(path)
+        finished = {seed: run for seed, run in seeds.items() if is_finished(run)}
+        if finished:
+            write_summary(path, list(seeds), finished)
     return 0

@@ -5,7 +5,6 @@ On CPUs one seed trains on each core, elsewhere one after another: docs/decision
 
 import dataclasses
 import functools
-import json
 import signal
 import sys
 import time
@@ -17,13 +16,13 @@ from gradweave.cli.one_seed import command
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import read_config
 from gradweave.errors import ConfigError, DamagedFile, SeedFailed, Stopped, command_line
-from gradweave.files import open_regular, write_atomically
+from gradweave.files import open_regular
 from gradweave.machine.processes import Job, default_backend, run_jobs, share_cores
 from gradweave.machine.runtime import usable_cores
 from gradweave.machine.signals import noted_signals, say_when_leaving
 from gradweave.runs.metrics import parse_row
 from gradweave.runs.run_folder import newest_checkpoint
-from gradweave.runs.seeds_folder import SeedsFolder, is_finished
+from gradweave.runs.seeds_folder import SUMMARY_FILE, SeedsFolder, is_finished
 from gradweave.runs.trackers import check_tracker
 from gradweave.training.hosts import Hosts
 
@@ -211,21 +210,19 @@ def raise_failed(path: Path, failed: Mapping[str, int]) -> None:
 
 
 def _summarize(folder: SeedsFolder, finished: Mapping[int, Path]) -> None:
-    from gradweave.reports.report import write_report
-    from gradweave.reports.seed_summary import format_summary, summarize_seeds
+    from gradweave.reports.seed_summary import format_summary, write_summary
 
-    summary = summarize_seeds(finished)
-    summary["unfinished"] = [seed for seed in folder.seeds if seed not in finished]
-    write_atomically(folder.path / "summary.json", json.dumps(summary, indent=1) + "\n")
-    report = write_report(list(finished.values()), folder.path)
+    config = read_config(next(iter(finished.values())) / "config.toml")
+    summary = write_summary(folder.path, folder.seeds, finished)
     print(format_summary(summary))
     for seed in summary["unfinished"]:
         print(f"seed {seed} is missing: it has not finished")
-    more = (
-        max(summary["environment_steps"]) + read_config(next(iter(finished.values())) / "config.toml").run.total_steps
-    )
-    print(f"\nsummary:     {folder.path / 'summary.json'}\nreport:      {report}")
-    print(f"go on with:  {command_line('resume', folder.path, '--total-steps', more)}")
+    print(f"\nsummary:     {folder.path / SUMMARY_FILE}")
+    if config.run.finish == "all":
+        from gradweave.reports.report import write_report
+
+        print(f"report:      {write_report(list(finished.values()), folder.path)}")
+    print(f"go on with:  {command_line('resume', folder.path, '--total-steps', config.twice_as_long)}")
 
 
 class RunsView:

@@ -30,10 +30,12 @@ def check_plan(plan: ComparisonPlan) -> None:
         share = plan.trials if rival.searches and rival.shares else 1
         least = share * (config.inner.num_envs * config.inner.num_steps + config.window_steps)
         if config.run.total_steps < least:
-            accepted = (
-                f"at least {least:,} environment steps, one window for each of the {share} trials of {rival.name}"
+            what = (
+                f"one window for each of the {share} trials of {rival.name}" if share > 1 else "a rollout and a window"
             )
-            raise ConfigError("run.total_steps", config.run.total_steps, accepted, "lower --trials, or give more steps")
+            remedy = "lower --trials, or give more steps" if share > 1 else f"--total-steps {least}"
+            accepted = f"at least {least:,} environment steps, {what}"
+            raise ConfigError("run.total_steps", config.run.total_steps, accepted, remedy)
 
 
 def config_of(rival: Rival, config: Config) -> Config:

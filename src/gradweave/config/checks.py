@@ -38,8 +38,10 @@ def choice(field: str, value: str, names: tuple[str, ...]) -> Iterator[ConfigErr
     """Yield one problem unless `value` is one of `names`."""
     if value not in names:
         near = nearest_name(value, names)
-        remedy = f"did you mean {near!r}?" if near else f"set {flag(field)} to one of these"
-        yield ConfigError(field, value, ", ".join(names), remedy)
+        shown = [name.rstrip("_") for name in names]  # lambda_ is written lambda
+        several = "some" if field == "meta.learned" else "one"
+        remedy = f"did you mean {near.rstrip('_')!r}?" if near else f"set {flag(field)} to {several} of these"
+        yield ConfigError(field, value, ", ".join(shown), remedy)
 
 
 def unused(field: str, value: Any, default: Any, reader: str) -> Iterator[ConfigError]:

@@ -50,7 +50,7 @@ class EnvironmentConfig:
     """Which environment, and its options."""
 
     name: str = "snake"
-    """Name in the registry (gradweave.envs.registry). Its options are flags of their own, such as
+    """One of `gradweave environments`, or package.module:Class of your own. Its options are flags of their own, such as
     --environment.options.num-rows 6; every environment has --environment.options.action-mask False, which hides from
     the agent what is allowed."""
     options: Annotated[Mapping[str, EnvironmentOption], tyro.conf.Suppress] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class MetaConfig:
     """What is tuned, and by which meta-gradient."""
 
     learned: tuple[str, ...] = ()
-    """Meta-parameters to tune, of: discount lambda entropy_cost value_cost learning_rate. None of them: plain A2C."""
+    """Meta-parameters to tune, of: discount lambda entropy_cost value_cost learning_rate. None: plain learning."""
     max_discount: float | None = None
     """Upper end of the learned discount's range, above inner.discount and at most 1; None: 1."""
     num_inner_steps: int = 1
@@ -178,6 +178,11 @@ class Config:
         """Environment steps that the whole run takes: the first rollout, and total_steps in whole chunks."""
         chunks = -(-self.num_meta_steps // self.run.chunk_size)
         return self.inner.num_envs * self.inner.num_steps + chunks * self.run.chunk_size * self.window_steps
+
+    @property
+    def twice_as_long(self) -> int:
+        """The `total_steps` of a run of twice as many whole chunks; the first rollout comes on top of them."""
+        return 2 * (self.planned_steps - self.inner.num_envs * self.inner.num_steps)
 
     @property
     def learned_names(self) -> tuple[str, ...]:

@@ -115,7 +115,13 @@ def _learner(config: Config) -> Iterator[ConfigError]:
 def _learned(config: Config) -> Iterator[ConfigError]:
     learned = config.meta.learned
     for name in dict.fromkeys(learned):
-        yield from choice("meta.learned", name, tuple(LEARNERS[config.learner].hyperparameters))
+        learnable = tuple(LEARNERS[config.learner].hyperparameters)
+        if name == "clip_range" and hasattr(config.inner, name):
+            names = ", ".join(one.rstrip("_") for one in learnable)
+            accepted = f"some of {names}; the loss's derivative by a clip range is 0 almost everywhere"
+            yield ConfigError("meta.learned", name, accepted, "set it as a constant: --inner.clip-range 0.2, say")
+        else:
+            yield from choice("meta.learned", name, learnable)
     if len(set(learned)) != len(learned):
         unique = " ".join(dict.fromkeys(learned))
         yield ConfigError("meta.learned", learned, "each name once", f"--meta.learned {unique}")

@@ -5,6 +5,7 @@ elsewhere must not be able to call what it names. Importing the module still run
 of one's own is as trustworthy as the module its configuration names.
 """
 
+import difflib
 import inspect
 import os
 import sys
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from gradweave.envs.environment import AbstractEnvironment
 
 __all__ = ["class_reference", "make_own"]
+
+_CONTRACT: Final = frozenset({"num_actions", "can_truncate"})
+"""Fields of every environment, which are no options of a user's though a constructor may take them."""
 
 _SIMPLE: Final[Mapping[type, str]] = {
     bool: "True or False",
@@ -78,10 +82,13 @@ def _import_class(name: str) -> Any:
         missing = error.name or ""
         if module_name != missing and not module_name.startswith(f"{missing}."):
             raise  # the module itself lacks something
-        raise ValueError(
-            f"{name} cannot be imported, as there is no module {missing!r}: call the command in the folder that has "
-            f"{missing}.py, or name that folder in PYTHONPATH"
-        ) from error
+        package, _, rest = missing.rpartition(".")
+        if package:
+            where = f"the package {package} is at {_place(sys.modules[package])}, without {rest}.py: correct the name"
+        else:
+            file = module_name.replace(".", "/")
+            where = f"call the command in the folder that has {file}.py, or name that folder in PYTHONPATH"
+        raise ValueError(f"{name} cannot be imported, as there is no module {missing!r}: {where}") from error
     kind = getattr(module, attribute, None)
     if isinstance(kind, type) and issubclass(kind, AbstractEnvironment):
         return kind
@@ -93,6 +100,11 @@ def _import_class(name: str) -> Any:
     what = "is not there" if kind is None else "is something else"
     remedy = f"environments of {module_name} are {', '.join(found)}" if found else "derive a class from it"
     raise ValueError(f"a class derived from gradweave.envs.AbstractEnvironment is wanted, but {name} {what}: {remedy}")
+
+
+def _place(module: types.ModuleType) -> str:
+    """The folder of a package, or the file of a module."""
+    return str(next(iter(getattr(module, "__path__", [])), module.__file__))
 
 
 def _checked_options(
@@ -107,8 +119,11 @@ def _checked_options(
     anything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = [key for key in options if key not in named and not anything]
     if unknown:
-        accepted = f"options are {', '.join(named)}" if named else "it has none"
-        raise ValueError(f"{name} has no option {unknown[0]!r}; {accepted}")
+        offered = [key for key in named if key not in _CONTRACT]
+        near = difflib.get_close_matches(unknown[0], offered, n=1)
+        accepted = f"options are {', '.join(offered)}" if offered else "it has none"
+        question = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"{name} has no option {unknown[0]!r}{question}; {accepted}")
     missing = [key for key, parameter in named.items() if parameter.default is parameter.empty and key not in options]
     if missing:
         raise ValueError(f"{name} needs a value for {missing[0]}: give the option {missing[0]}, or the class a default")

@@ -1,15 +1,18 @@
 """What several seeds of one configuration came to: each one's numbers, their interquartile mean and its interval."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gradweave.config.toml_file import read_config
+from gradweave.files import write_atomically
 from gradweave.runs.metrics import read_metrics
+from gradweave.runs.seeds_folder import SUMMARY_FILE
 from gradweave.statistics.few_seeds import interquartile_mean, stratified_interval
 
-__all__ = ["format_summary", "summarize_seeds"]
+__all__ = ["format_summary", "summarize_seeds", "write_summary"]
 
 _RETURNS = {"return": "evaluation/return", "greedy_return": "evaluation/greedy_return"}
 
@@ -34,6 +37,23 @@ def summarize_seeds(runs: Mapping[int, Path]) -> dict[str, Any]:
         "environment_steps": [row["step"] for row in last.values()],
         **{name: _aggregate([row.get(source) for row in last.values()]) for name, source in names.items()},
     }
+
+
+def write_summary(path: Path, seeds: Sequence[int], finished: Mapping[int, Path]) -> dict[str, Any]:
+    """Write summary.json into the folder of several seeds.
+
+    Args:
+        path: the folder.
+        seeds: all of them.
+        finished: the folders of those that have finished; not empty.
+
+    Returns:
+        What `summarize_seeds` finds, and the seeds that are `unfinished`.
+    """
+    summary = summarize_seeds(finished)
+    summary["unfinished"] = [seed for seed in seeds if seed not in finished]
+    write_atomically(path / SUMMARY_FILE, json.dumps(summary, indent=1) + "\n")
+    return summary
 
 
 def format_summary(summary: Mapping[str, Any]) -> str:

@@ -214,8 +214,7 @@ class RunFolder:
         Rows that cannot be written go into the checkpoint, from which `go_on_from` writes them.
 
         Raises:
-            FolderLost: it could not be written; the checkpoints before it are intact.
-            DamagedFile: `checkpoints` has become a link or a file.
+            FolderLost: it could not be written. DamagedFile: `checkpoints` has become a link or a file.
         """
         from gradweave.runs.checkpoints import checkpoint_path, prune, write
         from gradweave.runs.identity import identify
@@ -232,7 +231,8 @@ class RunFolder:
             self._say_saved(step)
             prune(self.checkpoints, self.config.run.keep_checkpoints)
         except OSError as error:
-            raise FolderLost(f"{path} cannot be written ({error.strerror}); older checkpoints are intact") from None
+            what = f"`{command_line('resume', self.path)}` goes on" if newest_checkpoint(self.path) else "train again"
+            raise FolderLost(f"{path} cannot be written ({error.strerror}); free some space, then {what}") from None
         return path
 
     def _say_saved(self, step: int) -> None:

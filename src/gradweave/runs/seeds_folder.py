@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import read_config
@@ -19,15 +19,27 @@ from gradweave.config.validation import validate
 from gradweave.errors import ConfigError, DamagedFile
 from gradweave.files import is_regular, read_json, real_folder, write_atomically
 from gradweave.runs.locks import lock_folder
-from gradweave.runs.run_folder import SEEDS_FILE, RunFolder, check_longer, find_run, has_last_checkpoint, new_name
+from gradweave.runs.run_folder import (
+    EVALUATION_FILE,
+    SEEDS_FILE,
+    RunFolder,
+    check_longer,
+    find_run,
+    has_last_checkpoint,
+    new_name,
+)
 
 __all__ = [
+    "SUMMARY_FILE",
     "SeedsFolder",
     "find_runs",
     "is_finished",
     "is_seeds_folder",
     "seed_runs",
 ]
+
+
+SUMMARY_FILE: Final = "summary.json"
 
 
 class SeedsFolder:
@@ -140,8 +152,10 @@ def seed_runs(path: Path) -> dict[int, Path]:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether a run has nothing left to do: its last checkpoint and its report are there."""
-    return has_last_checkpoint(path, read_config(path / "config.toml")) and is_regular(path / "report.html")
+    """Whether a run has nothing left to do: its last checkpoint and its last file are there."""
+    config = read_config(path / "config.toml")
+    last = "report.html" if config.run.finish == "all" else EVALUATION_FILE
+    return has_last_checkpoint(path, config) and is_regular(path / last)
 
 
 def _runs_of(path: Path, seeds: Sequence[int]) -> dict[int, Path]:

@@ -94,8 +94,9 @@ def launch(
         progress.message(f"run folder: {folder.path}")
         if config.planned_steps > 1.05 * config.run.total_steps:
             progress.message(
-                f"{config.run.total_steps:,} steps are rounded up to {config.planned_steps:,}: whole chunks of "
-                f"{config.run.chunk_size} windows of {config.window_steps:,} steps (--chunk-size)"
+                f"{config.run.total_steps:,} steps are rounded up to {config.planned_steps:,}: a first rollout of "
+                f"{config.inner.num_envs * config.inner.num_steps:,}, then whole chunks of {config.run.chunk_size} "
+                f"windows of {config.window_steps:,} steps (--chunk-size)"
             )
         with progress.compiling("starting JAX"):
             if devices is None:

@@ -1,5 +1,7 @@
 """`check_learner` on learners with one known fault each, and on those without."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +95,11 @@ def test_a_meta_parameter_that_nothing_reads_is_named():
     report = gw.check_learner(problem, RAW, SPEC, state, BATCHES)
     assert verdicts(report) == {"['cost']": "never read", "['rate']": "good"}
     assert any("update never reads the meta-parameter ['cost']" in error for error in errors(report))
+    stopped = dataclasses.replace(report.leaves[0], derivative=-0.0, difference=-0.0)
+    table = str(dataclasses.replace(report, leaves=(stopped,)))
+    assert "-0" not in table
+    assert " kB" in table
+    assert " 0.0 MB" not in table
 
 
 def test_what_is_read_and_has_no_effect_is_zero_and_no_error():

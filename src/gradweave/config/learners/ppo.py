@@ -77,4 +77,5 @@ def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, met
     if inner.num_minibatches > 0 and count % inner.num_minibatches:
         what = f"{count} environments, which a memory keeps whole" if whole else f"{count} steps of a rollout"
         accepted = f"a divisor of the {what}"
-        yield ConfigError("inner.num_minibatches", inner.num_minibatches, accepted, "--inner.num-minibatches 1")
+        fewer = next(number for number in range(min(inner.num_minibatches, count), 0, -1) if count % number == 0)
+        yield ConfigError("inner.num_minibatches", inner.num_minibatches, accepted, f"--inner.num-minibatches {fewer}")

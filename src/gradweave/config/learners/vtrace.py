@@ -1,5 +1,6 @@
 """What can be chosen of the V-trace actor-critic; its network and its outer loss are the actor-critic's."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -54,4 +55,6 @@ def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, met
     yield from positive("inner", {"clip_rho": inner.clip_rho, "clip_c": inner.clip_c})
     if inner.num_minibatches > 0 and inner.num_envs % inner.num_minibatches:
         accepted = f"a divisor of the {inner.num_envs} environments, which V-trace keeps whole"
-        yield ConfigError("inner.num_minibatches", inner.num_minibatches, accepted, "--inner.num-minibatches 1")
+        fewer = math.gcd(inner.num_envs, inner.num_minibatches)
+        remedy = f"--inner.num-minibatches {fewer}"
+        yield ConfigError("inner.num_minibatches", inner.num_minibatches, accepted, remedy)

@@ -35,7 +35,8 @@ def leaf_findings(leaves: Iterable[LeafReport]) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 f"update never reads the meta-parameter {leaf.name}: its gradient is 0 for ever",
-                "use it in update, or declare it as gw.Fixed()",
+                "use it in update (advantages or targets made while collecting are data: compute them in update), or "
+                "declare it as gw.Fixed()",
             )
         elif leaf.verdict == "zero":
             yield Finding(

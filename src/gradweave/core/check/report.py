@@ -105,7 +105,7 @@ class LearnerReport:
             "",
             f"{'meta-parameter':<22}{'derivative':>13}{'difference':>13}  verdict",
             *(
-                f"{leaf.name:<22}{leaf.derivative:>13.4g}{leaf.difference:>13.4g}  {leaf.verdict}"
+                f"{leaf.name:<22}{leaf.derivative + 0.0:>13.4g}{leaf.difference + 0.0:>13.4g}  {leaf.verdict}"
                 for leaf in self.leaves
             ),
             "",
@@ -118,4 +118,5 @@ class LearnerReport:
     def _mode_row(mode: ModeReport) -> str:
         if not mode.applies:
             return f"{mode.name:<22}{'no: ' + mode.reason}"
-        return f"{mode.name:<22}{mode.arithmetic:>12.1f}x{mode.memory / 2**20:>10.1f} MB"
+        size, unit = (mode.memory / 2**20, "MB") if mode.memory >= 2**20 else (mode.memory / 2**10, "kB")
+        return f"{mode.name:<22}{mode.arithmetic:>12.1f}x{size:>10.1f} {unit}"
