@@ -42,7 +42,7 @@ BAD: Final[dict[str, Case]] = {
     "upper end that float32 rounds to the start": _train(
         "meta.max_discount", "--inner.discount", "0.9", "--meta.max-discount", "0.90000000001"
     ),
-    "lambda -1": _train("inner.lambda_", "--inner.lambda", "-1"),
+    "lambda -1": _train("inner.lambda", "--inner.lambda", "-1"),
     "learning rate 1e-60": _train("inner.learning_rate", "--inner.learning-rate", "1e-60"),
     "learning rate 1e39": _train("inner.learning_rate", "--inner.learning-rate", "1e39"),
     "learning rate infinite": _train("inner.learning_rate", "--inner.learning-rate", "inf"),

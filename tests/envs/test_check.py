@@ -11,6 +11,42 @@ import gradweave as gw
 from .corridors import Broken, Corridor
 
 
+class Tag:
+    """All are equal, but each is shown by its own address."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tag)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Tagged:
+    """A state with an object in its structure, as MuJoCo's."""
+
+    inner: object
+    tag: Tag = dataclasses.field(default_factory=Tag, metadata={"static": True})
+
+
+class TaggedCorridor(Corridor):
+    """A corridor whose every step returns a new tag."""
+
+    def reset(self, *, key):
+        state, seen = super().reset(key=key)
+        return Tagged(state), seen
+
+    def step(self, state, action, *, key):
+        next_state, step = super().step(state.inner, action, key=key)
+        return Tagged(next_state), step
+
+
+def test_equal_objects_in_a_state_are_equal() -> None:
+    report = gw.check_environment(TaggedCorridor(), num_steps=4, num_copies=1)
+    assert report.ok, report
+
+
 def test_a_good_environment_has_no_findings() -> None:
     report = gw.check_environment(Corridor(), num_steps=40)
     assert report.ok and report.findings == ()

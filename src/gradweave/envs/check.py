@@ -212,7 +212,7 @@ def _of_numbers(step: Step) -> Iterator[Finding]:
 def _of_state(state: Any, next_state: Any) -> Iterator[Finding]:
     """A scan carries the state, and nothing is compiled again, only if a step leaves its types alone."""
     remedy = "make every step return the state that reset begins with: same fields, shapes and types (x.astype(...))"
-    before_it, after_it = str(jax.tree.structure(state)), str(jax.tree.structure(next_state))
+    before_it, after_it = (_without_addresses(jax.tree.structure(tree)) for tree in (state, next_state))
     if before_it != after_it:
         yield Finding(f"step turns a state {before_it} into {after_it}", remedy)
         return
@@ -225,6 +225,11 @@ def _of_state(state: Any, next_state: Any) -> Iterator[Finding]:
             yield Finding(f"step turns {place} from {_type_of(old)} into {_type_of(new)}", remedy + hint)
 
 
+def _without_addresses(what: Any) -> str:
+    """As a text in which equal objects look equal, such as those in MuJoCo's states."""
+    return re.sub(r"0x[0-9a-f]+", "", str(what))
+
+
 def _type_of(leaf: Any) -> str:
     return f"{'weak ' if leaf.weak_type else ''}{leaf.dtype}{list(leaf.shape)}"
 
@@ -232,7 +237,7 @@ def _type_of(leaf: Any) -> str:
 def _of_purity(name: str, function: Callable[..., Any], *args: Any) -> Iterator[Finding]:
     """Traced twice, a pure function is the same program with the same constants."""
     first, second = (jax.make_jaxpr(lambda *args: function(*args))(*args) for _ in range(2))
-    text, again = (re.sub(r"0x[0-9a-f]+", "", str(traced.jaxpr)) for traced in (first, second))
+    text, again = (_without_addresses(traced.jaxpr) for traced in (first, second))
     same = text == again and len(first.consts) == len(second.consts)
     if not (same and all(np.array_equal(a, b) for a, b in zip(first.consts, second.consts, strict=True))):
         yield Finding(

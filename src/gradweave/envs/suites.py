@@ -40,7 +40,7 @@ SUITES: Final[Mapping[str, Suite]] = {
 REFUSED_SUITES: Final[Mapping[str, str]] = {
     "envelope:gymnax": "is reached without jax-envelope: gymnax:CartPole-v1",
     "envelope:jumanji": "is reached without jax-envelope: jumanji:Maze-v0",
-    "envelope:kinetix": "is not on the package index, so that it cannot be installed beside the rest",
+    "envelope:kinetix": "has no published package that the adapter of jax-envelope works with",
     "envelope:pgx": "is one of games for two and more players, and jax-envelope has no adapter for it; "
     "its games for one are gymnax's MinAtar and jumanji:Game2048-v1",
 }

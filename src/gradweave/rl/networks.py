@@ -175,11 +175,10 @@ def actor_critic_network(
     Args:
         observation: an example without a batch axis, arrays or `jax.ShapeDtypeStruct`; only shapes and dtypes count.
         num_actions: number of logits, or of a Gaussian policy's means.
-        num_free_outputs: further outputs for the policy that do not depend on what is seen, at first 0: as many as
-            there are means give a `Gaussian` policy a scale of its own for each.
+        num_free_outputs: further outputs for the policy, 0 at first whatever is seen: a `Gaussian` policy's scales.
         channels: of each convolution of the board torso. Without effect for a vector, like the next two.
         strides: of each convolution.
-        kernel_size: height and width of all kernels.
+        kernel_size: of all kernels, which are square.
         policy_layers: widths of the policy's hidden layers; may be empty.
         value_layers: widths of the hidden layers of the value, and of the outer value.
         policy_scale: factor on the last policy layer's initial weights, above 0; 1 draws it like every other layer.
@@ -188,9 +187,8 @@ def actor_critic_network(
             either way, so that for a vector, which has no torso, nothing is shared but a cell.
         outer_critic: add a second value, for the outer loss.
         outer_torso: of the outer critic. "shared": the value's, which it moves. "own": a torso apart, at its cost.
-            "detached": it reads the value's and moves only its own head, so that its errors, which are large, leave
-            alone what the policy sees; right only for outer losses that treat its values as constants
-            (`OuterObjective.value_cost` 0), because others would lose a derivative.
+            "detached": it reads the value's and moves only its own head, so that its large errors leave alone what the
+            policy sees; right only for outer losses with constant values (`OuterObjective.value_cost` 0).
         conditioning_size: length of the conditioning vector that the network then takes as its second argument.
         memory: "gru" or "s5": a cell that remembers behind each torso, whose outputs the heads read; "none".
         memory_size: numbers that a cell puts out.
@@ -208,10 +206,9 @@ def actor_critic_network(
     layout = _layout(observation.view.shape, channels, strides)
     _check_options(policy_scale, outer_torso, activation)
     own_outer_torso = outer_critic and outer_torso == "own"
-    num_torsos = (1 if shared_torso else 2) + own_outer_torso
-    torsos = [_draw_torso(layout, kernel_size, dtype, key=k) for k in torso_keys[:num_torsos]]
+    torsos = [_draw_torso(layout, kernel_size, dtype, key=k) for k in torso_keys[: 2 - shared_torso + own_outer_torso]]
     embedding_size = _embedded_size(observation.view.shape, layout) + observation.scalars.shape[0] + conditioning_size
-    cells = _draw_cells(memory, num_torsos, (embedding_size, memory_size), dtype, key=key)
+    cells = _draw_cells(memory, len(torsos), (embedding_size, memory_size), dtype, key=key)
     embedding_size = memory_size if cells else embedding_size
     value_sizes = (embedding_size, *value_layers, 1)
     return ActorCriticNetwork(
