@@ -125,12 +125,13 @@ def _ppo() -> Config:
 
 def _vtrace() -> Config:
     """V-trace on CartPole with leaky weights; tunes how leaky, its learning rate and its entropy cost."""
+    cartpole = _ppo()
     return dataclasses.replace(
-        _ppo(),
+        cartpole,
         learner="vtrace",
         network=NetworkConfig(shared_torso=False),
-        inner=vtrace.InnerConfig(alpha=0.9),
-        meta=MetaConfig(learned=("learning_rate", "entropy_cost", "alpha"), num_inner_steps=2, estimator="horizon-mix"),
+        inner=vtrace.InnerConfig(alpha=0.9, scale_rewards="on"),  # unscaled, values learn slowly
+        meta=dataclasses.replace(cartpole.meta, learned=(*cartpole.meta.learned, "alpha")),
         preset="vtrace",
     )
 

@@ -11,14 +11,16 @@ import pytest
 from jaxtyping import Array
 
 import gradweave as gw
-from gradweave.agents import SelfTuning, bundled_apply
+from gradweave.agents import Experience, SelfTuning, bundled_apply
+from gradweave.agents.actor_critic.experience import action_log_probs, evaluate_network
 from gradweave.agents.vtrace import VTraceEta, VTraceOptions, vtrace_agent
 from gradweave.cli.train import parse_config
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.config.validation import find_problems
 from gradweave.envs import AbstractEnvironment, Observation, Step, VectorEnvironment, make_environment
-from gradweave.rl import Gaussian
+from gradweave.rl import Categorical, Gaussian, MultiDiscrete, TanhGaussian, Trajectory, actor_critic_network
+from gradweave.rl.rollout import for_each
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.memory import Sizes, num_bytes
 
@@ -176,10 +178,75 @@ def test_one_step_a_rollout_is_the_actor_critic() -> None:
     assert of_vtrace[1].alpha == 0 and of_vtrace[1].discount != 0
 
 
+def synthetic(head: Any, network: Any) -> Experience:
+    """A batch whose observations and rewards are random, acted by the network."""
+    keys = iter(jax.random.split(jax.random.key(4), 5))
+    shape, num_actions = (NUM_STEPS, NUM_ENVS), getattr(head, "size", head.num_outputs)
+    seen, memory = (NUM_STEPS + 1, NUM_ENVS), network.initial_memory()
+    observations = Observation(
+        jax.random.normal(next(keys), (*seen, 2)), jnp.zeros((*seen, 0)), jnp.ones((*seen, num_actions), bool)
+    )
+    trajectory = Trajectory(
+        observations,
+        jnp.zeros(shape),
+        jax.random.normal(next(keys), shape),
+        jax.random.bernoulli(next(keys), 0.2, shape),
+        jnp.zeros(shape, bool),
+        None,
+        memory=None if memory is None else for_each(memory, NUM_ENVS),
+    )
+    said = evaluate_network(bundled_apply, network, Experience(trajectory), memory).steps.logits
+    mask = observations.action_mask[:-1]
+    actions = head.sample(said, mask, key=next(keys))
+    return Experience(trajectory._replace(actions=actions, record=head.log_prob(said, mask, actions)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("head", "memory"),
+    [(MultiDiscrete((2, 3)), "none"), (Gaussian(1), "none"), (TanhGaussian(2), "none"), (Categorical(3), "s5")],
+    ids=["multi-discrete", "gaussian", "tanh-gaussian", "s5"],
+)
+def test_every_policy_serves(head: Any, memory: str) -> None:
+    """One step on a rollout is the actor-critic's; the second's ratios are between the policies before and after it."""
+    eta = jax.tree.map(jnp.asarray, ETA._replace(policy_cost=1.0, learning_rate=0.2))
+    options = VTraceOptions(num_minibatches=1)
+    example = Observation(jnp.zeros(2), jnp.zeros(0), jnp.ones(head.num_outputs, bool))
+    sizes: dict[str, Any] = {"policy_layers": (4,), "value_layers": (4,), "policy_scale": 1.0, "memory": memory}
+
+    @quick_jit
+    def updates(key: Any) -> Any:
+        network = actor_critic_network(example, head.num_outputs, **sizes, memory_size=4, key=key)
+        given = {"head": head, "memory": network.initial_memory()}
+        batch = synthetic(head, network)
+        once, twice = (
+            vtrace_agent(optimizer=optax.identity(), options=options._replace(num_epochs=count), **given).problem
+            for count in (1, 2)
+        )
+        plain = gw.actor_critic(bundled_apply, optax.identity(), **given)
+        theirs = gw.ActorCriticEta(**{name: getattr(eta, name) for name in gw.ActorCriticEta._fields})
+        expected, _ = plain.update(plain.init(network), theirs, batch)
+        said = evaluate_network(bundled_apply, expected.params, batch, given["memory"])
+        ratios = jnp.exp(action_log_probs(said, batch.trajectory, head) - batch.trajectory.record)
+        return (
+            (expected.params, ratios),
+            once.update(once.init(network), eta, batch),
+            twice.update(twice.init(network), eta, batch)[1],
+        )
+
+    (expected, ratios), (first, first_aux), second_aux = updates(jax.random.key(1))
+    for found, other in zip(jax.tree.leaves(first.params), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(found, other, rtol=1e-9, atol=1e-13)
+    assert first_aux["kl"] == first_aux["clip_fraction"] == 0, "exactly, whatever the rounding"
+    np.testing.assert_allclose(second_aux["kl"], np.mean(ratios - 1 - np.log(ratios)) / 2, rtol=1e-8)
+    np.testing.assert_allclose(second_aux["clip_fraction"], np.mean(ratios > 1) / 2, rtol=1e-6)
+    assert 1e-4 < float(second_aux["kl"]) < 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("length", "outer_critic", "kind"),
-    [(1, False, "masks"), (2, True, "masks"), (5, False, "masks")],
+    [(1, False, "masks"), (2, True, "masks"), (5, False, "masks"), (2, True, "continuous"), (1, True, "memory")],
 )
 def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: bool, kind: str) -> None:
     environments: dict[str, Any] = {"masks": Fork(), "continuous": AimTwice(), "memory": Cue(can_truncate=True)}
@@ -261,19 +328,21 @@ def test_any_preset_can_be_learned_by_vtrace() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rate", "count"),
-    [("matched-reward", 0.02, 60)],
+    [("matched-reward", 0.02, 60), ("delayed-reward", 0.01, 100), ("truncated-reward", 0.01, 100)],
 )
 def test_a_probe_is_solved_from_a_configuration(name: str, rate: float, count: int) -> None:
     """The policy finds the best reward, and its value is that."""
-    config = configured(num_envs=16, num_steps=4, learning_rate=rate, entropy_cost=1e-3, scale_rewards="off")
+    config = configured(
+        num_envs=16, num_steps=4, discount=0.5, learning_rate=rate, entropy_cost=1e-3, scale_rewards="off"
+    )
     config = dataclasses.replace(config, environment=dataclasses.replace(config.environment, name=name, options={}))
     assert find_problems(config) == []
     agent = build_agent(config)
     run = jax.jit(lambda state: jax.lax.scan(lambda carry, _: agent.step(carry), state, length=count))
     state, metrics = run(init_state(agent, config, key=jax.random.key(0)))
     assert metrics.finite.all()
-    alone = name == "truncated-reward"  # one action, whose ratio is always 1
+    alone = name in ("delayed-reward", "truncated-reward")  # one action, whose ratio is always 1
     assert (metrics.eta.alpha[0] == metrics.eta.alpha[-1]) == alone
-    known = make_environment(name).optimal_values(0.99)
+    known = make_environment(name).optimal_values(0.5)
     said = jax.vmap(state.learner.params)(known.observations)
     np.testing.assert_allclose(said.value, known.values, atol=0.1)

@@ -185,17 +185,22 @@ def _one_step(
     def experience(part: BatchPart) -> Experience:
         return part.batch if parts is None else parts.part(part.batch, part.place.part)
 
+    def log_ratios(outputs: Outputs, part: BatchPart) -> Float[Array, "time batch"]:
+        """Of each action's probability to that under the policy which took it."""
+        trajectory = experience(part).trajectory
+        return jnp.where(part.place.first, 0.0, action_log_probs(outputs, trajectory, head) - trajectory.record)
+
     def targets(outputs: Outputs, given: StepEta, part: BatchPart) -> _Targets:
-        batch = experience(part)
-        ratios = jnp.where(part.place.first, 1.0, jnp.exp(_log_ratios(outputs, batch, head)))
-        of_head = functools.partial(_head_vtrace, outputs, batch, ratios, options)
+        ratios = jnp.exp(log_ratios(outputs, part))
+        of_head = functools.partial(_head_vtrace, outputs, experience(part), ratios, options)
         eta, outer_returns = given.eta, None
         if outputs.steps.outer_value is not None:
             outer_returns = of_head("outer_value", objective.discount, objective.lambda_, 1.0).returns
         return _Targets(of_head("value", eta.discount, eta.lambda_, eta.alpha), outer_returns)
 
     def loss(outputs: Outputs, targets: _Targets, given: StepEta, part: BatchPart) -> tuple[Array, dict[str, Array]]:
-        total, aux = _loss(outputs, targets.own, given.eta, experience(part), options, head)
+        total, aux = _loss(outputs, targets.own, given.eta, experience(part), head)
+        aux |= _distances(log_ratios(outputs, part), options)
         if targets.outer_returns is not None and outputs.steps.outer_value is not None:
             aux["outer_critic_loss"] = value_loss(outputs.steps.outer_value, targets.outer_returns)
             total = total + objective.critic_cost * aux["outer_critic_loss"]
@@ -209,11 +214,6 @@ def _one_step(
         lambda state, part: (jnp.zeros(()), None),  # the outer loss is evaluated on whole rollouts
         forward=lambda params, part: evaluate_network(apply, params, experience(part), memory),
     )
-
-
-def _log_ratios(outputs: Outputs, batch: Experience, head: AbstractPolicyHead) -> Float[Array, "time batch"]:
-    """Of each action's probability to that under the policy which took it."""
-    return action_log_probs(outputs, batch.trajectory, head) - batch.trajectory.record
 
 
 def _head_vtrace(
@@ -258,24 +258,19 @@ def _head_vtrace(
 
 
 def _loss(
-    outputs: Outputs,
-    targets: VTrace,
-    eta: VTraceEta,
-    batch: Experience,
-    options: VTraceOptions,
-    head: AbstractPolicyHead,
+    outputs: Outputs, targets: VTrace, eta: VTraceEta, batch: Experience, head: AbstractPolicyHead
 ) -> tuple[Array, dict[str, Array]]:
     """The loss of the head of this file on one part, and what is logged of it."""
     policy, entropy = policy_terms(outputs, targets.advantages, batch.trajectory, head=head)
     value = value_loss(outputs.steps.value, targets.returns)
     total = eta.policy_cost * policy + eta.value_cost * value - eta.entropy_cost * entropy
-    log_ratios = _log_ratios(outputs, batch, head)
+    return total, {"policy_loss": policy, "value_loss": value, "entropy": entropy}
+
+
+def _distances(log_ratios: Float[Array, "time batch"], options: VTraceOptions) -> dict[str, Array]:
+    """What is logged of how far the policy has gone from the one that collected the rollout."""
     ratios = jnp.exp(log_ratios)
-    aux = {
-        "policy_loss": policy,
-        "value_loss": value,
-        "entropy": entropy,
+    return {
         "kl": (ratios - 1 - log_ratios).mean(),
         "clip_fraction": (ratios > options.clip_rho).mean(dtype=ratios.dtype),
     }
-    return total, aux
