@@ -254,3 +254,14 @@ def test_tests_lie_where_the_files_that_they_test_lie():
         if not any(file.exists() for file in files):
             unmatched.add(place.as_posix())
     assert unmatched == ACROSS_FILES, "name a test after its file, or list it in ACROSS_FILES if it is of several"
+
+
+@pytest.mark.parametrize("place", ["experiments", "results"])
+def test_the_page_of_studies_lists_every_study_with_its_cost(place: str) -> None:
+    """A study that is added goes into a table of docs/studies.md: what it asks, and what it costs."""
+    page = (ROOT / "docs/studies.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[?([\w-]+)\b.*\| *([^|]*) \|$", page, flags=re.MULTILINE)
+    costs = {name for name, cost in rows if cost}
+    sizes = ("-long", "-unmasked")  # of a study that has a row
+    folders = {path.name for path in (ROOT / place).iterdir() if path.is_dir() and not path.name.startswith(("_", "."))}
+    assert {name for name in folders if not name.endswith(sizes)} <= costs

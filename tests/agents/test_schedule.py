@@ -1,5 +1,7 @@
 """A network that reads how learning goes and moves the meta-parameters by it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import gradweave as gw
 from gradweave.agents import (
     LearningStatistics,
+    RecentRewards,
     ScheduleNetwork,
     SelfTuning,
     actor_critic_agent,
@@ -139,7 +142,45 @@ def test_statistics_of_learning_are_means_with_a_short_and_a_long_memory():
     np.testing.assert_allclose(learning_features(statistics), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("outer_rollout", ["next", "own"])
+def test_a_schedule_of_rewards_reads_what_the_last_ten_rollouts_paid(outer_rollout):
+    one = dataclasses.replace(agent(ScheduleNetwork((), "rewards"), spec=TWO), outer_rollout=outer_rollout)
+    state = one.init(network(jax.random.key(1), outer_critic=False), key=jax.random.key(2))
+    weights, _ = state.raw.weights.layers[0]
+    assert weights.shape == (2, 10)
+    paid = [0.0] * 10
+
+    @jax.jit
+    def step(state):
+        # What `step` collects, collected here again.
+        window = one.collect_window(state, key=jax.random.split(jax.random.clone(state.key))[1])
+        return one.step(state), window
+
+    for _ in range(2):
+        (after, metrics), window = step(state)
+        paid += [float(window.batches.trajectory.rewards[1].mean()), float(window.batch.trajectory.rewards.mean())]
+        np.testing.assert_allclose(after.raw.context.rewards, paid[-10:], rtol=1e-6)
+        (weights, bias), base = state.raw.weights.layers[0], state.raw.weights.base
+        change = weights @ state.raw.context.rewards + bias
+        np.testing.assert_allclose(metrics.raw.discount, base.discount + change[0], rtol=1e-6)
+        np.testing.assert_allclose(metrics.raw.learning_rate, base.learning_rate + change[1], rtol=1e-6)
+        state = after
+    assert len(set(paid)) > 2, "rewards that do not differ show nothing"
+    assert (state.raw.weights.layers[0][0] != 0).any()
+
+
+def test_only_the_last_ten_rollouts_are_remembered():
+    remembered = RecentRewards.empty().observe(jnp.arange(4.0)).observe(jnp.arange(4.0, 13.0))
+    np.testing.assert_array_equal(remembered.rewards, np.arange(3.0, 13.0))
+
+
 def test_wrong_schedules_are_refused():
+    with pytest.raises(ValueError, match=r"reads='returns'.*learning.*rewards"):
+        ScheduleNetwork(reads="returns")
+    with pytest.raises(ValueError, match=r"Agent.sampling"):
+        silent = agent(None)
+        silent = dataclasses.replace(silent.agent, sampling=None)
+        dataclasses.replace(agent(None), agent=silent, schedule=ScheduleNetwork(reads="rewards"))
     with pytest.raises(ValueError, match=r"hidden=\(4, 0\).*at least one"):
         ScheduleNetwork((4, 0))
     fixed = jax.tree.map(lambda _: gw.Fixed(), LEARNED, is_leaf=lambda node: isinstance(node, gw.AbstractBijector))

@@ -14,6 +14,7 @@ import pytest
 from gradweave.cli.main import main
 from gradweave.files import write_atomically
 from gradweave.measurement.sampling import GradientSamples
+from gradweave.reports.report import write_report
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.metrics import read_metrics
 from gradweave.runs.run_folder import RunFolder
@@ -197,6 +198,18 @@ def test_samples_that_were_not_asked_for_are_kept(own, measure, capsys):
     assert measure(own, "--samples", "16", *sizes) == 0
     assert "going on with 12 samples" in capsys.readouterr().err
     assert (summary_in(output)["step"], kept_in(output)) == (4, {})
+
+
+def test_the_verdict_is_printed_last_and_kept(own, measure, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert measure(own, "--samples", "32") == 0
+    verdict = summary_in(own / "measure")["verdict"]
+    assert set(verdict["lines"]) == {"discount", "entropy_cost"} and "32 samples" in verdict["heading"]
+    shown = capsys.readouterr().out
+    rows = shown.split(str(own))[0].rstrip().splitlines()
+    assert max(map(len, rows)) <= 60
+    assert [row.split(maxsplit=1) for row in rows[-2:]] == [[name, line] for name, line in verdict["lines"].items()]
+    assert "the meta-gradient in words, after 12 environment steps" in write_report([own], own).read_text()
 
 
 def test_a_checkpoint_that_is_pruned_while_it_is_read(own, measure, capsys, monkeypatch):

@@ -79,9 +79,15 @@ def test_what_was_drawn_and_measured_is_shown(tmp_path: Path) -> None:
     assert page.count("data:image/gif;base64,") == 1
     assert "128 samples" in page
     assert "0.2 to 0.312" in page
+    assert "in words" not in page
+    found["verdict"] = {"heading": "Is <b> told?", "lines": {"lambda_": "0 in every sample"}}
     found["total_scale_free"] = {"value": None, "low": 0.125, "high": None}
     (path / "measurement.json").write_text(json.dumps(found))
-    assert "<td>-</td><td>0.125 to no bound</td>" in write_report([path], path).read_text()
+    page = write_report([path], path).read_text()
+    assert "<td>-</td><td>0.125 to no bound</td>" in page
+    assert "Is &lt;b&gt; told?" in page and "<td>lambda</td><td>0 in every sample</td>" in page
+    (path / "measurement.json").write_text(json.dumps({**found, "verdict": [1]}))
+    assert "left out: " in write_report([path], path).read_text()
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ STUDIES = (
     "returns-snake",
     "snake-6x6",
     "snake-6x6-outer-critic",
+    "two-colors",
     "variance-snake",
 )
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from _study.jobs import Job
+from _study.jobs import Job, with_changes
 from gradweave.config.presets import preset
 
 ENVS, STEPS = 4, 5  # a rollout is 20 steps
@@ -102,3 +102,20 @@ def test_scores_on_the_discounting_chain(script, tmp_path):
     assert run.scores(job._replace(arm="mix-delay3"), path)["best_chain_chosen"] == pytest.approx(0.4)
     assert found["best_chain_chosen_greedily"] == pytest.approx(1)
     assert found["outer_advantage"] == pytest.approx(0.375)
+
+
+def test_rows_of_two_colors_are_rewards_per_step_of_two_phases(script, tmp_path):
+    run = script("two-colors", "run")
+    rows = [{**row_of(10 * index, 2.0), "num_episodes": 0, "eta/entropy_cost": 0.1 * index} for index in range(1, 7)]
+    for index, total in ((1, 4.0), (3, 8.0), (5, 12.0)):
+        rows[index] |= {"num_episodes": 1, "return": total}
+    job, path = run_of(tmp_path, rows, total_steps=60)
+    job = job._replace(arm="plain", config=with_changes(job.config, {"environment.options": {"swap_every": 10}}))
+    phases = run.phase_rows(job, path)
+    assert [(row["step"], row["reward"]) for row in phases] == [(20, 0.2), (40, 0.4), (60, 0.6)]
+    assert [row["entropy_cost"] for row in phases] == pytest.approx([0.15, 0.35, 0.55])
+    other = job._replace(seed=job.seed + 1)
+    table = {row["score"]: row for row in run.table_rows(phases, [job, other])}
+    assert table["life"]["mean"] == pytest.approx(0.4)
+    assert table["last_fifth"]["mean"] == pytest.approx(0.6)
+    assert table["life"]["missing_seeds"] == str(other.seed)

@@ -17,7 +17,13 @@ from gradweave.agents.optimizers import inner_optimizer, safe_clip_by_global_nor
 from gradweave.agents.ppo import PPOBatch, PPOEta, PPOOptions, ppo_agent
 from gradweave.agents.return_guard import GuardMemory, ReturnGuard
 from gradweave.agents.running import RunningMean
-from gradweave.agents.schedule import LearningStatistics, ScheduleNetwork, ScheduleWeights, learning_features
+from gradweave.agents.schedule import (
+    LearningStatistics,
+    RecentRewards,
+    ScheduleNetwork,
+    ScheduleWeights,
+    learning_features,
+)
 from gradweave.agents.self_tuning import SelfTuning
 from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, learning_part, named_leaves
 from gradweave.agents.tuners import AbstractTuner, EntropyShare, KLControl, LiveEvolution, ReturnChoice, TargetEntropy
@@ -41,6 +47,7 @@ __all__ = [
     "PPOBatch",
     "PPOEta",
     "PPOOptions",
+    "RecentRewards",
     "ReturnChoice",
     "ReturnGuard",
     "RunningMean",

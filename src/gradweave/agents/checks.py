@@ -50,7 +50,9 @@ def check_parts(agent: "SelfTuning") -> None:
 def _check_schedule(agent: "SelfTuning") -> None:
     if agent.schedule is None:
         return
-    if not isinstance(agent.agent.problem, GradientLearner):
+    if agent.schedule.reads == "rewards" and agent.agent.sampling is None:
+        raise ValueError("a schedule of rewards reads Agent.sampling, the mean reward of a batch; give it.")
+    if agent.schedule.reads == "learning" and not isinstance(agent.agent.problem, GradientLearner):
         raise ValueError("a schedule reads the norm of inner gradients, which only a GradientLearner reports.")
     if not agent.learns:
         raise ValueError(

@@ -209,7 +209,7 @@ class SelfTuning(eqx.Module):
                     *(state.learned, changes["learned"], self.trust_region),
                 )
         if self.schedule is not None:
-            context = state.fixed.context.observe(window.episodes, window.aux["gradient_norm"])
+            context = self.schedule.observe(state.fixed.context, window, self.agent.sampling)
             changes["fixed"] = state.fixed._replace(context=context)
         if self.tuners:
             seen = seen_by(self.tuners, self.agent, state.learner, window)

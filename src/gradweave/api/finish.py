@@ -3,6 +3,7 @@ summary in words.
 """
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ def _measured(path: Path, config: Config, summary: "Summary", say: Say) -> list[
 
     from gradweave.core import AbstractLinearEstimator, Unrolled
     from gradweave.measurement.sampling import episode_rollouts, estimator_samples, measure_agent
+    from gradweave.measurement.verdict import sampled_verdict
     from gradweave.statistics.bootstrap import LEAST_SAMPLES, without_intervals
     from gradweave.statistics.paired import variance_ratio
 
@@ -116,6 +118,7 @@ def _measured(path: Path, config: Config, summary: "Summary", say: Say) -> list[
     ratio = variance_ratio(drawn["own"], drawn["unrolled"])
     few = count < LEAST_SAMPLES
     ratio = without_intervals(ratio) if few else ratio
+    words = sampled_verdict(estimator, config.meta.num_inner_steps, samples)
     found = {
         "samples": count,
         "burn_in_rollouts": burn_in,
@@ -125,6 +128,7 @@ def _measured(path: Path, config: Config, summary: "Summary", say: Say) -> list[
             name: {part: getattr(estimate, part) for part in ("value", "low", "high")}
             for name, estimate in ratio._asdict().items()
         },
+        "verdict": words._asdict() if words else None,
     }
     write_atomically(path / "measurement.json", format_row(found) + "\n")
     length = samples.num_inner_steps
@@ -133,6 +137,7 @@ def _measured(path: Path, config: Config, summary: "Summary", say: Say) -> list[
         f"samples each, {f'no intervals from fewer than {LEAST_SAMPLES}' if few else '95 % intervals'}:",
         f"  raw {_interval(ratio.total)}",
         f"  free of scale (variance over squared mean) {_interval(ratio.total_scale_free)}",
+        *([words.text(shutil.get_terminal_size((0, 0)).columns)] if words else []),
     ]
 
 

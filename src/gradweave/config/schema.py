@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 Optimizer: TypeAlias = Literal["adam", "rmsprop", "sgd"]
-Schedule: TypeAlias = Literal["none", "network"]
+Schedule: TypeAlias = Literal["none", "network", "rewards"]
 Tracker: TypeAlias = Literal["none", "tensorboard", "wandb", "trackio"]
 OnNonFinite: TypeAlias = Literal["stop", "skip"]
 EnvironmentOption: TypeAlias = bool | int | float | str
@@ -87,7 +87,8 @@ class MetaConfig:
     sampling_correction: float = 0.0
     """How much to account for the meta-parameters' influence on the data, 0 (not) to 1 (wholly, with more variance)."""
     schedule: Schedule = "none"
-    """Network: a small network moves the meta-parameters by statistics of learning, and is itself learned."""
+    """A small network moves the meta-parameters, and is itself learned. Network: by statistics of learning; rewards: by
+    the mean rewards of the last ten rollouts."""
     tuners: tuple[str, ...] = ()
     """Rules that move a meta-parameter each without a gradient: learning_rate=kl[:TARGET],
     entropy_cost=target-entropy[:NATS], entropy_cost=entropy-share[:SHARE], NAME=evolution[:SIGMA],

@@ -176,7 +176,7 @@ def _tuners(config: Config) -> Iterator[ConfigError]:
         parse_tuners(meta.tuners, meta.learned, LEARNERS[config.learner].hyperparameters)
     except ConfigError as problem:
         yield problem
-    if meta.tuners and meta.schedule == "network":
+    if meta.tuners and meta.schedule != "none":
         accepted = "none with a schedule, which moves every meta-parameter by itself"
         yield ConfigError("meta.tuners", meta.tuners, accepted, "leave --meta.schedule or --meta.tuners out")
 
@@ -192,15 +192,15 @@ def _meta_options(config: Config) -> Iterator[ConfigError]:
             "0 with outer rollouts of their own: it corrects batches that update and evaluate",
             "leave --outer.rollout or --meta.sampling-correction out",
         )
-    yield from choice("meta.schedule", meta.schedule, ("none", "network"))
+    yield from choice("meta.schedule", meta.schedule, ("none", "network", "rewards"))
     yield from positive("meta", {"trust_region": meta.trust_region})
     if not meta.learned:
         yield from unused("meta.trust_region", meta.trust_region, None, "learn something: --meta.learned discount")
     yield from choice("meta.preset", meta.preset, ("none", "auto"))
-    if meta.schedule == "network" and not meta.learned:
+    if meta.schedule != "none" and not meta.learned:
         yield ConfigError(
             "meta.schedule",
-            "network",
+            meta.schedule,
             "'none' when no meta-parameter is learned",
             "name some in --meta.learned, or leave --meta.schedule out",
         )

@@ -14,6 +14,7 @@ from gradweave.measurement.options import MeasureOptions
 from gradweave.measurement.output import Row, format_table, measurement_rows, write_measurement
 from gradweave.measurement.sampling import GradientSamples
 from gradweave.measurement.summary import EstimatorSummary
+from gradweave.measurement.verdict import Verdict, sampled_verdict
 from gradweave.statistics.bootstrap import LEAST_SAMPLES
 
 __all__ = ["Measurement", "measured"]
@@ -32,6 +33,8 @@ class Measurement:
         batch_sizes: `estimators` for each other number of environments that was asked for.
         details: what was measured and how; see summary.json.
         files: what was written, the table first.
+        verdict: in words, whether the means of the estimator that the agent trains with are told from noise; None
+            where the samples do not have that estimator.
     """
 
     step: int
@@ -42,6 +45,7 @@ class Measurement:
     details: Mapping[str, Any]
     batch_sizes: Mapping[int, Mapping[str, EstimatorSummary]] = dataclasses.field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    verdict: Verdict | None = None
 
     @property
     def rows(self) -> list[Row]:
@@ -63,7 +67,8 @@ class Measurement:
         )
         width = shutil.get_terminal_size((0, 0)).columns  # 0 where the output is no terminal: no limit
         table = format_table(self.samples.names, self.estimators, width=width)
-        return f"{fill(heading, width) if width else heading}\n\n{table}"
+        words = f"\n\n{self.verdict.text(width)}" if self.verdict else ""
+        return f"{fill(heading, width) if width else heading}\n\n{table}{words}"
 
 
 def measured(
@@ -91,6 +96,7 @@ def measured(
         ConfigError: an estimator that is unknown or does not fit.
     """
     estimators, single = compare(samples, length, options.estimators, seed=options.seed)
+    words = sampled_verdict(agent.estimator, agent.num_inner_steps, samples, seed=options.seed)
     details = {
         "step": step,
         "eta": {name: float(value) for name, value in named_leaves(agent.eta(state.raw)).items()},
@@ -100,5 +106,6 @@ def measured(
         "burn_in_rollouts": burn_in,
         "seed": options.seed,
         "confidence": 0.95,
+        "verdict": words._asdict() if words else None,
     }
-    return Measurement(step, length, samples, estimators, single, details)
+    return Measurement(step, length, samples, estimators, single, details, verdict=words)

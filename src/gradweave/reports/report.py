@@ -7,7 +7,7 @@ import base64
 import html
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,7 +72,11 @@ def write_report(paths: Sequence[Path], output: Path) -> Path:
         caption = _CAPTIONS[figure.path.name]
         parts.append(f"<h2>{caption}</h2>{_in_both_schemes(figure, caption)}")
     for path in paths:
-        parts += [_measurement(path), _animation(path), _details(path)]
+        parts += [
+            _measurement(path, "measurement.json", _measured),
+            _measurement(path, "measure/summary.json", _verdict),
+        ]
+        parts += [_animation(path), _details(path)]
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
@@ -149,21 +153,21 @@ def _animation(path: Path) -> str:
         return _left_out(error)
 
 
-def _measurement(path: Path) -> str:
-    """The variance ratio that was measured at the end of training, where there is one."""
-    source = path / "measurement.json"
+def _measurement(path: Path, name: str, shown: Callable[[Path, Mapping[str, Any]], str]) -> str:
+    """What a file says that was measured at the end of training, or later by `gradweave measure`, where it is there."""
+    source = path / name
     if not os.path.lexists(source):
         return ""
     try:
-        found = read_json(source)
-        return _measured(path, found)
+        return shown(path, read_json(source))
     except (DamagedFile, OSError) as error:
         return _left_out(error)
-    except (KeyError, TypeError, ValueError) as error:
-        return _left_out(DamagedFile(source, f"has no ratios ({error!s:.80})", "let the run end once more"))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return _left_out(DamagedFile(source, f"is no measurement ({error!s:.80})", "measure once more"))
 
 
 def _measured(path: Path, found: Mapping[str, Any]) -> str:
+    """The variance ratio, and the verdict."""
     rows = [_table_row("th", ["", "ratio", "95 % interval"])]
     for name, label in (("total", "raw"), ("total_scale_free", "free of scale: variance over squared mean")):
         value, low, high = (found[name][part] for part in ("value", "low", "high"))
@@ -174,7 +178,20 @@ def _measured(path: Path, found: Mapping[str, Any]) -> str:
         f"{run_name(path)}: variance of the {found['estimator']} meta-gradient over that of the unmixed one, "
         f"{found['samples']} samples"
     )
-    return f'<h2>{html.escape(title)}</h2><div class="scroll"><table>{"".join(rows)}</table></div>'
+    table = f'<h2>{html.escape(title)}</h2><div class="scroll"><table>{"".join(rows)}</table></div>'
+    return table + _verdict(path, found)
+
+
+def _verdict(path: Path, found: Mapping[str, Any]) -> str:
+    """Whether the means of the run's estimator are told from noise, in words."""
+    told = found.get("verdict")
+    if not told:  # older files, and estimators that the samples do not have
+        return ""
+    step = f", after {found['step']:,} environment steps" if "step" in found else ""
+    title = f"{run_name(path)}: the meta-gradient in words{step}"
+    rows = [_table_row("td", [name.rstrip("_"), line]) for name, line in told["lines"].items()]
+    table = f'<div class="scroll"><table>{"".join(rows)}</table></div>'
+    return f"<h2>{html.escape(title)}</h2><p>{html.escape(told['heading'])}</p>{table}"
 
 
 def _details(path: Path) -> str:

@@ -55,7 +55,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         condition_on_eta=config.network.condition_on_eta,
         outer_rollout=config.outer.rollout,
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
-        schedule=ScheduleNetwork() if meta.schedule == "network" else None,
+        schedule=_schedule(meta),
         tuners=_tuners(config),
         guard=ReturnGuard() if meta.guard else None,
         trust_region=meta.trust_region,
@@ -98,6 +98,12 @@ def _estimator_and_mode(config: Config, built: BuiltLearner) -> tuple[AbstractEs
     estimator = make_estimator(spec, num_inner_steps=length, distance=built.distance)
     mode = parse_mode(config.meta.mode, spec.row, length, learner=LEARNERS[config.learner].modes)
     return estimator, make_mode(mode)
+
+
+def _schedule(meta: MetaConfig) -> ScheduleNetwork | None:
+    if meta.schedule == "none":
+        return None
+    return ScheduleNetwork(reads="rewards" if meta.schedule == "rewards" else "learning")
 
 
 def _tuners(config: Config) -> dict[str, AbstractTuner]:

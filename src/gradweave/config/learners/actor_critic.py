@@ -176,6 +176,9 @@ def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, met
             "0 with standardised advantages: it weighs rewards in their own units",
             "leave --outer.standardize-advantages or --meta.sampling-correction out",
         )
+    if meta.schedule == "rewards" and outer.standardize_advantages:
+        accepted = "none or network with standardised advantages: it reads rewards in their own units"
+        yield ConfigError("meta.schedule", "rewards", accepted, "leave --outer.standardize-advantages out")
 
 
 def network_problems(network: NetworkConfig) -> Iterator[ConfigError]:
