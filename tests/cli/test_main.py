@@ -63,7 +63,7 @@ def test_flags_override_the_preset() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["quick", "snake", "snake-6x6", "discounting-chain", "ppo"])
+@pytest.mark.parametrize("name", ["quick", "snake", "snake-6x6", "discounting-chain", "ppo", "vtrace"])
 def test_a_preset_without_flags_is_itself(name: str) -> None:
     assert parse_config([name]) == preset(name)
 

@@ -71,7 +71,8 @@ class MetaConfig:
     """What is tuned, and by which meta-gradient."""
 
     learned: Annotated[tuple[str, ...], _NAMES] = ()
-    """Meta-parameters to tune, of: discount lambda entropy_cost value_cost learning_rate. None: plain learning."""
+    """Meta-parameters to tune, of: discount lambda entropy_cost value_cost learning_rate; of V-trace also
+    alpha policy_cost. None: plain learning."""
     max_discount: float | None = None
     """Upper end of the learned discount's range, above inner.discount and at most 1; None: 1."""
     num_inner_steps: int = 1
