@@ -104,11 +104,14 @@ _AGENTS = (
     "SelfTuning",
     "SelfTuningState",
     "TargetEntropy",
+    "VTraceEta",
+    "VTraceOptions",
     "actor_critic",
     "actor_critic_agent",
     "inner_optimizer",
     "parameter_groups",
     "ppo_agent",
+    "vtrace_agent",
 )
 _API = ("Run", "load_run", "measure", "resume", "train")
 _HOMES = {name: "gradweave.core" for name in _CORE} | {name: "gradweave.agents" for name in _AGENTS}

@@ -63,7 +63,7 @@ def test_flags_override_the_preset() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["quick", "snake", "snake-6x6", "discounting-chain", "ppo"])
+@pytest.mark.parametrize("name", ["quick", "snake", "snake-6x6", "discounting-chain", "ppo", "vtrace"])
 def test_a_preset_without_flags_is_itself(name: str) -> None:
     assert parse_config([name]) == preset(name)
 
@@ -332,3 +332,15 @@ def test_doctor_fails_when_a_check_does(
     monkeypatch.setattr(doctor, "CHECKS", {"disk": broken})
     assert main(["doctor", "--runs-dir", str(tmp_path)]) == 1
     assert "FAIL  disk" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [("train", "discounting-chain", "--help-all"), ("compare", "--help")])
+def test_help_says_lambda_and_names_no_files_of_the_checkout(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(command))
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert "discount lambda" in shown and "the page Tuners" in shown
+    assert "lambda_" not in shown and "docs/" not in shown

@@ -27,6 +27,7 @@ from gradweave.agents.schedule import (
 from gradweave.agents.self_tuning import SelfTuning
 from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, learning_part, named_leaves
 from gradweave.agents.tuners import AbstractTuner, EntropyShare, KLControl, LiveEvolution, ReturnChoice, TargetEntropy
+from gradweave.agents.vtrace import VTraceEta, VTraceOptions, vtrace_agent
 
 __all__ = [
     "AbstractTuner",
@@ -56,6 +57,8 @@ __all__ = [
     "SelfTuning",
     "SelfTuningState",
     "TargetEntropy",
+    "VTraceEta",
+    "VTraceOptions",
     "actor_critic",
     "actor_critic_agent",
     "bundled_apply",
@@ -68,4 +71,5 @@ __all__ = [
     "policy_distance",
     "ppo_agent",
     "safe_clip_by_global_norm",
+    "vtrace_agent",
 ]

@@ -34,12 +34,9 @@ def run(argv: Sequence[str]) -> int:
         raise ConfigError("NAME", flags.name, *wrong)
     if flags.num_steps < 1:
         raise ConfigError("--num-steps", flags.num_steps, "a whole number of at least 1", "leave --num-steps out")
-    from gradweave.envs import check_environment, make_environment
+    from gradweave.envs import check_environment
+    from gradweave.training.build import named_environment
 
-    try:
-        environment = make_environment(flags.name, **merged({}, given))
-    except ValueError as error:
-        raise ConfigError("NAME", flags.name, "an environment that can be made with its options", str(error)) from error
-    report = check_environment(environment, num_steps=flags.num_steps)
+    report = check_environment(named_environment("NAME", flags.name, merged({}, given)), num_steps=flags.num_steps)
     print(report)
     return 0 if report.ok else 1

@@ -48,7 +48,7 @@ class TrainFlags:
     preset: Annotated[
         tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[PRESET]", help_behavior_hint="(default: quick)")
     ] = None
-    """quick, snake, snake-6x6, discounting-chain or ppo."""
+    """quick, snake, snake-6x6, discounting-chain, ppo or vtrace."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """A TOML file to read before the flags; what it leaves out comes from the preset."""
     hosts: Annotated[Hosts, tyro.conf.arg(name="")] = ALONE

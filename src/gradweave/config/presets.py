@@ -1,4 +1,5 @@
-"""Named configurations: `quick` (the demo), `snake` (the paper's), `snake-6x6`, `discounting-chain` and `ppo`.
+"""Named configurations: `quick` (the demo), `snake` (the paper's), `snake-6x6`, `discounting-chain`, `ppo` and
+`vtrace`.
 
 [B21] is Bonnet et al. 2021 (arXiv 2111.00206), [B22] Bonnet et al. 2022 (arXiv 2211.10550). What departs from them is
 said in docs/paper-notes.md.
@@ -8,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Final
 
-from gradweave.config.learners import ppo
+from gradweave.config.learners import ppo, vtrace
 from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig, OuterConfig
 from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig, RunConfig
 from gradweave.errors import ConfigError, nearest_name
@@ -122,12 +123,26 @@ def _ppo() -> Config:
     )
 
 
+def _vtrace() -> Config:
+    """V-trace on CartPole with leaky weights; tunes how leaky, its learning rate and its entropy cost."""
+    cartpole = _ppo()
+    return dataclasses.replace(
+        cartpole,
+        learner="vtrace",
+        network=NetworkConfig(shared_torso=False),
+        inner=vtrace.InnerConfig(alpha=0.9, scale_rewards="on"),  # unscaled, values learn slowly
+        meta=dataclasses.replace(cartpole.meta, learned=(*cartpole.meta.learned, "alpha")),
+        preset="vtrace",
+    )
+
+
 PRESETS: Final[dict[str, Callable[[], Config]]] = {
     "quick": _quick,
     "snake": _snake,
     "snake-6x6": _snake_6x6,
     "discounting-chain": _discounting_chain,
     "ppo": _ppo,
+    "vtrace": _vtrace,
 }
 """Every preset by its name; the first line of each function's docstring is its help."""
 

@@ -42,6 +42,15 @@ Finish: TypeAlias = Literal["all", "none"]
 MetaPreset: TypeAlias = Literal["none", "auto"]
 NumDevices: TypeAlias = int | Literal["all"]
 
+_NAMES: Final = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="[NAME [NAME ...]]",
+    instance_from_str=tuple,
+    is_instance=lambda names: isinstance(names, tuple),
+    str_from_instance=lambda names: [name.rstrip("_") for name in names],
+)
+"""Names as users write them: lambda, not lambda_."""
+
 DEFAULT_LEARNER: Final = "actor-critic"
 
 
@@ -61,8 +70,9 @@ class EnvironmentConfig:
 class MetaConfig:
     """What is tuned, and by which meta-gradient."""
 
-    learned: tuple[str, ...] = ()
-    """Meta-parameters to tune, of: discount lambda entropy_cost value_cost learning_rate. None: plain learning."""
+    learned: Annotated[tuple[str, ...], _NAMES] = ()
+    """Meta-parameters to tune, of: discount lambda entropy_cost value_cost learning_rate; of V-trace also
+    alpha policy_cost. None: plain learning."""
     max_discount: float | None = None
     """Upper end of the learned discount's range, above inner.discount and at most 1; None: 1."""
     num_inner_steps: int = 1
@@ -70,7 +80,7 @@ class MetaConfig:
     estimator: str = "unrolled"
     """Which meta-gradient: unrolled, truncated:M, horizon:K, horizon-mix[:WEIGHTS], truncation-mix[:WEIGHTS],
     adaptive-mix[:CRITERION], trace[:DECAY], bootstrapped[:STEPS] or random-truncation[:PROBABILITY]. WEIGHTS: uniform,
-    geometric:RATIO, or one number for each inner step, as in 0.5,0.3,0.2. See docs/estimators.md."""
+    geometric:RATIO, or one number for each inner step, as in 0.5,0.3,0.2. See the page Choosing an estimator."""
     mode: str = "auto"
     """How to differentiate: auto, mixed, reverse[:REMAT] or forward; every mode gives the same gradient, at another
     cost. Auto: forward for a single number over several updates, otherwise mixed, where they serve. REMAT, to compute
@@ -91,15 +101,15 @@ class MetaConfig:
     tuners: tuple[str, ...] = ()
     """Rules that move a meta-parameter each without a gradient: learning_rate=kl[:TARGET],
     entropy_cost=target-entropy[:NATS], entropy_cost=entropy-share[:SHARE], NAME=evolution[:SIGMA],
-    NAME=return-choice:V1,V2,... See docs/tuners.md."""
+    NAME=return-choice:V1,V2,... See the page Tuners."""
     guard: bool = False
     """Go back to the learner and the meta-parameters of the best returns when they have been lost for long."""
     trust_region: float | None = None
     """Cut a move of the learned meta-parameters after which the next update would move the policy by more than this, in
     nats; None does not."""
     preset: MetaPreset = "none"
-    """Auto: tune what has been found to pay, each meta-parameter by what can see it, as docs/tuners.md says. It stands
-    in the place of what a preset or a file tunes; flags change it further."""
+    """Auto: tune what has been found to pay, each meta-parameter by what can see it, as the page Tuners says. It
+    stands in the place of what a preset or a file tunes; flags change it further."""
 
     def __post_init__(self) -> None:
         """Call the meta-parameters as the fields are called, where a word of Python's has an underscore."""

@@ -11,7 +11,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +20,7 @@ from gradweave.envs.suites import PREFIXES
 if TYPE_CHECKING:
     from gradweave.envs.environment import AbstractEnvironment
 
-__all__ = ["class_reference", "make_own"]
+__all__ = ["OptionError", "class_reference", "make_own", "unfit_option", "unknown_option"]
 
 _CONTRACT: Final = frozenset({"num_actions", "can_truncate"})
 """Fields of every environment, which are no options of a user's though a constructor may take them."""
@@ -32,6 +32,21 @@ _SIMPLE: Final[Mapping[type, str]] = {
     str: "a word",
     type(None): "None",
 }
+
+
+class OptionError(ValueError):
+    """An option that an environment does not have, a value that does not fit it, or one that is missing.
+
+    Attributes:
+        option: its name.
+        value: what was given; None where nothing was.
+        accepted: what would be.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, text: str, option: str, value: Any, accepted: str, remedy: str) -> None:
+        super().__init__(text)
+        self.option, self.value, self.accepted, self.remedy = option, value, accepted, remedy
 
 
 def class_reference(name: str) -> tuple[str, str] | None:
@@ -121,12 +136,13 @@ def _checked_options(
     if unknown:
         offered = [key for key in named if key not in _CONTRACT]
         near = difflib.get_close_matches(unknown[0], offered, n=1)
-        accepted = f"options are {', '.join(offered)}" if offered else "it has none"
-        question = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"{name} has no option {unknown[0]!r}{question}; {accepted}")
+        raise unknown_option(name, unknown[0], options[unknown[0]], offered, near[0] if near else None)
     missing = [key for key, parameter in named.items() if parameter.default is parameter.empty and key not in options]
     if missing:
-        raise ValueError(f"{name} needs a value for {missing[0]}: give the option {missing[0]}, or the class a default")
+        remedy = f"give the option {missing[0]}, or the class a default"
+        raise OptionError(
+            f"{name} needs a value for {missing[0]}: {remedy}", missing[0], None, f"a value, which {name} needs", remedy
+        )
     hints = _hints(kind)
     return {key: _fitting(name, key, value, hints.get(key)) for key, value in options.items()}
 
@@ -147,4 +163,23 @@ def _fitting(name: str, key: str, value: Any, hint: Any) -> Any:
         return value
     if float in kinds and type(value) is int:
         return float(value)
-    raise ValueError(f"{key} = {value!r} does not fit {name}: give {' or '.join(_SIMPLE[kind] for kind in kinds)}")
+    raise unfit_option(name, key, value, " or ".join(_SIMPLE[kind] for kind in kinds))
+
+
+def unknown_option(name: str, option: str, value: Any, offered: Collection[str], near: str | None) -> OptionError:
+    """The error of an option that an environment does not have."""
+    question = f" (did you mean {near!r}?)" if near else ""
+    listed = ", ".join(offered)
+    text = f"{name} has no option {option!r}{question}; {f'options are {listed}' if offered else 'it has none'}"
+    accepted = f"{name} takes {listed or 'no options'}"
+    flag = "--environment.options."
+    remedy = f"did you mean {flag}{near.replace('_', '-')}?" if near else f"leave {flag}{option.replace('_', '-')} out"
+    return OptionError(text, option, value, accepted, remedy)
+
+
+def unfit_option(name: str, option: str, value: Any, accepted: str) -> OptionError:
+    """The error of a value that an environment's option does not take."""
+    text = f"{option} = {value!r} does not fit {name}: give {accepted}"
+    return OptionError(
+        text, option, value, accepted, f"--environment.options.{option.replace('_', '-')} takes such a value"
+    )

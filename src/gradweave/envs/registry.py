@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from gradweave.envs.catalogue import CATALOGUE, REFUSED, UNTRIED, Option
-from gradweave.envs.own import class_reference, make_own
+from gradweave.envs.own import class_reference, make_own, unfit_option, unknown_option
 from gradweave.envs.suites import missing, refused_suite, suite_of
 
 if TYPE_CHECKING:
@@ -71,11 +71,9 @@ def validate_environment(name: str, options: Mapping[str, Any]) -> None:
     accepted = ENVIRONMENTS[name]
     for option, value in options.items():
         if option not in accepted:
-            listed = f"options are {', '.join(accepted)}"
-            near = _nearest(option, accepted)
-            raise ValueError(f"{name} has no option {option!r}{f' (did you mean {near!r}?)' if near else ''}; {listed}")
+            raise unknown_option(name, option, value, accepted, _nearest(option, accepted))
         if not accepted[option].accepts(value):
-            raise ValueError(f"{option} = {value!r} does not fit {name}: give {accepted[option]}")
+            raise unfit_option(name, option, value, str(accepted[option]))
     suite = suite_of(name)
     if suite is not None and (lacking := missing(suite)):
         raise ValueError(f"{name} is from {suite.title}, which {lacking}")

@@ -23,6 +23,7 @@ from gradweave.rl.reward_scale import RewardScale, scaled_rewards
 from gradweave.rl.rollout import Acted, EpisodeTotals, Policy, RolloutState, init_rollout, rollout
 from gradweave.rl.tanh_gaussian import TanhGaussian
 from gradweave.rl.trajectory import Trajectory, next_values
+from gradweave.rl.vtrace import VTrace, leaky_weights, vtrace
 
 __all__ = [
     "GRU",
@@ -44,6 +45,7 @@ __all__ = [
     "RolloutState",
     "TanhGaussian",
     "Trajectory",
+    "VTrace",
     "actor_critic_network",
     "draw_cell",
     "entropy",
@@ -52,6 +54,7 @@ __all__ = [
     "init_rollout",
     "kl",
     "lambda_returns",
+    "leaky_weights",
     "log_prob",
     "log_probs",
     "mode",
@@ -67,5 +70,6 @@ __all__ = [
     "trajectory_discounts",
     "trajectory_lambda",
     "value_loss",
+    "vtrace",
     "with_observations",
 ]

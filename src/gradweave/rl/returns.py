@@ -76,7 +76,7 @@ def lambda_returns(
         G_t, differentiable in all four arguments.
     """
     targets = rewards + discounts * (1 - lambda_) * next_values
-    return _linear_recurrence(targets, discounts * lambda_, next_values[-1])
+    return linear_recurrence(targets, discounts * lambda_, next_values[-1])
 
 
 def generalized_advantages(
@@ -104,7 +104,7 @@ def generalized_advantages(
         A_t, differentiable in all five arguments.
     """
     errors = rewards + discounts * next_values - values
-    return _linear_recurrence(errors, discounts * lambda_, jnp.zeros_like(errors[-1]))
+    return linear_recurrence(errors, discounts * lambda_, jnp.zeros_like(errors[-1]))
 
 
 def _zero_where(stopped: Bool[Array, " time"], number: ScalarOrPerStep) -> Float[Array, " time"]:
@@ -113,7 +113,7 @@ def _zero_where(stopped: Bool[Array, " time"], number: ScalarOrPerStep) -> Float
     return jnp.where(stopped, jnp.zeros_like(number), number)
 
 
-def _linear_recurrence(
+def linear_recurrence(
     terms: Float[Array, " time"], factors: Float[Array, " time"], last: Float[Array, ""]
 ) -> Float[Array, " time"]:
     """x_t = terms_t + factors_t x_{t+1} for t = T-1..0, with x_T = last."""

@@ -1,6 +1,7 @@
 """From a configuration to an agent that tunes itself: a learner from its package, joined to what tunes it."""
 
 import dataclasses
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -20,11 +21,12 @@ from gradweave.config.tuners import parse_tuners
 from gradweave.core import AbstractEstimator, AbstractMode, ForwardMode, SamplingCorrection, unconstrain
 from gradweave.core.bijectors import split_learned
 from gradweave.envs import ONE_DEVICE, AbstractEnvironment, DeviceAxis, VectorEnvironment
+from gradweave.envs.own import OptionError
 from gradweave.envs.registry import make_environment
 from gradweave.errors import ConfigError
 from gradweave.training.estimators import make_estimator, make_mode
 
-__all__ = ["build_agent", "configured_environment", "init_state"]
+__all__ = ["build_agent", "configured_environment", "init_state", "named_environment"]
 
 
 def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
@@ -69,12 +71,23 @@ def configured_environment(config: Config) -> AbstractEnvironment[Any]:
     Raises:
         ConfigError: it is a class of the user's that cannot be imported, or does not take the options.
     """
-    name, options = config.environment.name, config.environment.options
+    return named_environment("environment.name", config.environment.name, config.environment.options)
+
+
+def named_environment(field: str, name: str, options: Mapping[str, Any]) -> AbstractEnvironment[Any]:
+    """The environment of a name with its options.
+
+    Raises:
+        ConfigError: it cannot be made; of `field`, or of the option that does not fit.
+    """
     try:
         return make_environment(name, **options)
+    except OptionError as error:
+        option = f"environment.options.{error.option}"
+        raise ConfigError(option, error.value, error.accepted, error.remedy) from error
     except ValueError as error:
         accepted = "an environment that can be made with its options"
-        raise ConfigError("environment.name", name, accepted, str(error)) from error
+        raise ConfigError(field, name, accepted, str(error)) from error
 
 
 def init_state(agent: SelfTuning, config: Config, *, key: Key[Array, ""]) -> SelfTuningState:

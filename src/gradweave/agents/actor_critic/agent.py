@@ -29,7 +29,7 @@ from gradweave.agents.agent import Agent, Annotation, SamplingTerms
 from gradweave.envs import ONE_DEVICE, DeviceAxis, Observation
 from gradweave.rl import AbstractPolicyHead, Acted, Trajectory
 
-__all__ = ["actor_critic_agent", "network_policy", "outer_annotation"]
+__all__ = ["actor_critic_agent", "experience_batch", "network_policy", "outer_annotation"]
 
 
 def actor_critic_agent(
@@ -67,7 +67,7 @@ def actor_critic_agent(
     return Agent(
         problem=problem,
         act=network_policy(apply, head, axis=axis),
-        batch=_experience,
+        batch=experience_batch,
         memory=memory,
         annotation=outer_annotation(apply, objective, memory),
         sampling=None if objective.standardize_advantages else _sampling_terms(axis, head),
@@ -120,7 +120,8 @@ def network_policy(
     return act
 
 
-def _experience(trajectory: Trajectory, conditioning: Array | None, *, key: Any) -> Experience:
+def experience_batch(trajectory: Trajectory, conditioning: Array | None, *, key: Any) -> Experience:
+    """`Agent.batch`: everything as it was collected."""
     del key
     return Experience(trajectory, conditioning)
 

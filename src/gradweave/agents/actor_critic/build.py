@@ -35,12 +35,11 @@ from gradweave.rl import (
 )
 
 __all__ = [
+    "agent_options",
     "build_learner",
     "configured_objective",
     "configured_optimizer",
-    "configured_reward_discount",
     "init_network",
-    "initial_memory",
     "policy_head",
 ]
 
@@ -58,7 +57,7 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
     if inner.learning_rate_groups == "parts":
         eta = eta._replace(learning_rate=dict.fromkeys(PARTS, eta.learning_rate))
         groups = _network_parts(init_params, has_critic)
-    head, memory = policy_head(config, environment), initial_memory(init_params)
+    shared = agent_options(config, environment, init_params)
     agent = actor_critic_agent(
         bundled_apply,
         configured_optimizer(inner),
@@ -67,12 +66,10 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
         learning_rate_groups=groups,
         critic_apart=critic_apart(network, inner, outer, learned),
         num_microbatches=_num_microbatches(inner, axis),
-        head=head,
-        memory=memory,
         axis=axis,
-        reward_discount=configured_reward_discount(inner.scale_rewards, inner.discount, environment),
-        normalize_observations=inner.normalize_observations,
+        **shared,
     )
+    head, memory = shared["head"], shared["memory"]
     distance = policy_distance(bundled_apply, value_cost=0.0, head=head, memory=memory, axis=axis)
     return BuiltLearner(agent, eta, ActorCriticEta(**configured_bijectors(config)), init_params, distance)
 
@@ -117,9 +114,18 @@ def policy_head(config: Config, environment: VectorEnvironment[Any]) -> Abstract
     return TanhGaussian(single.num_actions) if squashed else Gaussian(single.num_actions)
 
 
-def configured_reward_discount(
-    scale_rewards: str, discount: float, environment: VectorEnvironment[Any]
-) -> float | None:
+def agent_options(config: Config, environment: VectorEnvironment[Any], init_params: Any) -> dict[str, Any]:
+    """Arguments that every learner's agent has: head, memory, scale of rewards and of observations."""
+    inner: Any = config.inner
+    return {
+        "head": policy_head(config, environment),
+        "memory": _initial_memory(init_params),
+        "reward_discount": _reward_discount(inner.scale_rewards, inner.discount, environment),
+        "normalize_observations": inner.normalize_observations,
+    }
+
+
+def _reward_discount(scale_rewards: str, discount: float, environment: VectorEnvironment[Any]) -> float | None:
     """`Agent.reward_discount`: where rewards are scaled, the discount that the learner starts with."""
     scales = environment.environment.continuous if scale_rewards == "auto" else scale_rewards == "on"
     return discount if scales else None
@@ -161,7 +167,7 @@ def init_network(
     )
 
 
-def initial_memory(init_params: Any) -> PyTree:
+def _initial_memory(init_params: Any) -> PyTree:
     """What the networks that `init_params` draws remember at the beginning of an episode; None if nothing."""
     return _network_shapes(init_params).initial_memory()
 

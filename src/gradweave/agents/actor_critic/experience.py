@@ -35,6 +35,7 @@ __all__ = [
     "environments_in_parts",
     "evaluate_network",
     "evaluate_stretch",
+    "head_bootstraps",
     "head_returns",
     "policy_logits",
     "policy_terms",
@@ -212,14 +213,19 @@ def policy_logits(
     return _evaluate(apply, params, observations, batch.conditioning).logits
 
 
+def head_bootstraps(outputs: Outputs, trajectory: Trajectory, head: str) -> Float[Array, "time batch"]:
+    """The value after each step from one of the value heads, "value" or "outer_value"; see `next_values`."""
+    values = jnp.concatenate([getattr(outputs.steps, head), getattr(outputs.last, head)])
+    final_values = None if outputs.final is None else getattr(outputs.final, head)
+    return next_values(trajectory, values, final_values)
+
+
 def head_returns(
     outputs: Outputs, trajectory: Trajectory, head: str, discount: Any, lambda_: Any
 ) -> Float[Array, "time batch"]:
     """Lambda-returns bootstrapped from one of the value heads, "value" or "outer_value"."""
-    values = jnp.concatenate([getattr(outputs.steps, head), getattr(outputs.last, head)])
-    final_values = None if outputs.final is None else getattr(outputs.final, head)
-    bootstraps = next_values(trajectory, values, final_values)
-    dtype = values.dtype
+    bootstraps = head_bootstraps(outputs, trajectory, head)
+    dtype = bootstraps.dtype
 
     def one(rewards: Array, terminations: Array, truncations: Array, bootstraps: Array) -> Array:
         discounts = trajectory_discounts(jnp.asarray(discount, dtype), terminations)

@@ -4,12 +4,10 @@ import functools
 from typing import Any
 
 from gradweave.agents.actor_critic.build import (
+    agent_options,
     configured_objective,
     configured_optimizer,
-    configured_reward_discount,
     init_network,
-    initial_memory,
-    policy_head,
 )
 from gradweave.agents.actor_critic.distances import policy_distance
 from gradweave.agents.actor_critic.learner import bundled_apply
@@ -29,18 +27,9 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
     assert isinstance(inner, InnerConfig) and isinstance(outer, OuterConfig) and axis.size == 1
     options = PPOOptions(**{name: getattr(inner, name) for name in PPOOptions._fields})
     init_params = functools.partial(init_network, config, environment)
-    head, memory = policy_head(config, environment), initial_memory(init_params)
-    agent = ppo_agent(
-        bundled_apply,
-        configured_optimizer(inner),
-        configured_objective(outer),
-        options,
-        head=head,
-        memory=memory,
-        reward_discount=configured_reward_discount(inner.scale_rewards, inner.discount, environment),
-        normalize_observations=inner.normalize_observations,
-    )
-    distance = policy_distance(bundled_apply, value_cost=0.0, head=head, memory=memory)
+    shared = agent_options(config, environment, init_params)
+    agent = ppo_agent(bundled_apply, configured_optimizer(inner), configured_objective(outer), options, **shared)
+    distance = policy_distance(bundled_apply, value_cost=0.0, head=shared["head"], memory=shared["memory"])
     spec = PPOEta(**configured_bijectors(config))
     return BuiltLearner(
         agent, PPOEta(**configured_eta(config)), spec, init_params, lambda a, b, batch: distance(a, b, batch.experience)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gradweave.config.hyperparameters import Range, hyperparameters_of
-from gradweave.config.learners import actor_critic, ppo
+from gradweave.config.learners import actor_critic, ppo, vtrace
 from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.errors import ConfigError
 
@@ -67,6 +67,14 @@ LEARNERS: Final[Mapping[str, Learner]] = {
         ppo.problems,
         splits=False,
         auto={"tuners": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.5"), "guard": True},
+    ),
+    "vtrace": Learner(
+        "gradweave.agents.vtrace",
+        actor_critic.NetworkConfig,
+        vtrace.InnerConfig,
+        actor_critic.OuterConfig,
+        vtrace.problems,
+        splits=False,
     ),
 }
 """Every learner by its name."""

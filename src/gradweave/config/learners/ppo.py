@@ -10,18 +10,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from gradweave.config.checks import at_least, fields, positive
+from gradweave.config.checks import fields, positive
 from gradweave.config.hyperparameters import hyperparameter
 from gradweave.config.learners import actor_critic
-from gradweave.config.learners.actor_critic import (
-    OuterConfig,
-    has_outer_critic,
-    memory_problems,
-    network_problems,
-    outer_problems,
-    torso_problems,
-)
-from gradweave.config.learners.sections import InnerSection, OptimizerSection, optimizer_problems
+from gradweave.config.learners.actor_critic import OuterConfig
+from gradweave.config.learners.passes import passes_problems
+from gradweave.config.learners.sections import InnerSection, OptimizerSection
 from gradweave.errors import ConfigError
 
 __all__ = ["InnerConfig", "NetworkConfig", "problems"]
@@ -76,12 +70,7 @@ class InnerConfig(OptimizerSection, InnerSection):
 
 def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
     """What of these options cannot be used, beside a section [meta]."""
-    yield from network_problems(network)
-    yield from memory_problems(network, inner)
-    yield from torso_problems(network, inner, outer, has_outer_critic(outer, meta.learned))
-    yield from outer_problems(outer)
-    yield from optimizer_problems(inner)
-    yield from at_least("inner", fields(inner, "num_epochs", "num_minibatches"), 1)
+    yield from passes_problems("PPO", network, inner, outer, meta)
     yield from positive("inner", fields(inner, "clip_range", "target_kl"))
     whole = network.memory != "none"
     count = inner.num_envs if whole else inner.num_envs * inner.num_steps
@@ -90,10 +79,3 @@ def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, met
         accepted = f"a divisor of the {what}"
         fewer = next(number for number in range(min(inner.num_minibatches, count), 0, -1) if count % number == 0)
         yield ConfigError("inner.num_minibatches", inner.num_minibatches, accepted, f"--inner.num-minibatches {fewer}")
-    if meta.sampling_correction > 0:
-        accepted = "0 for PPO, whose ratios of probabilities are a correction of their own"
-        remedy = "leave --meta.sampling-correction out"
-        yield ConfigError("meta.sampling_correction", meta.sampling_correction, accepted, remedy)
-    if meta.schedule != "none":
-        accepted = "'none' for PPO: the schedule reads the gradient's norm of one step a rollout"
-        yield ConfigError("meta.schedule", meta.schedule, accepted, "leave --meta.schedule out")

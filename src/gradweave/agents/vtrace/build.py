@@ -1,0 +1,34 @@
+"""From a configuration to the V-trace actor-critic."""
+
+import functools
+from typing import Any
+
+from gradweave.agents.actor_critic.build import (
+    agent_options,
+    configured_objective,
+    configured_optimizer,
+    init_network,
+)
+from gradweave.agents.actor_critic.distances import policy_distance
+from gradweave.agents.actor_critic.learner import bundled_apply
+from gradweave.agents.built import BuiltLearner, configured_bijectors, configured_eta
+from gradweave.agents.vtrace.learner import VTraceEta, VTraceOptions, vtrace_agent
+from gradweave.config.learners.actor_critic import OuterConfig
+from gradweave.config.learners.vtrace import InnerConfig
+from gradweave.config.schema import Config
+from gradweave.envs import DeviceAxis, VectorEnvironment
+
+__all__ = ["build_learner"]
+
+
+def build_learner(config: Config, environment: VectorEnvironment[Any], axis: DeviceAxis) -> BuiltLearner:
+    """The V-trace actor-critic that a valid configuration describes."""
+    inner, outer = config.inner, config.outer
+    assert isinstance(inner, InnerConfig) and isinstance(outer, OuterConfig) and axis.size == 1
+    options = VTraceOptions(**{name: getattr(inner, name) for name in VTraceOptions._fields})
+    init_params = functools.partial(init_network, config, environment)
+    shared = agent_options(config, environment, init_params)
+    agent = vtrace_agent(bundled_apply, configured_optimizer(inner), configured_objective(outer), options, **shared)
+    distance = policy_distance(bundled_apply, value_cost=0.0, head=shared["head"], memory=shared["memory"])
+    eta, spec = configured_eta(config), configured_bijectors(config)
+    return BuiltLearner(agent, VTraceEta(**eta), VTraceEta(**spec), init_params, distance)
