@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["GuardMemory", "ReturnGuard"]
 
 _WEIGHT_KNOWN = 0.5  # of a running mean, before it counts: half of its final weight
+_MOST_DOUBLINGS = 16  # of the patience
 
 
 class GuardMemory(NamedTuple):
@@ -28,6 +29,7 @@ class GuardMemory(NamedTuple):
         first: the mean when it was first known.
         best: the highest mean so far.
         low: consecutive windows with a mean too low.
+        restores: how often the state of `best` has been gone back to.
         saved: what learning carries on (`learning_part`), at the time of `best`; before that, the first state.
         scale: factor on the moves of the meta-optimiser.
     """
@@ -38,6 +40,7 @@ class GuardMemory(NamedTuple):
     first: Float[Array, ""]
     best: Float[Array, ""]
     low: Int[Array, ""]
+    restores: Int[Array, ""]
     saved: Any
     scale: Float[Array, ""]
 
@@ -46,13 +49,14 @@ class ReturnGuard(eqx.Module):
     """Restores the learner and the meta-parameters of the best running mean return when it is lost for long.
 
     Returns are lost while their running mean lies below first + `fraction` (best - first), where first is its first
-    value: half of the best for returns that begin near zero, and the middle for negative ones. They also have to be
-    below the best by more than single windows' returns scatter about the running mean: else chance alone would restore,
-    again and again, a policy that has not learned anything yet. When that has lasted for `patience` windows,
-    parameters, meta-parameters and the states of optimisers, estimator and tuners are those of the best mean again, and
-    all later moves of the meta-optimiser are smaller by `slowdown`. The episodes that are running go on, so that the
-    first update after it uses a rollout of the policy that was lost, and so do the running scales of rewards and
-    observations.
+    value: half of the best for returns that begin near zero, and the middle for negative ones. Both what had been
+    gained, best - first, and what is missing, best - mean, have to be more than single windows' returns scatter about
+    the running mean: chance alone must restore nothing, nor may a policy be held where it began, which often has to get
+    worse before it learns. When that has lasted for `patience` windows, parameters, meta-parameters and the states of
+    optimisers, estimator and tuners are those of the best mean again, and all later moves of the meta-optimiser are
+    smaller by `slowdown`. When the same state is lost again, it takes twice as long as before. The episodes that are
+    running go on, so that the first update after it uses a rollout of the policy that was lost, and so do the running
+    scales of rewards and observations.
 
     ```python
     agent = SelfTuning(..., guard=gw.ReturnGuard())
@@ -60,7 +64,7 @@ class ReturnGuard(eqx.Module):
 
     Attributes:
         fraction: of what was gained, in (0, 1).
-        patience: windows, at least 1.
+        patience: windows, at least 1, the first time.
         slowdown: of the meta-optimiser's moves, in (0, 1].
         decay: of the running mean, in [0, 1), for a window in which an episode ended.
     """
@@ -87,6 +91,7 @@ class ReturnGuard(eqx.Module):
             zero,
             zero,
             none,
+            none,
             _carried(state),
             jnp.ones_like(zero),
         )
@@ -112,10 +117,12 @@ class ReturnGuard(eqx.Module):
         first = jnp.where(memory.known, memory.first, mean)
         better = counts & (~memory.known | (mean >= memory.best))
         best = jnp.where(better, mean, memory.best)
-        far = (best - mean) > jnp.sqrt(spread.mean(0.0))
-        lost = counts & memory.known & far & (mean < first + self.fraction * (best - first))
+        chance = jnp.sqrt(spread.mean(0.0))
+        known = counts & memory.known & (best - first > chance) & (best - mean > chance)
+        lost = known & (mean < first + self.fraction * (best - first))
         low = jnp.where(lost, memory.low + 1, 0)
-        restored = low >= self.patience
+        restores = jnp.where(better, 0, memory.restores)
+        restored = low >= self.patience << jnp.minimum(restores, _MOST_DOUBLINGS)
         saved = chosen(better, _carried(after), memory.saved)
         # The mean starts afresh, at what the restored state had earned.
         fresh = RunningMean(best * recent.weight, recent.weight)
@@ -126,6 +133,7 @@ class ReturnGuard(eqx.Module):
             first=first,
             best=best,
             low=jnp.where(restored, 0, low),
+            restores=restores + restored.astype(jnp.int32),
             saved=saved,
             scale=jnp.where(restored, self.slowdown * memory.scale, memory.scale),
         )
