@@ -2,7 +2,8 @@
 
 A board goes through two small convolutions, flattened and joined by the observation's scalars; a vector is joined as it
 is. From there, or from a cell that remembers (`gradweave.rl.cells`), multi-layer perceptrons lead to the logits, the
-value and, when asked for, a second value for the outer loss (Bonnet et al. 2022, arXiv 2211.10550, the outer critic).
+value and, when asked for, a second value for the outer loss (Bonnet et al. 2022, arXiv 2211.10550, the outer critic)
+and auxiliary pairs of policy and value, which are only learned (Zahavy et al. 2020, arXiv 2002.12928).
 Board torso and initial weights are those of Jumanji's Snake network (Bonnet et al. 2023, arXiv 2306.09884): weights
 from a normal distribution of variance 1 / fan-in, cut off at two standard deviations, and biases of 0. One deviation,
 `policy_scale`: the last policy layer starts 100 times smaller, so that the first policy is nearly uniform over the
@@ -34,6 +35,7 @@ ACTIVATIONS: Final[Mapping[str, Activation]] = {"relu": jax.nn.relu, "tanh": jnp
 """What a network may have between its layers, by name."""
 
 _FOR_CELLS = 1 << 31  # the first numbers give what splitting the key gives
+_FOR_AUXILIARY = _FOR_CELLS + 1
 
 
 class NetworkOutput(NamedTuple):
@@ -46,6 +48,8 @@ class NetworkOutput(NamedTuple):
     """Second value estimate, for the outer loss only; None when the network has no outer critic."""
     memory: Any = None
     """What a recurrent network remembers before the next observation; None for feed-forward ones."""
+    auxiliary: Any = None
+    """A `NetworkOutput` of the auxiliary heads, whose logits and values have a leading axis for them; None if none."""
 
 
 class ActorCriticNetwork(eqx.Module):
@@ -73,6 +77,8 @@ class ActorCriticNetwork(eqx.Module):
     """Outputs for the policy that are the same whatever is seen, behind the others: a Gaussian policy's scales."""
     cells: tuple[AbstractCell, ...] = ()
     """One behind each torso, in the order of policy, value and outer critic; none in a feed-forward network."""
+    auxiliary_heads: tuple[tuple[Dense, ...], tuple[Dense, ...]] | None = None
+    """Further policies and values on the torsos of the first ones, stacked: leaves have a leading axis for them."""
 
     def initial_memory(self) -> PyTree:
         """The memory at the beginning of an episode, None of a feed-forward network; only shapes are read."""
@@ -136,11 +142,19 @@ class ActorCriticNetwork(eqx.Module):
         logits = _apply_head(self.policy_head, policy_inputs, activation)
         if self.free_outputs is not None:
             logits = jnp.concatenate([logits, self.free_outputs])
+        auxiliary = None
+        if self.auxiliary_heads is not None:
+            policies, values = (
+                jax.vmap(lambda head, inputs=inputs: _apply_head(head, inputs, activation))(heads)
+                for heads, inputs in zip(self.auxiliary_heads, (policy_inputs, value_inputs), strict=True)
+            )
+            auxiliary = NetworkOutput(policies, values[:, 0], None)
         return NetworkOutput(
             logits=logits,
             value=_apply_head(self.value_head, value_inputs, activation)[0],
             outer_value=outer_value,
             memory=tuple(remembered) or None,
+            auxiliary=auxiliary,
         )
 
 
@@ -162,6 +176,7 @@ def actor_critic_network(
     conditioning_size: int = 0,
     memory: str = "none",
     memory_size: int = 64,
+    num_auxiliary_heads: int = 0,
     dtype: DTypeLike | None = None,
     key: Key[Array, ""],
 ) -> ActorCriticNetwork:
@@ -192,6 +207,8 @@ def actor_critic_network(
         conditioning_size: length of the conditioning vector that the network then takes as its second argument.
         memory: "gru" or "s5": a cell that remembers behind each torso, whose outputs the heads read; "none".
         memory_size: numbers that a cell puts out.
+        num_auxiliary_heads: further pairs of policy and value on the same torsos. Their policies put out the
+            `num_free_outputs`, too.
         dtype: of the parameters and of all that is computed; None: that of `observation.view`.
         key: for the weights.
 
@@ -210,12 +227,13 @@ def actor_critic_network(
     embedding_size = _embedded_size(observation.view.shape, layout) + observation.scalars.shape[0] + conditioning_size
     cells = _draw_cells(memory, len(torsos), (embedding_size, memory_size), dtype, key=key)
     embedding_size = memory_size if cells else embedding_size
-    value_sizes = (embedding_size, *value_layers, 1)
+    policy_sizes, value_sizes = (embedding_size, *policy_layers, num_actions), (embedding_size, *value_layers, 1)
+    auxiliary_sizes = ((*policy_sizes[:-1], num_actions + num_free_outputs), value_sizes)
     return ActorCriticNetwork(
         policy_torso=torsos[0],
         value_torso=None if shared_torso else torsos[1],
         outer_torso=torsos[-1] if own_outer_torso else None,
-        policy_head=_draw_head((embedding_size, *policy_layers, num_actions), policy_scale, dtype, key=policy_key),
+        policy_head=_draw_head(policy_sizes, policy_scale, dtype, key=policy_key),
         value_head=_draw_head(value_sizes, 1.0, dtype, key=value_key),
         outer_head=_draw_head(value_sizes, 1.0, dtype, key=outer_key) if outer_critic else None,
         conditioning_size=conditioning_size,
@@ -223,6 +241,7 @@ def actor_critic_network(
         activation=activation,
         free_outputs=jnp.zeros(num_free_outputs, dtype) if num_free_outputs else None,
         cells=cells,
+        auxiliary_heads=_draw_auxiliary(num_auxiliary_heads, auxiliary_sizes, policy_scale, dtype, key=key),
     )
 
 
@@ -310,6 +329,25 @@ def _draw_cells(
     # fold_in leaves the key itself untouched: a network without cells is what it was, to the bit.
     keys = jax.random.split(jax.random.fold_in(key, _FOR_CELLS), count)
     return tuple(draw_cell(memory, *sizes, dtype, key=k) for k in keys)
+
+
+def _draw_auxiliary(
+    count: int,
+    sizes: tuple[tuple[int, ...], tuple[int, ...]],
+    policy_scale: float,
+    dtype: jnp.dtype,
+    *,
+    key: Key[Array, ""],
+) -> tuple[tuple[Dense, ...], tuple[Dense, ...]] | None:
+    """Stacked policies and values of these sizes, or none; without them a network is what it was, to the bit."""
+    if count == 0:
+        return None
+    keys = jax.random.split(jax.random.fold_in(key, _FOR_AUXILIARY), (2, count))
+    policies, values = (
+        jax.vmap(lambda key, size=size, scale=scale: _draw_head(size, scale, dtype, key=key))(some)
+        for size, scale, some in zip(sizes, (policy_scale, 1.0), keys, strict=True)
+    )
+    return policies, values
 
 
 def _draw_head(

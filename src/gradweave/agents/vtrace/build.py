@@ -26,9 +26,11 @@ def build_learner(config: Config, environment: VectorEnvironment[Any], axis: Dev
     inner, outer = config.inner, config.outer
     assert isinstance(inner, InnerConfig) and isinstance(outer, OuterConfig) and axis.size == 1
     options = VTraceOptions(**{name: getattr(inner, name) for name in VTraceOptions._fields})
-    init_params = functools.partial(init_network, config, environment)
+    heads = inner.auxiliary_heads
+    init_params = functools.partial(init_network, config, environment, num_auxiliary_heads=heads)
     shared = agent_options(config, environment, init_params)
     agent = vtrace_agent(bundled_apply, configured_optimizer(inner), configured_objective(outer), options, **shared)
     distance = policy_distance(bundled_apply, value_cost=0.0, head=shared["head"], memory=shared["memory"])
-    eta, spec = configured_eta(config), configured_bijectors(config)
-    return BuiltLearner(agent, VTraceEta(**eta), VTraceEta(**spec), init_params, distance)
+    eta, spec = VTraceEta(**configured_eta(config)), VTraceEta(**configured_bijectors(config))
+    of_heads = {name: (getattr(eta, name),) * heads for name in VTraceEta._field_defaults}
+    return BuiltLearner(agent, eta._replace(**of_heads), spec, init_params, distance)
