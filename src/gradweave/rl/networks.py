@@ -3,7 +3,8 @@
 A board goes through two small convolutions, flattened and joined by the observation's scalars; a vector is joined as it
 is. From there, or from a cell that remembers (`gradweave.rl.cells`), multi-layer perceptrons lead to the logits, the
 value and, when asked for, a second value for the outer loss (Bonnet et al. 2022, arXiv 2211.10550, the outer critic)
-and auxiliary pairs of policy and value, which are only learned (Zahavy et al. 2020, arXiv 2002.12928).
+and auxiliary pairs of policy and value, which are only learned (Zahavy et al. 2020, arXiv 2002.12928;
+`with_auxiliary_heads`).
 Board torso and initial weights are those of Jumanji's Snake network (Bonnet et al. 2023, arXiv 2306.09884): weights
 from a normal distribution of variance 1 / fan-in, cut off at two standard deviations, and biases of 0. One deviation,
 `policy_scale`: the last policy layer starts 100 times smaller, so that the first policy is nearly uniform over the
@@ -12,6 +13,8 @@ allowed actions (Andrychowicz et al. 2020, arXiv 2006.05990).
 Calls are for one observation; batches go through `jax.vmap`.
 """
 
+import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -27,7 +30,7 @@ from gradweave.envs import Observation
 from gradweave.rl.cells import AbstractCell, draw_cell
 from gradweave.rl.layers import Convolution, Dense, draw_dense
 
-__all__ = ["ACTIVATIONS", "ActorCriticNetwork", "NetworkOutput", "actor_critic_network"]
+__all__ = ["ACTIVATIONS", "ActorCriticNetwork", "NetworkOutput", "actor_critic_network", "with_auxiliary_heads"]
 
 Activation: TypeAlias = Callable[[Array], Array]
 
@@ -176,7 +179,6 @@ def actor_critic_network(
     conditioning_size: int = 0,
     memory: str = "none",
     memory_size: int = 64,
-    num_auxiliary_heads: int = 0,
     dtype: DTypeLike | None = None,
     key: Key[Array, ""],
 ) -> ActorCriticNetwork:
@@ -207,8 +209,6 @@ def actor_critic_network(
         conditioning_size: length of the conditioning vector that the network then takes as its second argument.
         memory: "gru" or "s5": a cell that remembers behind each torso, whose outputs the heads read; "none".
         memory_size: numbers that a cell puts out.
-        num_auxiliary_heads: further pairs of policy and value on the same torsos. Their policies put out the
-            `num_free_outputs`, too.
         dtype: of the parameters and of all that is computed; None: that of `observation.view`.
         key: for the weights.
 
@@ -227,13 +227,12 @@ def actor_critic_network(
     embedding_size = _embedded_size(observation.view.shape, layout) + observation.scalars.shape[0] + conditioning_size
     cells = _draw_cells(memory, len(torsos), (embedding_size, memory_size), dtype, key=key)
     embedding_size = memory_size if cells else embedding_size
-    policy_sizes, value_sizes = (embedding_size, *policy_layers, num_actions), (embedding_size, *value_layers, 1)
-    auxiliary_sizes = ((*policy_sizes[:-1], num_actions + num_free_outputs), value_sizes)
+    value_sizes = (embedding_size, *value_layers, 1)
     return ActorCriticNetwork(
         policy_torso=torsos[0],
         value_torso=None if shared_torso else torsos[1],
         outer_torso=torsos[-1] if own_outer_torso else None,
-        policy_head=_draw_head(policy_sizes, policy_scale, dtype, key=policy_key),
+        policy_head=_draw_head((embedding_size, *policy_layers, num_actions), policy_scale, dtype, key=policy_key),
         value_head=_draw_head(value_sizes, 1.0, dtype, key=value_key),
         outer_head=_draw_head(value_sizes, 1.0, dtype, key=outer_key) if outer_critic else None,
         conditioning_size=conditioning_size,
@@ -241,8 +240,36 @@ def actor_critic_network(
         activation=activation,
         free_outputs=jnp.zeros(num_free_outputs, dtype) if num_free_outputs else None,
         cells=cells,
-        auxiliary_heads=_draw_auxiliary(num_auxiliary_heads, auxiliary_sizes, policy_scale, dtype, key=key),
     )
+
+
+def with_auxiliary_heads(
+    network: ActorCriticNetwork, count: int, *, policy_scale: float = 0.01, key: Key[Array, ""]
+) -> ActorCriticNetwork:
+    """The network with `count` further pairs of policy and value of the same sizes on the same torsos, freshly drawn.
+
+    Their policies put out everything, the `free_outputs` of the network's own policy, too.
+
+    Args:
+        network: any; auxiliary heads that it has are replaced.
+        count: number of pairs; 0: none.
+        policy_scale: as for `actor_critic_network`.
+        key: for the weights.
+    """
+    if count == 0:
+        return dataclasses.replace(network, auxiliary_heads=None)
+    free = 0 if network.free_outputs is None else network.free_outputs.size
+
+    def drawn(head: tuple[Dense, ...], further: int, scale: float, keys: Key[Array, " count"]) -> tuple[Dense, ...]:
+        sizes = [head[0].weight.shape[0], *(layer.bias.shape[0] for layer in head)]
+        sizes[-1] += further
+        draw = functools.partial(_draw_head, tuple(sizes), scale, head[0].weight.dtype)
+        heads: tuple[Dense, ...] = jax.vmap(lambda key: draw(key=key))(keys)
+        return heads
+
+    policy_keys, value_keys = jax.random.split(jax.random.fold_in(key, _FOR_AUXILIARY), (2, count))
+    policies = drawn(network.policy_head, free, policy_scale, policy_keys)
+    return dataclasses.replace(network, auxiliary_heads=(policies, drawn(network.value_head, 0, 1.0, value_keys)))
 
 
 class _Layer(NamedTuple):
@@ -329,25 +356,6 @@ def _draw_cells(
     # fold_in leaves the key itself untouched: a network without cells is what it was, to the bit.
     keys = jax.random.split(jax.random.fold_in(key, _FOR_CELLS), count)
     return tuple(draw_cell(memory, *sizes, dtype, key=k) for k in keys)
-
-
-def _draw_auxiliary(
-    count: int,
-    sizes: tuple[tuple[int, ...], tuple[int, ...]],
-    policy_scale: float,
-    dtype: jnp.dtype,
-    *,
-    key: Key[Array, ""],
-) -> tuple[tuple[Dense, ...], tuple[Dense, ...]] | None:
-    """Stacked policies and values of these sizes, or none; without them a network is what it was, to the bit."""
-    if count == 0:
-        return None
-    keys = jax.random.split(jax.random.fold_in(key, _FOR_AUXILIARY), (2, count))
-    policies, values = (
-        jax.vmap(lambda key, size=size, scale=scale: _draw_head(size, scale, dtype, key=key))(some)
-        for size, scale, some in zip(sizes, (policy_scale, 1.0), keys, strict=True)
-    )
-    return policies, values
 
 
 def _draw_head(

@@ -17,7 +17,7 @@ from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.config.validation import find_problems
 from gradweave.envs import Observation
-from gradweave.rl import actor_critic_network
+from gradweave.rl import actor_critic_network, with_auxiliary_heads
 from gradweave.training.build import build_agent, init_state
 
 from ..material import quick_jit
@@ -44,7 +44,8 @@ def network(num_heads: int, key: Any) -> Any:
     _, example = Board().reset(key=jax.random.key(0))
     sizes: dict[str, Any] = {"policy_layers": (4,), "value_layers": (4,), "policy_scale": 1.0, "activation": "tanh"}
     board: dict[str, Any] = {"channels": (3,), "strides": (1,)}
-    return actor_critic_network(example, 3, **sizes, **board, num_auxiliary_heads=num_heads, key=key)
+    drawn = actor_critic_network(example, 3, **sizes, **board, key=key)
+    return with_auxiliary_heads(drawn, num_heads, policy_scale=1.0, key=key)
 
 
 def begun(agent: Any, num_heads: int = 2) -> Any:

@@ -137,12 +137,7 @@ def configured_objective(outer: OuterConfig) -> OuterObjective:
 
 
 def init_network(
-    config: Config,
-    environment: VectorEnvironment[Any],
-    example_key: Key[Array, ""],
-    *,
-    num_auxiliary_heads: int = 0,
-    key: Key[Array, ""],
+    config: Config, environment: VectorEnvironment[Any], example_key: Key[Array, ""], *, key: Key[Array, ""]
 ) -> ActorCriticNetwork:
     """A fresh network for observations such as a reset with `example_key` gives (only their shapes count)."""
     network, outer = config.network, config.outer
@@ -168,7 +163,6 @@ def init_network(
         conditioning_size=len(config.learned_names) if network.condition_on_eta else 0,
         memory=network.memory,
         memory_size=network.memory_size,
-        num_auxiliary_heads=num_auxiliary_heads,
         key=key,
     )
 
