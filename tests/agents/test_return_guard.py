@@ -14,7 +14,7 @@ from gradweave.rl import EpisodeTotals
 GUARD = gw.ReturnGuard(fraction=0.5, patience=3, slowdown=0.25, decay=0.6)
 
 
-def first_state():
+def first_state(guard=GUARD):
     """A learner that counts its windows, and a meta-parameter that moves by 1 in each."""
     state = SelfTuningState(
         learner=jnp.array(0.0),
@@ -27,10 +27,10 @@ def first_state():
         key=None,
         num_meta_steps=jnp.array(0, jnp.int32),
     )
-    return state._replace(guard=GUARD.start(state))
+    return state._replace(guard=guard.start(state))
 
 
-def watched(returns, counts):
+def watched(returns, counts, guard=GUARD):
     """(learner, meta-parameter, restored) after every window, by the guard."""
 
     def window(state, seen):
@@ -40,31 +40,34 @@ def watched(returns, counts):
             num_meta_steps=state.num_meta_steps + 1,
         )
         mean, count = seen
-        after, restored = GUARD.watch(state, moved, EpisodeTotals(count, mean * count, count))
+        after, restored = guard.watch(state, moved, EpisodeTotals(count, mean * count, count))
         return after, (after.learner, after.learned["discount"], restored)
 
-    end, found = jax.lax.scan(window, first_state(), (jnp.asarray(returns), jnp.asarray(counts)))
+    end, found = jax.lax.scan(window, first_state(guard), (jnp.asarray(returns), jnp.asarray(counts)))
     assert int(end.num_meta_steps) == len(returns)
     return [np.asarray(part) for part in found]
 
 
 def looped(returns, counts):
-    learner = value = total = weight = 0.0
-    scale, low, best, first, saved, found = 1.0, 0, None, None, (0.0, 0.0), []
+    learner = value = total = weight = squares = 0.0
+    scale, low, restores, best, first, saved, found = 1.0, 0, 0, None, None, (0.0, 0.0), []
     for earned, count in zip(returns, counts, strict=True):
         learner, value = learner + 1, value + scale
         if count:
+            surprise = earned - total / weight if weight else 0.0
+            squares = 0.6 * squares + 0.4 * surprise**2
             total, weight = 0.6 * total + 0.4 * earned, 0.6 * weight + 0.4
         mean = total / weight if weight else 0.0
         new_saved, back = saved, False
         if weight >= 0.5:
             first = mean if first is None else first
             if best is None or mean >= best:
-                best, new_saved = mean, (learner, value)
-            low = low + 1 if mean < first + 0.5 * (best - first) else 0
-            back = low >= 3
+                best, restores, new_saved = mean, 0, (learner, value)
+            told = min(best - mean, best - first) > np.sqrt(squares / weight)
+            low = low + 1 if told and mean < first + 0.5 * (best - first) else 0
+            back = low >= 3 * 2**restores
         if back:
-            (learner, value), scale, low, total = saved, scale / 4, 0, best * weight
+            (learner, value), scale, low, restores, total = saved, scale / 4, 0, restores + 1, best * weight
         saved = new_saved
         found.append((learner, value, back))
     return [np.array(part) for part in zip(*found, strict=True)]
@@ -82,11 +85,11 @@ def test_it_follows_its_rule_in_a_loop(offset):
 
 
 def test_a_policy_that_was_lost_is_found_again():
-    learner, value, restored = watched([0.0, 0.0, 10.0, 10.0, 0.0, 0.0, 0.0, 0.0, 10.0], [1.0] * 9)
+    learner, value, restored = watched([0.0, 0.0, *[10.0] * 8, *[0.0] * 6, 10.0], [1.0] * 17)
     assert restored.sum() == 1
     (when,) = np.flatnonzero(restored)
-    assert learner[when] == 4 and value[when] == 4  # the window of the best mean
-    assert learner[when + 1] == 5 and value[when + 1] == 4.25  # a quarter of the step
+    assert learner[when] == 10 and value[when] == 10  # the window of the best mean
+    assert learner[when + 1] == 11 and value[when + 1] == 10.25  # a quarter of the step
 
 
 def test_without_a_loss_it_changes_nothing():
@@ -94,6 +97,32 @@ def test_without_a_loss_it_changes_nothing():
     assert not restored.any()
     np.testing.assert_array_equal(learner, np.arange(1, 41))
     np.testing.assert_array_equal(value, np.arange(1, 41))
+
+
+@pytest.mark.parametrize("offset", [20.0, -500.0])
+def test_chance_restores_nothing(offset):
+    returns = offset + np.random.default_rng(1).normal(0, 8, 3000)
+    _, _, restored = watched(returns, np.ones(3000), gw.ReturnGuard())
+    assert not restored.any()
+    # And what is learned and lost is found again by the same guard.
+    returns[1000:1200] += 300
+    _, _, restored = watched(returns, np.ones(3000), gw.ReturnGuard())
+    assert 1250 <= np.flatnonzero(restored)[0] < 1300
+
+
+def test_a_policy_is_not_held_where_it_began():
+    rng = np.random.default_rng(2)
+    dip = np.concatenate([np.full(30, 20.0), np.full(300, 10.0), np.linspace(10, 300, 200)])
+    _, _, restored = watched(dip + rng.normal(0, 2, dip.size), np.ones(dip.size), gw.ReturnGuard())
+    assert not restored.any()
+
+
+def test_what_is_lost_again_and_again_is_left_alone_for_longer():
+    _, _, restored = watched([0.0, 0.0, *[10.0] * 8, *[0.0] * 100], [1.0] * 110)
+    waited = np.diff(np.flatnonzero(restored))
+    # As long as it takes the running mean, which begins at the best again, to be low, and 3, 6, 12, ... windows. The
+    # first time it takes longer: the fall itself scatters.
+    np.testing.assert_array_equal(np.diff(waited)[1:], [12, 24])
 
 
 @pytest.mark.parametrize("bad", [{"fraction": 1.0}, {"patience": 0}, {"slowdown": 0.0}, {"decay": 1.0}])

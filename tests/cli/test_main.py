@@ -286,7 +286,9 @@ def test_train_from_start_to_finish(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert 0 < found["total"]["low"] <= found["total"]["value"] <= found["total"]["high"]
     with Image.open(path / "agent.gif") as picture:
         assert picture.n_frames > 1
-    assert "8 samples" in (path / "report.html").read_text()
+    page = (path / "report.html").read_text()
+    assert "8 samples" in page and "the meta-gradient in words" in page
+    assert all(line in out for line in found["verdict"]["lines"].values())
     first, step = sorted(int(checkpoint.stem) for checkpoint in (path / "checkpoints").iterdir())
     assert first == 20, "before the first meta-step"
     assert f"{step:,} environment steps" in out

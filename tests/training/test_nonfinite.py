@@ -156,6 +156,14 @@ def test_windows_that_are_not_finite_are_skipped(tmp_path: Path, absurd_rewards:
     assert 0 < len(skipped) < len(rows) == 8 * CHUNK
     assert summary.environment_steps == NUM_ENVS * NUM_STEPS + 8 * CHUNK * WINDOW
     assert all(np.isfinite(leaf).all() for leaf in leaves_of_learning(summary.state))
+    # A row that stands for several windows says it of any of them.
+    seldom = dataclasses.replace(
+        config, run=dataclasses.replace(config.run, log_every=CHUNK, runs_dir=str(tmp_path / "b"))
+    )
+    with RunFolder.create(seldom) as folder:
+        run(seldom, folder)
+    of_chunks = [bool(row.get("skipped")) for row in read_metrics(folder.path / "metrics.jsonl")]
+    assert of_chunks == [any(row.get("skipped") for row in rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
 
 
 def leaves_of_learning(state: SelfTuningState) -> list[Any]:

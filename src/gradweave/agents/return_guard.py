@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["GuardMemory", "ReturnGuard"]
 
 _WEIGHT_KNOWN = 0.5  # of a running mean, before it counts: half of its final weight
+_MOST_DOUBLINGS = 16  # of the patience
 
 
 class GuardMemory(NamedTuple):
@@ -23,19 +24,23 @@ class GuardMemory(NamedTuple):
 
     Attributes:
         recent: running mean return of the episodes that ended, over windows.
+        spread: running mean of the squared distance of a window's mean return from `recent` before it.
         known: whether `first` and `best` have been seen.
         first: the mean when it was first known.
         best: the highest mean so far.
         low: consecutive windows with a mean too low.
+        restores: how often the state of `best` has been gone back to.
         saved: what learning carries on (`learning_part`), at the time of `best`; before that, the first state.
         scale: factor on the moves of the meta-optimiser.
     """
 
     recent: RunningMean
+    spread: RunningMean
     known: Bool[Array, ""]
     first: Float[Array, ""]
     best: Float[Array, ""]
     low: Int[Array, ""]
+    restores: Int[Array, ""]
     saved: Any
     scale: Float[Array, ""]
 
@@ -44,11 +49,14 @@ class ReturnGuard(eqx.Module):
     """Restores the learner and the meta-parameters of the best running mean return when it is lost for long.
 
     Returns are lost while their running mean lies below first + `fraction` (best - first), where first is its first
-    value: half of the best for returns that begin near zero, and the middle for negative ones. When that has lasted for
-    `patience` windows, parameters, meta-parameters and the states of optimisers, estimator and tuners are those of the
-    best mean again, and all later moves of the meta-optimiser are smaller by `slowdown`. The episodes that are running
-    go on, so that the first update after it uses a rollout of the policy that was lost, and so do the running scales of
-    rewards and observations.
+    value: half of the best for returns that begin near zero, and the middle for negative ones. Both what had been
+    gained, best - first, and what is missing, best - mean, have to be more than single windows' returns scatter about
+    the running mean: chance alone must restore nothing, nor may a policy be held where it began, which often has to get
+    worse before it learns. When that has lasted for `patience` windows, parameters, meta-parameters and the states of
+    optimisers, estimator and tuners are those of the best mean again, and all later moves of the meta-optimiser are
+    smaller by `slowdown`. When the same state is lost again, it takes twice as long as before. The episodes that are
+    running go on, so that the first update after it uses a rollout of the policy that was lost, and so do the running
+    scales of rewards and observations.
 
     ```python
     agent = SelfTuning(..., guard=gw.ReturnGuard())
@@ -56,7 +64,7 @@ class ReturnGuard(eqx.Module):
 
     Attributes:
         fraction: of what was gained, in (0, 1).
-        patience: windows, at least 1.
+        patience: windows, at least 1, the first time.
         slowdown: of the meta-optimiser's moves, in (0, 1].
         decay: of the running mean, in [0, 1), for a window in which an episode ended.
     """
@@ -77,7 +85,15 @@ class ReturnGuard(eqx.Module):
         zero = jnp.zeros((), jnp.result_type(float))
         none = jnp.zeros((), jnp.int32)
         return GuardMemory(
-            RunningMean.empty(), jnp.zeros((), bool), zero, zero, none, _carried(state), jnp.ones_like(zero)
+            RunningMean.empty(),
+            RunningMean.empty(),
+            jnp.zeros((), bool),
+            zero,
+            zero,
+            none,
+            none,
+            _carried(state),
+            jnp.ones_like(zero),
         )
 
     def watch(
@@ -93,23 +109,31 @@ class ReturnGuard(eqx.Module):
         memory: GuardMemory = before.guard
         after = after._replace(learned=part_of_the_way(memory.scale, before.learned, after.learned))
         count = episodes.num_episodes
-        recent = memory.recent.add(episodes.sum_returns / jnp.maximum(count, 1), self.decay, count)
+        earned = episodes.sum_returns / jnp.maximum(count, 1)
+        recent = memory.recent.add(earned, self.decay, count)
+        surprise = jnp.where(memory.recent.weight > 0, earned - memory.recent.mean(0.0), 0.0)
+        spread = memory.spread.add(surprise**2, self.decay, count)
         mean, counts = recent.mean(0.0), recent.weight >= _WEIGHT_KNOWN
         first = jnp.where(memory.known, memory.first, mean)
         better = counts & (~memory.known | (mean >= memory.best))
         best = jnp.where(better, mean, memory.best)
-        lost = counts & memory.known & (mean < first + self.fraction * (best - first))
+        chance = jnp.sqrt(spread.mean(0.0))
+        known = counts & memory.known & (best - first > chance) & (best - mean > chance)
+        lost = known & (mean < first + self.fraction * (best - first))
         low = jnp.where(lost, memory.low + 1, 0)
-        restored = low >= self.patience
+        restores = jnp.where(better, 0, memory.restores)
+        restored = low >= self.patience << jnp.minimum(restores, _MOST_DOUBLINGS)
         saved = chosen(better, _carried(after), memory.saved)
         # The mean starts afresh, at what the restored state had earned.
         fresh = RunningMean(best * recent.weight, recent.weight)
         kept = memory._replace(
             recent=chosen(restored, fresh, recent),
+            spread=spread,
             known=memory.known | counts,
             first=first,
             best=best,
             low=jnp.where(restored, 0, low),
+            restores=restores + restored.astype(jnp.int32),
             saved=saved,
             scale=jnp.where(restored, self.slowdown * memory.scale, memory.scale),
         )

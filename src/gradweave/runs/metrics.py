@@ -10,9 +10,9 @@ Names of the numbers that a row may hold; reports and progress tables know these
 | `evaluation/return`, `evaluation/greedy_return` | of an evaluation, where one was made |
 | `eta/NAME`, `raw/NAME`, `meta_gradient/NAME` | a meta-parameter, its unconstrained value and its meta-gradient |
 | `policy_loss`, `value_loss`, `outer_loss`, `entropy` | means over the window: its updates, its outer losses |
-| `restored` | true where the guard went back to an earlier state after the window (`--meta.guard`) |
+| `restored` | true where the guard went back to an earlier state since the last line (`--meta.guard`) |
 | `kept_move` | the share of the move of the meta-parameters that the trust region left (`--meta.trust-region`) |
-| `skipped` | true where a value was not finite and the window was thrown away |
+| `skipped` | true where a value was not finite and a window since the last line was thrown away |
 | `steps_per_second` | environment steps per second; shown, but not in the file, so that two runs can be compared |
 
 JSON knows no NaN: a non-finite value is written as null, and `nonfinite` says under its name what it was.

@@ -95,8 +95,8 @@ def launch(
         if config.planned_steps > 1.05 * config.run.total_steps:
             progress.message(
                 f"{config.run.total_steps:,} steps are rounded up to {config.planned_steps:,}: a first rollout of "
-                f"{config.inner.num_envs * config.inner.num_steps:,}, then whole chunks of {config.run.chunk_size} "
-                f"windows of {config.window_steps:,} steps (--chunk-size)"
+                f"{config.inner.num_envs * config.inner.num_steps:,}, then whole chunks (--chunk-size "
+                f"{config.run.chunk_size}) of windows of {config.window_steps:,} steps"
             )
         with progress.compiling("starting JAX"):
             if devices is None:

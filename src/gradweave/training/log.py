@@ -49,6 +49,7 @@ class Log:
         self._tracker = tracker
         self._done = done
         self._unlogged = np.zeros(3)  # episodes, returns, lengths since the last row
+        self._happened: dict[str, bool] = {}  # since the last row
         self._unshown = np.zeros(3)
         self._shown_at = time.monotonic()
         self._shown_step = agent.environment_steps(done)
@@ -68,12 +69,15 @@ class Log:
         for index in range(self._config.run.chunk_size):
             one = jax.tree.map(lambda leaf, index=index: leaf[index], metrics)
             self._unlogged += np.array([float(total) for total in one.episodes])
+            self._happened |= _events(one)
             self._done += 1
             last = index == self._config.run.chunk_size - 1
             if self._done % self._config.run.log_every and not last:
                 continue
             step = self._agent.environment_steps(self._done)
             row = meta_step_row(step, self._done, self._unlogged, one, self._config.meta.learned)
+            row |= self._happened
+            self._happened = {}
             self._held.append((evaluation if last else None, functools.partial(self._write_row, row)))
             self._unshown += self._unlogged
             self._unlogged[:] = 0
@@ -139,11 +143,15 @@ def meta_step_row(
         learned: names of the learned meta-parameters; of one that is learned by parts, its own.
     """
     row = {"step": step, "meta_step": meta_step, **_episode_row(episodes), **_quantities(metrics, learned)}
-    if metrics.restored is not None and metrics.restored:
-        row["restored"] = True
     if metrics.kept is not None:
         row["kept_move"] = float(metrics.kept)
-    return row if metrics.finite else {**row, "skipped": True}
+    return row | _events(metrics)
+
+
+def _events(metrics: MetaStepMetrics) -> dict[str, bool]:
+    """What happened to the window, which a row says although it is of a later one."""
+    restored = {} if metrics.restored is None or not metrics.restored else {"restored": True}
+    return restored if metrics.finite else {**restored, "skipped": True}
 
 
 def _episode_row(totals: Any) -> dict[str, Any]:
