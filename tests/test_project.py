@@ -31,6 +31,7 @@ ACROSS_FILES = {
     "agents/test_options.py",
     "agents/test_probes_solved.py",
     "agents/test_sampling_correction.py",
+    "agents/vtrace/test_auxiliary_heads.py",
     "api/test_api.py",
     "cli/test_seed_shares.py",
     "config/test_bad_configurations.py",

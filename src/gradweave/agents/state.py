@@ -148,7 +148,7 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
 
 def leaf_name(path: Any) -> str:
     """The name of the leaf at a path of `jax.tree_util`."""
-    return "/".join(str(getattr(key, "name", getattr(key, "key", key))) for key in path)
+    return "/".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path)
 
 
 def chosen(condition: Bool[Array, ""], one: Tree, other: Tree) -> Tree:

@@ -72,7 +72,7 @@ class MetaConfig:
 
     learned: Annotated[tuple[str, ...], _NAMES] = ()
     """Meta-parameters to tune, of: discount lambda entropy_cost value_cost learning_rate; of V-trace also
-    alpha policy_cost. None: plain learning."""
+    alpha policy_cost auxiliary_discount auxiliary_lambda auxiliary_cost. None: plain learning."""
     max_discount: float | None = None
     """Upper end of the learned discount's range, above inner.discount and at most 1; None: 1."""
     num_inner_steps: int = 1

@@ -8,7 +8,7 @@ from gradweave.rl.categorical import MASKED_LOG_PROB, entropy, kl, log_prob, log
 from gradweave.rl.cells import GRU, S5, AbstractCell, draw_cell
 from gradweave.rl.losses import entropy_bonus, policy_gradient_loss, value_loss
 from gradweave.rl.multi_discrete import MultiDiscrete
-from gradweave.rl.networks import ActorCriticNetwork, NetworkOutput, actor_critic_network
+from gradweave.rl.networks import ActorCriticNetwork, NetworkOutput, actor_critic_network, with_auxiliary_heads
 from gradweave.rl.observation_scale import (
     Normalization,
     ObservationStatistics,
@@ -71,5 +71,6 @@ __all__ = [
     "trajectory_lambda",
     "value_loss",
     "vtrace",
+    "with_auxiliary_heads",
     "with_observations",
 ]

@@ -2,7 +2,9 @@
 
 A board goes through two small convolutions, flattened and joined by the observation's scalars; a vector is joined as it
 is. From there, or from a cell that remembers (`gradweave.rl.cells`), multi-layer perceptrons lead to the logits, the
-value and, when asked for, a second value for the outer loss (Bonnet et al. 2022, arXiv 2211.10550, the outer critic).
+value and, when asked for, a second value for the outer loss (Bonnet et al. 2022, arXiv 2211.10550, the outer critic)
+and auxiliary pairs of policy and value, which are only learned (Zahavy et al. 2020, arXiv 2002.12928;
+`with_auxiliary_heads`).
 Board torso and initial weights are those of Jumanji's Snake network (Bonnet et al. 2023, arXiv 2306.09884): weights
 from a normal distribution of variance 1 / fan-in, cut off at two standard deviations, and biases of 0. One deviation,
 `policy_scale`: the last policy layer starts 100 times smaller, so that the first policy is nearly uniform over the
@@ -11,6 +13,8 @@ allowed actions (Andrychowicz et al. 2020, arXiv 2006.05990).
 Calls are for one observation; batches go through `jax.vmap`.
 """
 
+import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -26,7 +30,7 @@ from gradweave.envs import Observation
 from gradweave.rl.cells import AbstractCell, draw_cell
 from gradweave.rl.layers import Convolution, Dense, draw_dense
 
-__all__ = ["ACTIVATIONS", "ActorCriticNetwork", "NetworkOutput", "actor_critic_network"]
+__all__ = ["ACTIVATIONS", "ActorCriticNetwork", "NetworkOutput", "actor_critic_network", "with_auxiliary_heads"]
 
 Activation: TypeAlias = Callable[[Array], Array]
 
@@ -34,6 +38,7 @@ ACTIVATIONS: Final[Mapping[str, Activation]] = {"relu": jax.nn.relu, "tanh": jnp
 """What a network may have between its layers, by name."""
 
 _FOR_CELLS = 1 << 31  # the first numbers give what splitting the key gives
+_FOR_AUXILIARY = _FOR_CELLS + 1
 
 
 class NetworkOutput(NamedTuple):
@@ -46,6 +51,8 @@ class NetworkOutput(NamedTuple):
     """Second value estimate, for the outer loss only; None when the network has no outer critic."""
     memory: Any = None
     """What a recurrent network remembers before the next observation; None for feed-forward ones."""
+    auxiliary: Any = None
+    """A `NetworkOutput` of the auxiliary heads, whose logits and values have a leading axis for them; None if none."""
 
 
 class ActorCriticNetwork(eqx.Module):
@@ -73,6 +80,8 @@ class ActorCriticNetwork(eqx.Module):
     """Outputs for the policy that are the same whatever is seen, behind the others: a Gaussian policy's scales."""
     cells: tuple[AbstractCell, ...] = ()
     """One behind each torso, in the order of policy, value and outer critic; none in a feed-forward network."""
+    auxiliary_heads: tuple[tuple[Dense, ...], tuple[Dense, ...]] | None = None
+    """Further policies and values on the torsos of the first ones, stacked: leaves have a leading axis for them."""
 
     def initial_memory(self) -> PyTree:
         """The memory at the beginning of an episode, None of a feed-forward network; only shapes are read."""
@@ -136,11 +145,19 @@ class ActorCriticNetwork(eqx.Module):
         logits = _apply_head(self.policy_head, policy_inputs, activation)
         if self.free_outputs is not None:
             logits = jnp.concatenate([logits, self.free_outputs])
+        auxiliary = None
+        if self.auxiliary_heads is not None:
+            policies, values = (
+                jax.vmap(lambda head, inputs=inputs: _apply_head(head, inputs, activation))(heads)
+                for heads, inputs in zip(self.auxiliary_heads, (policy_inputs, value_inputs), strict=True)
+            )
+            auxiliary = NetworkOutput(policies, values[:, 0], None)
         return NetworkOutput(
             logits=logits,
             value=_apply_head(self.value_head, value_inputs, activation)[0],
             outer_value=outer_value,
             memory=tuple(remembered) or None,
+            auxiliary=auxiliary,
         )
 
 
@@ -224,6 +241,35 @@ def actor_critic_network(
         free_outputs=jnp.zeros(num_free_outputs, dtype) if num_free_outputs else None,
         cells=cells,
     )
+
+
+def with_auxiliary_heads(
+    network: ActorCriticNetwork, count: int, *, policy_scale: float = 0.01, key: Key[Array, ""]
+) -> ActorCriticNetwork:
+    """The network with `count` further pairs of policy and value of the same sizes on the same torsos, freshly drawn.
+
+    Their policies put out everything, the `free_outputs` of the network's own policy, too.
+
+    Args:
+        network: any; auxiliary heads that it has are replaced.
+        count: number of pairs; 0: none.
+        policy_scale: as for `actor_critic_network`.
+        key: for the weights.
+    """
+    if count == 0:
+        return dataclasses.replace(network, auxiliary_heads=None)
+    free = 0 if network.free_outputs is None else network.free_outputs.size
+
+    def drawn(head: tuple[Dense, ...], further: int, scale: float, keys: Key[Array, " count"]) -> tuple[Dense, ...]:
+        sizes = [head[0].weight.shape[0], *(layer.bias.shape[0] for layer in head)]
+        sizes[-1] += further
+        draw = functools.partial(_draw_head, tuple(sizes), scale, head[0].weight.dtype)
+        heads: tuple[Dense, ...] = jax.vmap(lambda key: draw(key=key))(keys)
+        return heads
+
+    policy_keys, value_keys = jax.random.split(jax.random.fold_in(key, _FOR_AUXILIARY), (2, count))
+    policies = drawn(network.policy_head, free, policy_scale, policy_keys)
+    return dataclasses.replace(network, auxiliary_heads=(policies, drawn(network.value_head, 0, 1.0, value_keys)))
 
 
 class _Layer(NamedTuple):

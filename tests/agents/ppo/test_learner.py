@@ -151,8 +151,11 @@ def slopes_times_differences(agent: SelfTuning, state: Any, window: Any, length:
     slopes = quick_jit(lambda states: [slope(learner, k) for k, learner in enumerate(states)])(compiled(state.raw))
     flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])  # noqa: E731
     found = []
-    for index, leaf in enumerate(state.raw):
-        moved = [compiled(state.raw._replace(**{state.raw._fields[index]: leaf + h})) for h in (1e-5, -1e-5)]
+    leaves, structure = jax.tree.flatten(state.raw)
+    for index, leaf in enumerate(leaves):
+        moved = [
+            compiled(structure.unflatten([*leaves[:index], leaf + h, *leaves[index + 1 :]])) for h in (1e-5, -1e-5)
+        ]
         change = [(flat(up.params) - flat(down.params)) / 2e-5 for up, down in zip(*moved, strict=True)]
         found.append(np.mean([flat(one) @ other for one, other in zip(slopes, change, strict=True)]))
     return np.array(found)

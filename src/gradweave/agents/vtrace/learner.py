@@ -17,6 +17,10 @@ With one epoch and one minibatch this is the actor-critic of `gradweave.actor_cr
 
 The outer loss is the actor-critic's (`gradweave.OuterObjective`), with or without a critic of its own, which learns
 V-trace returns at the outer discount and lambda with alpha = 1.
+
+A network may have auxiliary heads (STACX): further policies and values on the same torso, each with the loss above at a
+discount, a lambda and a weight of its own, and with ratios of *its* policy to the one that collected, from the first
+step on. They shape what the torso says to the first policy, which alone acts and is judged.
 """
 
 import functools
@@ -44,7 +48,15 @@ from gradweave.agents.actor_critic.learner import bundled_apply
 from gradweave.agents.actor_critic.outer_loss import OuterObjective, outer_actor_critic_loss
 from gradweave.agents.agent import Agent
 from gradweave.core import BatchPart, GradientLearner, LearnerState, MinibatchLearner, StepEta
-from gradweave.rl import AbstractPolicyHead, VTrace, trajectory_discounts, trajectory_lambda, value_loss, vtrace
+from gradweave.rl import (
+    AbstractPolicyHead,
+    NetworkOutput,
+    VTrace,
+    trajectory_discounts,
+    trajectory_lambda,
+    value_loss,
+    vtrace,
+)
 
 __all__ = ["VTraceEta", "VTraceOptions", "vtrace_agent"]
 
@@ -60,6 +72,9 @@ class VTraceEta(NamedTuple):
         entropy_cost: weight of the entropy bonus, above 0.
         value_cost: weight of the value loss, above 0.
         learning_rate: step size of the inner optimiser, above 0.
+        auxiliary_discount: a tuple, of each auxiliary head its discount, in (0, 1).
+        auxiliary_lambda: a tuple, of each auxiliary head the mixing of its returns, in (0, 1).
+        auxiliary_cost: a tuple, of each auxiliary head the weight of its loss, above 0.
     """
 
     discount: Any
@@ -69,6 +84,9 @@ class VTraceEta(NamedTuple):
     entropy_cost: Any
     value_cost: Any
     learning_rate: Any
+    auxiliary_discount: Any = ()
+    auxiliary_lambda: Any = ()
+    auxiliary_cost: Any = ()
 
 
 class VTraceOptions(NamedTuple):
@@ -99,6 +117,8 @@ class _Targets(NamedTuple):
 
     own: VTrace
     outer_returns: Array | None
+    auxiliary: VTrace | None
+    """Leading axis for heads."""
 
 
 def vtrace_agent(
@@ -196,7 +216,10 @@ def _one_step(
         eta, outer_returns = given.eta, None
         if outputs.steps.outer_value is not None:
             outer_returns = of_head("outer_value", objective.discount, objective.lambda_, 1.0).returns
-        return _Targets(of_head("value", eta.discount, eta.lambda_, eta.alpha), outer_returns)
+        own, auxiliary = of_head("value", eta.discount, eta.lambda_, eta.alpha), None
+        if outputs.steps.auxiliary is not None:
+            auxiliary = _auxiliary_targets(_of_heads(outputs), eta, experience(part), options, head)
+        return _Targets(own, outer_returns, auxiliary)
 
     def loss(outputs: Outputs, targets: _Targets, given: StepEta, part: BatchPart) -> tuple[Array, dict[str, Array]]:
         total, aux = _loss(outputs, targets.own, given.eta, experience(part), head)
@@ -204,6 +227,10 @@ def _one_step(
         if targets.outer_returns is not None and outputs.steps.outer_value is not None:
             aux["outer_critic_loss"] = value_loss(outputs.steps.outer_value, targets.outer_returns)
             total = total + objective.critic_cost * aux["outer_critic_loss"]
+        if targets.auxiliary is not None:
+            losses = _auxiliary_losses(_of_heads(outputs), targets.auxiliary, given.eta, experience(part), head)
+            aux["auxiliary_loss"] = jnp.stack(given.eta.auxiliary_cost) @ losses
+            total = total + aux["auxiliary_loss"]
         return total, aux
 
     return GradientLearner(
@@ -255,6 +282,40 @@ def _head_vtrace(
         ratios,
     )
     return found
+
+
+def _of_heads(outputs: Outputs) -> Outputs:
+    """What auxiliary heads say, as if each were a network; leading axis for heads."""
+
+    def leading(some: NetworkOutput | None) -> Any:
+        return None if some is None else jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 2, 0), some.auxiliary)
+
+    return Outputs(*map(leading, outputs))
+
+
+def _auxiliary_targets(
+    outputs: Outputs, eta: VTraceEta, batch: Experience, options: VTraceOptions, head: AbstractPolicyHead
+) -> VTrace:
+    """Each auxiliary head's; leading axis for heads."""
+
+    def one(outputs: Outputs, discount: Array, lambda_: Array) -> VTrace:
+        ratios = jnp.exp(action_log_probs(outputs, batch.trajectory, head) - batch.trajectory.record)
+        return _head_vtrace(outputs, batch, ratios, options, "value", discount, lambda_, eta.alpha)
+
+    found: VTrace = jax.vmap(one)(outputs, jnp.stack(eta.auxiliary_discount), jnp.stack(eta.auxiliary_lambda))
+    return found
+
+
+def _auxiliary_losses(
+    outputs: Outputs, targets: VTrace, eta: VTraceEta, batch: Experience, head: AbstractPolicyHead
+) -> Float[Array, " heads"]:
+    """Each auxiliary head's, before its weight."""
+
+    def one(outputs: Outputs, targets: VTrace) -> Array:
+        return _loss(outputs, targets, eta, batch, head)[0]
+
+    losses: Array = jax.vmap(one)(outputs, targets)
+    return losses
 
 
 def _loss(

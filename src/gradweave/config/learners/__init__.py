@@ -74,6 +74,7 @@ LEARNERS: Final[Mapping[str, Learner]] = {
         vtrace.InnerConfig,
         actor_critic.OuterConfig,
         vtrace.problems,
+        vtrace.learned_names,
         splits=False,
     ),
 }
