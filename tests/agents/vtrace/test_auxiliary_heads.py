@@ -165,7 +165,7 @@ def test_heads_are_learned_from_a_configuration() -> None:
     config = with_heads()
     agent = build_agent(config)
     state, metrics = quick_jit(lambda state: agent.step(state))(init_state(agent, config, key=jax.random.key(0)))
-    assert metrics.finite and float(metrics.aux.inner["auxiliary_loss"]) != 0
+    assert metrics.finite and float(metrics.inner["auxiliary_loss"]) != 0
     moved = gw.constrain(state.raw, agent.spec)
     assert moved.auxiliary_cost[0] != 0.1 and moved.auxiliary_lambda == (0.95, 0.95)
 
