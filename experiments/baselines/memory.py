@@ -67,9 +67,9 @@ def main() -> None:
         begun = time.monotonic()
         rows += returns(memory)
         print(f"{memory}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    write_rows(options.results / "returns.csv", rows)
+    write_rows(options.results / "seeds.csv", rows)
     provenance = {**source, "device": "CPU", "memory_length": LENGTH, "total_steps": TOTAL_STEPS}
-    (options.results / "returns.json").write_text(json.dumps(provenance, indent=1) + "\n")
+    (options.results / "seeds.json").write_text(json.dumps(provenance, indent=1) + "\n")
 
 
 if __name__ == "__main__":
