@@ -155,8 +155,8 @@ def train(tunes, num_steps, seed=0):
     params, raw = network.init(keys[1], seen), gw.unconstrain(START, SPEC)
     state, running = (params, optimizer(START["rate"]).init(params)), (env_state, seen, jnp.zeros(NUM_ENVS))
     if tunes:
-        batches = jax.vmap(lambda key: collect(params, running, key)[1])(jax.random.split(keys[2], 3))
-        report = gw.check_learner(problem, raw, SPEC, state, batches)
+        batches = jax.vmap(lambda key: collect(params, running, key)[1])(jax.random.split(keys[2], NUM_INNER_STEPS + 1))
+        report = gw.check_learner(problem, raw, SPEC, state, batches, num_inner_steps=NUM_INNER_STEPS)
         print(report)
         assert report.ok
     per_window = NUM_ENVS * NUM_STEPS * (NUM_INNER_STEPS + tunes)

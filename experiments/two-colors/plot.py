@@ -31,7 +31,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         axes[1, column].set_yscale("log")
         style_axis(axes[1, column])
         axes[1, column].xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes[0, column].legend(fontsize=7, frameon=False)
+        axes[1, column].legend(fontsize=7, frameon=False, loc="upper left")
     axes[0, 0].set_ylabel("reward per step")
     axes[1, 0].set_ylabel("entropy cost")
     return figure
@@ -40,8 +40,8 @@ def draw(rows: Sequence[Row]) -> Figure:
 def main(flags: PlotFlags) -> None:
     _, results = folders("two-colors", Flags(size=flags.size, results=flags.results))
     phases, table = (read_rows(results / f"{name}.csv") for name in ("phases", "table"))
-    missing = sorted({f"{row['arm']} {row['missing_seeds']}" for row in table if row["missing_seeds"]})
-    title = "mean over each two phases" + (f"; MISSING: {'; '.join(missing)}" if missing else "")
+    missing = sum(len(row["missing_seeds"].split()) for row in table if row["score"] == "life")
+    title = "mean over each two phases" + (f"; {missing} runs are MISSING" if missing else "")
     save_figure(draw(phases), results / "curves.png", phases, title)
 
 

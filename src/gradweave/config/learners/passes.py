@@ -44,5 +44,5 @@ def passes_problems(
         remedy = "leave --meta.sampling-correction out"
         yield ConfigError("meta.sampling_correction", meta.sampling_correction, accepted, remedy)
     if meta.schedule != "none":
-        accepted = f"'none' for {learner}: the schedule reads the gradient's norm of one step a rollout"
+        accepted = f"'none' for {learner}, which reports nothing that a schedule reads"
         yield ConfigError("meta.schedule", meta.schedule, accepted, "leave --meta.schedule out")
