@@ -24,7 +24,7 @@ def blocks(page: str, language: str) -> list[str]:
 @pytest.mark.parametrize(
     ("page", "says"),
     [
-        ("own-loop.md", "can be trusted"),
+        pytest.param("own-loop.md", "can be trusted", marks=pytest.mark.slow),
         pytest.param("own-environment.md", "Corridor keeps the contract", marks=pytest.mark.slow),
         pytest.param("python.md", "16 samples of windows of 5 updates", marks=pytest.mark.slow),
     ],

@@ -142,6 +142,7 @@ def test_statistics_of_learning_are_means_with_a_short_and_a_long_memory():
     np.testing.assert_allclose(learning_features(statistics), expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outer_rollout", ["next", "own"])
 def test_a_schedule_of_rewards_reads_what_the_last_ten_rollouts_paid(outer_rollout):
     one = dataclasses.replace(agent(ScheduleNetwork((), "rewards"), spec=TWO), outer_rollout=outer_rollout)

@@ -260,6 +260,7 @@ def test_a_combination_is_one_action_with_a_mask_of_its_own() -> None:
     np.testing.assert_array_equal(step.reward, then.reward)
 
 
+@pytest.mark.slow
 def test_choices_of_several_agents_stay_apart_and_their_rewards_are_added() -> None:
     from jumanji.environments.routing.connector.generator import RandomWalkGenerator
 

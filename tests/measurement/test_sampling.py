@@ -171,6 +171,7 @@ def test_samples_are_named_independent_and_shaped(samples):
         assert len(np.unique(samples.horizons[:, -1, index])) == 5
 
 
+@pytest.mark.slow
 def test_default_estimators_fit_and_begin_with_the_reference(samples):
     found = estimator_samples(samples, default_estimators(LENGTH))
     assert next(iter(found)) == "unrolled"

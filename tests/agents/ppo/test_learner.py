@@ -211,6 +211,7 @@ def test_a_batch_is_normalised_as_it_was_acted() -> None:
     assert running.observation_statistics.num_steps.tolist() == [2.0 * NUM_STEPS] * NUM_ENVS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("length", "target_kl", "estimator"),
     [(1, None, "unrolled"), (2, 2e-4, "unrolled"), (2, None, "horizon-mix"), (2, 2e-4, "bootstrapped")],
