@@ -17,6 +17,7 @@ from gradweave.api.run import Run
 from gradweave.cli.main import COMMANDS, main
 from gradweave.cli.short_help import COMMON
 from gradweave.cli.train import parse_config
+from gradweave.config.configure import configure
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.errors import CheckpointError, NonFiniteError, Stopped
@@ -63,13 +64,15 @@ def test_flags_override_the_preset() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["quick", "snake", "snake-6x6", "discounting-chain", "ppo", "vtrace"])
+@pytest.mark.parametrize("name", ["auto", "quick", "snake", "snake-6x6", "discounting-chain", "ppo", "vtrace"])
 def test_a_preset_without_flags_is_itself(name: str) -> None:
     assert parse_config([name]) == preset(name)
 
 
-def test_no_arguments_mean_quick() -> None:
-    assert parse_config([]) == preset("quick")
+def test_no_arguments_mean_auto() -> None:
+    assert parse_config([]) == preset("auto") == configure()
+    own = parse_config(["--environment.name", "jumanji:Game2048-v1"])
+    assert (own.learner, own.meta) == ("ppo", preset("auto").meta)
 
 
 def test_flags_override_the_file_and_the_file_the_preset(tmp_path: Path) -> None:
@@ -78,7 +81,7 @@ def test_flags_override_the_file_and_the_file_the_preset(tmp_path: Path) -> None
     config = parse_config(["snake-6x6", "--config", str(path), "--inner.num-steps", "6"])
     assert (config.preset, config.inner.num_envs, config.inner.num_steps) == ("snake-6x6", 8, 6)
     assert config.inner.optimizer == "rmsprop"
-    assert parse_config(["--config", str(path)]).preset == "quick"
+    assert parse_config(["--config", str(path)]).preset == "auto"
 
 
 def test_another_environment_drops_the_options_of_the_preset() -> None:
@@ -258,7 +261,7 @@ def test_resume(tmp_path: Path, fake_loop: list[Any], capsys: pytest.CaptureFixt
     assert main(["resume", str(path)]) == 3
     assert "there is no checkpoint" in capsys.readouterr().err
     (path / "checkpoints" / "000000003200.safetensors").write_text("not read by the stand-in")
-    assert main(["resume", str(path), "--total-steps", "1600"]) == 2
+    assert main(["resume", str(path), "--total-steps", "2400"]) == 2
     assert "3200 or more" in capsys.readouterr().err
     assert main(["resume", str(path), "--total-steps", "9999999"]) == 0
     config, resume = fake_loop[-1]

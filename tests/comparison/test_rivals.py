@@ -62,3 +62,5 @@ def test_rivals_that_cannot_be_are_refused():
             parse_rivals(names, config)
     with pytest.raises(ConfigError, match="leave meta out"):
         parse_rivals(["meta"], config.untuned())
+    with pytest.raises(ConfigError, match="preset ppo"):
+        parse_rivals(["meta"], preset("auto"))

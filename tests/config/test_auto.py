@@ -39,6 +39,25 @@ def test_files_and_calls_have_it_too(tmp_path):
     assert read_config(tmp_path / "whole.toml") == changed  # what a run had, and not what auto is by then
 
 
+def test_the_preset_of_this_name_is_ppo_with_it():
+    auto = preset("auto")
+    assert dataclasses.replace(auto, preset="ppo") == with_auto(preset("ppo"))
+    assert parse_config(["auto", "--learner", "actor-critic"]).meta.tuners == LEARNERS["actor-critic"].auto["tuners"]
+    assert parse_config(["auto", "--learner", "vtrace"]).meta == auto.untuned().meta
+    with pytest.raises(ConfigError, match=r"--meta\.preset none"):
+        parse_config(["auto", "--learner", "vtrace", "--meta.preset", "auto"])
+
+
+@pytest.mark.parametrize("learner", list(LEARNERS))
+def test_none_takes_it_away(learner, tmp_path):
+    words = ["auto", "--meta.preset", "none", "--learner", learner]
+    assert parse_config(words).meta == preset("auto").untuned().meta
+    (tmp_path / "short.toml").write_text('[meta]\npreset = "none"\nlearned = ["learning_rate"]\n')
+    found = read_config(tmp_path / "short.toml").meta
+    assert (found.learned, found.tuners, found.guard, found.preset) == (("learning_rate",), (), False, "none")
+    assert parse_config(["quick", "--meta.preset", "none"]) == preset("quick")
+
+
 def test_an_unknown_one_is_refused():
     with pytest.raises(ConfigError, match="auto"):
         configure("ppo", meta={"preset": "magic"})

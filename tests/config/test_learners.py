@@ -82,7 +82,7 @@ def test_another_learner_brings_its_own_sections(monkeypatch: pytest.MonkeyPatch
     row = Learner("somewhere", NetworkSection, Inner, OuterSection, lambda *sections: iter(()))
     monkeypatch.setattr("gradweave.config.schema.LEARNERS", {**LEARNERS, "clipped": row})
     flags = parse_config(["quick", "--learner", "clipped", "--inner.clip", "0.3"])
-    file = config_from_dict({"learner": "clipped", "inner": {"clip": 0.3}})
+    file = config_from_dict({"preset": "quick", "learner": "clipped", "inner": {"clip": 0.3}})
     assert flags == file
     assert flags.inner == Inner(clip=0.3)
     assert flags.environment == preset("quick").environment

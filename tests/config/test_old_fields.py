@@ -98,7 +98,7 @@ def test_an_environments_options_were_beside_its_name() -> None:
     assert config.learner == "actor-critic"
     data["environment"] = {"name": "snake", "num_rows": 4, "grid_only": True, "action_mask": False}
     assert config_from_dict(data).environment.options == {"num_rows": 4, "grid_only": True, "action_mask": False}
-    partial = config_from_dict({"environment": {"num_rows": 4}})
+    partial = config_from_dict({"preset": "quick", "environment": {"num_rows": 4}})
     assert partial.environment.options == {**preset("quick").environment.options, "num_rows": 4}
 
 

@@ -88,7 +88,7 @@ def test_a_file_of_another_environment_leaves_the_presets_board_behind(tmp_path:
     path.write_text('[environment]\nname = "discounting-chain"\n')
     assert read_config(path).environment.options == {}
     validate(read_config(path))
-    path.write_text('[environment]\nname = "snake"\nnum_rows = 6\n')
+    path.write_text('preset = "quick"\n[environment]\nname = "snake"\nnum_rows = 6\n')
     assert read_config(path).environment.options == {"num_rows": 6, "num_cols": 12, "time_limit": 4000}
 
 

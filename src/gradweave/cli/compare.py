@@ -16,6 +16,7 @@ from gradweave.cli.seeds import check_seeds
 from gradweave.cli.train import TrainFlags, parse_all
 from gradweave.comparison.plan_checks import check_plan
 from gradweave.config.learners import LEARNERS
+from gradweave.config.schema import Config
 from gradweave.config.search import parse_search
 from gradweave.config.validation import validate
 from gradweave.errors import ConfigError
@@ -57,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
     check_seeds(config, num_seeds, ALONE)
     plan = ComparisonPlan(
         config=config,
-        rivals=tuple(flags.rivals),
+        rivals=_rivals(flags.rivals, config),
         ranges=parse_search(flags.search, LEARNERS[config.learner].hyperparameters),
         trials=flags.trials,
         seeds=tuple(range(config.run.seed, config.run.seed + num_seeds)),
@@ -66,6 +67,12 @@ def run(argv: Sequence[str]) -> int:
     check_plan(plan)
     path = create_comparison(plan, ["compare", *argv])
     return _go_on(plan, path)
+
+
+def _rivals(names: tuple[str, ...], config: Config) -> tuple[str, ...]:
+    """Those that were asked for; all, where none was, but `meta` where auto is all that the configuration tunes."""
+    same = names == _ALL and config.meta.preset == "auto" and not config.meta.learned
+    return tuple(name for name in names if not (same and name == "meta"))
 
 
 def resume_comparison(path: Path, changes: Mapping[str, Any]) -> int:

@@ -18,9 +18,9 @@ from gradweave.cli.environment_flags import merged, take_environment_options
 from gradweave.cli.flags import parse_flags, wrapped
 from gradweave.cli.seeds import check_seeds, train_seeds
 from gradweave.cli.short_help import HELP_ALL, with_common_flags
-from gradweave.config.auto import with_auto
+from gradweave.config.auto import with_meta_preset
 from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
-from gradweave.config.presets import PRESETS, preset
+from gradweave.config.presets import DEFAULT_PRESET, PRESETS, preset
 from gradweave.config.schema import DEFAULT_LEARNER, Config, EnvironmentConfig, MetaConfig, RunConfig
 from gradweave.config.toml_file import read_config
 from gradweave.config.validation import validate
@@ -46,9 +46,10 @@ class TrainFlags:
     learner: str = DEFAULT_LEARNER
     """What learns; its options are those under network, inner and outer."""
     preset: Annotated[
-        tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[PRESET]", help_behavior_hint="(default: quick)")
+        tyro.conf.Positional[str | None],
+        tyro.conf.arg(metavar="[PRESET]", help_behavior_hint=f"(default: {DEFAULT_PRESET})"),
     ] = None
-    """quick, snake, snake-6x6, discounting-chain, ppo or vtrace."""
+    """auto, quick, snake, snake-6x6, discounting-chain, ppo or vtrace."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """A TOML file to read before the flags; what it leaves out comes from the preset."""
     hosts: Annotated[Hosts, tyro.conf.arg(name="")] = ALONE
@@ -107,7 +108,7 @@ def parse_all(
 
     def begin(base: Config) -> Config:
         base = start(base if learner is None else base.with_learner(learner))
-        return with_auto(base) if meta_preset == "auto" else base
+        return with_meta_preset(base, meta_preset, new_learner=learner is not None)
 
     def parse(base: Config) -> FlagsT:
         fields = dataclasses.fields(base)
@@ -122,7 +123,7 @@ def parse_all(
 
     def read(name: str | None) -> Config:
         if file is None:
-            return begin(preset(name or "quick"))
+            return begin(preset(name or DEFAULT_PRESET))
         return begin(read_config(Path(file), name, follow=True))
 
     file = _given(argv, "--config")

@@ -92,6 +92,9 @@ def parse_rivals(names: Sequence[str], config: Config) -> list[Rival]:
     if "meta" in names and not (config.meta.learned or config.meta.tuners):
         accepted = "a configuration that tunes something, for the rival meta"
         raise ConfigError("--rivals", "meta", accepted, "give --meta.learned discount, or leave meta out")
+    if "meta" in names and config.meta.preset == "auto" and not config.meta.learned:
+        accepted = "a configuration that tunes something else than auto does, for the rival meta"
+        raise ConfigError("--rivals", "meta", accepted, "compare the preset ppo, or leave meta out")
     return [table[name] for name in names]
 
 

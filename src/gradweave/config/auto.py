@@ -9,7 +9,7 @@ from gradweave.config.learners import LEARNERS
 from gradweave.config.schema import Config
 from gradweave.errors import ConfigError
 
-__all__ = ["with_auto"]
+__all__ = ["with_auto", "with_meta_preset"]
 
 
 def with_auto(config: Config) -> Config:
@@ -26,6 +26,28 @@ def with_auto(config: Config) -> Config:
     auto = LEARNERS[config.learner].auto
     if not auto:
         accepted = f"none for the learner {config.learner}, of which nothing is known"
-        raise ConfigError("meta.preset", "auto", accepted, "leave --meta.preset out, and choose --meta.tuners yourself")
+        raise ConfigError(
+            "meta.preset", "auto", accepted, "--meta.preset none, and choose --meta.tuners or --meta.learned yourself"
+        )
     plain = config.untuned()
     return dataclasses.replace(plain, meta=dataclasses.replace(plain.meta, preset="auto", **auto))
+
+
+def with_meta_preset(config: Config, name: str | None, *, new_learner: bool = False) -> Config:
+    """The configuration under `meta.preset`, before further fields change it.
+
+    Args:
+        config: a preset.
+        name: "auto" for what its learner's `auto` is, "none" for no tuning in the place of an `auto` of the preset's;
+            None for what the preset has.
+        new_learner: whether the learner is not the preset's: an `auto` of the preset's becomes that of the learner, or
+            no tuning where it has none.
+
+    Raises:
+        ConfigError: auto is asked for, and the learner has none.
+    """
+    if name == "auto":
+        return with_auto(config)
+    if config.meta.preset != "auto" or (name is None and not new_learner):
+        return config
+    return with_auto(config) if name is None and LEARNERS[config.learner].auto else config.untuned()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from gradweave.config.presets import DEFAULT_PRESET
 from gradweave.config.schema import Config
 from gradweave.config.toml_file import config_from_dict
 from gradweave.config.validation import validate
@@ -10,7 +11,7 @@ from gradweave.config.validation import validate
 __all__ = ["configure"]
 
 
-def configure(preset: str = "quick", /, **sections: Mapping[str, Any]) -> Config:
+def configure(preset: str = DEFAULT_PRESET, /, **sections: Mapping[str, Any]) -> Config:
     """A preset with other values in some of its fields.
 
     The sections and fields are those of a configuration file, `environment`, `network`, `inner`, `meta`, `outer` and

@@ -109,7 +109,8 @@ class MetaConfig:
     nats; None does not."""
     preset: MetaPreset = "none"
     """Auto: tune what has been found to pay, each meta-parameter by what can see it, as the page Tuners says. It
-    stands in the place of what a preset or a file tunes; flags change it further."""
+    stands in the place of what a preset or a file tunes; flags change it further. None: what the preset tunes, or
+    nothing where that is auto."""
 
     def __post_init__(self) -> None:
         """Call the meta-parameters as the fields are called, where a word of Python's has an underscore."""
@@ -224,6 +225,6 @@ class Config:
     def untuned(self) -> "Config":
         """The same without what only tuning reads."""
         nothing = MetaConfig()
-        tuned = ("learned", "schedule", "max_discount", "tuners", "trust_region", "preset")
+        tuned = ("learned", "schedule", "max_discount", "tuners", "trust_region", "guard", "preset")
         meta = dataclasses.replace(self.meta, **{name: getattr(nothing, name) for name in tuned})
         return dataclasses.replace(self, meta=meta, inner=LEARNERS[self.learner].untuned(self.inner))

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from gradweave.config.auto import with_auto
+from gradweave.config.auto import with_meta_preset
 from gradweave.config.old_fields import ADDED, translated
+from gradweave.config.presets import DEFAULT_PRESET
 from gradweave.config.presets import preset as find_preset
 from gradweave.config.schema import Config, EnvironmentConfig
 from gradweave.errors import ConfigError, DamagedFile, nearest_name
@@ -93,10 +94,10 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
         if complete and section not in data:
             _refuse_missing(section)
     data = translated(data, complete=complete)
-    base = find_preset(_checked("preset", data.get("preset", "quick"), str))
+    base = find_preset(_checked("preset", data.get("preset", DEFAULT_PRESET), str))
     base = base.with_learner(_checked("learner", data.get("learner", base.learner), str))
-    if not complete and data.get("meta", {}).get("preset") == "auto":
-        base = with_auto(base)
+    if not complete:
+        base = with_meta_preset(base, data.get("meta", {}).get("preset"), new_learner="learner" in data)
     changes = {
         section: _section(section, _below(base, section, data[section]), data[section], complete)
         for section in _SECTIONS
