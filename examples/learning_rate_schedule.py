@@ -40,13 +40,13 @@ def draw(key, shape, noise):
 
 def training(key):
     """(parameters to begin with, noisy batches to learn from, clean batches to evaluate on)."""
-    params_key, data_key, judge_key = jax.random.split(key, 3)
+    params_key, data_key, outer_key = jax.random.split(key, 3)
     first, second = jax.random.normal(params_key, (2, 16, 2))
     params = {"in": first.T, "bias": second[:, 0], "out": second[:, 1]}
     batches = draw(data_key, (NUM_STEPS, BATCH), noise=1.0)
     batches["phase"] = jnp.arange(NUM_STEPS) * NUM_PHASES // NUM_STEPS
-    judges = draw(judge_key, (NUM_STEPS, 64), noise=0.0)  # only the last one counts for `Unrolled`
-    return params, batches, judges
+    outer_batches = draw(outer_key, (NUM_STEPS, 64), noise=0.0)  # only the last one counts for `Unrolled`
+    return params, batches, outer_batches
 
 
 problem = gw.MetaProblem(update, outer_loss=lambda params, batch: (loss(params, batch), None))
@@ -56,9 +56,9 @@ meta_optimizer = optax.adam(0.1)
 @jax.jit
 def meta_step(raw, meta_state, key):
     def gradient(key):
-        params, batches, judges = training(key)
+        params, batches, outer_batches = training(key)
         return gw.meta_gradient(
-            problem, raw, RANGE, params, batches, judges, estimator=gw.Unrolled(), mode=gw.ReverseMode("step")
+            problem, raw, RANGE, params, batches, outer_batches, estimator=gw.Unrolled(), mode=gw.ReverseMode("step")
         ).grad
 
     # Several trainings at once; their mean gradient is less noisy.
@@ -72,9 +72,9 @@ def final_loss(rates, key):
     """Mean loss on clean data after whole trainings that the tuning never saw."""
 
     def one(key):
-        params, batches, judges = training(key)
+        params, batches, outer_batches = training(key)
         params, _ = gw.unroll(problem, rates, params, batches)
-        return loss(params, jax.tree.map(lambda leaf: leaf[-1], judges))
+        return loss(params, jax.tree.map(lambda leaf: leaf[-1], outer_batches))
 
     return jax.vmap(one)(jax.random.split(key, 256)).mean()
 

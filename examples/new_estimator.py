@@ -49,7 +49,7 @@ problem = gw.GradientLearner(
     loss=lambda x, target, eta, batch: (0.5 * jnp.sum((x - target) ** 2), None),
     optimizer=optax.identity(),
     learning_rate=lambda eta: eta,
-    outer_loss=lambda state, batch: (0.5 * jnp.sum((state.params - batch["judge"]) ** 2), None),
+    outer_loss=lambda state, batch: (0.5 * jnp.sum((state.params - batch["outer"]) ** 2), None),
 )
 state = problem.init(jnp.full(4, 2.0))
 raw = gw.unconstrain(jnp.array(0.2), gw.Positive())
@@ -57,11 +57,11 @@ raw = gw.unconstrain(jnp.array(0.2), gw.Positive())
 
 def draw(key):
     """Batches that now and then hold an outlier to evaluate on."""
-    target_key, judge_key, outlier_key = jax.random.split(key, 3)
+    target_key, outer_key, outlier_key = jax.random.split(key, 3)
     shape = (NUM_INNER_STEPS, 4)
     outlier = jax.random.bernoulli(outlier_key, 0.1, (NUM_INNER_STEPS, 1))
-    judge = jax.random.normal(judge_key, shape) * jnp.where(outlier, 30.0, 0.3)
-    return {"target": 0.3 * jax.random.normal(target_key, shape), "judge": judge}
+    outer = jax.random.normal(outer_key, shape) * jnp.where(outlier, 30.0, 0.3)
+    return {"target": 0.3 * jax.random.normal(target_key, shape), "outer": outer}
 
 
 def gradient(batches, estimator, mode=None):

@@ -240,7 +240,7 @@ GROUPS: Final[dict[str, tuple[Callable[[Path, int, random.Random], Iterator[Row]
     "trackers": (trackers, 6, 2),
     "two-processes": (two_processes, 20, 1),
     "full-disks": (full_disks, 3, 1),
-    "kills": (kills, 100, 2),
+    "kills": (kills, 100, 1),
     "signals": (signals, 20, 1),
 }
 """What is done, how often at full size and how often at the small one; of signals at each of five stages."""

@@ -85,8 +85,8 @@ def test_no_gradient_is_passed_back_to_what_only_targets_read(case):
     gradient, length = learner.inner_gradient(state, eta, batch)
     assert jnp.allclose(gradient, semi_gradient(params, eta, batch), atol=1e-12)
     assert length == 3
-    judged, _, (outer_loss, _) = learner.gradient_and_outer_loss(state, eta, batch)
-    assert jnp.allclose(judged, gradient, atol=1e-12)
+    evaluated, _, (outer_loss, _) = learner.gradient_and_outer_loss(state, eta, batch)
+    assert jnp.allclose(evaluated, gradient, atol=1e-12)
     assert jnp.allclose(outer_loss, jnp.tanh(batch[0] @ params).mean())
 
 

@@ -159,7 +159,7 @@ def test_one_step_a_rollout_is_the_actor_critic() -> None:
     ours = jax.tree.map(jnp.asarray, ETA._replace(policy_cost=1.0))
     theirs = gw.ActorCriticEta(**{name: getattr(ours, name) for name in gw.ActorCriticEta._fields})
 
-    def judged(problem: Any, eta: Any) -> Any:
+    def outer_loss(problem: Any, eta: Any) -> Any:
         learner, batch = state.learner, lambda k: jax.tree.map(lambda leaf: leaf[k], window.batches)
         for k in range(2):
             learner, _ = problem.update(learner, eta, batch(k))
@@ -168,7 +168,7 @@ def test_one_step_a_rollout_is_the_actor_critic() -> None:
     plain = gw.actor_critic(bundled_apply, optax.identity())
     of_vtrace, of_actor_critic = quick_jit(
         lambda: [
-            jax.value_and_grad(lambda eta, problem=problem: judged(problem, eta))(eta)
+            jax.value_and_grad(lambda eta, problem=problem: outer_loss(problem, eta))(eta)
             for problem, eta in ((agent.problem, ours), (plain, theirs))
         ]
     )()

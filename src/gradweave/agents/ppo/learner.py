@@ -186,7 +186,7 @@ def _learner(
     head: AbstractPolicyHead,
     memory: PyTree,
 ) -> MinibatchLearner:
-    """All gradient steps on one rollout, and what judges them."""
+    """All gradient steps on one rollout, and the outer loss."""
 
     def places(batch: PPOBatch) -> Int[Array, "updates places"]:
         size, what = batch.orders.shape[-1], "steps" if memory is None else "environments, which a memory keeps whole,"

@@ -20,7 +20,7 @@ V-trace returns at the outer discount and lambda with alpha = 1.
 
 A network may have auxiliary heads (STACX): further policies and values on the same torso, each with the loss above at a
 discount, a lambda and a weight of its own, and with ratios of *its* policy to the one that collected, from the first
-step on. They shape what the torso says to the first policy, which alone acts and is judged.
+step on. They shape what the torso says to the first policy, which alone acts and is evaluated.
 """
 
 import functools

@@ -50,7 +50,7 @@ class InnerConfig(OptimizerSection, InnerSection):
     clip_c: float = 1.0
     """Where the importance weights that errors travel back with are clipped, > 0."""
     auxiliary_heads: int = 0  # Zahavy et al. 2020 use 2
-    """Further policies and values on the same torso, which are learned and neither act nor are judged."""
+    """Further policies and values on the same torso, which are learned; they neither act nor enter the outer loss."""
     auxiliary_discount: float = hyperparameter(0.99, 0.0, 1.0)
     """Discount of each auxiliary head, in (0, 1); every head has one of its own."""
     auxiliary_lambda: float = hyperparameter(0.95, 0.0, 1.0, closed=True)
