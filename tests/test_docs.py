@@ -1,7 +1,10 @@
 """The code on the pages that teach runs as it stands there."""
 
 import doctest
+import math
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ import jax
 import pytest
 
 import gradweave as gw
+from gradweave.runs.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -27,6 +31,7 @@ def blocks(page: str, language: str) -> list[str]:
         pytest.param("own-loop.md", "can be trusted", marks=pytest.mark.slow),
         pytest.param("own-environment.md", "Corridor keeps the contract", marks=pytest.mark.slow),
         pytest.param("python.md", "16 samples of windows of 5 updates", marks=pytest.mark.slow),
+        pytest.param("tuners.md", "0.0005, best 10", marks=pytest.mark.slow),
     ],
 )
 def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, says: str, tmp_path: Path) -> None:
@@ -50,6 +55,30 @@ def test_the_session_on_the_page_of_names_runs_as_it_is_printed(capsys: pytest.C
     failed, attempted = runner.summarize(verbose=False)
     assert attempted > 80
     assert failed == 0, capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_row_on_the_page_of_tuners_makes_a_flag(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    (diff,) = blocks("tuners.md", "diff")
+    subprocess.run(["git", "apply", "--unidiff-zero", "-"], input=diff, text=True, cwd=tmp_path, check=True)
+    plateau = tmp_path / "src/gradweave/agents/tuners/plateau.py"
+    plateau.write_text(blocks("tuners.md", "python")[0], encoding="utf-8")
+    flags = "train discounting-chain --meta.learned --meta.tuners learning_rate=plateau:2 --finish none"
+    small = "--inner.num-envs 8 --total-steps 10000 --runs-dir runs"
+    done = subprocess.run(
+        [sys.executable, "-m", "gradweave", *flags.split(), *small.split()],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "src"), "JAX_ENABLE_X64": "0"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (run,) = (tmp_path / "runs").iterdir()
+    rates = [row["eta/learning_rate"] for row in read_metrics(run / "metrics.jsonl")]
+    assert rates[-1] < rates[0]
+    assert rates[-1] == pytest.approx(rates[0] / 2 ** round(math.log2(rates[0] / rates[-1])))
 
 
 def test_every_public_name_has_an_example_that_runs() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gradweave.config.schema import Config
+from gradweave.config.toml_file import write_config
 from gradweave.errors import NonFiniteError, Stopped
 from gradweave.runs.run_folder import RunFolder
 from gradweave.training.checkpoints import load
@@ -91,6 +92,30 @@ def test_a_resumed_run_is_the_run_that_never_stopped(finished: tuple[Config, Pat
     assert mine == theirs
     for first, second in zip(leaves(summary.state), leaves(resumed.state), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.slow
+def test_what_was_edited_before_a_run_goes_on_counts_where_nothing_moves_it(
+    finished: tuple[Config, Path, Summary], tmp_path: Path
+) -> None:
+    half = small(tmp_path, num_chunks=2, **CARRIED)
+    with RunFolder.create(half) as folder:
+        run(half, folder)
+        then = rows_of(folder)[-1]
+    whole, _, _ = finished
+    # Of these the meta-gradient moves the discount, a tuner the learning rate, and nothing the entropy cost.
+    inner = dataclasses.replace(half.inner, discount=0.5, learning_rate=0.1, entropy_cost=0.3)
+    edited = dataclasses.replace(
+        half, inner=inner, run=dataclasses.replace(half.run, total_steps=whole.run.total_steps)
+    )
+    write_config(edited, folder.path / "config.toml")
+    with RunFolder.open(folder.path, accept_changes=True) as folder:
+        resumed = run(edited, folder, resume=True)
+        now = rows_of(folder)[2 * CHUNK]
+    assert now["eta/entropy_cost"] == pytest.approx(0.3) != then["eta/entropy_cost"]
+    assert now["eta/discount"] == pytest.approx(then["eta/discount"], abs=0.05)
+    assert now["eta/learning_rate"] in (pytest.approx(1e-3), pytest.approx(3e-3))
+    assert resumed.state.guard.saved.fixed.entropy_cost == pytest.approx(0.3)
 
 
 @pytest.mark.slow

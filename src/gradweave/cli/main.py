@@ -23,7 +23,7 @@ COMMANDS: Final = {
     "watch": "show the table of a run that another process trains",
     "measure": "measure how good the meta-gradient of a trained agent is, by estimator",
     "play": "let a trained agent play an episode and write it as a GIF",
-    "sweep": "train plain actor-critics with many settings of some hyper-parameters, for comparison",
+    "sweep": "train any learner, untuned, with many settings of its hyper-parameters, for comparison",
     "compare": "compare self-tuning with searches and population-based training, at equal environment steps",
     "report": "draw the figures of one or more runs and write report.html",
     "environments": "list what can be trained on, and what cannot and why",

@@ -1,8 +1,8 @@
 """`gradweave sweep [PRESET]`: what self-tuning is meant to spare you, done honestly, to compare with.
 
-Plain actor-critic unless `--meta.learned` says otherwise, with settings that Optuna chooses: all of a grid, or draws
-from ranges. Each run is an ordinary one, and the total cost is reported next to the best score. The same command in the
-same folder, on any machine that sees it, is another worker.
+The learner without tuning, unless `--meta.learned` says otherwise, with settings that Optuna chooses: all of a grid,
+or draws from ranges. Each run is an ordinary one, and the total cost is reported next to the best score. The same
+command in the same folder, on any machine that sees it, is another worker.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # Optuna takes a third of a second, which bad configurations 
 
 __all__ = ["resume_sweep", "run"]
 
-_NAMES = ("gradweave sweep", "Train plain actor-critics with many settings of some hyper-parameters.")
+_NAMES = ("gradweave sweep", "Train any learner, untuned unless --meta.learned says otherwise, with many settings.")
 _USUAL = ("inner.learning-rate=3e-4,1e-3,3e-3", "inner.discount=0.9,0.97,0.997", "inner.entropy-cost=0.01,0.03")
 _USUAL_TRIALS: Final = 20
 

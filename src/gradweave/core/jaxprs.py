@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 from jaxtyping import PyTree
 
 Rule = Callable[..., list[Any] | None]
 """`(equation, *inputs) -> outputs`, or None to leave the equation as it is."""
+
+Cut = Callable[[JaxprEqn], bool]
+"""Whether an equation counts as reading nothing."""
 
 OPAQUE = frozenset({"custom_jvp_call", "custom_vjp_call"})
 """Calls whose derivative somebody has written down: what is inside of them is not differentiated."""
@@ -82,34 +86,43 @@ def contains(closed: ClosedJaxpr, name: str, *, opaque: frozenset[str] = frozens
     return any(equation.primitive.name == name for equation in equations(closed, opaque=opaque))
 
 
-def reads(jaxpr: Jaxpr, needed: list[bool]) -> list[bool]:
+def chooses(equation: JaxprEqn) -> bool:
+    """Whether the derivative of an operation is 0 wherever it has one: comparisons, integers, signs and roundings."""
+    steps = equation.primitive.name in ("sign", "floor", "ceil", "round")
+    return steps or not any(
+        jnp.issubdtype(getattr(out.aval, "dtype", jnp.int32), jnp.inexact) for out in equation.outvars
+    )
+
+
+def reads(jaxpr: Jaxpr, needed: list[bool], *, cut: Cut | None = None) -> list[bool]:
     """Whether each input matters to one of the outputs that are needed, looking into calls and loops.
 
     Args:
         jaxpr: any.
         needed: which of its outputs count.
+        cut: what counts as reading nothing; None: no equation.
     """
     pairs = zip(jaxpr.outvars, needed, strict=True)
     matter = {atom for atom, counts in pairs if counts and isinstance(atom, Var)}
     for equation in reversed(jaxpr.eqns):
         wanted = [variable in matter for variable in equation.outvars]
-        if any(wanted):
-            used = _reads_of(equation, wanted)
+        if any(wanted) and not (cut and cut(equation)):
+            used = _reads_of(equation, wanted, cut)
             matter.update(
                 atom for atom, counts in zip(equation.invars, used, strict=True) if counts and isinstance(atom, Var)
             )
     return [variable in matter for variable in jaxpr.invars]
 
 
-def _reads_of(equation: JaxprEqn, wanted: list[bool]) -> list[bool]:
+def _reads_of(equation: JaxprEqn, wanted: list[bool], cut: Cut | None) -> list[bool]:
     name, params = equation.primitive.name, equation.params
     if name in ("jit", "pjit", "closed_call") and "jaxpr" in params:
-        return reads(params["jaxpr"].jaxpr, wanted)
+        return reads(params["jaxpr"].jaxpr, wanted, cut=cut)
     if name != "scan":
         return [True] * len(equation.invars)
     inner, consts, carries = params["jaxpr"].jaxpr, params["num_consts"], params["num_carry"]
     while True:  # what the carry of the next round reads is needed of this one
-        used = reads(inner, wanted)
+        used = reads(inner, wanted, cut=cut)
         carried = used[consts : consts + carries]
         grown = [a or b for a, b in zip(wanted[:carries], carried, strict=True)] + wanted[carries:]
         if grown == wanted:

@@ -67,6 +67,7 @@ def read_agent(path: Path, step: int | None = None, warn: Callable[[str], None] 
     config = check_run(path, step)
     import jax
 
+    from gradweave.agents.edited import as_configured
     from gradweave.runs.checkpoints import checkpoint_path, describe, newest_good
     from gradweave.runs.identity import check_origin, raise_changed, unaccepted
     from gradweave.runs.provenance import recorded
@@ -90,4 +91,4 @@ def read_agent(path: Path, step: int | None = None, warn: Callable[[str], None] 
         return checkpoint
 
     checkpoint = newest_good(folder, own, warn)[1] if step is None else own(checkpoint_path(folder, step))
-    return LoadedAgent(config, agent, checkpoint.tree, checkpoint.step)
+    return LoadedAgent(config, agent, as_configured(agent, checkpoint.tree), checkpoint.step)

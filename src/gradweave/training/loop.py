@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState
+from gradweave.agents.edited import as_configured
 from gradweave.config.schema import Config
 from gradweave.errors import Stopped, command_line
 from gradweave.machine.signals import noted_signals
@@ -113,10 +114,11 @@ def train(
 
 
 def load_agent(folder: RunFolder, warn: Callable[[str], None]) -> tuple[SelfTuning, SelfTuningState]:
-    """The agent of a run at its newest checkpoint that verifies."""
+    """The agent of a run at its newest checkpoint that verifies, with what was edited since."""
     agent = build_agent(folder.config)
     shapes = _shapes(agent, folder.config)
-    return agent, load_newest(folder, shapes, warn, lambda found: check_checkpoint(agent.environment_steps, found)).tree
+    found = load_newest(folder, shapes, warn, lambda found: check_checkpoint(agent.environment_steps, found))
+    return agent, as_configured(agent, found.tree)
 
 
 def _shapes(agent: SelfTuning, config: Config) -> SelfTuningState:

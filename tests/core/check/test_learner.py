@@ -102,13 +102,44 @@ def test_a_meta_parameter_that_nothing_reads_is_named():
     assert " 0.0 MB" not in table
 
 
-def test_what_is_read_and_has_no_effect_is_zero_and_no_error():
+def test_what_is_read_and_has_no_effect_is_zero_and_an_error_that_the_first_line_names():
     problem, state = regression(
         lambda eta: optax.sgd(eta["rate"]), cost=lambda eta, params: 0.0 * eta["cost"] * jnp.sum(params["v"])
     )
     report = gw.check_learner(problem, RAW, SPEC, state, BATCHES)
-    assert verdicts(report)["['cost']"] == "zero" and report.ok
-    assert any("exactly 0" in finding.what for finding in report.findings)
+    assert verdicts(report) == {"['cost']": "zero", "['rate']": "good"} and not report.ok
+    (error,) = errors(report)
+    assert "['cost']" in error and "exactly 0" in error and "num_inner_steps" in error and "gw.Fixed()" in error
+    first = str(report).splitlines()[0]
+    assert "CANNOT BE TRUSTED" in first and "['cost'] (zero)" in first and "['rate']" not in first
+    fixed = gw.check_learner(problem, RAW, {**SPEC, "cost": gw.Fixed()}, state, BATCHES)
+    assert fixed.ok and verdicts(fixed) == {"['rate']": "good"}
+
+
+@pytest.mark.parametrize("num_steps", [1, 6])
+def test_a_clip_range_is_zero_in_any_window_and_a_longer_one_is_no_remedy(num_steps):
+    def update(x, eta, batch):
+        start = x
+
+        def loss(x):
+            ratio = jnp.exp(batch[:, 0] * (x - start))
+            clipped = jnp.clip(ratio, 1 - eta["range"], 1 + eta["range"])
+            return -jnp.mean(jnp.minimum(ratio * batch[:, 1], clipped * batch[:, 1]))
+
+        def step(x, _):
+            return x - eta["rate"] * jax.grad(loss)(x), jnp.abs(jnp.exp(batch[:, 0] * (x - start)) - 1) > eta["range"]
+
+        x, outside = jax.lax.scan(step, x, length=num_steps)
+        return x, outside.mean()
+
+    problem = gw.MetaProblem(update, lambda x, batch: (jnp.mean((x - batch[:, 2]) ** 2), None))
+    spec = {"range": gw.Interval(0.0, 1.0), "rate": gw.Positive()}
+    raw = gw.unconstrain({"range": jnp.float64(0.05), "rate": jnp.float64(0.5)}, spec)
+    assert (update(jnp.float64(0.1), gw.constrain(raw, spec), BATCHES[0])[1] > 0.1) == (num_steps > 1)
+    report = gw.check_learner(problem, raw, spec, jnp.float64(0.1), BATCHES)
+    assert verdicts(report) == {"['range']": "zero", "['rate']": "good"} and not report.ok
+    (error,) = errors(report)
+    assert "['range']" in error and "clip" in error and "gw.Fixed()" in error and "num_inner_steps" not in error
 
 
 @pytest.mark.slow

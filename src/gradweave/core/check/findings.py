@@ -1,6 +1,6 @@
 """From what was measured and what is written to sentences with a remedy."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -21,8 +21,13 @@ _AT_ZERO = ": exactly 0, as the second moment of a dead unit, or a zero norm,"
 _AWAY = "keep its argument away from there: a small constant inside the root, or jnp.where inside and outside of it"
 
 
-def leaf_findings(leaves: Iterable[LeafReport]) -> Iterator[Finding]:
-    """One for each leaf whose derivative is not to be trusted, or says nothing."""
+def leaf_findings(leaves: Iterable[LeafReport], only_compared: Collection[str]) -> Iterator[Finding]:
+    """One for each leaf whose derivative is not to be trusted, or says nothing.
+
+    Args:
+        leaves: of the report.
+        only_compared: the names of those that update reads in comparisons alone.
+    """
     broken = [leaf.name for leaf in leaves if leaf.verdict == "not finite"]
     if broken:
         yield Finding(
@@ -39,17 +44,30 @@ def leaf_findings(leaves: Iterable[LeafReport]) -> Iterator[Finding]:
                 "declare it as gw.Fixed()",
             )
         elif leaf.verdict == "zero":
-            yield Finding(
-                "warning",
-                f"the gradient by {leaf.name} is exactly 0, and so is its difference: nothing here depends on it",
-                "give a longer window (num_inner_steps), or look for a product with 0 or a comparison behind it",
-            )
+            yield _zero(leaf.name, only_compared)
         elif leaf.verdict in ("stopped", "disagrees"):
             yield Finding(
                 "error",
                 f"the derivative by {leaf.name} is {leaf.derivative:.4g}, but differences say {leaf.difference:.4g}",
                 "see stopped derivatives and custom rules below; without any, a kink (clip, max, sign) may lie close",
             )
+
+
+def _zero(name: str, only_compared: Collection[str]) -> Finding:
+    what = f"the gradient by {name} is exactly 0, and so is its difference"
+    if name in only_compared:
+        return Finding(
+            "error",
+            f"{what}: update only compares with it, as with a bound of clip (PPO's clip range), minimum or maximum",
+            "declare it as gw.Fixed(): it decides which terms count, and its gradient is 0 in a window of any length, "
+            "however much is clipped; only a rule that needs no gradient can move it",
+        )
+    return Finding(
+        "error",
+        f"{what}: on these data it moves nothing that the outer loss reads",
+        "give a longer window (num_inner_steps) or data on which it counts (rewards that are not all 0, say), or look "
+        "for a product with 0 or a comparison behind it; where neither is at fault, declare it as gw.Fixed()",
+    )
 
 
 def find_breaks(

@@ -95,13 +95,15 @@ class LearnerReport:
 
     @property
     def ok(self) -> bool:
-        """Whether no error was found."""
+        """Whether no error was found; a learned leaf whose gradient is exactly 0 is one."""
         return not any(finding.severity == "error" for finding in self.findings)
 
     def __str__(self) -> str:
+        bad = ", ".join(f"{leaf.name} ({leaf.verdict})" for leaf in self.leaves if leaf.verdict != "good")
+        head = "can be trusted" if self.ok else f"CANNOT BE TRUSTED, for {bad}" if bad else "CANNOT BE TRUSTED"
         lines = [
-            f"{'can be trusted' if self.ok else 'CANNOT BE TRUSTED'}: the meta-gradient through {self.num_inner_steps} "
-            f"updates, outer loss {self.outer_loss:.4g} ({self.precision}, {self.seconds:.1f} s)",
+            f"{head}: the meta-gradient through {self.num_inner_steps} updates, outer loss {self.outer_loss:.4g} "
+            f"({self.precision}, {self.seconds:.1f} s)",
             "",
             f"{'meta-parameter':<22}{'derivative':>13}{'difference':>13}  verdict",
             *(
