@@ -21,8 +21,8 @@ from gradweave.training.build import build_agent, init_state
 SMALL = ["--inner.num-envs", "4", "--meta.num-inner-steps", "2", "--network.policy-layers", "4"]
 NEW = ["--learner", "reinforce", "--meta.estimator", "late-horizons", "--meta.learned", "discount", "learning_rate"]
 for flags in (
-    [*NEW, *SMALL[:4], "--environment.name", "waiting", "--environment.options.patience", "3"],
-    [*SMALL, "--network.value-layers", "4", "--environment.name", "waiting", "--meta.learned", "policy_cost"],
+    ["quick", *NEW, *SMALL[:4], "--environment.name", "waiting", "--environment.options.patience", "3"],
+    ["quick", *SMALL, "--network.value-layers", "4", "--environment.name", "waiting", "--meta.learned", "policy_cost"],
 ):
     config = parse_config(flags)
     validate(config)
