@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from gradweave.cli.train import parse_config
 from gradweave.comparison.rivals import RIVALS, best_member, exchange, first_settings, parse_rivals
 from gradweave.config.presets import preset
 from gradweave.config.search import SearchRange
@@ -64,3 +65,5 @@ def test_rivals_that_cannot_be_are_refused():
         parse_rivals(["meta"], config.untuned())
     with pytest.raises(ConfigError, match="preset ppo"):
         parse_rivals(["meta"], preset("auto"))
+    other = parse_config(["auto", "--meta.tuners", "learning_rate=kl:0.05"])  # no longer what auto tunes
+    assert [rival.name for rival in parse_rivals(["meta", "auto"], other)] == ["meta", "auto"]

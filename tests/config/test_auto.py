@@ -48,6 +48,13 @@ def test_the_preset_of_this_name_is_ppo_with_it():
         parse_config(["auto", "--learner", "vtrace", "--meta.preset", "auto"])
 
 
+def test_the_same_learner_named_again_changes_nothing(tmp_path):
+    (tmp_path / "mine.toml").write_text('[meta]\nlearned = ["discount"]\n')
+    mine = ["--config", str(tmp_path / "mine.toml")]
+    assert parse_config([*mine, "--learner", "ppo"]) == parse_config(mine)
+    assert parse_config(mine).meta.learned == ("discount",)
+
+
 @pytest.mark.parametrize("learner", list(LEARNERS))
 def test_none_takes_it_away(learner, tmp_path):
     words = ["auto", "--meta.preset", "none", "--learner", learner]

@@ -29,9 +29,8 @@ def as_configured(agent: SelfTuning, state: SelfTuningState) -> SelfTuningState:
         configured = split_learned(agent.initial_raw, agent.spec)[1]
 
         def one(path: Any, before: Array, now: Array) -> Array:
-            return (
-                before if leaf_name(path) in agent.tuners else jnp.array(now, before.dtype)
-            )  # a copy: buffers are donated
+            # A copy, since buffers are donated.
+            return before if leaf_name(path) in agent.tuners else jnp.array(now, before.dtype)
 
         base = jax.tree_util.tree_map_with_path(one, base, configured)
         return old._replace(weights=old.weights._replace(base=base)) if scheduled else base

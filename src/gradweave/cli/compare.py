@@ -15,6 +15,7 @@ import tyro
 from gradweave.cli.seeds import check_seeds
 from gradweave.cli.train import TrainFlags, parse_all
 from gradweave.comparison.plan_checks import check_plan
+from gradweave.config.auto import is_auto
 from gradweave.config.learners import LEARNERS
 from gradweave.config.schema import Config
 from gradweave.config.search import parse_search
@@ -71,7 +72,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _rivals(names: tuple[str, ...], config: Config) -> tuple[str, ...]:
     """Those that were asked for; all, where none was, but `meta` where auto is all that the configuration tunes."""
-    same = names == _ALL and config.meta.preset == "auto" and not config.meta.learned
+    same = names == _ALL and is_auto(config)
     return tuple(name for name in names if not (same and name == "meta"))
 
 

@@ -107,8 +107,9 @@ def parse_all(
     learner, meta_preset = _given(argv, "--learner"), _given(argv, "--meta.preset")
 
     def begin(base: Config) -> Config:
-        base = start(base if learner is None else base.with_learner(learner))
-        return with_meta_preset(base, meta_preset, new_learner=learner is not None)
+        chosen = base.learner if learner is None else learner
+        new = start(base.with_learner(chosen))
+        return with_meta_preset(new, meta_preset, new_learner=chosen != base.learner)
 
     def parse(base: Config) -> FlagsT:
         fields = dataclasses.fields(base)

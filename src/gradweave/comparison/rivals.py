@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from gradweave.config.auto import is_auto
 from gradweave.config.schema import Config
 from gradweave.config.search import SearchRange, draw, perturbed
 from gradweave.errors import ConfigError, nearest_name
@@ -92,7 +93,7 @@ def parse_rivals(names: Sequence[str], config: Config) -> list[Rival]:
     if "meta" in names and not (config.meta.learned or config.meta.tuners):
         accepted = "a configuration that tunes something, for the rival meta"
         raise ConfigError("--rivals", "meta", accepted, "give --meta.learned discount, or leave meta out")
-    if "meta" in names and config.meta.preset == "auto" and not config.meta.learned:
+    if "meta" in names and is_auto(config):
         accepted = "a configuration that tunes something else than auto does, for the rival meta"
         raise ConfigError("--rivals", "meta", accepted, "compare the preset ppo, or leave meta out")
     return [table[name] for name in names]

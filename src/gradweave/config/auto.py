@@ -9,7 +9,7 @@ from gradweave.config.learners import LEARNERS
 from gradweave.config.schema import Config
 from gradweave.errors import ConfigError
 
-__all__ = ["with_auto", "with_meta_preset"]
+__all__ = ["is_auto", "with_auto", "with_meta_preset"]
 
 
 def with_auto(config: Config) -> Config:
@@ -31,6 +31,11 @@ def with_auto(config: Config) -> Config:
         )
     plain = config.untuned()
     return dataclasses.replace(plain, meta=dataclasses.replace(plain.meta, preset="auto", **auto))
+
+
+def is_auto(config: Config) -> bool:
+    """Whether a configuration tunes exactly what `auto` does."""
+    return config.meta.preset == "auto" and config.meta == with_auto(config).meta
 
 
 def with_meta_preset(config: Config, name: str | None, *, new_learner: bool = False) -> Config:

@@ -95,9 +95,10 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
             _refuse_missing(section)
     data = translated(data, complete=complete)
     base = find_preset(_checked("preset", data.get("preset", DEFAULT_PRESET), str))
-    base = base.with_learner(_checked("learner", data.get("learner", base.learner), str))
+    learner = _checked("learner", data.get("learner", base.learner), str)
+    is_new, base = learner != base.learner, base.with_learner(learner)
     if not complete:
-        base = with_meta_preset(base, data.get("meta", {}).get("preset"), new_learner="learner" in data)
+        base = with_meta_preset(base, data.get("meta", {}).get("preset"), new_learner=is_new)
     changes = {
         section: _section(section, _below(base, section, data[section]), data[section], complete)
         for section in _SECTIONS
