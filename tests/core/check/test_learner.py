@@ -152,6 +152,24 @@ def test_a_derivative_stopped_in_the_update_disagrees_and_its_line_is_named():
     assert gw.check_learner(problem, RAW, SPEC, state, BATCHES, num_inner_steps=1).ok
 
 
+def test_what_a_fixed_meta_parameter_stops_is_no_finding_and_what_a_bijector_of_ones_own_stops_is_one():
+    class Stopped(gw.AbstractBijector):
+        def forward(self, raw):
+            return jax.lax.stop_gradient(raw)
+
+        def inverse(self, eta):
+            return eta
+
+        def clip(self, raw):
+            return raw
+
+    problem, state = regression(lambda eta: optax.sgd(eta["rate"]))
+    for bijector, named in ((gw.Fixed(), False), (Stopped(), True)):
+        report = gw.check_learner(problem, RAW, SPEC | {"cost": bijector}, state, BATCHES)
+        assert any("update stops" in finding.what for finding in report.findings) == named
+        assert report.ok != named
+
+
 def test_a_derivative_that_is_wholly_stopped():
     problem, state = regression(
         lambda eta: optax.sgd(eta["rate"]),

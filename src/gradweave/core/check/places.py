@@ -80,14 +80,22 @@ def _library_of(file: str) -> str | None:
 
 def written_places(closed: ClosedJaxpr, name: str, opaque: frozenset[str] = frozenset()) -> list[Place]:
     """The lines on which a primitive of this name is written, once each; not those that JAX's own functions are made of
-    (the shift by the maximum in a softmax stops a derivative, rightly).
+    (the shift by the maximum in a softmax stops a derivative, rightly), nor `Fixed`, which is declared to stop one.
     """
     found = [
         place_of(equation)
         for equation in equations(closed, opaque=opaque)
-        if equation.primitive.name == name and not any(part in frame for frame in _files(equation) for part in _INSIDE)
+        if equation.primitive.name == name
+        and not any(part in frame for frame in _files(equation) for part in _INSIDE)
+        and not _of_fixed(equation)
     ]
     return list(dict.fromkeys(found))
+
+
+def _of_fixed(equation: JaxprEqn) -> bool:
+    """Whether `Fixed.forward` itself stops the derivative: its frame is the innermost one outside of JAX."""
+    outside = (file for file in _files(equation) if _library_of(file) != "jax")
+    return next(outside, "").endswith("/gradweave/core/bijectors.py")
 
 
 def _frames(equation: JaxprEqn) -> list[Any]:
