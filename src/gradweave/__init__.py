@@ -118,6 +118,7 @@ _HOMES = {name: "gradweave.core" for name in _CORE} | {name: "gradweave.agents" 
 _HOMES |= {name: "gradweave.api" for name in _API}
 _HOMES |= {
     "check_environment": "gradweave.envs",
+    "told_from_noise": "gradweave.measurement.noise",
     "configure": "gradweave.config.configure",
     "Config": "gradweave.config.schema",
 }
@@ -131,6 +132,7 @@ if TYPE_CHECKING:
     from gradweave.config.schema import Config as Config
     from gradweave.core import *  # noqa: F403
     from gradweave.envs import check_environment as check_environment
+    from gradweave.measurement.noise import told_from_noise as told_from_noise
 
 
 def __getattr__(name: str) -> Any:

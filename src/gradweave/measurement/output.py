@@ -23,7 +23,7 @@ from gradweave.measurement.summary import EstimatorSummary
 from gradweave.reports.figures import save_figure
 from gradweave.statistics.bootstrap import Estimate
 
-__all__ = ["Row", "format_table", "measurement_rows", "write_measurement"]
+__all__ = ["Row", "estimate_cell", "format_table", "measurement_rows", "write_measurement"]
 
 
 class Row(NamedTuple):
@@ -146,7 +146,9 @@ def format_table(names: Sequence[str], summaries: Mapping[str, EstimatorSummary]
     lines = []
     for title, headings, choose in parts:
         table = [["", *(heading.rstrip("_") for heading in headings)]]
-        table += [[name, *(_cell(estimate) for estimate in choose(summary))] for name, summary in summaries.items()]
+        table += [
+            [name, *(estimate_cell(estimate) for estimate in choose(summary))] for name, summary in summaries.items()
+        ]
         lines += ["", title, *_rows(table, width)]
     return "\n".join(lines[1:])
 
@@ -171,7 +173,8 @@ def _each(estimate: Estimate) -> list[Estimate]:
     return [Estimate(*ends) for ends in zip(*estimate, strict=True)]
 
 
-def _cell(estimate: Estimate) -> str:
+def estimate_cell(estimate: Estimate) -> str:
+    """A number and its interval, such as "0.5 [0.26, 0.73]"; the number alone where the interval is not known."""
     value, low, high = (f"{float(end):.2g}" for end in estimate)
     return value if low == high == "nan" else f"{value} [{low}, {high}]"
 

@@ -13,14 +13,15 @@ from gradweave.core import AbstractEstimator, AbstractLinearEstimator, AdaptiveM
 from gradweave.measurement.cross_fitting import cross_fitted_mix
 from gradweave.measurement.estimates import first_steps
 from gradweave.measurement.sampling import GradientSamples, estimator_samples
-from gradweave.measurement.summary import summarize
+from gradweave.measurement.summary import EstimatorSummary, summarize
 from gradweave.statistics.bootstrap import LEAST_SAMPLES, FloatArray
 
-__all__ = ["Verdict", "sampled_verdict", "verdict"]
+__all__ = ["LEGEND", "Verdict", "lines_in_words", "sampled_verdict", "verdict"]
 
-_LEGEND: Final = (
+LEGEND: Final = (
     "positive: a lower value lowers the outer loss; s: signal-to-noise of one window; windows: how many it takes"
 )
+"""How the lines are read."""
 
 
 class Verdict(NamedTuple):
@@ -50,12 +51,16 @@ def verdict(estimator: str, names: Sequence[str], estimates: FloatArray, *, seed
         estimates: (samples, meta-parameters), at least two samples.
         seed: of the bootstrap.
     """
-    heading = f"Is {estimator}, with which this run trains, told from noise? Of {len(estimates)} samples; {_LEGEND}"
+    heading = f"Is {estimator}, with which this run trains, told from noise? Of {len(estimates)} samples; {LEGEND}"
     if len(estimates) < LEAST_SAMPLES:
         return Verdict(heading, dict.fromkeys(names, f"no verdict from fewer than {LEAST_SAMPLES} samples"))
-    found = summarize({"own": estimates}, seed=seed)["own"]
-    lines = (_line(*map(float, numbers)) for numbers in zip(*found.mean, found.snr.value, strict=True))
+    lines = lines_in_words(summarize({"own": estimates}, seed=seed)["own"])
     return Verdict(heading, dict(zip(names, lines, strict=True)))
+
+
+def lines_in_words(summary: EstimatorSummary) -> list[str]:
+    """A line for each meta-parameter: is its mean told from noise?"""
+    return [_line(*map(float, numbers)) for numbers in zip(*summary.mean, summary.snr.value, strict=True)]
 
 
 def sampled_verdict(
