@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import dropped
 import jax
 
 from gradweave.comparison.population import Population
@@ -98,15 +99,9 @@ def our_returns(name: str, game: Game) -> list[Row]:
     return rows
 
 
-def fill_in_what_is_gone() -> None:
-    """What Jumanji 1.1.2 reads: the logger of a web service, not needed here, and a function that JAX has dropped."""
-    sys.modules.setdefault("neptune", ModuleType("neptune")).new = None  # type: ignore[attr-defined]
-    if not hasattr(jax, "device_put_replicated"):
-        jax.device_put_replicated = lambda tree, devices: jax.tree.map(lambda leaf: leaf[None], tree)  # one device
-
-
 def their_returns(name: str, game: Game) -> list[Row]:
-    fill_in_what_is_gone()
+    dropped.put_back()
+    sys.modules.setdefault("neptune", ModuleType("neptune")).new = None
     import jumanji.training as training
     from jumanji.training.evaluator import Evaluator
     from jumanji.training.setup_train import _make_raw_env, setup_agent, setup_env, setup_training_state

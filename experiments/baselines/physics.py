@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import dropped
+
 from gradweave.comparison.population import Population
 from gradweave.config.configure import configure
 from gradweave.config.schema import Config
@@ -76,6 +78,7 @@ def their_returns(seed: int) -> list[Row]:
     from brax import envs
     from brax.training.agents.ppo import train as ppo
 
+    dropped.put_back()
     rows: list[Row] = []
 
     def note(steps: int, metrics: Any) -> None:
