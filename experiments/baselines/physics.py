@@ -2,9 +2,9 @@
 
 physics.csv  mean return over 32 episodes (actions sampled) after every fifth of the steps, five seeds, both
 
-Needs Python 3.12 and Brax beside gradweave (docs/suites.md). Constants are those that Brax's training notebook has for the
-task, with 32 environments in place of 2048, so that 300,000 steps are many updates. What differs is said in README.md
-beside the results.
+Needs Python 3.12 and Brax beside gradweave (docs/suites.md). Constants are those that Brax's training notebook has for
+the task, with 32 environments in place of 2048, so that 300,000 steps are many updates. What differs is said in
+README.md beside the results.
 
     python experiments/baselines/physics.py --results results/baselines/brax
 """
@@ -16,6 +16,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import dropped
 
 from gradweave.comparison.population import Population
 from gradweave.config.configure import configure
@@ -76,6 +78,7 @@ def their_returns(seed: int) -> list[Row]:
     from brax import envs
     from brax.training.agents.ppo import train as ppo
 
+    dropped.put_back()
     rows: list[Row] = []
 
     def note(steps: int, metrics: Any) -> None:

@@ -1,0 +1,161 @@
+"""Is the plain actor-critic as good as Jumanji's own trainer, with its constants? On Snake 12x12 and 2048.
+
+NAME.csv  mean return over 128 episodes (actions sampled) after every fifth of the steps, five seeds, both
+
+Needs what Jumanji's trainer does: pip install dm-haiku rlax distrax hydra-core tensorboardx tqdm. Its logger for a web
+service, neptune, is left out. Constants are those of its configs/env; what differs is said in README.md beside the
+results.
+
+    python experiments/baselines/jumanji_a2c.py --results results/baselines/jumanji
+"""
+
+import argparse
+import functools
+import json
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import dropped
+import jax
+
+from gradweave.comparison.population import Population
+from gradweave.config.configure import configure
+from gradweave.config.schema import Config
+from gradweave.measurement.sample_store import current_source
+from gradweave.reports.tables import write_rows
+
+SEEDS = (0, 1, 2, 3, 4)
+EPISODES = 128
+FIFTHS = 5
+LAMBDA = 0.95
+VALUE_COST = 1.0
+ENTROPY_COST = 0.01
+
+
+class Game(NamedTuple):
+    """What both programs are told, and the network of ours that is nearest to theirs."""
+
+    ours: str
+    num_envs: int
+    num_steps: int
+    updates_of_a_fifth: int
+    discount: float
+    learning_rate: float
+    episode_steps: int
+    network: Mapping[str, Any]
+
+
+_SNAKE = {"channels": (32, 32), "strides": (2, 1), "policy_layers": (64, 64), "value_layers": (128, 128)}
+_2048 = {"channels": (32, 32, 32), "strides": (1, 1, 1), "policy_layers": (128, 128), "value_layers": (256, 256)}
+GAMES = {
+    "snake": Game("snake", 128, 20, 160, 0.997, 3e-4, 4000, _SNAKE),
+    "game_2048": Game("jumanji:Game2048-v1", 32, 50, 256, 0.99, 2e-4, 4000, _2048),
+}
+
+Row = dict[str, Any]
+
+
+def our_config(game: Game) -> Config:
+    return configure(
+        environment={"name": game.ours},
+        network={**game.network, "kernel_size": 2, "shared_torso": False, "policy_scale": 1.0},
+        inner={
+            "num_envs": game.num_envs,
+            "num_steps": game.num_steps,
+            "optimizer": "adam",
+            "max_grad_norm": None,
+            "learning_rate": game.learning_rate,
+            "discount": game.discount,
+            "lambda_": LAMBDA,
+            "entropy_cost": ENTROPY_COST,
+            "value_cost": VALUE_COST,
+        },
+        meta={"learned": [], "num_inner_steps": 1, "estimator": "unrolled"},
+        run={
+            "total_steps": FIFTHS * game.updates_of_a_fifth * game.num_envs * game.num_steps,
+            "evaluation_episodes": EPISODES,
+            "max_episode_steps": game.episode_steps,
+        },
+    )
+
+
+def our_returns(name: str, game: Game) -> list[Row]:
+    rows = []
+    for seed in SEEDS:  # one after another: several convolutional networks at once are slower on a CPU
+        population = Population(our_config(game), 1)
+        members = population.begin([seed], [{}])
+        for fifth in range(FIFTHS):
+            begun = int(fifth == 0)  # with one rollout: it is collected before the first window
+            members, found = population.advance(members, game.updates_of_a_fifth - begun)
+            steps, mean = int(found.environment_steps[0]), float(found.evaluation_return[0])
+            rows.append(
+                {"game": name, "library": "gradweave", "seed": seed, "environment_steps": steps, "return": mean}
+            )
+    return rows
+
+
+def their_returns(name: str, game: Game) -> list[Row]:
+    dropped.put_back()
+    sys.modules.setdefault("neptune", ModuleType("neptune")).new = None
+    import jumanji.training as training
+    from jumanji.training.evaluator import Evaluator
+    from jumanji.training.setup_train import _make_raw_env, setup_agent, setup_env, setup_training_state
+    from omegaconf import OmegaConf
+
+    file = Path(training.__file__ or "").parent / "configs" / "env" / f"{name}.yaml"
+    settings = OmegaConf.create({"agent": "a2c", "env": OmegaConf.load(file)})
+    told = settings.env
+    theirs = (told.training.total_batch_size, told.training.n_steps, told.a2c.discount_factor, told.a2c.learning_rate)
+    costs = (told.a2c.bootstrapping_factor, told.a2c.l_td / told.a2c.l_pg, told.a2c.l_en / told.a2c.l_pg)
+    if theirs != (game.num_envs, game.num_steps, game.discount, game.learning_rate):
+        raise RuntimeError(f"Jumanji's constants for {name} are {theirs}")
+    if costs != (LAMBDA, VALUE_COST, ENTROPY_COST):
+        raise RuntimeError(f"Jumanji's constants for {name} are {costs}")
+    env = setup_env(settings)
+    agent: Any = setup_agent(settings, env)
+    evaluator = Evaluator(_make_raw_env(settings), agent, EPISODES, stochastic=True)
+
+    @functools.partial(jax.pmap, axis_name="devices")
+    def fifth(state: Any) -> Any:
+        return jax.lax.scan(lambda state, _: (agent.run_epoch(state)[0], None), state, length=game.updates_of_a_fifth)[
+            0
+        ]
+
+    rows = []
+    for seed in SEEDS:
+        key, init_key = jax.random.split(jax.random.PRNGKey(seed))
+        state = setup_training_state(env, agent, init_key)
+        for _ in range(FIFTHS):
+            state = fifth(state)
+            key, evaluation_key = jax.random.split(key)
+            played = evaluator.run_evaluation(state.params_state, evaluation_key)
+            steps, mean = int(state.acting_state.env_step_count[0]), float(played["episode_return"][0])
+            rows.append({"game": name, "library": "jumanji", "seed": seed, "environment_steps": steps, "return": mean})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--games", nargs="+", choices=list(GAMES), default=list(GAMES))
+    parser.add_argument("--results", type=Path, required=True)
+    options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
+    source = current_source()
+    for name in options.games:
+        rows, begun = [], time.monotonic()
+        for returns in (their_returns, our_returns):
+            rows += returns(name, GAMES[name])
+            print(f"{name}, {returns.__name__}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+        write_rows(options.results / f"{name}.csv", rows)
+        libraries = {library: version(library) for library in ("jax", "jumanji", "dm-haiku", "rlax")}
+        about = {**source, "device": "CPU", "libraries": libraries, "settings": GAMES[name]._asdict()}
+        (options.results / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
