@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from gradweave.envs.envelope_rows import ENVELOPE, FETCHING
-from gradweave.envs.row import Option, Row
+from gradweave.envs.row import Learned, Option, Row
 
 __all__ = ["CATALOGUE", "REFUSED", "UNTRIED", "Option", "Row"]
 
@@ -20,7 +20,17 @@ _TURN: Final = "face x layer x direction: 6 x 1 x 3"
 _DIGIT: Final = "row x column x digit: 9 x 9 x 9"
 
 _OURS: Final[Mapping[str, Row]] = {
-    "snake": Row((12, 12, 5), 1, 4, {**_BOARD, "grid_only": Option()}, place=("jumanji", "snake")),
+    "snake": Row(
+        (12, 12, 5),
+        1,
+        4,
+        {**_BOARD, "grid_only": Option()},
+        place=("jumanji", "snake"),
+        learned=(
+            Learned("the actor-critic, preset quick", 25.8, 4_000_320, 3),
+            Learned("the actor-critic, untuned and swept", 57.9, 30_016_320, 3),
+        ),
+    ),
     "discounting-chain": Row((5,), 1, 5, {"best_chain": Option(0, 4)}, place=("discounting_chain", "DiscountingChain")),
     "two-colors": Row((30,), 0, 4, {"size": Option(2), "swap_every": Option(1)}, place=("two_colors", "TwoColors")),
     "constant-reward": Row((1,), 0, 1, place=("probes", "ConstantReward")),
@@ -63,11 +73,38 @@ _JUMANJI: Final[Mapping[str, Row]] = {
 """Jumanji's environments with discrete actions; options are handed to `jumanji.make`."""
 
 _GYMNAX: Final[Mapping[str, Row]] = {
-    "Acrobot-v1": Row((6,), 0, 3, _MAX_STEPS),
+    "Acrobot-v1": Row(
+        (6,),
+        0,
+        3,
+        _MAX_STEPS,
+        learned=(
+            Learned("PPO", -87.1, 100_000, 5),
+            Learned("rejax's PPO", -88.4, 100_000, 5),
+        ),
+    ),
     "Asterix-MinAtar": Row((10, 10, 4), 0, 5, _MAX_STEPS),
     "BernoulliBandit-misc": Row((4,), 0, 2, _MAX_STEPS),
-    "Breakout-MinAtar": Row((10, 10, 4), 0, 3, _MAX_STEPS),
-    "CartPole-v1": Row((4,), 0, 2, _MAX_STEPS),
+    "Breakout-MinAtar": Row(
+        (10, 10, 4),
+        0,
+        3,
+        _MAX_STEPS,
+        learned=(
+            Learned("PPO", 5.77, 1_003_520, 5),
+            Learned("rejax's PPO", 5.69, 1_003_520, 5),
+        ),
+    ),
+    "CartPole-v1": Row(
+        (4,),
+        0,
+        2,
+        _MAX_STEPS,
+        learned=(
+            Learned("PPO", 499, 100_000, 5),
+            Learned("rejax's PPO", 396, 100_000, 5),
+        ),
+    ),
     "Catch-bsuite": Row((10, 5, 1), 0, 3, _MAX_STEPS),
     "DeepSea-bsuite": Row((8, 8, 1), 0, 2, _MAX_STEPS),
     "DiscountingChain-bsuite": Row((2,), 0, 5, _MAX_STEPS),
@@ -76,16 +113,44 @@ _GYMNAX: Final[Mapping[str, Row]] = {
     "FrozenLake-misc": Row((16,), 0, 4, _MAX_STEPS),
     "GaussianBandit-misc": Row((4,), 0, 2, _MAX_STEPS),
     "MNISTBandit-bsuite": Row((28, 28, 1), 0, 10, _MAX_STEPS, note="fetches its pictures"),
-    "MemoryChain-bsuite": Row((3,), 0, 2, {"memory_length": Option(1), **_MAX_STEPS}),
+    "MemoryChain-bsuite": Row(
+        (3,),
+        0,
+        2,
+        {"memory_length": Option(1), **_MAX_STEPS},
+        learned=(
+            Learned("PPO with S5, memory_length 10", 0.984, 61_952, 5),
+            Learned("PPO with a GRU, memory_length 10", 0.922, 61_952, 5),
+        ),
+    ),
     "MetaMaze-misc": Row((15,), 0, 4, _MAX_STEPS),
     "MountainCar-v0": Row((2,), 0, 3, _MAX_STEPS),
     "Pong-misc": Row((30, 40, 3), 0, 3, _MAX_STEPS),
     "Seaquest-MinAtar": Row((10, 10, 10), 0, 6, _MAX_STEPS),
     "SimpleBandit-bsuite": Row((1, 1, 1), 0, 11, _MAX_STEPS),
-    "SpaceInvaders-MinAtar": Row((10, 10, 6), 0, 4, _MAX_STEPS),
+    "SpaceInvaders-MinAtar": Row(
+        (10, 10, 6),
+        0,
+        4,
+        _MAX_STEPS,
+        learned=(
+            Learned("PPO", 59.7, 1_003_520, 5),
+            Learned("rejax's PPO", 50.2, 1_003_520, 5),
+        ),
+    ),
     "UmbrellaChain-bsuite": Row((3,), 0, 2, _MAX_STEPS),
     "MountainCarContinuous-v0": Row((2,), 0, 1, _MAX_STEPS, continuous=True),
-    "Pendulum-v1": Row((3,), 0, 1, _MAX_STEPS, continuous=True),
+    "Pendulum-v1": Row(
+        (3,),
+        0,
+        1,
+        _MAX_STEPS,
+        continuous=True,
+        learned=(
+            Learned("PPO", -575, 200_000, 5),
+            Learned("rejax's PPO", -783, 200_000, 5),
+        ),
+    ),
     "PointRobot-misc": Row((6,), 0, 2, _MAX_STEPS, continuous=True),
     "Reacher-misc": Row((8,), 0, 2, _MAX_STEPS, continuous=True),
     "Swimmer-misc": Row((16,), 0, 2, _MAX_STEPS, continuous=True),

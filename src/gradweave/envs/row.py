@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-__all__ = ["Option", "Row"]
+__all__ = ["Learned", "Option", "Row"]
 
 
 class Option(NamedTuple):
@@ -30,6 +30,22 @@ class Option(NamedTuple):
         return value >= self.lowest and (self.highest is None or value <= self.highest)
 
 
+class Learned(NamedTuple):
+    """What somebody has learned in an environment, of results that lie in `results/`."""
+
+    by: str
+    """The learner, and what of it matters."""
+    mean_return: float
+    """Of episodes with sampled actions at the end, mean over the seeds."""
+    steps: int
+    """Environment steps of a run."""
+    seeds: int
+
+    def __str__(self) -> str:
+        seeds = f"{self.seeds} seeds" if self.seeds > 1 else "one seed"
+        return f"{self.mean_return:g} by {self.by} in {self.steps:,} steps ({seeds})"
+
+
 class Row(NamedTuple):
     """One environment."""
 
@@ -46,6 +62,8 @@ class Row(NamedTuple):
     """Actions of each of several choices at once; None for a single choice."""
     note: str = ""
     """What else to know before making it."""
+    learned: tuple[Learned, ...] = ()
+    """What has been measured in it; a test compares each with its table in `results/`."""
 
     @property
     def observation(self) -> str:

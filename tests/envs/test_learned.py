@@ -1,0 +1,68 @@
+"""What the catalogue says has been learned is what the tables in results/ say."""
+
+import csv
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import pytest
+
+from gradweave.envs.catalogue import CATALOGUE
+from gradweave.envs.row import Learned
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+class Table(NamedTuple):
+    """Where a record's returns lie: the rows whose column has a value, the last of each seed."""
+
+    file: str
+    column: str
+    value: str
+    step: str = "environment_steps"
+    score: str = "return"
+
+
+def beside_rejax(game: str) -> list[Table]:
+    return [Table(f"baselines/ppo/returns/{game}.csv", "library", library) for library in ("gradweave", "rejax")]
+
+
+TABLES = {
+    "snake": [
+        Table("demo/rows.csv", "", "", "step", "evaluation/return"),
+        Table("returns-snake-long/final.csv", "arm", "plain-swept", score="final_return"),
+    ],
+    "gymnax:Acrobot-v1": beside_rejax("acrobot"),
+    "gymnax:Breakout-MinAtar": beside_rejax("breakout"),
+    "gymnax:CartPole-v1": beside_rejax("cartpole"),
+    "gymnax:SpaceInvaders-MinAtar": beside_rejax("space-invaders"),
+    "gymnax:Pendulum-v1": beside_rejax("pendulum"),
+    "gymnax:MemoryChain-bsuite": [
+        Table("baselines/memory-chain/seeds.csv", "memory", memory) for memory in ("s5", "gru")
+    ],
+}
+
+
+def test_every_record_has_a_table() -> None:
+    assert {name: len(tables) for name, tables in TABLES.items()} == {
+        name: len(row.learned) for name, row in CATALOGUE.items() if row.learned
+    }
+
+
+@pytest.mark.parametrize(
+    ("learned", "table"),
+    [
+        pytest.param(learned, table, id=f"{name}-{learned.by}")
+        for name, tables in TABLES.items()
+        for learned, table in zip(CATALOGUE[name].learned, tables, strict=True)
+    ],
+)
+def test_records_are_what_was_measured(learned: Learned, table: Table) -> None:
+    with (RESULTS / table.file).open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if not table.column or row[table.column] == table.value]
+    played = sorted((row for row in rows if row[table.score]), key=lambda row: int(row[table.step]))
+    last = {row["seed"]: row for row in played}
+    assert {int(row[table.step]) for row in last.values()} == {learned.steps}
+    assert len(last) == learned.seeds
+    measured = mean(float(row[table.score]) for row in last.values())
+    assert learned.mean_return == pytest.approx(measured, rel=0.005)
