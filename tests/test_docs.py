@@ -4,7 +4,6 @@ import doctest
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,21 +57,17 @@ def test_the_session_on_the_page_of_names_runs_as_it_is_printed(capsys: pytest.C
 
 
 @pytest.mark.slow
-def test_the_row_on_the_page_of_tuners_makes_a_flag(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    (diff,) = blocks("tuners.md", "diff")
-    subprocess.run(["git", "apply", "--unidiff-zero", "-"], input=diff, text=True, cwd=tmp_path, check=True)
-    plateau = tmp_path / "src/gradweave/agents/tuners/plateau.py"
-    plateau.write_text(blocks("tuners.md", "python")[0], encoding="utf-8")
-    flags = "train discounting-chain --meta.learned --meta.tuners learning_rate=plateau:2 --finish none"
-    small = "--inner.num-envs 8 --total-steps 10000 --runs-dir runs"
+def test_the_class_on_the_page_of_tuners_is_a_flag(tmp_path: Path) -> None:
+    (tmp_path / "plateau.py").write_text(blocks("tuners.md", "python")[0], encoding="utf-8")
+    (shown,) = re.findall(r"^gradweave (train .*plateau:Plateau):20$", (DOCS / "tuners.md").read_text("utf-8"), re.M)
+    small = "--inner.num-envs 8 --total-steps 10000 --runs-dir runs --finish none"
     done = subprocess.run(
-        [sys.executable, "-m", "gradweave", *flags.split(), *small.split()],
+        [sys.executable, "-m", "gradweave", *f"{shown}:2".split(), *small.split()],
         capture_output=True,
         text=True,
         check=False,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "src"), "JAX_ENABLE_X64": "0"},
+        env={**os.environ, "JAX_ENABLE_X64": "0"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (run,) = (tmp_path / "runs").iterdir()

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from gradweave.api.finish import finish
 from gradweave.api.run import Run, read_table
+from gradweave.config.learners import LEARNERS
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config, NumDevices, Tracker
 from gradweave.config.toml_file import format_config
+from gradweave.config.tuners import parse_tuners
 from gradweave.config.validation import validate
 from gradweave.envs.own import class_reference
 from gradweave.errors import CheckpointError, command_line
@@ -138,11 +140,11 @@ def train_config(config: Config, argv: Sequence[str] = (), hosts: Hosts = ALONE,
     validate(config, num_processes=hosts.num_processes or 1)
     check_tracker(config.run.track)
     devices = None
-    own = class_reference(config.environment.name) is not None
+    own = _names_own_class(config)
     if hosts.several or own or config.run.devices != 1:  # what can go wrong is better known before there is a folder
         start_jax(config.run.devices, hosts)
         if own:
-            _check_own_environment(config)
+            _check_own_classes(config)
         devices = choose_devices(config)
     if hosts.several:
         check_same(format_config(config))
@@ -217,11 +219,20 @@ def open_to_resume(
     return folder
 
 
-def _check_own_environment(config: Config) -> None:
-    """Make an environment of the user's once, to know whether it can be made."""
+def _names_own_class(config: Config) -> bool:
+    """Whether the environment or a tuner is a class of the user's."""
+    hyperparameters = LEARNERS[config.learner].hyperparameters
+    tuners = parse_tuners(config.meta.tuners, config.meta.learned, hyperparameters).values()
+    return class_reference(config.environment.name) is not None or any(spec.row.own for spec in tuners)
+
+
+def _check_own_classes(config: Config) -> None:
+    """Make the environment and the tuners once, to know whether those of the user's can be made."""
     from gradweave.training.build import configured_environment
+    from gradweave.training.tuners import configured_tuners
 
     configured_environment(config)
+    configured_tuners(config)
 
 
 def _how_to_go_on(folder: RunFolder) -> str:

@@ -1,4 +1,4 @@
-"""The table of tuners: what `--meta.tuners learning_rate=kl:0.01` means."""
+"""The table of tuners: what `--meta.tuners learning_rate=kl:0.01` means, and classes of the user's beside it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Final
 
 from gradweave.config.hyperparameters import Range
 from gradweave.config.specs import Number, Refused, Row, Spec, parse_spec, usage
+from gradweave.envs.own import class_reference
 from gradweave.errors import ConfigError, nearest_name
 
 __all__ = ["TUNERS", "TunerRow", "parse_tuner", "parse_tuners"]
@@ -18,9 +19,11 @@ class TunerRow(Row):
 
     Attributes:
         serves: the hyper-parameters that it can move; None: any.
+        own: whether it is a class of the user's, which takes its argument only where one is given.
     """
 
     serves: tuple[str, ...] | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,17 @@ TUNERS: Final = (
     ),
     TunerRow("return-choice", "gradweave.agents.tuners:ReturnChoice", Candidates("V1,V2,...")),
 )
-"""Every tuner."""
+"""Every tuner of the library."""
+
+_OWN: Final = "package.module:Class[:NUMBERS] of your own"
 
 
 def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, Spec[TunerRow]]:
     """(the hyper-parameter, its tuner).
 
     Args:
-        text: such as "learning_rate=kl:0.01".
+        text: such as "learning_rate=kl:0.01", or "learning_rate=package.module:Class:20". Of a class of the user's only
+            the name is checked here.
         hyperparameters: those of the learner, with their ranges.
 
     Raises:
@@ -92,8 +98,11 @@ def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, S
     name = spelt if spelt in hyperparameters else f"{spelt}_"  # lambda, which is a word of Python's
     if not equals or name not in hyperparameters:
         near = nearest_name(spelt, hyperparameters) or "learning_rate"
-        accepted = f"NAME=TUNER with NAME one of {' '.join(hyperparameters)}, TUNER one of " + _usages(TUNERS)
+        accepted = f"NAME=TUNER with NAME one of {' '.join(hyperparameters)}, TUNER one of {_usages(TUNERS)}"
         raise ConfigError(field, text, accepted, f"--meta.tuners {near}={rule or 'kl:0.01'}")
+    own = _own_tuner(text, rule)
+    if own is not None:
+        return name, own
     serving = [row for row in TUNERS if row.serves is None or name in row.serves]
     try:
         spec = parse_spec(rule, serving, 1, field)
@@ -133,5 +142,22 @@ def parse_tuners(
     return found
 
 
+def _own_tuner(text: str, rule: str) -> Spec[TunerRow] | None:
+    """A class of the user's with the numbers for its constructor; None if it is another kind of rule."""
+    module, _, rest = rule.partition(":")
+    attribute, colon, argument = rest.partition(":")
+    if any(module == row.name for row in TUNERS) or class_reference(f"{module}:{attribute}") is None:
+        return None
+    try:
+        numbers = tuple(float(entry) for entry in argument.split(",")) if colon else ()
+    except ValueError:
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        accepted = "NAME=package.module:Class:NUMBERS with NUMBERS one number, or several separated by commas"
+        raise ConfigError("meta.tuners", text, accepted, f"--meta.tuners {text.removesuffix(colon + argument)}:20")
+    value = numbers[0] if len(numbers) == 1 else numbers or None
+    return Spec(rule, TunerRow(rule, f"{module}:{attribute}", own=True), value)
+
+
 def _usages(rows: Sequence[TunerRow]) -> str:
-    return ", ".join(usage(row) for row in rows)
+    return ", ".join([*(usage(row) for row in rows), _OWN])

@@ -1,8 +1,9 @@
-"""Environments of the user's, by the name `package.module:Class`; options are what the class's constructor takes.
+"""Classes of the user's, by the name `package.module:Class`: environments, whose options are what the constructor
+takes, and whatever else is named so (`import_class`).
 
-The class has to derive from `AbstractEnvironment`. Anything else is refused before it is called: a configuration from
-elsewhere must not be able to call what it names. Importing the module still runs it, so that a run with an environment
-of one's own is as trustworthy as the module its configuration names.
+The class has to derive from that of the library, `AbstractEnvironment` for instance. Anything else is refused before it
+is called: a configuration from elsewhere must not be able to call what it names. Importing the module still runs it, so
+that a run with a class of one's own is as trustworthy as the module its configuration names.
 """
 
 import difflib
@@ -20,7 +21,7 @@ from gradweave.envs.suites import PREFIXES
 if TYPE_CHECKING:
     from gradweave.envs.environment import AbstractEnvironment
 
-__all__ = ["OptionError", "class_reference", "make_own", "unfit_option", "unknown_option"]
+__all__ = ["OptionError", "class_reference", "import_class", "make_own", "unfit_option", "unknown_option"]
 
 _CONTRACT: Final = frozenset({"num_actions", "can_truncate"})
 """Fields of every environment, which are no options of a user's though a constructor may take them."""
@@ -68,7 +69,9 @@ def make_own(name: str, options: Mapping[str, Any]) -> "AbstractEnvironment[Any]
     Raises:
         ValueError: there is no such module or class, it is no environment, or it does not take these options.
     """
-    kind = _import_class(name)
+    from gradweave.envs.environment import AbstractEnvironment
+
+    kind = import_class(name, AbstractEnvironment, "gradweave.envs.AbstractEnvironment", "environments")
     parameters = dict(list(inspect.signature(kind.__init__).parameters.items())[1:])
     fitting = _checked_options(name, kind, parameters, options)
     try:
@@ -83,9 +86,18 @@ def make_own(name: str, options: Mapping[str, Any]) -> "AbstractEnvironment[Any]
     return environment
 
 
-def _import_class(name: str) -> Any:
-    from gradweave.envs.environment import AbstractEnvironment
+def import_class(name: str, base: type, base_name: str, plural: str) -> Any:
+    """The class `package.module:Class`, which has to derive from `base`; nothing else is ever called. Runs the module.
 
+    Args:
+        name: of the class; `class_reference` knows it.
+        base: the class that it has to derive from.
+        base_name: how a user writes that.
+        plural: what such classes are called.
+
+    Raises:
+        ValueError: there is no such module or class, or it does not derive from `base`.
+    """
     reference = class_reference(name)
     assert reference is not None
     module_name, attribute = reference
@@ -105,16 +117,16 @@ def _import_class(name: str) -> Any:
             where = f"call the command in the folder that has {file}.py, or name that folder in PYTHONPATH"
         raise ValueError(f"{name} cannot be imported, as there is no module {missing!r}: {where}") from error
     kind = getattr(module, attribute, None)
-    if isinstance(kind, type) and issubclass(kind, AbstractEnvironment):
+    if isinstance(kind, type) and issubclass(kind, base):
         return kind
     found = sorted(
         other
         for other, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, AbstractEnvironment) and value.__module__ == module_name
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module_name
     )
     what = "is not there" if kind is None else "is something else"
-    remedy = f"environments of {module_name} are {', '.join(found)}" if found else "derive a class from it"
-    raise ValueError(f"a class derived from gradweave.envs.AbstractEnvironment is wanted, but {name} {what}: {remedy}")
+    remedy = f"{plural} of {module_name} are {', '.join(found)}" if found else "derive a class from it"
+    raise ValueError(f"a class derived from {base_name} is wanted, but {name} {what}: {remedy}")
 
 
 def _place(module: types.ModuleType) -> str:

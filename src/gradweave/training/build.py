@@ -11,13 +11,10 @@ from jaxtyping import Array, Key
 
 from gradweave.agents import ReturnGuard, ScheduleNetwork, SelfTuning, SelfTuningState
 from gradweave.agents.built import BuiltLearner
-from gradweave.agents.tuners import AbstractTuner
 from gradweave.config.estimators import parse_estimator
 from gradweave.config.learners import LEARNERS
 from gradweave.config.modes import AUTO, parse_mode
 from gradweave.config.schema import Config, MetaConfig
-from gradweave.config.specs import resolve
-from gradweave.config.tuners import parse_tuners
 from gradweave.core import AbstractEstimator, AbstractMode, ForwardMode, SamplingCorrection, unconstrain
 from gradweave.core.bijectors import split_learned
 from gradweave.envs import ONE_DEVICE, AbstractEnvironment, DeviceAxis, VectorEnvironment
@@ -25,6 +22,7 @@ from gradweave.envs.own import OptionError
 from gradweave.envs.registry import make_environment
 from gradweave.errors import ConfigError
 from gradweave.training.estimators import make_estimator, make_mode
+from gradweave.training.tuners import configured_tuners
 
 __all__ = ["build_agent", "configured_environment", "init_state", "named_environment"]
 
@@ -58,7 +56,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         outer_rollout=config.outer.rollout,
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
         schedule=_schedule(meta),
-        tuners=_tuners(config),
+        tuners=configured_tuners(config),
         guard=ReturnGuard() if meta.guard else None,
         trust_region=meta.trust_region,
     )
@@ -117,11 +115,6 @@ def _schedule(meta: MetaConfig) -> ScheduleNetwork | None:
     if meta.schedule == "none":
         return None
     return ScheduleNetwork(reads="rewards" if meta.schedule == "rewards" else "learning")
-
-
-def _tuners(config: Config) -> dict[str, AbstractTuner]:
-    found = parse_tuners(config.meta.tuners, config.meta.learned, LEARNERS[config.learner].hyperparameters)
-    return {name: resolve(spec.row.constructor)(spec.argument) for name, spec in found.items()}
 
 
 def _in_cheapest_mode(agent: SelfTuning) -> SelfTuning:

@@ -1,0 +1,51 @@
+"""The tuners that a configuration names: those of the library, and classes of the user's."""
+
+import inspect
+from typing import Any
+
+from gradweave.agents.tuners import AbstractTuner
+from gradweave.config.learners import LEARNERS
+from gradweave.config.schema import Config
+from gradweave.config.specs import Spec, resolve
+from gradweave.config.tuners import TunerRow, parse_tuners
+from gradweave.envs.own import import_class
+from gradweave.errors import ConfigError
+
+__all__ = ["configured_tuners"]
+
+
+def configured_tuners(config: Config) -> dict[str, AbstractTuner]:
+    """The tuners by the names of their hyper-parameters.
+
+    Raises:
+        ConfigError: one is a class of the user's that cannot be imported, is no tuner, or does not take its numbers.
+    """
+    found = parse_tuners(config.meta.tuners, config.meta.learned, LEARNERS[config.learner].hyperparameters)
+    return {name: _tuner(spec) for name, spec in found.items()}
+
+
+def _tuner(spec: Spec[TunerRow]) -> AbstractTuner:
+    if not spec.row.own:
+        tuner: AbstractTuner = resolve(spec.row.constructor)(spec.argument)
+        return tuner
+    try:
+        return _own_tuner(spec.row.constructor, () if spec.argument is None else (spec.argument,))
+    except ValueError as error:
+        accepted = "a tuner of your own that can be made, as NAME=package.module:Class[:NUMBERS]"
+        raise ConfigError("meta.tuners", spec.text, accepted, str(error)) from error
+
+
+def _own_tuner(name: str, arguments: tuple[Any, ...]) -> AbstractTuner:
+    kind = import_class(name, AbstractTuner, "gradweave.AbstractTuner", "tuners")
+    if inspect.isabstract(kind):
+        raise ValueError(f"{name} does not implement all of a tuner: give it move(value, state, seen)")
+    try:
+        inspect.signature(kind).bind(*arguments)
+    except TypeError as error:
+        if arguments:
+            raise ValueError(f"{name} takes no argument: leave the numbers out, NAME={name}") from error
+        raise ValueError(
+            f"{name} needs an argument ({error}): write NAME={name}:NUMBERS, or give it a default"
+        ) from error
+    tuner: AbstractTuner = kind(*arguments)
+    return tuner
