@@ -161,6 +161,16 @@ def test_importing_the_package_and_a_command_does_not_import_jax():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def test_rooms_without_jax_and_commands_are_imported_without_it():
+    """The import contract reads imports at the top of files and in functions; this sees what they lead to."""
+    rooms = ("files", "errors", "config", "runs", "machine", "cli", "api")
+    names = [".".join(path.relative_to(ROOT / "src").with_suffix("").parts) for path in SOURCES]
+    names = [name.removesuffix(".__init__") for name in names if name.split(".")[1] in rooms]
+    assert len(names) > 60
+    program = f"import sys, {', '.join(names)}; sys.exit(bool({{'jax', 'equinox', 'gymnax'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("package", ["core", "envs"])
 def test_lowest_layers_import_nothing_else_of_ours(package):
     """The import contract checks layers; this also keeps them from reaching around it through the package's root."""

@@ -61,7 +61,7 @@ ALONE: Final = Hosts()
 
 
 def check_hosts(hosts: Hosts) -> None:
-    """Raise when these flags cannot be used; does not import JAX.
+    """Raise when these flags cannot be used.
 
     Raises:
         ConfigError: with the flag, what is accepted and a remedy.
