@@ -24,7 +24,7 @@ Say = Callable[[str], object]
 
 
 def finish(folder: RunFolder, summary: "Summary", say: Say) -> str:
-    """Writes evaluation.json; unless `run.finish` says none also agent.gif, measurement.json (where something was
+    """Write evaluation.json; unless `run.finish` says none also agent.gif, measurement.json (where something was
     learned) and the report.
 
     Args:

@@ -26,7 +26,7 @@ __all__ = ["launch", "run_or_continue", "start_jax"]
 
 
 def start_jax(num_devices: NumDevices, hosts: Hosts = ALONE) -> "Devices":
-    """Imports JAX, joins the run's other processes, and finds devices.
+    """Import JAX, join the run's other processes, and find devices.
 
     Raises:
         ConfigError: there are fewer devices.
@@ -85,7 +85,7 @@ def launch(
 
 
 def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Summary]":
-    """Brings the one run in `config.run.runs_dir` to its end: starts it, continues it, or finds it finished.
+    """Bring the one run in `config.run.runs_dir` to its end: start it, continue it, or find it finished.
 
     For experiments: called again with the same configuration it picks up where it was stopped, and it lengthens a run
     whose `total_steps` has grown.
@@ -144,7 +144,7 @@ def _open_together(open_folder: Callable[[], RunFolder], hosts: Hosts) -> RunFol
 def _trained(
     folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts, devices: "Devices | None", quiet: bool
 ) -> "Summary":
-    """Imports JAX, if nothing had to before, and the loop, and trains with a table on standard error."""
+    """Import JAX, if nothing had to before, and the loop, and train with a table on standard error."""
     config = folder.config
     with contextlib.ExitStack() as stack:
         progress = Progress(config.moving_names, config.run.total_steps)

@@ -208,7 +208,7 @@ class Known:
         self.forecast: Forecast | None = None
 
     def check(self) -> None:
-        """Raises when training cannot fit, which is better than being killed by the system half-way.
+        """Raise when training cannot fit, which is better than being killed by the system half-way.
 
         Raises:
             OutOfMemory: the forecast exceeds what there is.
@@ -225,7 +225,7 @@ class Known:
 
 @contextlib.contextmanager
 def explaining() -> Iterator[Known]:
-    """Turns what JAX raises when memory runs out into an `OutOfMemory` that says what was predicted and what helps."""
+    """Turn what JAX raises when memory runs out into an `OutOfMemory` that says what was predicted and what helps."""
     known = Known()
     try:
         yield known
