@@ -350,7 +350,7 @@ GROUPS: Final = {
 
 
 def main(options: Options) -> None:
-    """Runs the groups one after another; a group's table is written as soon as it is there."""
+    """Run the groups one after another; a group's table is written as soon as it is there."""
     enable_compilation_cache()
     unknown = [group for group in options.groups if group not in GROUPS]
     if unknown:

@@ -1,5 +1,6 @@
 """The code on the pages that teach runs as it stands there."""
 
+import dataclasses
 import doctest
 import math
 import os
@@ -12,6 +13,9 @@ import jax
 import pytest
 
 import gradweave as gw
+from gradweave.config.learners import LEARNERS
+from gradweave.config.presets import PRESETS, preset
+from gradweave.config.schema import MetaConfig, RunConfig
 from gradweave.runs.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -108,3 +112,37 @@ def headings(page: Path) -> set[str]:
     lines = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     plain = (re.sub(r"[^\w\s-]", "", line).strip().lower() for line in lines)
     return {re.sub(r"[-\s]+", "-", line) for line in plain}
+
+
+FIELDS = sorted(
+    {("meta", field.name) for field in dataclasses.fields(MetaConfig)}
+    | {("run", field.name) for field in dataclasses.fields(RunConfig)}
+    | {
+        (section, field.name)
+        for learner in LEARNERS.values()
+        for section in ("network", "inner", "outer")
+        for field in dataclasses.fields(getattr(learner, section))
+    }
+)
+
+
+def chosen_by_a_preset(section: str, name: str) -> bool:
+    parts = [getattr(preset(choice), section) for choice in PRESETS]
+    return any(getattr(part, name) != getattr(type(part)(), name) for part in parts if hasattr(part, name))
+
+
+def test_each_field_of_a_configuration_is_used_by_a_preset_or_a_study_or_shown_on_a_page() -> None:
+    """What is not is no feature: it goes, or a page shows what it is for."""
+    pages = "\n".join(path.read_text() for path in [ROOT / "README.md", *DOCS.glob("*.md")])
+    studies = "\n".join(path.read_text() for path in (ROOT / "experiments").rglob("*.py"))
+
+    def shown(section: str, name: str) -> bool:
+        flag = name.strip("_").replace("_", "-")
+        place = "" if section == "run" else rf"{section}\."
+        on_a_page = rf"--{place}(no-)?{flag}(?![\w-])|{section}\.{name}\b|`{flag}`"
+        in_a_study = rf"{section}\.{name}\b|\b{name}=|[\"']{name}[\"']:|--{place}{flag}(?![\w-])"
+        return bool(re.search(on_a_page, pages) or re.search(in_a_study, studies))
+
+    assert not shown("inner", "no_such_field")
+    unused = [".".join(field) for field in FIELDS if not chosen_by_a_preset(*field) and not shown(*field)]
+    assert unused == []

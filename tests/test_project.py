@@ -55,6 +55,9 @@ FORBIDDEN_TEXT = {
 }
 FORBIDDEN_IN_SOURCE = re.compile(r"\bpickle\b|\beval\(|NotImplementedError|\bTODO\b|\bFIXME\b|\bXXX\b")
 
+DESCRIBED = re.compile(r"(?:Bring|Compile|Delete|Do|Import|Join|Make|Raise|Read|Save|Train|Wait|Write)e?s\b")
+"""How the docstring of a function does not begin, which says what to do ("Write the rows"); nouns may begin one."""
+
 
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
@@ -111,6 +114,7 @@ def test_source_file_keeps_the_house_rules(path):
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     long = {node.name: node.end_lineno - node.lineno + 1 for node in functions}
     assert {name: lines for name, lines in long.items() if lines > MAX_FUNCTION_LINES} == {}
+    assert [node.name for node in functions if DESCRIBED.match(ast.get_docstring(node) or "")] == []
     assert not FORBIDDEN_IN_SOURCE.findall(text)
     # jaxtyping reads annotations when a function is defined
     assert not re.search(r"^from __future__ import annotations", text, re.M)
@@ -158,6 +162,16 @@ def test_versions_agree():
 
 def test_importing_the_package_and_a_command_does_not_import_jax():
     program = "import sys, gradweave, gradweave.cli.sweep; sys.exit(bool({'jax', 'optuna'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_rooms_without_jax_and_commands_are_imported_without_it():
+    """The import contract reads imports at the top of files and in functions; this sees what they lead to."""
+    rooms = ("files", "errors", "config", "runs", "machine", "cli", "api")
+    names = [".".join(path.relative_to(ROOT / "src").with_suffix("").parts) for path in SOURCES]
+    names = [name.removesuffix(".__init__") for name in names if name.split(".")[1] in rooms]
+    assert len(names) > 60
+    program = f"import sys, {', '.join(names)}; sys.exit(bool({{'jax', 'equinox', 'gymnax'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

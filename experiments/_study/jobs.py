@@ -237,7 +237,7 @@ def chosen(flags: Flags, everything: Iterable[Job]) -> list[Job]:
 
 
 def train(flags: Flags, everything: Iterable[Job]) -> None:
-    """Brings the chosen runs to their end, one after another.
+    """Bring the chosen runs to their end, one after another.
 
     Finished ones are left alone, and so are those that another process has, which it says on standard error, as it does
     of those that fail.
@@ -268,7 +268,7 @@ def train(flags: Flags, everything: Iterable[Job]) -> None:
 
 
 def collect(everything: Iterable[Job]) -> Collected:
-    """Finds the runs that have reached their steps; says on standard error which have not."""
+    """Find the runs that have reached their steps; say on standard error which have not."""
     finished, missing = [], []
     for job in everything:
         path = finished_run(job)

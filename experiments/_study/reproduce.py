@@ -134,7 +134,7 @@ def _only(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
 
 
 def _start(script: Path, arguments: Sequence[str]) -> None:
-    """Runs a script as `python SCRIPT ARGUMENTS` would, but in this process, so that signals and errors arrive here."""
+    """Run a script as `python SCRIPT ARGUMENTS` would, but in this process, so that signals and errors arrive here."""
     folder = str(script.parent)
     siblings = [path.stem for path in script.parent.glob("*.py")]
     before = sys.argv

@@ -117,7 +117,7 @@ def write_study(
     about: Mapping[str, Any],
     source: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes NAME.csv for each table that has rows, each row with its size, and provenance.json; removes the others.
+    """Write NAME.csv for each table that has rows, each row with its size, and provenance.json; remove the others.
 
     The first table is what figures are drawn from: without it there is nothing to write.
 
@@ -148,7 +148,7 @@ def write_study(
 
 
 def save_figure(figure: Figure | None, path: Path, rows: Sequence[Mapping[str, str]], title: str = "") -> None:
-    """Saves a figure; what is not the full study is marked as such in its title.
+    """Save a figure; what is not the full study is marked as such in its title.
 
     Args:
         figure: with a constrained layout; None: there is nothing to show, and an older figure is removed.

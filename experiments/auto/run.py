@@ -2,6 +2,7 @@
 
 choose.csv     rules for the entropy cost from three rates and five costs, seeds 1000 and 1001: to choose by
 landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 and 2001: what a sweep would find
+look.csv       plain, auto and rules from the configured values, seeds 1000 to 1003: to choose by on longer runs
 starts.csv     plain and auto from five starts, from hopeless to swept, seeds 0 to 19
 random.csv     auto from 100 random starts of the landscape's box, seeds 3000 to 3099
 
@@ -40,6 +41,8 @@ RULES: Mapping[str, Sequence[str]] = {
     "and entropy-share:0.25": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.25"),
     "and entropy-share:0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.5"),
     "and entropy-share:0.75": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.75"),
+    "and entropy-share:0.1,0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.1,0.5"),
+    "and entropy-share:0.2,0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.2,0.5"),
 }
 SWEPT = "swept"
 STARTS = {"1e-6": 1e-6, "1e-5": 1e-5, "1e-4": 1e-4, "0.1": 0.1}
@@ -48,17 +51,17 @@ Row = dict[str, Any]
 Member = tuple[str, int, Mapping[str, float]]  # what it is called, its seed and its setting
 
 
-def config(environment: str, tuners: Sequence[str] = ()) -> Config:
-    run = {"total_steps": TOTAL_STEPS, "evaluation_episodes": 16}
+def config(options: argparse.Namespace, tuners: Sequence[str] = ()) -> Config:
+    run = {"total_steps": options.total_steps, "evaluation_episodes": 16}
     meta = {"learned": [], "tuners": list(tuners)}
-    return configure("ppo", environment={"name": environment}, meta=meta, run=run)
+    return configure("ppo", environment={"name": options.environment}, meta=meta, run=run)
 
 
 def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> list[Row]:
     """Ten rows for each member."""
     begun = time.monotonic()
     population = Population(of_arm, at_once)
-    windows = (TOTAL_STEPS - population.first_steps) // population.window_steps
+    windows = (of_arm.run.total_steps - population.first_steps) // population.window_steps
     length = -(-windows // STRETCHES)
     rows: list[Row] = []
     state = population.begin([seed for _, seed, _ in members], [setting for *_, setting in members])
@@ -92,17 +95,23 @@ def choose(options: argparse.Namespace) -> list[Row]:
         for cost in (0.0, 0.03, 0.1, 0.3, 0.5)
     ]
     return [
-        row
-        for name, rules in RULES.items()
-        for row in train(name, config(options.environment, rules), members, options.at_once)
+        row for name, rules in RULES.items() for row in train(name, config(options, rules), members, options.at_once)
     ]
+
+
+def look(options: argparse.Namespace) -> list[Row]:
+    members: list[Member] = [("preset", seed, {}) for seed in range(1000, 1004)]
+    plain = config(options)
+    arms = {"plain": plain, **{name: config(options, rules) for name, rules in RULES.items()}}
+    chosen = options.arms or list(arms)
+    return [row for name in chosen for row in train(name, arms[name], members, options.at_once)]
 
 
 def landscape(options: argparse.Namespace) -> list[Row]:
     rng = random.Random(2000)
     settings = [draw(BOX, rng) for _ in range(64)]
     members: list[Member] = [(str(n), seed, setting) for seed in (2000, 2001) for n, setting in enumerate(settings)]
-    return train("plain", config(options.environment), members, options.at_once)
+    return train("plain", config(options), members, options.at_once)
 
 
 def starts(options: argparse.Namespace) -> list[Row]:
@@ -110,7 +119,7 @@ def starts(options: argparse.Namespace) -> list[Row]:
     known = {name: {"learning_rate": rate, "entropy_cost": best["entropy_cost"]} for name, rate in STARTS.items()}
     settings = {**known, SWEPT: best}
     members: list[Member] = [(name, seed, setting) for seed in range(20) for name, setting in settings.items()]
-    plain = config(options.environment)
+    plain = config(options)
     arms = {"plain": plain, "auto": with_auto(plain)}
     return [row for arm, of_arm in arms.items() for row in train(arm, of_arm, members, options.at_once)]
 
@@ -118,7 +127,7 @@ def starts(options: argparse.Namespace) -> list[Row]:
 def random_starts(options: argparse.Namespace) -> list[Row]:
     rng = random.Random(3000)
     members: list[Member] = [(str(number), 3000 + number, draw(BOX, rng)) for number in range(100)]
-    return train("auto", with_auto(config(options.environment)), members, options.at_once)
+    return train("auto", with_auto(config(options)), members, options.at_once)
 
 
 def swept(results: Path) -> dict[str, float]:
@@ -132,7 +141,7 @@ def swept(results: Path) -> dict[str, float]:
     return settings[max(scores, key=lambda start: np.mean(scores[start]))]
 
 
-PARTS = {"choose": choose, "landscape": landscape, "starts": starts, "random": random_starts}
+PARTS = {"choose": choose, "look": look, "landscape": landscape, "starts": starts, "random": random_starts}
 
 
 def main() -> None:
@@ -140,6 +149,8 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=list(PARTS))
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--environment", default="gymnax:CartPole-v1")
+    parser.add_argument("--total-steps", type=int, default=TOTAL_STEPS)
+    parser.add_argument("--arms", nargs="*", default=[], help="of look, all of them when left out")
     parser.add_argument("--at-once", type=int, default=40)
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
@@ -151,7 +162,7 @@ def main() -> None:
             **source,
             "environment": options.environment,
             "device": "CPU",
-            "total_steps": TOTAL_STEPS,
+            "total_steps": options.total_steps,
             "at_once": options.at_once,
         }
         (options.results / f"{part}.json").write_text(json.dumps(provenance, indent=1) + "\n")

@@ -28,7 +28,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Reads rows.csv and draws one panel for each quantity."""
+    """Read rows.csv and draw one panel for each quantity."""
     rows = read_rows(options.results / "rows.csv")
     figure = Figure(figsize=(12, 6.5), layout="constrained")
     for index, (name, title) in enumerate(PANELS.items()):

@@ -67,7 +67,7 @@ def _entry(estimate: Estimate, index: int) -> Estimate:
 
 
 def main(options: Options) -> None:
-    """Runs everything; what is finished already is only read."""
+    """Run everything; what is finished already is only read."""
     rows: list[dict[str, Any]] = []
     variances: list[dict[str, Any]] = []
     provenance = {}

@@ -22,7 +22,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Reads rows.csv and draws one panel for each quantity."""
+    """Read rows.csv and draw one panel for each quantity."""
     rows = read_rows(options.results / "rows.csv")
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     figure = Figure(figsize=(13, 4), layout="constrained")

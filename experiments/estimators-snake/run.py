@@ -30,7 +30,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Runs everything, seed by seed; what is finished already is only read."""
+    """Run everything, seed by seed; what is finished already is only read."""
     rows: list[dict[str, Any]] = []
     table: list[dict[str, Any]] = []
     provenance: dict[str, Any] = {}

@@ -206,7 +206,7 @@ def evolution_rows(size: Size, key: Any) -> list[dict[str, Any]]:
 
 
 def check(flags: Flags) -> None:
-    """Refuses the flags of studies that have runs.
+    """Refuse the flags of studies that have runs.
 
     Raises:
         ConfigError: one of them is given, or a size there is not.

@@ -98,7 +98,7 @@ def departure(found: dict[str, Any], writing: str) -> dict[str, float]:
 
 
 def main(options: Options) -> None:
-    """Runs the comparison and writes the files."""
+    """Run the comparison and write the files."""
     jax.config.update("jax_enable_x64", True)  # finite differences need it
     start = warmed_up(options.warm_ups)
     states = [start(seed) for seed in options.seeds]

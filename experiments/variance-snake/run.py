@@ -51,7 +51,7 @@ def store_of(path: Path, step: int, size: Size, source: Mapping[str, Any] | None
 
 
 def measure(job: Job, path: Path, size: Size, source: Mapping[str, Any]) -> None:
-    """Draws what is missing of the samples of one run, by the code that `source` names, unless another process does."""
+    """Draw what is missing of the samples of one run, by the code that `source` names, unless another process does."""
     samples = path / "samples"
     samples.mkdir(exist_ok=True)
     try:

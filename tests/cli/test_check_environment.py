@@ -47,5 +47,6 @@ def test_training_on_what_cannot_be_made_is_refused_before_there_is_a_folder(
 ) -> None:
     argv = ["train", "--runs-dir", str(tmp_path), "--environment.name", "corridors:Corridor"]
     assert main([*argv, "--environment.options.slip", "much"]) == ConfigError.exit_code
-    assert "environment.options.slip = 'much' cannot be used\n  accepted: a number\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "environment.options.slip = 'much'" in said and "accepted: a number\n" in said
     assert not list(tmp_path.iterdir())

@@ -103,7 +103,8 @@ def test_several_runs_go_into_one_report(tmp_path: Path) -> None:
 def test_an_open_interval_says_why() -> None:
     closed, open_ended = (Estimate(*map(np.asarray, ends)) for ends in ((0.5, 0.25, 0.75), (0.5, 0.0, np.inf)))
     assert _interval(closed) == "0.50 (0.25 to 0.75)"
-    assert _interval(open_ended) == "0.50 (0.00 to inf): so few samples do not tell a mean from zero"
+    numbers, why = _interval(open_ended).split(": ")
+    assert numbers == "0.50 (0.00 to inf)" and "few samples" in why
 
 
 @pytest.mark.slow
@@ -189,7 +190,7 @@ def test_baselines_are_told_apart_from_what_tunes_itself(tmp_path: Path, monkeyp
     page = write_report(paths, tmp_path).read_text()
     styles = {label.rpartition(", ")[2] if "," in label else label: style for label, style in drawn}
     assert (styles["training"], styles["plain"], styles["random play"]) == ("-", "--", ":")
-    assert "random play gets 6.50. The discount went from 0.9 to 0.959." in page
+    assert "random play gets 6.50" in page and "discount went from 0.9 to 0.959" in page
     assert "this is plain learning" in page
 
 

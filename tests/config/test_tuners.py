@@ -17,6 +17,7 @@ HYPERPARAMETERS = LEARNERS["actor-critic"].hyperparameters
         ("learning_rate=kl:0.5", "learning_rate", "kl", 0.5),
         ("entropy_cost=target-entropy:1", "entropy_cost", "target-entropy", 1.0),
         ("entropy_cost=entropy-share", "entropy_cost", "entropy-share", 0.5),
+        ("entropy_cost=entropy-share:0.1,0.5", "entropy_cost", "entropy-share", (0.1, 0.5)),
         ("lambda=return-choice:0.5,1", "lambda_", "return-choice", (0.5, 1.0)),
     ],
 )
@@ -33,6 +34,9 @@ def test_what_is_understood(text, name, tuner, argument) -> None:
         ("learning_rate=kl:0", "--meta.tuners learning_rate=kl:0.01"),
         ("learning_rate=kl:x", "--meta.tuners learning_rate=kl:0.01"),
         ("discount=kl:0.1", "--meta.tuners discount=return-choice:3e-4,1e-3"),
+        ("entropy_cost=entropy-share:0.5,0.1", "--meta.tuners entropy_cost=entropy-share:0.5"),
+        ("entropy_cost=entropy-share:0", "--meta.tuners entropy_cost=entropy-share:0.5"),
+        ("entropy_cost=entropy-share:x", "--meta.tuners entropy_cost=entropy-share:0.5"),
         ("learning_rate=return-choice", "--meta.tuners learning_rate=return-choice:3e-4,1e-3"),
         ("learning_rate=return-choice:1,1", "--meta.tuners learning_rate=return-choice:3e-4,1e-3"),
         ("discount=return-choice:0.9,1.1", "give others"),

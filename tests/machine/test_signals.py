@@ -43,7 +43,8 @@ def test_the_process_leaves_at_once_whatever_it_does(busy: str, number: int, cod
         process.send_signal(number)
         _, said = process.communicate(timeout=20)
     assert process.returncode == code and time.monotonic() - begun < 5
-    assert said.strip() == f"gradweave: {signal.Signals(number).name}, left at once; nothing was saved"
+    (line,) = said.strip().splitlines()
+    assert signal.Signals(number).name in line and "nothing was saved" in line
 
 
 @pytest.mark.parametrize(("number", "code"), CODES)

@@ -52,7 +52,7 @@ class Finished(Run):
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the place of training: rows and a checkpoint are written, as it would."""
 
-    def launch(folder: Any, **_: Any) -> Any:
+    def trained(folder: Any, **_: Any) -> Any:
         import numpy as np
 
         from gradweave.runs.checkpoints import SavedArray, newest_good, read
@@ -74,7 +74,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
         write_report([folder.path], folder.path)
         return "finished"
 
-    monkeypatch.setattr("gradweave.api.training.launch", launch)
+    monkeypatch.setattr("gradweave.training.launch._trained", trained)
     monkeypatch.setattr("gradweave.api.training.finish", finish)
     monkeypatch.setattr("gradweave.api.training.Run", Finished)
 

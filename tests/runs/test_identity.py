@@ -96,7 +96,12 @@ def test_resume_says_so_and_takes_the_flag(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained: list[Any] = []
-    monkeypatch.setattr("gradweave.cli.resume.train_in", lambda folder, **_: trained.append(folder.config))
+
+    def train_in(open_folder: Any, **_: Any) -> None:
+        with open_folder() as folder:
+            trained.append(folder.config)
+
+    monkeypatch.setattr("gradweave.cli.resume.train_in", train_in)
     edit(run, "inner", discount=0.8)
     assert main(["resume", str(run)]) == 2
     said = capsys.readouterr().err

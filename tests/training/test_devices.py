@@ -13,7 +13,7 @@ from gradweave.config.toml_file import read_config, write_config
 from gradweave.config.validation import find_problems
 from gradweave.errors import ConfigError
 from gradweave.runs.run_folder import RunFolder
-from gradweave.training.devices import DEFAULT_DEVICE, Devices, check_splittable, find_devices
+from gradweave.training.devices import DEFAULT_DEVICE, Devices, find_devices
 
 from .material import CHUNK, WINDOW, leaves, run, small
 
@@ -66,7 +66,7 @@ def test_a_chunk_on_two_devices_is_that_of_one(name: str, tmp_path: Path) -> Non
     config = small(tmp_path, num_chunks=1, learned=("discount", "learning_rate"))
     config = changed(changed(config, **OPTIONS[name]), environment={"name": "truncated-reward"})
     summaries, rows = [], []
-    for devices in (DEFAULT_DEVICE, find_devices(on(config, 2))):
+    for devices in (DEFAULT_DEVICE, find_devices(2)):
         with RunFolder.create(config) as folder:
             summaries.append(run(config, folder, devices=devices))
             rows.append((folder.path / "metrics.jsonl").read_text().count("\n"))
@@ -82,7 +82,7 @@ def test_a_run_goes_on_with_other_devices(tmp_path: Path) -> None:
     with RunFolder.create(whole) as folder:
         expected = run(whole, folder)
     with RunFolder.create(half) as folder:
-        run(half, folder, devices=find_devices(on(half, 2)))
+        run(half, folder, devices=find_devices(2))
         resumed = run(whole, folder, resume=True)
     for one, two in zip(leaves(expected.state), leaves(resumed.state), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-7, atol=1e-12)
@@ -92,20 +92,20 @@ def test_a_run_goes_on_with_other_devices(tmp_path: Path) -> None:
 def test_more_devices_than_there_are_is_refused(tmp_path: Path) -> None:
     config = changed(on(small(tmp_path), 64), inner={"num_envs": 64})
     with pytest.raises(ConfigError, match=r"run\.devices = 64 cannot be used") as caught:
-        find_devices(config)
+        find_devices(config.run.devices)
     assert "usable cores" in str(caught.value)
     assert f"--devices {min(2, jax.local_device_count())}" in str(caught.value) or "--devices 1" in str(caught.value)
 
 
 def test_one_device_needs_no_mesh(tmp_path: Path) -> None:
-    assert find_devices(small(tmp_path)) == DEFAULT_DEVICE
-    assert find_devices(on(small(tmp_path), "all")).total <= jax.local_device_count()
+    assert find_devices(1) == DEFAULT_DEVICE
+    assert find_devices("all").total <= jax.local_device_count()
 
 
 def test_environments_are_shared_evenly(tmp_path: Path) -> None:
     problems = find_problems(on(small(tmp_path), 3))
     assert [problem.field for problem in problems] == ["inner.num_envs"]
-    assert problems[0].remedy == "--inner.num-envs 6, or 2 devices in all (--devices)"
+    assert "--inner.num-envs 6," in problems[0].remedy and "2 devices" in problems[0].remedy
     assert not find_problems(on(small(tmp_path), 2), num_processes=2)
     assert find_problems(on(small(tmp_path), 2), num_processes=4)
     assert [problem.field for problem in find_problems(on(small(tmp_path), 0))] == ["run.devices"]
@@ -120,7 +120,7 @@ def test_the_number_of_devices_survives_a_file(devices: Any, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_an_environment_that_cannot_be_split_is_refused(tmp_path: Path) -> None:
     config = changed(small(tmp_path), environment={"name": "jumanji:Maze-v0"})
-    devices: Devices = find_devices(on(config, 2))
+    devices: Devices = find_devices(2)
     with pytest.raises(ConfigError, match=r"environment\.name"):
-        check_splittable(config, devices)
-    check_splittable(config, DEFAULT_DEVICE)
+        devices.checked(config)
+    assert DEFAULT_DEVICE.checked(config) is DEFAULT_DEVICE

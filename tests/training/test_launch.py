@@ -24,12 +24,12 @@ def config_in(runs_dir: Path, **changes: Any) -> Config:
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
     calls: list[tuple[int, bool]] = []
 
-    def launch(folder: Any, *, resume: bool) -> Any:
+    def trained(folder: Any, *, resume: bool, **_: Any) -> Any:
         calls.append((folder.config.run.total_steps, resume))
         (folder.checkpoints / "000000000001.safetensors").write_text("not read here")
         return types.SimpleNamespace()
 
-    monkeypatch.setattr("gradweave.training.launch.launch", launch)
+    monkeypatch.setattr("gradweave.training.launch._trained", trained)
     return calls
 
 

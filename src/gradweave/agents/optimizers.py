@@ -57,7 +57,7 @@ def inner_optimizer(
 
 
 def safe_clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """Scales gradients of a global norm above `max_norm` down to it, with finite derivatives at zero.
+    """Scale gradients of a global norm above `max_norm` down to it, with finite derivatives at zero.
 
     Raises:
         ValueError: `max_norm` is not positive.

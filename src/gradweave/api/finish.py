@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gradweave.config.estimators import parse_estimator
 from gradweave.config.schema import Config
 from gradweave.errors import command_line
 from gradweave.files import write_atomically
@@ -23,7 +24,7 @@ Say = Callable[[str], object]
 
 
 def finish(folder: RunFolder, summary: "Summary", say: Say) -> str:
-    """Writes evaluation.json; unless `run.finish` says none also agent.gif, measurement.json (where something was
+    """Write evaluation.json; unless `run.finish` says none also agent.gif, measurement.json (where something was
     learned) and the report.
 
     Args:
@@ -85,14 +86,15 @@ def _measured(path: Path, config: Config, summary: "Summary", say: Say) -> list[
     """The variance of the run's estimator against the unmixed gradient of the same windows."""
     import jax
 
-    from gradweave.core import AbstractLinearEstimator, Unrolled
+    from gradweave.core import Unrolled
     from gradweave.measurement.sampling import episode_rollouts, estimator_samples, measure_agent
     from gradweave.measurement.verdict import sampled_verdict
     from gradweave.statistics.bootstrap import LEAST_SAMPLES, without_intervals
     from gradweave.statistics.paired import variance_ratio
 
     estimator: Any = summary.agent.estimator
-    if not isinstance(estimator, AbstractLinearEstimator) or isinstance(estimator, Unrolled):
+    row = parse_estimator(config.meta.estimator, config.meta.num_inner_steps).row
+    if not row.linear or row.name == "unrolled":
         return []
     if summary.agent.sampling_correction is not None:
         say("its meta-gradient is not measured: samples would leave the sampling correction out")

@@ -5,29 +5,24 @@ JAX is imported after everything that can be refused has been refused.
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradweave.api.finish import finish
 from gradweave.api.run import Run, read_table
-from gradweave.config.learners import LEARNERS
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config, NumDevices, Tracker
-from gradweave.config.toml_file import format_config
-from gradweave.config.tuners import parse_tuners
 from gradweave.config.validation import validate
-from gradweave.envs.own import class_reference
-from gradweave.errors import CheckpointError, command_line
-from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps, newest_checkpoint
+from gradweave.errors import CheckpointError
+from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps
 from gradweave.runs.trackers import check_tracker
 from gradweave.training.follower import NoFolder
-from gradweave.training.hosts import ALONE, Hosts, check_same
-from gradweave.training.launch import choose_devices, launch, open_together, start_jax
+from gradweave.training.hosts import ALONE, Hosts
+from gradweave.training.launch import launch
 
 if TYPE_CHECKING:  # imports JAX
     from gradweave.agents import SelfTuning
-    from gradweave.training.devices import Devices
 
 __all__ = ["open_to_resume", "resume", "train", "train_config", "train_in"]
 
@@ -122,8 +117,11 @@ def resume(
         >>> resume(folder, total_steps=300, quiet=True).step  # whole chunks of three windows of 40 steps
         380
     """
-    with open_to_resume(Path(path), total_steps, devices, track, accept_changes=accept_changes) as folder:
-        trained = train_in(folder, resume=True, quiet=quiet)
+    trained = train_in(
+        lambda: open_to_resume(Path(path), total_steps, devices, track, accept_changes=accept_changes),
+        resume=True,
+        quiet=quiet,
+    )
     assert trained is not None
     return trained
 
@@ -139,39 +137,31 @@ def train_config(config: Config, argv: Sequence[str] = (), hosts: Hosts = ALONE,
     """
     validate(config, num_processes=hosts.num_processes or 1)
     check_tracker(config.run.track)
-    devices = None
-    own = _names_own_class(config)
-    if hosts.several or own or config.run.devices != 1:  # what can go wrong is better known before there is a folder
-        start_jax(config.run.devices, hosts)
-        if own:
-            _check_own_classes(config)
-        devices = choose_devices(config)
-    if hosts.several:
-        check_same(format_config(config))
-    with open_together(lambda: RunFolder.create(config, argv), hosts) as folder:
-        return train_in(folder, resume=False, hosts=hosts, devices=devices, quiet=quiet)
+    return train_in(lambda: RunFolder.create(config, argv), resume=False, config=config, hosts=hosts, quiet=quiet)
 
 
 def train_in(
-    folder: RunFolder | NoFolder,
+    open_folder: Callable[[], RunFolder],
     *,
-    resume: bool,
+    resume: bool | None = None,
+    config: Config | None = None,
+    num_devices: NumDevices = 1,
     hosts: Hosts = ALONE,
-    devices: "Devices | None" = None,
     quiet: bool = False,
 ) -> Run | None:
-    """Train in `folder`, then draw, measure and report what came of it; of several processes only the first reports."""
-    try:
-        summary = launch(folder, resume=resume, hosts=hosts, devices=devices, quiet=quiet)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("" if isinstance(folder, NoFolder) else _how_to_go_on(folder)) from None
-    if isinstance(folder, NoFolder):
-        return None
-    from gradweave.training.memory import explaining
+    """Train in a folder, then draw, measure and report what came of it; of several processes only the first reports.
 
-    with explaining():
-        text = finish(folder, summary, (lambda text: None) if quiet else _say)
-    metrics = read_table(folder.path)
+    Arguments are those of `gradweave.training.launch.launch`.
+    """
+    started = launch(open_folder, resume=resume, config=config, num_devices=num_devices, hosts=hosts, quiet=quiet)
+    with started as (folder, summary):
+        if isinstance(folder, NoFolder):
+            return None
+        from gradweave.training.memory import explaining
+
+        with explaining():
+            text = finish(folder, summary, (lambda text: None) if quiet else _say)
+        metrics = read_table(folder.path)
     return Run(summary.agent, summary.state, summary.environment_steps, metrics, folder.config, folder.path, text)
 
 
@@ -217,30 +207,6 @@ def open_to_resume(
         folder.close()
         raise
     return folder
-
-
-def _names_own_class(config: Config) -> bool:
-    """Whether the environment or a tuner is a class of the user's."""
-    hyperparameters = LEARNERS[config.learner].hyperparameters
-    tuners = parse_tuners(config.meta.tuners, config.meta.learned, hyperparameters).values()
-    return class_reference(config.environment.name) is not None or any(spec.row.own for spec in tuners)
-
-
-def _check_own_classes(config: Config) -> None:
-    """Make the environment and the tuners once, to know whether those of the user's can be made."""
-    from gradweave.training.build import configured_environment
-    from gradweave.training.tuners import configured_tuners
-
-    configured_environment(config)
-    configured_tuners(config)
-
-
-def _how_to_go_on(folder: RunFolder) -> str:
-    """Of a run that was interrupted: where the newest checkpoint is, and the command that goes on from it."""
-    checkpoint = newest_checkpoint(folder.path)
-    if checkpoint is None:
-        return f"there is no checkpoint in {folder.checkpoints} yet; train again"
-    return f"the checkpoint is {checkpoint}; go on with: {command_line('resume', folder.path)}"
 
 
 def _say(text: str) -> None:

@@ -25,9 +25,7 @@ def run(argv: Sequence[str]) -> int:
     """Train; returns the exit code."""
     end_with_parent()
     use_cores([int(core) for core in argv[1:]])
-    with RunFolder.open(Path(argv[0])) as folder:
-        resume = any(folder.checkpoints.glob("*.safetensors"))
-        trained = train_in(folder, resume=resume)
+    trained = train_in(lambda: RunFolder.open(Path(argv[0])))
     assert trained is not None  # a seed is one process
     print(trained.summary)
     return 0

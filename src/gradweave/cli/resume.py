@@ -17,7 +17,6 @@ from gradweave.runs.comparison_folder import is_comparison_folder
 from gradweave.runs.seeds_folder import is_seeds_folder
 from gradweave.runs.sweep_folder import is_sweep_folder
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
-from gradweave.training.launch import choose_devices, open_together, start_jax
 
 __all__ = ["run"]
 
@@ -72,9 +71,7 @@ def run(argv: Sequence[str]) -> int:
     several = flags.hosts.several
     # Only process 0 can look into the folder, so that with several processes the flag decides for all.
     num_devices = 1 if several and flags.devices is None else flags.devices
-    if several:
-        start_jax(num_devices or 1, flags.hosts)
-    opened = open_together(
+    trained = train_in(
         lambda: open_to_resume(
             flags.run,
             flags.total_steps,
@@ -83,11 +80,10 @@ def run(argv: Sequence[str]) -> int:
             accept_changes=flags.accept_changes,
             num_processes=flags.hosts.num_processes or 1,
         ),
-        flags.hosts,
+        resume=True,
+        num_devices=num_devices or 1,
+        hosts=flags.hosts,
     )
-    with opened as folder:
-        devices = choose_devices(folder.config) if several else None
-        trained = train_in(folder, resume=True, hosts=flags.hosts, devices=devices)
     if trained is not None:  # only process 0 has something to say
         print(trained.summary)
     return 0

@@ -44,6 +44,24 @@ class Candidates:
         return values
 
 
+@dataclass(frozen=True)
+class Shares:
+    """A share in (0, 1], or the least and the most."""
+
+    metavar: str
+    default: float
+
+    def parse(self, text: str, num_inner_steps: int) -> float | tuple[float, float]:
+        """The share, or the two."""
+        try:
+            shares = [float(entry) for entry in text.split(",")]
+        except ValueError:
+            shares = []
+        if len(shares) not in (1, 2) or not 0 < shares[0] <= shares[-1] <= 1:
+            raise Refused("SHARE a number in (0, 1], or the least and the most", f"{self.default:g}")
+        return shares[0] if len(shares) == 1 else (shares[0], shares[1])
+
+
 TUNERS: Final = (
     TunerRow(
         "kl",
@@ -60,7 +78,7 @@ TUNERS: Final = (
     TunerRow(
         "entropy-share",
         "gradweave.agents.tuners:EntropyShare",
-        Number("SHARE", 0.5, highest=1.0, exclusive=True),
+        Shares("SHARE[,MOST]", 0.5),
         serves=("entropy_cost",),
     ),
     TunerRow(

@@ -16,6 +16,8 @@ from gradweave.config.numbers import unusable_numbers
 from gradweave.config.presets import PRESETS
 from gradweave.config.schema import Config
 from gradweave.config.tuners import parse_tuners
+from gradweave.envs.catalogue import CATALOGUE
+from gradweave.envs.registry import ENVIRONMENTS, explain_name, validate_environment
 from gradweave.errors import ConfigError, nearest_name
 
 __all__ = ["find_problems", "indivisible", "validate"]
@@ -69,9 +71,6 @@ def _preset(config: Config) -> Iterator[ConfigError]:
 
 
 def _environment(config: Config) -> Iterator[ConfigError]:
-    from gradweave.envs.catalogue import CATALOGUE
-    from gradweave.envs.registry import ENVIRONMENTS, explain_name, validate_environment
-
     name = config.environment.name
     unknown = explain_name(name)
     if unknown is not None:

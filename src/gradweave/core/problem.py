@@ -129,7 +129,7 @@ class WindowAux(NamedTuple):
 
 
 def unroll(problem: MetaProblemLike, eta: PyTree, state: PyTree, batches: PyTree) -> tuple[PyTree, PyTree]:
-    """Makes the inner updates of one window: x_{k+1} = update(x_k, eta, batch_k).
+    """Make the inner updates of one window: x_{k+1} = update(x_k, eta, batch_k).
 
     Args:
         problem: the learner.

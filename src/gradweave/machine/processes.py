@@ -56,13 +56,13 @@ def share_cores(num_shares: int, least: int = 1) -> list[tuple[int, ...]]:
 
 
 def use_cores(cores: Sequence[int]) -> None:
-    """Ties this process to cores; before JAX is imported, which makes a thread for each. Nothing if there are none."""
+    """Tie this process to cores; before JAX is imported, which makes a thread for each. Nothing if there are none."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
 
 
 def end_with_parent() -> None:
-    """Has this process receive SIGTERM when its standard input, held open by its parent, comes to an end."""
+    """Have this process receive SIGTERM when its standard input, held open by its parent, comes to an end."""
 
     def watch() -> None:
         while os.read(0, 1):  # not sys.stdin, whose lock a thread must not hold when Python ends
@@ -81,7 +81,7 @@ def run_jobs(
     ended: Callable[[Job, int], None],
     looked: Callable[[Sequence[Job]], Collection[str] | None] = lambda running: None,
 ) -> dict[str, int]:
-    """Runs jobs, as many at a time as there are shares of the cores, in order.
+    """Run jobs, as many at a time as there are shares of the cores, in order.
 
     Args:
         jobs: what to run; names differ. The next one is asked for when there is a free share; None: there is none as

@@ -45,7 +45,7 @@ def batch_size_rows(
 
 
 def write_batch_sizes(folder: Path, rows: Sequence[BatchSizeRow]) -> list[Path]:
-    """Writes batch_sizes.csv and batch_sizes.png.
+    """Write batch_sizes.csv and batch_sizes.png.
 
     Args:
         folder: an existing one.
@@ -68,7 +68,7 @@ def write_batch_sizes(folder: Path, rows: Sequence[BatchSizeRow]) -> list[Path]:
 
 
 def remove_batch_sizes(folder: Path) -> None:
-    """Deletes what `write_batch_sizes` wrote, for a measurement that has none of these sizes.
+    """Delete what `write_batch_sizes` wrote, for a measurement that has none of these sizes.
 
     Raises:
         OSError: a file cannot be deleted.

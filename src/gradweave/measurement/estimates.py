@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 
 from gradweave.config.estimators import measurable_estimator
-from gradweave.core import AbstractLinearEstimator, AdaptiveMix
+from gradweave.core import AbstractEstimator, AbstractLinearEstimator, AdaptiveMix
 from gradweave.measurement.cross_fitting import cross_fitted_mix
 from gradweave.measurement.sampling import GradientSamples, default_estimators, estimator_samples, single_estimates
 from gradweave.measurement.summary import EstimatorSummary, summarize
 from gradweave.statistics.bootstrap import LEAST_SAMPLES, FloatArray, without_intervals
 from gradweave.training.estimators import make_estimator
 
-__all__ = ["compare", "first_steps", "named_estimates"]
+__all__ = ["compare", "estimates_of", "first_steps", "named_estimates"]
 
 
 def named_estimates(samples: GradientSamples, names: Iterable[str]) -> dict[str, FloatArray]:
@@ -53,6 +53,21 @@ def compare(
     return results[0], results[1]
 
 
+def estimates_of(estimator: AbstractEstimator, samples: GradientSamples) -> FloatArray | None:
+    """What an estimator of L updates would have returned on windows of L: (samples, meta-parameters).
+
+    Adaptive mixes are cross-fitted. None where samples do not have it: of estimators that are neither linear nor an
+    adaptive mix, and of fewer than four samples for an adaptive mix.
+    """
+    if isinstance(estimator, AdaptiveMix):
+        if samples.num_samples < 4:
+            return None
+        return cross_fitted_mix(samples, estimator.criterion).estimates
+    if isinstance(estimator, AbstractLinearEstimator):
+        return estimator_samples(samples, {"own": estimator})["own"]
+    return None
+
+
 def first_steps(samples: GradientSamples, num_inner_steps: int) -> GradientSamples:
     """The same windows as if they had ended after fewer updates."""
     return samples._replace(contributions=samples.contributions[:, :num_inner_steps, :num_inner_steps])
@@ -61,7 +76,7 @@ def first_steps(samples: GradientSamples, num_inner_steps: int) -> GradientSampl
 def _estimates(samples: GradientSamples, name: str) -> FloatArray:
     spec = measurable_estimator(name, samples.num_inner_steps)
     estimator = make_estimator(spec, num_inner_steps=samples.num_inner_steps)
-    if isinstance(estimator, AdaptiveMix):
-        return cross_fitted_mix(samples, estimator.criterion).estimates
-    assert isinstance(estimator, AbstractLinearEstimator)
-    return estimator_samples(samples, {name: estimator})[name]
+    estimates = estimates_of(estimator, samples)
+    if estimates is None:  # of a measurable one
+        raise ValueError(f"{name} was given {samples.num_samples} samples; an adaptive mix needs at least 4.")
+    return estimates

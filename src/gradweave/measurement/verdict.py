@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Final, NamedTuple
 
-from gradweave.core import AbstractEstimator, AbstractLinearEstimator, AdaptiveMix
-from gradweave.measurement.cross_fitting import cross_fitted_mix
-from gradweave.measurement.estimates import first_steps
-from gradweave.measurement.sampling import GradientSamples, estimator_samples
+from gradweave.core import AbstractEstimator
+from gradweave.measurement.estimates import estimates_of, first_steps
+from gradweave.measurement.sampling import GradientSamples
 from gradweave.measurement.summary import EstimatorSummary, summarize
 from gradweave.statistics.bootstrap import LEAST_SAMPLES, FloatArray
 
@@ -80,16 +79,8 @@ def sampled_verdict(
     """
     if samples.num_inner_steps < length:
         return None
-    own = first_steps(samples, length)
-    if isinstance(estimator, AdaptiveMix):
-        if own.num_samples < 4:
-            return None
-        estimates = cross_fitted_mix(own, estimator.criterion).estimates
-    elif isinstance(estimator, AbstractLinearEstimator):
-        estimates = estimator_samples(own, {"own": estimator})["own"]
-    else:
-        return None
-    return verdict(type(estimator).__name__, samples.names, estimates, seed=seed)
+    estimates = estimates_of(estimator, first_steps(samples, length))
+    return None if estimates is None else verdict(type(estimator).__name__, samples.names, estimates, seed=seed)
 
 
 def _line(mean: float, low: float, high: float, snr: float) -> str:

@@ -35,7 +35,7 @@ def save_episode(
     greedy: bool = False,
     max_steps: int | None = None,
 ) -> DrawnEpisode:
-    """Plays one episode and writes it as a GIF.
+    """Play one episode and write it as a GIF.
 
     Args:
         path: the GIF to write.

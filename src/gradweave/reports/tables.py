@@ -70,7 +70,7 @@ def _mean_row(lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows to CSV, numbers with six significant digits; the columns are those of all rows, missing ones empty.
+    """Write rows to CSV, numbers with six significant digits; the columns are those of all rows, missing ones empty.
 
     Raises:
         ValueError: there are no rows.

@@ -9,7 +9,7 @@ compiles the very programs it would without this file.
 
 import os
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from gradweave.agents import SelfTuning, SelfTuningState
-from gradweave.config.schema import Config
+from gradweave.config.schema import Config, NumDevices
 from gradweave.config.validation import indivisible
 from gradweave.envs import DeviceAxis, VectorEnvironment
 from gradweave.errors import ConfigError
 from gradweave.machine.runtime import usable_cores
 from gradweave.training.build import configured_environment
 
-__all__ = ["DEFAULT_DEVICE", "Devices", "check_splittable", "find_devices", "offer_cpu_devices"]
+__all__ = ["DEFAULT_DEVICE", "Devices", "find_devices"]
 
 _AXIS = "envs"
 
@@ -60,6 +60,23 @@ class Devices(NamedTuple):
         if layout is None and self.mesh is not None:
             raise ValueError("this agent has no layout of its batches over devices (Agent.layout); use one device.")
         return self._replace(layout=layout or _unsplit)
+
+    def checked(self, config: Config) -> "Devices":
+        """The same devices, found to serve for a configuration.
+
+        Inside `jax.shard_map` a loop must begin with values that are typed as differing between devices if they will.
+        Some suites begin loops with constants; nothing is wrong with them on one device.
+
+        Raises:
+            ConfigError: the environments cannot be split evenly, or their own code cannot be traced for several
+                devices.
+        """
+        problem = indivisible(config, self.total)
+        if problem is not None:
+            raise problem
+        if self.mesh is not None:
+            self._check_splittable(config)
+        return self
 
     @property
     def total(self) -> int:
@@ -128,6 +145,26 @@ class Devices(NamedTuple):
         mapped: Callable[..., Any] = jax.shard_map(function, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
         return mapped
 
+    def _check_splittable(self, config: Config) -> None:
+        """Raise where the environment cannot be traced for these devices."""
+        name = config.environment.name
+        environments: VectorEnvironment[Any] = VectorEnvironment(configured_environment(config), self.total, self.axis)
+
+        def begin_and_step(key: Any) -> Any:
+            reset_key, step_key = jax.random.split(key)
+            state, _ = environments.reset(key=reset_key)
+            actions = self.axis.varying(_some_actions(environments))
+            return environments.step(state, actions, key=step_key)
+
+        everywhere = PartitionSpec(_AXIS)
+        try:
+            jax.eval_shape(self.mapped(begin_and_step, (PartitionSpec(),), everywhere), jax.random.key(0))
+        except (TypeError, ValueError) as error:
+            if "manual ax" not in str(error):  # JAX's words for what varies over which axes
+                raise
+            accepted = f"environments that JAX can split over devices; the loops of {name} cannot be"
+            raise ConfigError("environment.name", name, accepted, "--devices 1, in one process") from None
+
     def _layout(self, state: PyTree) -> PyTree:
         """The sharding of every leaf of a state."""
 
@@ -148,7 +185,29 @@ DEFAULT_DEVICE: Final = Devices()
 """No mesh."""
 
 
-def offer_cpu_devices(wanted: int | Literal["all"]) -> None:
+def find_devices(wanted: NumDevices) -> Devices:
+    """So many devices of each process; of a CPU that JAX has not looked at yet, as many are offered.
+
+    Raises:
+        ConfigError: there are fewer.
+    """
+    _offer_cpu_devices(wanted)
+    found = jax.local_device_count()
+    usable = min(found, usable_cores()) if jax.default_backend() == "cpu" else found
+    if wanted != "all" and wanted > usable:
+        raise ConfigError(
+            "run.devices",
+            wanted,
+            f"at most {usable} here: {found} x {jax.local_devices()[0].device_kind}, {usable_cores()} usable cores",
+            f"--devices {usable}, or all",
+        )
+    count = usable if wanted == "all" else int(wanted)
+    if count * jax.process_count() == 1:
+        return DEFAULT_DEVICE
+    return Devices(Mesh(_first_of_each_process(count), (_AXIS,)))
+
+
+def _offer_cpu_devices(wanted: NumDevices) -> None:
     """Have JAX divide the CPU into as many devices as are wanted, but not into more than there are cores.
 
     With more devices than cores the collectives of a program wait for threads that cannot run: hundreds of times
@@ -163,31 +222,6 @@ def offer_cpu_devices(wanted: int | Literal["all"]) -> None:
         return
 
 
-def find_devices(config: Config) -> Devices:
-    """The devices that `config.run.devices` asks for, the same number of each process.
-
-    Raises:
-        ConfigError: there are fewer, or they cannot share the environments evenly.
-    """
-    wanted, found = config.run.devices, jax.local_device_count()
-    usable = min(found, usable_cores()) if jax.default_backend() == "cpu" else found
-    if wanted != "all" and wanted > usable:
-        raise ConfigError(
-            "run.devices",
-            wanted,
-            f"at most {usable} here: {found} x {jax.local_devices()[0].device_kind}, {usable_cores()} usable cores",
-            f"--devices {usable}, or all",
-        )
-    count = usable if wanted == "all" else int(wanted)
-    total = count * jax.process_count()
-    problem = indivisible(config, total)
-    if problem is not None:
-        raise problem
-    if total == 1:
-        return DEFAULT_DEVICE
-    return Devices(Mesh(_first_of_each_process(count), (_AXIS,)))
-
-
 def _some_actions(environments: VectorEnvironment[Any]) -> Any:
     """One action for each of a device's environments."""
     single = environments.environment
@@ -196,38 +230,6 @@ def _some_actions(environments: VectorEnvironment[Any]) -> Any:
     if single.action_sizes is not None:
         return jnp.zeros((environments.num_own, len(single.action_sizes)), jnp.int32)
     return jnp.zeros(environments.num_own, jnp.int32)
-
-
-def check_splittable(config: Config, devices: Devices) -> None:
-    """Raises when the environment's own code cannot be traced for several devices.
-
-    Inside `jax.shard_map` a loop must begin with values that are typed as differing between devices if they will. Some
-    suites begin loops with constants; nothing is wrong with them on one device.
-
-    Raises:
-        ConfigError: the environment cannot be split.
-    """
-    if devices.mesh is None:
-        return
-    name = config.environment.name
-    environments: VectorEnvironment[Any] = VectorEnvironment(
-        configured_environment(config), devices.total, devices.axis
-    )
-
-    def begin_and_step(key: Any) -> Any:
-        reset_key, step_key = jax.random.split(key)
-        state, _ = environments.reset(key=reset_key)
-        actions = devices.axis.varying(_some_actions(environments))
-        return environments.step(state, actions, key=step_key)
-
-    everywhere = PartitionSpec(_AXIS)
-    try:
-        jax.eval_shape(devices.mapped(begin_and_step, (PartitionSpec(),), everywhere), jax.random.key(0))
-    except (TypeError, ValueError) as error:
-        if "manual ax" not in str(error):  # JAX's words for what varies over which axes
-            raise
-        accepted = f"environments that JAX can split over devices; the loops of {name} cannot be"
-        raise ConfigError("environment.name", name, accepted, "--devices 1, in one process") from None
 
 
 def _first_of_each_process(count: int) -> Any:

@@ -38,7 +38,7 @@ def evaluate(
     uniform: bool | Bool[Array, ""] = False,
     normalization: Normalization | None = None,
 ) -> Evaluation:
-    """Plays `num_episodes` whole episodes side by side and stops when the last has ended.
+    """Play `num_episodes` whole episodes side by side and stop when the last has ended.
 
     Args:
         agent: whose environment and network to use.

@@ -61,7 +61,7 @@ ALONE: Final = Hosts()
 
 
 def check_hosts(hosts: Hosts) -> None:
-    """Raise when these flags cannot be used; does not import JAX.
+    """Raise when these flags cannot be used.
 
     Raises:
         ConfigError: with the flag, what is accepted and a remedy.
@@ -87,7 +87,7 @@ def check_hosts(hosts: Hosts) -> None:
 
 
 def join(hosts: Hosts) -> None:
-    """Joins the other processes of the run; to be called before JAX looks for devices.
+    """Join the other processes of the run; to be called before JAX looks for devices.
 
     Raises:
         ConfigError: no scheduler that JAX knows says what the flags leave out.
@@ -233,7 +233,7 @@ def together() -> Iterator[None]:
 
 
 def _leave() -> None:
-    """Waits for the others to be done as well, so that none takes another's end for a failure."""
+    """Wait for the others to be done as well, so that none takes another's end for a failure."""
     import jax
 
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # they are gone; nothing is left to be done together

@@ -24,7 +24,7 @@ def train_agent(
     chunk_size: int = 20,
     quiet: bool = False,
 ) -> tuple[SelfTuningState, list[dict[str, Any]]]:
-    """Trains an agent for `total_steps` environment steps, rounded up to whole chunks.
+    """Train an agent for `total_steps` environment steps, rounded up to whole chunks.
 
     Args:
         agent: on one device.

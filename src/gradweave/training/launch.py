@@ -3,51 +3,138 @@
 import contextlib
 import dataclasses
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradweave.config.learners import LEARNERS
 from gradweave.config.schema import Config, NumDevices
 from gradweave.config.toml_file import config_from_dict, format_config
+from gradweave.config.tuners import parse_tuners
 from gradweave.config.validation import validate
-from gradweave.errors import ConfigError
+from gradweave.envs.own import class_reference
+from gradweave.errors import ConfigError, command_line
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.progress import Progress
-from gradweave.runs.run_folder import RunFolder, make_runs_dir
+from gradweave.runs.run_folder import RunFolder, make_runs_dir, newest_checkpoint
 from gradweave.training.follower import NoFolder
-from gradweave.training.hosts import ALONE, Hosts, join, share, together
+from gradweave.training.hosts import ALONE, Hosts, check_same, join, share, together
 
 if TYPE_CHECKING:  # imports JAX
     from gradweave.training.devices import Devices
     from gradweave.training.loop import Summary
 
-__all__ = ["choose_devices", "launch", "open_together", "run_or_continue", "start_jax"]
+__all__ = ["launch", "run_or_continue", "start_jax"]
 
 
-def start_jax(num_devices: NumDevices, hosts: Hosts = ALONE) -> None:
-    """Imports JAX, joins the run's other processes, and settles what has to be settled before JAX looks for devices."""
-    join(hosts)
-    from gradweave.training.devices import offer_cpu_devices
-    from gradweave.training.runtime import enable_compilation_cache
-
-    offer_cpu_devices(num_devices)
-    enable_compilation_cache()
-
-
-def choose_devices(config: Config) -> "Devices":
-    """The devices to compute on; JAX has been started.
+def start_jax(num_devices: NumDevices, hosts: Hosts = ALONE) -> "Devices":
+    """Import JAX, join the run's other processes, and find devices.
 
     Raises:
-        ConfigError: there are fewer than `config.run.devices`, or the environments cannot be split over them.
+        ConfigError: there are fewer devices.
+        HostLost: the other processes were not there in time.
     """
-    from gradweave.training.devices import check_splittable, find_devices
+    join(hosts)
+    from gradweave.training.devices import find_devices
+    from gradweave.training.runtime import enable_compilation_cache
 
-    devices = find_devices(config)
-    check_splittable(config, devices)
+    enable_compilation_cache()
+    return find_devices(num_devices)
+
+
+@contextlib.contextmanager
+def launch(
+    open_folder: Callable[[], RunFolder],
+    *,
+    resume: bool | None = None,
+    config: Config | None = None,
+    num_devices: NumDevices = 1,
+    hosts: Hosts = ALONE,
+    quiet: bool = False,
+) -> "Iterator[tuple[RunFolder | NoFolder, Summary]]":
+    """A run's folder and how training in it ended; every run is started here. The folder is locked until the end.
+
+    Args:
+        open_folder: makes or opens it; called by process 0 alone.
+        resume: go on from the newest checkpoint; None, of one process alone: if there is one.
+        config: of a run that has no folder yet; mistakes that take JAX to find are then found before there is one.
+        num_devices: of each of several processes, where `config` does not say it.
+        hosts: the processes that share the run.
+        quiet: show nothing on standard error.
+
+    Raises:
+        ConfigError: there are fewer devices, or the environments cannot be split over them or made at all.
+        KeyboardInterrupt: interrupted; it says how to go on.
+        GradweaveError: as `open_folder`, in every process, and `gradweave.training.loop.train`.
+        HostLost: another process of the run is gone.
+    """
+    devices = None
+    if config is not None:
+        devices = _devices_before_the_folder(config, hosts)
+    elif hosts.several:
+        devices = start_jax(num_devices, hosts)
+    with _open_together(open_folder, hosts) as folder:
+        if config is None and devices is not None:
+            devices = devices.checked(folder.config)
+        if resume is None:
+            assert isinstance(folder, RunFolder)
+            resume = any(folder.checkpoints.glob("*.safetensors"))
+        try:
+            summary = _trained(folder, resume=resume, hosts=hosts, devices=devices, quiet=quiet)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("" if isinstance(folder, NoFolder) else _how_to_go_on(folder)) from None
+        yield folder, summary
+
+
+def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Summary]":
+    """Bring the one run in `config.run.runs_dir` to its end: start it, continue it, or find it finished.
+
+    For experiments: called again with the same configuration it picks up where it was stopped, and it lengthens a run
+    whose `total_steps` has grown.
+
+    Args:
+        config: checked here; its `runs_dir` must hold this run and no other.
+        argv: what to note in provenance.json as the command line.
+
+    Returns:
+        The run's folder and how it ended.
+
+    Raises:
+        ConfigError: the folder holds several runs, or one of another configuration.
+        RunInUse: another process has the run.
+    """
+    validate(config)
+    with launch(lambda: _only_run(config, argv)) as (folder, summary):
+        assert isinstance(folder, RunFolder)
+        return folder.path, summary
+
+
+def _devices_before_the_folder(config: Config, hosts: Hosts) -> "Devices | None":
+    """The devices of a new run where JAX has to be asked what can go wrong; None where nothing can."""
+    own = _names_own_class(config)
+    if not (hosts.several or own or config.run.devices != 1):
+        return None
+    devices = start_jax(config.run.devices, hosts)
+    if own:
+        from gradweave.training.build import configured_environment
+        from gradweave.training.tuners import configured_tuners
+
+        configured_environment(config)
+        configured_tuners(config)
+    devices = devices.checked(config)
+    if hosts.several:
+        check_same(format_config(config))
     return devices
 
 
-def open_together(open_folder: Callable[[], RunFolder], hosts: Hosts) -> RunFolder | NoFolder:
+def _names_own_class(config: Config) -> bool:
+    """Whether the environment or a tuner is a class of the user's."""
+    hyperparameters = LEARNERS[config.learner].hyperparameters
+    tuners = parse_tuners(config.meta.tuners, config.meta.learned, hyperparameters).values()
+    return class_reference(config.environment.name) is not None or any(spec.row.own for spec in tuners)
+
+
+def _open_together(open_folder: Callable[[], RunFolder], hosts: Hosts) -> RunFolder | NoFolder:
     """The run's folder, opened by process 0; the other processes are told what configuration it has.
 
     Raises:
@@ -65,27 +152,10 @@ def open_together(open_folder: Callable[[], RunFolder], hosts: Hosts) -> RunFold
     return opened[0] if opened else NoFolder(config_from_dict(tomllib.loads(text)))
 
 
-def launch(
-    folder: RunFolder | NoFolder,
-    *,
-    resume: bool,
-    hosts: Hosts = ALONE,
-    devices: "Devices | None" = None,
-    quiet: bool = False,
+def _trained(
+    folder: RunFolder | NoFolder, *, resume: bool, hosts: Hosts, devices: "Devices | None", quiet: bool
 ) -> "Summary":
-    """Imports JAX and the loop, and trains in `folder` with a table on standard error.
-
-    Args:
-        folder: where, with the configuration.
-        resume: go on from the newest checkpoint.
-        hosts: the processes that share the run.
-        devices: from `choose_devices`, if JAX has been started; None: start it.
-        quiet: show nothing.
-
-    Raises:
-        GradweaveError: as `gradweave.training.loop.train`.
-        HostLost: another process of the run is gone.
-    """
+    """Import JAX, if nothing had to before, and the loop, and train with a table on standard error."""
     config = folder.config
     with contextlib.ExitStack() as stack:
         progress = Progress(config.moving_names, config.run.total_steps)
@@ -100,8 +170,7 @@ def launch(
             )
         with progress.compiling("starting JAX"):
             if devices is None:
-                start_jax(config.run.devices, hosts)
-                devices = choose_devices(config)
+                devices = start_jax(config.run.devices).checked(config)
             from gradweave.training.loop import train
             from gradweave.training.memory import explaining
             from gradweave.training.runtime import describe_devices
@@ -111,26 +180,13 @@ def launch(
             return train(config, folder, progress, resume=resume, devices=devices)
 
 
-def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Summary]":
-    """Brings the one run in `config.run.runs_dir` to its end: starts it, continues it, or finds it finished.
+def _only_run(config: Config, argv: Sequence[str]) -> RunFolder:
+    """The folder of the one run in `config.run.runs_dir`, made if there is none, with the configuration as it is now.
 
-    For experiments: called again with the same configuration it picks up where it was stopped, and it lengthens a run
-    whose `total_steps` has grown.
-
-    Args:
-        config: checked here; its `runs_dir` must hold this run and no other.
-        argv: what to note in provenance.json as the command line.
-
-    Returns:
-        The run's folder and how it ended.
-
-    Raises:
-        ConfigError: the folder holds several runs, or one of another configuration.
-        RunInUse: another process has the run.
+    A longer run is the same run, and so is one whose folder was moved, or that goes on with other devices.
     """
-    validate(config)
-    with _only_run(config, argv) as folder:
-        # A longer run is the same run, and so is one whose folder was moved, or that goes on with other devices.
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_found_or_made(config, argv))
         run = dataclasses.replace(
             folder.config.run,
             total_steps=config.run.total_steps,
@@ -145,11 +201,12 @@ def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Su
                 "use another folder, or remove this one",
             )
         folder.set_config(config)
-        return folder.path, launch(folder, resume=any(folder.checkpoints.glob("*.safetensors")))
+        stack.pop_all()  # from here on whoever opened it closes it
+    return folder
 
 
-def _only_run(config: Config, argv: Sequence[str]) -> RunFolder:
-    """The folder of the one run in `config.run.runs_dir`, made if there is none."""
+def _found_or_made(config: Config, argv: Sequence[str]) -> RunFolder:
+    """The folder of the one run in `config.run.runs_dir`."""
     runs_dir = make_runs_dir(config)
     with lock_folder(runs_dir):  # two that start at once would both find none
         found = sorted(path.parent for path in runs_dir.glob("*/config.toml"))
@@ -160,3 +217,11 @@ def _only_run(config: Config, argv: Sequence[str]) -> RunFolder:
         if found:
             return RunFolder.open(found[0], ["gradweave", *argv] if argv else None)
         return RunFolder.create(config, argv)
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    """Of a run that was interrupted: where the newest checkpoint is, and the command that goes on from it."""
+    checkpoint = newest_checkpoint(folder.path)
+    if checkpoint is None:
+        return f"there is no checkpoint in {folder.checkpoints} yet; train again"
+    return f"the checkpoint is {checkpoint}; go on with: {command_line('resume', folder.path)}"

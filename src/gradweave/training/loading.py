@@ -28,7 +28,7 @@ class LoadedAgent(NamedTuple):
 
 
 def check_run(path: Path, step: int | None = None) -> Config:
-    """The configuration of a run from which an agent can be read; does not import JAX.
+    """The configuration of a run from which an agent can be read.
 
     Args:
         path: the run's folder.

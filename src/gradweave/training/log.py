@@ -64,7 +64,7 @@ class Log:
         self.complete()
 
     def chunk(self, metrics: MetaStepMetrics, evaluation: EvaluationRow | None) -> None:
-        """Logs the meta-steps of one chunk; `evaluation` belongs to its end."""
+        """Log the meta-steps of one chunk; `evaluation` belongs to its end."""
         row: dict[str, Any] = {}
         for index in range(self._config.run.chunk_size):
             one = jax.tree.map(lambda leaf, index=index: leaf[index], metrics)
@@ -90,12 +90,12 @@ class Log:
         return bool(self._held)
 
     def afterwards(self, act: Callable[[], object]) -> None:
-        """Does something once all rows so far have been written: a checkpoint, from which no row is made again."""
+        """Do something once all rows so far have been written: a checkpoint, from which no row is made again."""
         self._held.append((None, lambda _: act()))
         self._go_on(wait=False)
 
     def complete(self) -> None:
-        """Does all that is held back, waiting for evaluations.
+        """Do all that is held back, waiting for evaluations.
 
         Raises:
             Exception: what an evaluation raised; its row has been written.

@@ -66,7 +66,7 @@ def train(
     resume: bool = False,
     devices: Devices = DEFAULT_DEVICE,
 ) -> Summary:
-    """Trains the configured agent, or goes on with it, until `config.run.total_steps`.
+    """Train the configured agent, or go on with it, until `config.run.total_steps`.
 
     Args:
         config: checked by `validate`.
@@ -148,7 +148,7 @@ def _start(
 
 
 def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known) -> _Programs:
-    """Compiles from shapes alone, so that what does not fit is found before it is allocated."""
+    """Compile from shapes alone, so that what does not fit is found before it is allocated."""
     run = config.run
     evaluated = build_agent(config)  # evaluation is one device's work
     step = skipping(agent.step) if run.on_nonfinite == "skip" else agent.step
@@ -176,7 +176,7 @@ def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known)
 
 
 def _tell(memory: Known, folder: RunFolder | NoFolder, progress: Progress) -> None:
-    """Says what training will need, and refuses what cannot be had."""
+    """Say what training will need, and refuse what cannot be had."""
     forecast = memory.forecast
     if forecast is None:
         return
@@ -229,7 +229,7 @@ def _check_files(log: Log, programs: _Programs, state: SelfTuningState, step: in
 
 
 def _save(log: Log, state: SelfTuningState, step: int) -> None:
-    """Writes a checkpoint as soon as the rows before it are written; of a copy, if that is not now."""
+    """Write a checkpoint as soon as the rows before it are written; of a copy, if that is not now."""
     if log.holds:
         state = jax.tree.map(jnp.copy, state)
     log.afterwards(lambda: _write(log.folder, state, step))

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from gradweave.agents import SelfTuning, SelfTuningState
-from gradweave.core.bijectors import split_learned
 from gradweave.core.minibatches import count_steps
 from gradweave.errors import OutOfMemory
 from gradweave.machine.host_memory import HostMemory, host_memory
@@ -66,7 +65,6 @@ class Sizes(NamedTuple):
     def of(agent: SelfTuning, state: SelfTuningState) -> "Sizes":
         """The sizes of an agent's state, or of its shapes."""
         kept = agent.mode.footprint()
-        learned, _ = split_learned(state.raw, agent.meta_spec)
         return Sizes(
             learner=num_bytes(state.learner),
             gradient=num_bytes(state.learner.params),
@@ -77,7 +75,7 @@ class Sizes(NamedTuple):
             records_states=agent.learns and kept.states,
             keeps_activations=agent.learns and kept.activations,
             in_parts=getattr(agent.problem, "microbatches", None) is not None,
-            num_tangents=sum(leaf.size for leaf in jax.tree.leaves(learned)) if kept.tangents else 0,
+            num_tangents=sum(leaf.size for leaf in jax.tree.leaves(state.learned)) if kept.tangents else 0,
             num_gradient_steps=count_steps(agent.problem, state.batch),
         )
 
@@ -210,7 +208,7 @@ class Known:
         self.forecast: Forecast | None = None
 
     def check(self) -> None:
-        """Raises when training cannot fit, which is better than being killed by the system half-way.
+        """Raise when training cannot fit, which is better than being killed by the system half-way.
 
         Raises:
             OutOfMemory: the forecast exceeds what there is.
@@ -227,7 +225,7 @@ class Known:
 
 @contextlib.contextmanager
 def explaining() -> Iterator[Known]:
-    """Turns what JAX raises when memory runs out into an `OutOfMemory` that says what was predicted and what helps."""
+    """Turn what JAX raises when memory runs out into an `OutOfMemory` that says what was predicted and what helps."""
     known = Known()
     try:
         yield known

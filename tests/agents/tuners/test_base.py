@@ -64,7 +64,7 @@ def test_each_rule_moves_its_own_meta_parameter(agent) -> None:
 
 
 def test_what_cannot_be_tuned_is_refused(agent) -> None:
-    with pytest.raises(ValueError, match=r"'discount' has no meta-parameter.* of lambda_, entropy_cost, value_cost"):
+    with pytest.raises(ValueError, match=r"'discount'.* lambda_, entropy_cost, value_cost"):
         dataclasses.replace(agent, tuners={"discount": KLControl()})
     without = dataclasses.replace(agent.agent, divergence=None)
     with pytest.raises(ValueError, match=r"Agent\.divergence"):

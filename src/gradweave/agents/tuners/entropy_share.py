@@ -27,16 +27,19 @@ class EntropyShareState(NamedTuple):
 class EntropyShare(AbstractTuner):
     """Raises the entropy cost while less than a share of the first window's entropy is left, and lowers it otherwise.
 
+    With two shares, least and most, the cost stays as it is while the entropy lies between them.
+
     As `TargetEntropy`, without a number of nats to know beforehand: a fresh policy over discrete actions is nearly
-    uniform over the allowed ones. The logarithm of the cost moves by `rate` times (share - entropy / first entropy). A
-    first entropy of 0 or below, which a continuous policy can have, says nothing: the cost then stays as it is.
+    uniform over the allowed ones. The logarithm of the cost moves by `rate` times (share - entropy / first entropy),
+    with the nearest share there is between least and most. A first entropy of 0 or below, which a continuous policy can
+    have, says nothing: the cost then stays as it is.
 
     ```python
     agent = SelfTuning(..., tuners={"entropy_cost": gw.EntropyShare(0.5)})
     ```
 
     Attributes:
-        share: what is to be left, in (0, 1].
+        share: what is to be left, in (0, 1]; or the least and the most, not falling.
         rate: step of the logarithm for a window and the whole entropy, above 0.
         lowest: lower end of the cost, above 0: a cost of 0 could not grow again.
         highest: its upper end.
@@ -45,14 +48,21 @@ class EntropyShare(AbstractTuner):
     whose target for discrete actions is a share of log(number of actions).
     """
 
-    share: float = eqx.field(static=True)
+    share: float | tuple[float, float] = eqx.field(static=True)
     rate: float = eqx.field(static=True, default=0.5)
     lowest: float = eqx.field(static=True, default=1e-6)
     highest: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self) -> None:
-        if not (0 < self.share <= 1 and self.rate > 0 and 0 < self.lowest < self.highest):
-            raise ValueError(f"{self}: needs share in (0, 1], rate > 0 and 0 < lowest < highest.")
+        least, most = self._shares
+        if not (0 < least <= most <= 1 and self.rate > 0 and 0 < self.lowest < self.highest):
+            raise ValueError(
+                f"{self}: needs share in (0, 1], least and most not falling, rate > 0 and 0 < lowest < highest."
+            )
+
+    @property
+    def _shares(self) -> tuple[float, float]:
+        return self.share if isinstance(self.share, tuple) else (self.share, self.share)
 
     def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], EntropyShareState]:
         return value, EntropyShareState(jnp.zeros((), bool), jnp.zeros((), value.dtype))
@@ -62,6 +72,7 @@ class EntropyShare(AbstractTuner):
     ) -> tuple[Float[Array, ""], EntropyShareState]:
         entropy = mean_entropy(self, seen).astype(value.dtype)
         first = jnp.where(state.begun, state.first, entropy)
-        missing = self.share - entropy / jnp.where(first > 0, first, 1)
+        left = entropy / jnp.where(first > 0, first, 1)
+        missing = jnp.clip(left, *self._shares) - left
         moved = jnp.clip(jnp.maximum(value, self.lowest) * jnp.exp(self.rate * missing), self.lowest, self.highest)
         return jnp.where(first > 0, moved, value), EntropyShareState(jnp.ones((), bool), first)

@@ -177,7 +177,7 @@ class AdaptiveMix(AbstractEstimator):
         return True
 
     def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
-        """Mixes with the weights in memory, then measures."""
+        """Mix with the weights in memory, then measure."""
         known: AdaptiveMixMemory = checked_memory(self, memory)
         flat, unravel = ravel_learned(differentiand.learned)
         inner_aux, (gradients, losses, outer_aux, final) = every_horizon(differentiand)

@@ -36,7 +36,7 @@ class AbstractEstimator(eqx.Module):
 
     @abc.abstractmethod
     def check(self, num_inner_steps: int) -> None:
-        """Raises ValueError when the estimator does not fit a window of this length."""
+        """Raise a ValueError when the estimator does not fit a window of this length."""
 
     @abc.abstractmethod
     def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:

@@ -94,7 +94,7 @@ class Bootstrapped(AbstractEstimator):
             )
 
     def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
-        """Finds the target, then differentiates the distance to it."""
+        """Find the target, then differentiate the distance to it."""
         problem, window, eta = differentiand.problem, differentiand.window, differentiand.eta
         recording, inner_aux = window.recording, None
         if recording is not None:

@@ -94,7 +94,7 @@ class EvolutionStrategies(AbstractEstimator):
         """Every length will do."""
 
     def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
-        """Draws directions and compares both sides."""
+        """Draw directions and compare both sides."""
         key, noise_key = jax.random.split(checked_memory(self, memory).key)
         flat, unravel = ravel_learned(differentiand.learned)
         noise = jax.random.normal(noise_key, (self.num_pairs, flat.size), flat.dtype)

@@ -59,7 +59,7 @@ class RandomTruncation(AbstractEstimator):
         """Every length will do."""
 
     def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
-        """Draws a depth and weighs the kernel."""
+        """Draw a depth and weigh the kernel."""
         key, depth_key = jax.random.split(checked_memory(self, memory).key)
         weights = KernelWeights(steps=self.step_weights(differentiand.window.num_inner_steps, key=depth_key))
         return mode.differentiate(differentiand, weights), RandomTruncationMemory(key)

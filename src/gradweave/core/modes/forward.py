@@ -158,7 +158,7 @@ def propagate(
     tangents: PyTree = None,
     decay: float | None = None,
 ) -> tuple[PyTree, PyTree, tuple[PyTree, Any]]:
-    """Runs the window with tangents: z_{k+1} = decay A_k z_k + s_k B_k.
+    """Run the window with tangents: z_{k+1} = decay A_k z_k + s_k B_k.
 
     Args:
         differentiand: the learner, its P learned numbers and the window.

@@ -114,7 +114,7 @@ class BackwardStep(NamedTuple):
 def record(
     problem: GradientLearner | MinibatchLearner, eta: PyTree, state: LearnerState, batches: PyTree
 ) -> tuple[Recording, PyTree]:
-    """Makes the updates of a window and notes x_k and G_k on the way. Returns (recording, aux with leading axis L)."""
+    """Make the updates of a window and note x_k and G_k on the way. Returns (recording, aux with leading axis L)."""
 
     def step(state: LearnerState, batch: PyTree) -> tuple[LearnerState, Any]:
         after, gradient, aux = problem.recorded_update(state, eta, batch)
