@@ -120,6 +120,18 @@ def test_source_file_keeps_the_house_rules(path):
     assert not re.search(r"^from __future__ import annotations", text, re.M)
 
 
+def test_files_and_functions_outside_the_package_are_no_longer_either():
+    long = []
+    for path in tracked_files():
+        if path.suffix == ".py":
+            text = path.read_text(encoding="utf-8")
+            long += [relative(path)] if text.count("\n") > MAX_FILE_LINES else []
+            functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+            lines = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+            long += [f"{relative(path)}: {name}" for name, count in lines.items() if count > MAX_FUNCTION_LINES]
+    assert long == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_public_names_exist_and_are_documented(package):
     module = importlib.import_module(package)
