@@ -101,7 +101,7 @@ def _watch_several(path: Path, runs: Mapping[str, Path], result: str, wait: Call
         path: the folder that holds them.
         runs: the folder of each, by its name.
         result: the file that they come to.
-        wait: waits so many seconds.
+        wait: waits a number of seconds.
     """
     while True:
         in_use = is_in_use(path)

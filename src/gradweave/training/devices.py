@@ -187,7 +187,7 @@ DEFAULT_DEVICE: Final = Devices()
 
 
 def find_devices(wanted: NumDevices) -> Devices:
-    """So many devices of each process; of a CPU that JAX has not looked at yet, as many are offered.
+    """Find `wanted` devices of each process; a CPU that JAX has not looked at yet is divided into as many.
 
     Raises:
         ConfigError: there are fewer.
