@@ -1,4 +1,4 @@
-"""Trains the agents, measures meta-gradients and true effects at every moment, and writes what came of it.
+"""Trains the agents, measures meta-gradients and true effects at every moment, and writes the results.
 
 gradients.csv  minus the mean meta-gradient of the raw value of each meta-parameter, by horizon, with 95 % intervals
 effects.csv    derivative of the mean return by the same raw value, by updates, with 95 % intervals: by central

@@ -1,4 +1,4 @@
-"""Trains every arm and seed of sweep.py, or continues them, and writes what came of it.
+"""Trains every arm and seed of sweep.py, or continues them, and writes the results.
 
 curves.csv  discount, return and mean outer advantage of every run over its steps
 table.csv   every arm: final discount, how often it is far enough, how often the best chain is chosen

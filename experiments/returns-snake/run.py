@@ -1,4 +1,4 @@
-"""Trains every arm and seed of sweep.py, or continues them, and writes what came of it.
+"""Trains every arm and seed of sweep.py, or continues them, and writes the results.
 
 curves.csv       returns and meta-parameters of every run over its steps
 final.csv        every run: final return of sampled and greedy play, mean return over the run, steps to a return of 20

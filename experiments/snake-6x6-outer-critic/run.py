@@ -1,4 +1,4 @@
-"""Trains every arm and seed of sweep.py, or continues them, and writes what came of it.
+"""Trains every arm and seed of sweep.py, or continues them, and writes the results.
 
 curves.csv   returns, discount and mean outer advantage of every run over its inner steps
 reports.csv  every run at the reported inner steps: sampled and greedy return, discount, outer advantage, environment

@@ -1,4 +1,4 @@
-"""Trains every arm and seed of sweep.py, or continues them, and writes what came of it.
+"""Trains every arm and seed of sweep.py, or continues them, and writes the results.
 
 levels.csv   every run, and every published one, at the points that the published logs have: discount (the mean over the
              0.37 million inner steps before), sampled and greedy return, environment steps really used

@@ -1,4 +1,4 @@
-"""Trains every arm and seed of sweep.py, or continues them, and writes what came of it.
+"""Trains every arm and seed of sweep.py, or continues them, and writes the results.
 
 phases.csv  reward per step and entropy cost of every run over each two phases (one episode: 200,000 steps)
 table.csv   every arm: the reward of its whole life, as many steps as all of it, and the reward of its last fifth

@@ -1,4 +1,4 @@
-"""Trains the agent with every seed, or continues it, measures it at every moment, and writes what came of it.
+"""Trains the agent with every seed, or continues it, measures it at every moment, and writes the results.
 
 horizons.csv    g_k and h_m by themselves: mean, bias against the longest, variance, signal-to-noise, sign, mse
 directions.csv  cosines of the mean of every horizon, and of one sample of it, with the mean of the longest

@@ -101,6 +101,7 @@ def test_the_policy_is_the_one_that_plays(run: gw.Run, tmp_path: Path, capsys: p
     np.testing.assert_allclose(greedy.returns, total)
 
 
+@pytest.mark.slow
 def test_a_sampled_action_follows_the_policy_and_its_key(run: gw.Run) -> None:
     _, observation = run.environment.reset(key=jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 400)

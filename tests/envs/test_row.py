@@ -28,6 +28,9 @@ def beside_rejax(game: str) -> list[Table]:
 
 
 TABLES = {
+    "envelope:brax/inverted_pendulum": [
+        Table("baselines/brax/physics.csv", "library", library) for library in ("gradweave", "brax")
+    ],
     "snake": [
         Table("demo/rows.csv", "", "", "step", "evaluation/return"),
         Table("returns-snake-long/final.csv", "arm", "plain-swept", score="final_return"),

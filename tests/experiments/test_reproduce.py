@@ -13,6 +13,7 @@ from gradweave.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 STUDIES = (
+    "arrows",
     "discounting-chain",
     "noisy-quadratic",
     "returns-snake",

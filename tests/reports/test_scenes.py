@@ -63,3 +63,21 @@ def test_every_channel_of_minatar_has_its_colour_where_it_is_on(name: str) -> No
 def test_a_view_of_another_game_is_refused() -> None:
     with pytest.raises(ValueError, match="3 channels"):
         board_frames(np.ones((1, 10, 10, 3)), paint=SCENES["gymnax:Breakout-MinAtar"].paint)
+
+
+def test_tiles_of_2048_show_their_numbers() -> None:
+    views = np.zeros((4, 4, 4, 1))
+    for view, exponent in zip(views, (1, 4, 7, 10), strict=True):
+        view[1, 2, 0] = exponent
+    widths, fills = [], []
+    for frame in board_frames(views, paint=SCENES["jumanji:Game2048-v1"].paint, cell=CELL):
+        top = frame.height - MARGIN - 4 * CELL
+        tile = np.asarray(frame.crop((MARGIN + 2 * CELL, top + CELL, MARGIN + 3 * CELL, top + 2 * CELL)), int)
+        fill = tile[CELL // 2, 5]
+        ink = np.abs(tile[6:-6, 4:-4] - fill).max(-1) > 60
+        columns = np.flatnonzero(ink.any(0))
+        widths.append(columns[-1] - columns[0])
+        fills.append(fill[1])
+        assert columns.mean() == pytest.approx((CELL - 8) / 2, abs=3), "in the middle"
+    assert widths == sorted(set(widths)), "2, 16, 128 and 1024 are written"
+    assert fills == sorted(set(fills)), "larger ones are greener"

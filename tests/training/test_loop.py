@@ -34,6 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path, Su
         return config, folder.path, run(config, folder)
 
 
+@pytest.mark.slow
 def test_a_run_logs_every_meta_step_and_counts_every_environment_step(finished: tuple[Config, Path, Summary]) -> None:
     _, path, summary = finished
     rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""An agent's state after its configuration was edited: what nothing moves takes the configured value."""
+"""An agent's state after its configuration was edited: what no gradient and no tuner moves has its configured value."""
 
 from typing import Any
 

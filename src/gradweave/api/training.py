@@ -149,7 +149,7 @@ def train_in(
     hosts: Hosts = ALONE,
     quiet: bool = False,
 ) -> Run | None:
-    """Train in a folder, then draw, measure and report what came of it; of several processes only the first reports.
+    """Train in a folder, then draw, measure and report the result; of several processes only the first reports.
 
     Arguments are those of `gradweave.training.launch.launch`.
     """

@@ -187,7 +187,7 @@ def _refuse_flags_of(space: Space, argv: Sequence[str]) -> None:
 
 
 def _work(path: Path, plan: SweepPlan, shares: Sequence[tuple[int, ...]], argv: Sequence[str]) -> int:
-    """Train trials until none is left to claim, then say what came of the sweep so far.
+    """Train trials until none is left to claim, then summarise the sweep so far.
 
     Raises:
         SeedFailed: a run failed otherwise than by a value that is not finite, which is a result like others.

@@ -1,4 +1,4 @@
-"""One worker of a sweep: claims trials, trains their seeds side by side, and notes what came of them.
+"""One worker of a sweep: claims trials, trains their seeds side by side, and records their results.
 
 Any number of workers share a sweep's folder, on one machine or on many. A trial whose run fails otherwise than by a
 value that is not finite stays open, for another worker or a later one.
@@ -111,7 +111,7 @@ class Worker:
         self._view.started(job)
 
     def ended(self, job: Job, code: int) -> None:
-        """Note how a run has ended; with the last one of a trial, what came of that."""
+        """Record how a run has ended, and after the last run of a trial the result of the trial."""
         number, seed = self._of_job[job.name]
         training = self._training[number]
         del training.waiting[seed]

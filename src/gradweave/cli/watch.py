@@ -84,7 +84,7 @@ def _watch_run(path: Path, wait: Callable[[float], object]) -> None:
                 progress.update({**row, "steps_per_second": (row["step"] - shown_step) / elapsed})
                 shown_at, shown_step, unshown = time.monotonic(), row["step"], []
                 if goes_on and row["step"] >= config.run.total_steps:
-                    progress.message("all steps are taken; what came of them is being measured and drawn")
+                    progress.message("all steps are taken; the result is being measured and drawn")
         progress.message(_how_it_ended(path, has_last_checkpoint(path, config), "report.html", "report"))
 
 
@@ -101,7 +101,7 @@ def _watch_several(path: Path, runs: Mapping[str, Path], result: str, wait: Call
         path: the folder that holds them.
         runs: the folder of each, by its name.
         result: the file that they come to.
-        wait: waits so many seconds.
+        wait: waits a number of seconds.
     """
     while True:
         in_use = is_in_use(path)

@@ -102,7 +102,7 @@ class Population:
         return members._replace(fixed=jax.tree_util.tree_map_with_path(changed, members.fixed))
 
     def advance(self, members: SelfTuningState, num_meta_steps: int) -> tuple[SelfTuningState, Stretch]:
-        """Let every member learn for so many windows, then play."""
+        """Let every member learn for a number of windows, then play."""
         members, totals, finite = self._advance(members, num_meta_steps)
         returns, eta = self._evaluate(members)
         episodes = np.asarray(totals.num_episodes, np.float64)

@@ -25,7 +25,7 @@ def with_auto(config: Config) -> Config:
     """
     auto = LEARNERS[config.learner].auto
     if not auto:
-        accepted = f"none for the learner {config.learner}, of which nothing is known"
+        accepted = f"none for the learner {config.learner}, which it was not tried with"
         raise ConfigError(
             "meta.preset", "auto", accepted, "--meta.preset none, and choose --meta.tuners or --meta.learned yourself"
         )

@@ -56,7 +56,7 @@ def find_problems(config: Config, *, num_processes: int = 1) -> list[ConfigError
 
 
 def indivisible(config: Config, num_devices: int) -> ConfigError | None:
-    """The problem, if the environments cannot be split evenly over so many devices."""
+    """The problem, if the environments cannot be split evenly over a number of devices."""
     num_envs = config.inner.num_envs
     if num_envs < 1 or num_envs % num_devices == 0:
         return None

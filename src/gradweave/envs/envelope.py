@@ -24,7 +24,7 @@ from gradweave.envs.observation import Observation
 __all__ = ["EnvelopeEnvironment", "from_suite"]
 
 _MOST_CATEGORIES: Final = 32
-"""Up to so many categories are seen one-hot; more are taken as sizes, such as those of brightness."""
+"""The most categories that are seen one-hot; more are taken as sizes, such as those of brightness."""
 _WRAPPED: Final = ("AutoResetWrapper", "VmapWrapper", "VmapEnvsWrapper", "PooledInitVmapWrapper")
 _FOR_CRITICS: Final = "privileged_state"
 

@@ -6,7 +6,7 @@ Options are handed to `envelope.create`.
 from collections.abc import Mapping
 from typing import Final
 
-from gradweave.envs.row import Option, Row
+from gradweave.envs.row import Learned, Option, Row
 
 __all__ = ["ENVELOPE", "FETCHING"]
 
@@ -31,7 +31,9 @@ _BRAX: Final[Mapping[str, Row]] = {
     "humanoid": _vector(244, 17),
     "humanoidstandup": _vector(244, 17),
     "inverted_double_pendulum": _vector(8, 1),
-    "inverted_pendulum": _vector(4, 1),
+    "inverted_pendulum": _vector(4, 1)._replace(
+        learned=(Learned("PPO", 788, 307_200, 5), Learned("Brax's PPO", 988, 307_200, 5))
+    ),
     "pusher": _vector(23, 7),
     "reacher": _vector(11, 2),
     "swimmer": _vector(8, 2),

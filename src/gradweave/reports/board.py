@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gradweave.files import write_atomically
 
-__all__ = ["board_frames", "paint_channels", "paint_snake", "save_gif"]
+__all__ = ["board_frames", "mix", "paint_channels", "paint_snake", "save_gif"]
 
 Colour: TypeAlias = tuple[int, int, int]
 Painter: TypeAlias = Callable[[ImageDraw.ImageDraw, npt.NDArray[np.float64], int], None]
@@ -140,7 +140,7 @@ def paint_channels(draw: ImageDraw.ImageDraw, view: npt.NDArray[np.float64], cel
     strongest = np.abs(view).argmax(-1)
     for row, col in np.argwhere(np.abs(view).max(-1) > 0):
         channel = strongest[row, col]
-        colour = _mix(CELLS[0], CHANNELS[channel % len(CHANNELS)], min(1.0, float(abs(view[row, col, channel]))))
+        colour = mix(CELLS[0], CHANNELS[channel % len(CHANNELS)], min(1.0, float(abs(view[row, col, channel]))))
         box = (col * cell + margin, row * cell + margin, (col + 1) * cell - margin, (row + 1) * cell - margin)
         if view[row, col, channel] > 0:
             draw.rounded_rectangle(box, radius=0.2 * cell, fill=colour)
@@ -187,7 +187,7 @@ def _half_width(index: float, length: int) -> float:
 
 
 def _shade(index: float, length: int) -> Colour:
-    return _mix(TAIL, HEAD, index / (length - 1) if length > 1 else 1.0)
+    return mix(TAIL, HEAD, index / (length - 1) if length > 1 else 1.0)
 
 
 def _segment(
@@ -215,7 +215,7 @@ def _disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: 
 
 def _fruit(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float) -> None:
     _disc(draw, x, y + 0.1 * radius, radius, FRUIT)
-    _disc(draw, x - 0.32 * radius, y - 0.25 * radius, 0.22 * radius, _mix(FRUIT, (255, 255, 255), 0.6))
+    _disc(draw, x - 0.32 * radius, y - 0.25 * radius, 0.22 * radius, mix(FRUIT, (255, 255, 255), 0.6))
     draw.ellipse((x, y - 1.3 * radius, x + 0.75 * radius, y - 0.8 * radius), fill=LEAF)
 
 
@@ -227,7 +227,8 @@ def _eyes(draw: ImageDraw.ImageDraw, centre: tuple[float, float], ahead: npt.NDA
         _disc(draw, x, y, 0.085 * cell, BACKGROUND)
 
 
-def _mix(start: Colour, end: Colour, share: float) -> Colour:
+def mix(start: Colour, end: Colour, share: float) -> Colour:
+    """A colour between two, `share` (0 to 1, in steps) of the way from the first to the second."""
     share = round(share * _SHADES) / _SHADES
     red, green, blue = (round(a + share * (b - a)) for a, b in zip(start, end, strict=True))
     return red, green, blue

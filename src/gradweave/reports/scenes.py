@@ -1,4 +1,4 @@
-"""Pictures of environments by their names: what a vector of numbers stands for, drawn to scale, and MinAtar's games.
+"""Pictures of environments by their names: what a vector of numbers stands for, drawn to scale, MinAtar's games, 2048.
 
 A scene is a painter, as for `gradweave.reports.board`, and the size of its picture in cells. Without one, a board is
 drawn as cells (`gradweave.reports.board`), and a vector over time (`gradweave.reports.series`).
@@ -9,11 +9,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ImageDraw
+from PIL import ImageDraw, ImageFont
 
-from gradweave.reports.board import BACKGROUND, FAINT, FRUIT, HEAD, TAIL, Colour, Painter
+from gradweave.reports.board import BACKGROUND, FAINT, FRUIT, HEAD, TAIL, TEXT, Colour, Painter, mix
 
-__all__ = ["SCENES", "Scene", "minatar", "paint_cart_pole", "paint_pendulum"]
+__all__ = ["SCENES", "Scene", "minatar", "paint_2048", "paint_cart_pole", "paint_pendulum"]
 
 
 class Scene(NamedTuple):
@@ -63,6 +63,20 @@ def _rod(draw: ImageDraw.ImageDraw, hinge: npt.NDArray[Any], tip: npt.NDArray[An
     draw.ellipse((x - half / 2, y - half / 2, x + half / 2, y + half / 2), fill=BACKGROUND)
 
 
+def paint_2048(draw: ImageDraw.ImageDraw, view: npt.NDArray[np.float64], cell: int) -> None:
+    """The tiles of 2048 with their numbers, the greener the larger; the view has exponents, 0 for an empty cell."""
+    margin = 0.06 * cell
+    for row, col in np.argwhere(view[..., 0] > 0):
+        exponent = round(float(view[row, col, 0]))
+        share = min(exponent, _LAST_SHADE) / _LAST_SHADE
+        box = (col * cell + margin, row * cell + margin, (col + 1) * cell - margin, (row + 1) * cell - margin)
+        draw.rounded_rectangle(box, radius=0.12 * cell, fill=mix(TAIL, HEAD, share))
+        number = str(2**exponent)
+        font = ImageFont.load_default(size=round(cell * min(0.46, 1.2 / len(number))))
+        ink = TEXT if share < 0.5 else BACKGROUND
+        draw.text(((col + 0.5) * cell, (row + 0.5) * cell), number, ink, font, anchor="mm")
+
+
 def minatar(*colours: Colour) -> Painter:
     """A board of MinAtar, whose cells are on or off: a colour for each channel, the first that is on."""
 
@@ -77,6 +91,8 @@ def minatar(*colours: Colour) -> Painter:
     return paint
 
 
+_LAST_SHADE: Final = 11
+"""The exponent of 2048."""
 _GOLD: Final[Colour] = (240, 196, 80)
 _BULLET: Final[Colour] = (230, 237, 243)
 _FOE: Final[Colour] = FRUIT
@@ -98,6 +114,7 @@ _MINATAR: Final[Mapping[str, tuple[Colour, ...]]] = {
 SCENES: Final[Mapping[str, Scene]] = {
     "gymnax:CartPole-v1": Scene(paint_cart_pole, (5, 8)),
     "gymnax:Pendulum-v1": Scene(paint_pendulum, (6, 6)),
+    "jumanji:Game2048-v1": Scene(paint_2048, None),
     **{f"gymnax:{name}-MinAtar": Scene(minatar(*colours), None) for name, colours in _MINATAR.items()},
 }
 """By the environment's name."""

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -186,7 +187,7 @@ DEFAULT_DEVICE: Final = Devices()
 
 
 def find_devices(wanted: NumDevices) -> Devices:
-    """So many devices of each process; of a CPU that JAX has not looked at yet, as many are offered.
+    """Find `wanted` devices of each process; a CPU that JAX has not looked at yet is divided into as many.
 
     Raises:
         ConfigError: there are fewer.
@@ -233,8 +234,6 @@ def _some_actions(environments: VectorEnvironment[Any]) -> Any:
 
 
 def _first_of_each_process(count: int) -> Any:
-    import numpy as np
-
     by_process: dict[int, list[Any]] = {}
     for device in jax.devices():
         by_process.setdefault(device.process_index, []).append(device)

@@ -105,7 +105,7 @@ class Forecast(NamedTuple):
         code: the program itself.
         aliased: outputs that take the place of arguments.
         num_devices: devices of this process that share `memory`.
-        memory: what there is.
+        memory: what the device and the host have.
         sizes: of the agent's parts.
     """
 
@@ -211,7 +211,7 @@ class Known:
         """Raise when training cannot fit, which is better than being killed by the system half-way.
 
         Raises:
-            OutOfMemory: the forecast exceeds what there is.
+            OutOfMemory: the forecast exceeds the memory that is available.
         """
         if self.forecast is not None and not self.forecast.fits:
             raise self.error(f"only {_size(self.forecast.memory.limit)} can be had ({self.forecast.memory.what})")

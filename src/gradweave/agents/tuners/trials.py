@@ -38,7 +38,7 @@ class Trial(NamedTuple):
         )
 
     def over(self, period: int) -> Bool[Array, ""]:
-        """Whether it lasted for so many windows, and on until an episode had ended."""
+        """Whether it lasted for a number of windows, and on until an episode had ended."""
         return (self.windows >= period) & (self.num_episodes > 0)
 
     @property

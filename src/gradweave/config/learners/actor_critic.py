@@ -158,7 +158,7 @@ def learned_names(inner: InnerConfig, learned: tuple[str, ...]) -> tuple[str, ..
 
 
 def untuned(inner: InnerConfig) -> InnerConfig:
-    """The options of a learner of which nothing is tuned."""
+    """The options of plain learning."""
     return dataclasses.replace(inner, learning_rate_groups="all")
 
 
