@@ -19,6 +19,8 @@ from gradweave.runs.comparison_folder import ComparisonPlan, create_comparison
         (("--at-once", "0"), "--at-once"),
         (("--total-steps", "2000"), "run.total_steps"),
         (("--inner.discount", "2"), "inner.discount"),
+        (("--environment.name", "no_such.module:Thing"), "environment.name"),
+        (("--meta.tuners", "learning_rate=no_such.module:Thing"), "meta.tuners"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(flags, field, tmp_path, capsys) -> None:

@@ -24,7 +24,7 @@ from gradweave.errors import ConfigError
 from gradweave.runs.comparison_folder import ComparisonPlan, create_comparison, read_comparison
 from gradweave.runs.locks import lock_folder
 from gradweave.training.hosts import ALONE, Hosts
-from gradweave.training.launch import start_jax
+from gradweave.training.launch import check_own_classes, start_jax
 
 __all__ = ["resume_comparison", "run"]
 
@@ -66,6 +66,7 @@ def run(argv: Sequence[str]) -> int:
         at_once=flags.at_once,
     )
     check_plan(plan)
+    check_own_classes(config)  # before there is a folder
     path = create_comparison(plan, ["compare", *argv])
     return _go_on(plan, path)
 

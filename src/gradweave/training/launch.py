@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # imports JAX
     from gradweave.training.devices import Devices
     from gradweave.training.loop import Summary
 
-__all__ = ["launch", "run_or_continue", "start_jax"]
+__all__ = ["check_own_classes", "launch", "run_or_continue", "start_jax"]
 
 
 def start_jax(num_devices: NumDevices, hosts: Hosts = ALONE) -> "Devices":
@@ -111,20 +111,29 @@ def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Su
 
 def _devices_before_the_folder(config: Config, hosts: Hosts) -> "Devices | None":
     """The devices of a new run where JAX has to be asked what can go wrong; None where nothing can."""
-    own = _names_own_class(config)
-    if not (hosts.several or own or config.run.devices != 1):
+    if not (hosts.several or _names_own_class(config) or config.run.devices != 1):
         return None
     devices = start_jax(config.run.devices, hosts)
-    if own:
-        from gradweave.training.build import configured_environment
-        from gradweave.training.tuners import configured_tuners
-
-        configured_environment(config)
-        configured_tuners(config)
+    check_own_classes(config)
     devices = devices.checked(config)
     if hosts.several:
         check_same(format_config(config))
     return devices
+
+
+def check_own_classes(config: Config) -> None:
+    """Make the environment and the tuners once where one is a class of the user's; imports JAX there.
+
+    Raises:
+        ConfigError: one cannot be made.
+    """
+    if not _names_own_class(config):
+        return
+    from gradweave.training.build import configured_environment
+    from gradweave.training.tuners import configured_tuners
+
+    configured_environment(config)
+    configured_tuners(config)
 
 
 def _names_own_class(config: Config) -> bool:
