@@ -32,7 +32,7 @@ def trajectory_alone(trajectory: Trajectory, conditioning: Array | None, *, key:
 
 
 class Annotation(NamedTuple):
-    """What an outer loss reads beside the batches, noted when a window has been collected.
+    """Functions that add inputs of the outer loss to the batches of a collected window.
 
     Attributes:
         annotate: `(batches, learner's state before the window, statistics) -> batches`; leading axis windows' batches.
@@ -46,7 +46,7 @@ class Annotation(NamedTuple):
 
 
 class SamplingTerms(NamedTuple):
-    """What the sampling correction needs of an agent (`gradweave.SamplingCorrection`).
+    """An agent's functions for the sampling correction (`gradweave.SamplingCorrection`).
 
     Attributes:
         log_likelihood: `(state, batch) -> scalar`, the log-probability of all actions of a batch. Of a

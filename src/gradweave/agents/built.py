@@ -1,4 +1,4 @@
-"""What a learner's package builds of a configuration, for `gradweave.training` to join it to what tunes it."""
+"""Parts that a learner's package builds from a configuration, for `gradweave.training` to join with the tuning."""
 
 import math
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def configured_eta(config: Config) -> dict[str, Any]:
 
 
 def configured_bijectors(config: Config) -> dict[str, AbstractBijector]:
-    """What keeps each learned hyper-parameter in its range, by its name; `Fixed` for the others."""
+    """The bijector of each hyper-parameter, by name: into its range if it is learned, else `Fixed`."""
     bijectors: dict[str, AbstractBijector] = {}
     for name, limits in LEARNERS[config.learner].hyperparameters.items():
         upper = config.meta.max_discount or limits.upper if name == "discount" else limits.upper

@@ -1,4 +1,4 @@
-"""Which parts of a self-tuning agent do not go together."""
+"""Checks for parts of a self-tuning agent that do not go together."""
 
 from typing import TYPE_CHECKING
 

@@ -48,7 +48,7 @@ def window_gradient(agent: "SelfTuning", state: SelfTuningState, window: Collect
 
 
 def sampling_terms(agent: "SelfTuning") -> SamplingTerms:
-    """What the sampling correction needs of an agent.
+    """The agent's functions for the sampling correction.
 
     Raises:
         ValueError: the agent does not give it, or its batches do not both update and evaluate.

@@ -20,7 +20,7 @@ _MOST_DOUBLINGS = 16  # of the patience
 
 
 class GuardMemory(NamedTuple):
-    """What a guard carries from window to window.
+    """State of a guard between windows.
 
     Attributes:
         recent: running mean return of the episodes that ended, over windows.
@@ -143,6 +143,6 @@ class ReturnGuard(eqx.Module):
 
 
 def _carried(state: "SelfTuningState") -> "SelfTuningState":
-    """What is saved of a state: not the environments, the count of windows and the guard's own memory."""
+    """The saved part of a state: without the environments, the count of windows and the guard's own memory."""
     nothing: Any = None
     return learning_part(state)._replace(num_meta_steps=nothing, guard=nothing)

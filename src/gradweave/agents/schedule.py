@@ -32,7 +32,7 @@ _TINY = 1e-8
 
 
 class LearningStatistics(NamedTuple):
-    """How learning goes: means over the last few, and the last many, windows.
+    """Statistics of learning: means over the last few, and the last many, windows.
 
     Attributes:
         recent_return: of finished episodes, short memory.
@@ -72,7 +72,7 @@ class LearningStatistics(NamedTuple):
 
 
 class RecentRewards(NamedTuple):
-    """What the last rollouts paid.
+    """Mean rewards of the last rollouts.
 
     Attributes:
         rewards: mean reward per step of the last ten rollouts, the newest last; 0 before the first.
@@ -94,7 +94,7 @@ Context: TypeAlias = LearningStatistics | RecentRewards
 
 
 class ScheduleWeights(NamedTuple):
-    """What is learned.
+    """Learned weights of a schedule.
 
     Attributes:
         base: unconstrained meta-parameters, to which the network's output is added.
@@ -178,7 +178,7 @@ class ScheduleNetwork(eqx.Module):
 
 
 def learning_features(statistics: LearningStatistics) -> Float[Array, " features"]:
-    """What the network reads, each number within about [-1, 1] or growing with a logarithm:
+    """Inputs of the network, each within about [-1, 1] or growing with a logarithm:
 
     1. the trend of returns, tanh((recent - usual) / their standard deviation);
     2. their level, sign(usual) log(1 + |usual|);
@@ -196,7 +196,7 @@ def learning_features(statistics: LearningStatistics) -> Float[Array, " features
 
 
 def _features(context: Context) -> Float[Array, " features"]:
-    """What the network reads of it."""
+    """Inputs of the network."""
     return context.rewards if isinstance(context, RecentRewards) else learning_features(context)
 
 

@@ -242,7 +242,7 @@ class SelfTuning(eqx.Module):
 
     @property
     def meta_problem(self) -> MetaProblemLike:
-        """What is differentiated: `problem`, over the schedule's weights if there is one."""
+        """The problem that is differentiated: `problem`, over the schedule's weights if there is one."""
         schedule = self.schedule
         if schedule is None:
             return self.problem
@@ -320,7 +320,7 @@ class SelfTuning(eqx.Module):
         return collect_rollout(self, params, raw, running, key=key)
 
     def normalization(self, running: RolloutState) -> Normalization | None:
-        """What the network's inputs are normalised by, given where rollouts stand; None where they are not.
+        """Statistics that normalise observations, from a rollout's state; None if they are not normalised.
 
         It is the same for all devices. (Read a state that was gathered on one device with an agent of one device.)
         """
@@ -346,7 +346,7 @@ class SelfTuning(eqx.Module):
         return act
 
     def conditioning(self, raw: PyTree) -> Float[Array, " size"] | None:
-        """What the network is fed beside the observation: the learned raw meta-parameters, None if there are none."""
+        """The network's input beside the observation: the learned raw meta-parameters, or None."""
         if not (self.condition_on_eta and self.learns):
             return None
         return ravel_pytree(split_learned(self.raw_eta(raw), self.spec)[0])[0]

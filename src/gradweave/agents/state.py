@@ -1,4 +1,4 @@
-"""What flows through a self-tuning agent: its state, what it collects in a window, and what it reports."""
+"""State, collected window and metrics of a self-tuning agent."""
 
 from typing import Any, NamedTuple, TypeVar
 
@@ -77,7 +77,7 @@ def learning_part(state: SelfTuningState) -> SelfTuningState:
 
 
 class MetaStepMetrics(NamedTuple):
-    """What one meta-step reports. Inner quantities are means over the window.
+    """Metrics of one meta-step. Inner quantities are means over the window.
 
     Attributes:
         episodes: totals over the episodes that ended within the window.
@@ -106,7 +106,7 @@ class MetaStepMetrics(NamedTuple):
 
 
 class CollectedWindow(NamedTuple):
-    """What L inner updates, and the rollouts between them, left behind.
+    """Results of L inner updates and of the rollouts between them.
 
     Attributes:
         recording: the learner's states, inner gradients (of a `MinibatchLearner` its `GradientSteps`; None of learners

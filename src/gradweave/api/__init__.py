@@ -1,4 +1,4 @@
-"""What the commands do, for Python programs: train, go on, read back, play, measure.
+"""The commands as Python functions: train, go on, read back, play, measure.
 
 JAX is imported by what needs it, after everything that can be refused has been refused.
 """

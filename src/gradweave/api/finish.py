@@ -1,6 +1,4 @@
-"""What follows training: the agent at play becomes a GIF, its meta-gradient is measured, and there are a report and a
-summary in words.
-"""
+"""Results made after training: a GIF of the agent at play, the measured meta-gradient, a report and a summary."""
 
 import math
 import shutil

@@ -38,10 +38,10 @@ class _Flags(TrainFlags):
     """The flags of `gradweave compare`."""
 
     rivals: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME ...]")] = _ALL
-    """Who is compared: plain, random (search), sweep (its best at full length), pbt, pbt-copy, meta (what the preset or
-    the flags tune) and auto."""
+    """Rivals: plain, random (search), sweep (its best at full length), pbt, pbt-copy, meta (as the preset or the flags
+    tune) and auto."""
     search: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=LOW:HIGH [NAME=LOW:HIGH ...]")] = _SEARCH
-    """What searches and populations draw from, each on a logarithmic scale (a discount: that of its distance to 1)."""
+    """Ranges of searches and populations, each on a logarithmic scale (a discount: that of its distance to 1)."""
     trials: int = 8
     """Trials of a search, and members of a population, that share the budget."""
     seeds: Annotated[int | None, tyro.conf.arg(metavar="N")] = 5

@@ -27,7 +27,7 @@ class _Flags:
 
 
 class _Problem(Exception):
-    """What is wrong and what to do about it."""
+    """A failed check, with its remedy."""
 
 
 def run(argv: Sequence[str]) -> int:

@@ -226,7 +226,7 @@ def _summarize(folder: SeedsFolder, finished: Mapping[int, Path]) -> None:
 
 
 class RunsView:
-    """What is shown while runs train: their beginnings and ends, and now and then how far each has come."""
+    """Terminal output while runs train: their beginnings and ends, and now and then how far each has come."""
 
     def __init__(self) -> None:
         self._shown_at = time.monotonic()

@@ -50,13 +50,13 @@ class _Flags(TrainFlags):
     """The flags of `gradweave sweep`."""
 
     grid: Annotated[tuple[str, ...] | None, _arg("FIELD=VALUE,... [FIELD=VALUE,... ...]")] = None
-    """What to try: fields as flags name them, each with its values. Left out, without --search: three learning rates,
+    """Fields to try, as flags name them, each with its values. Left out, without --search: three learning rates,
     three discounts and two entropy costs, those of returns-snake."""
     search: Annotated[tuple[str, ...], _arg("FIELD=LOW:HIGH [FIELD=LOW:HIGH ...]")] = ()
     """Ranges to draw from, on a logarithmic scale where LOW is above 0 (a discount: that of its distance to 1);
     LOW:HIGH:even and LOW:HIGH:log say otherwise, FIELD=VALUE,VALUE,... is a choice."""
     sampler: Annotated[Sampling | None, _arg("NAME")] = None
-    """How settings are chosen: grid, random or tpe. Left out: grid, with --search tpe."""
+    """Sampler of settings: grid, random or tpe. Left out: grid, with --search tpe."""
     trials: Annotated[int | None, _arg("N")] = None
     """Settings to try, where they are drawn (20 if left out); a grid has all of its own."""
     prune: Pruning = "none"
@@ -97,7 +97,7 @@ def resume_sweep(path: Path, changes: Mapping[str, Any]) -> int:
 
 
 def _plan(argv: Sequence[str]) -> tuple[SweepPlan, str | None]:
-    """What a command line asks for, checked, and the folder's name.
+    """Parse a command line: the plan of a sweep, checked, and the folder's name.
 
     Raises:
         ConfigError: it cannot be.

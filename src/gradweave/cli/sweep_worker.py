@@ -102,7 +102,7 @@ class Worker:
         self._asked_at = self._looked_at = -math.inf
 
     def jobs(self) -> Iterator[Job | None]:
-        """What to train next; None: nothing at present."""
+        """Runs to train next; None: none at present."""
         while True:
             yield self._next()
 

@@ -44,7 +44,7 @@ class TrainFlags:
     outer: OuterSection
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     learner: str = DEFAULT_LEARNER
-    """What learns; its options are those under network, inner and outer."""
+    """The learner; its options are those under network, inner and outer."""
     preset: Annotated[
         tyro.conf.Positional[str | None],
         tyro.conf.arg(metavar="[PRESET]", help_behavior_hint=f"(default: {DEFAULT_PRESET})"),
@@ -140,7 +140,7 @@ def parse_all(
 
 
 def _given(argv: Sequence[str], flag: str) -> str | None:
-    """What a flag is given, before anything is parsed: it decides which flags there are."""
+    """The text given to a flag, before anything is parsed: it decides which flags there are."""
     for word, following in itertools.zip_longest(argv, argv[1:]):
         name, equals, text = word.partition("=")
         if name == flag:

@@ -28,7 +28,7 @@ _RIVALS: Final = {rival.name: rival for rival in RIVALS}
 
 
 class _Part(NamedTuple):
-    """What is trained together: `groups` seeds with as many members each as there are settings.
+    """A part of a comparison, trained together: `groups` seeds with as many members each as there are settings.
 
     Attributes:
         name: of its file and of its rows.
@@ -145,7 +145,7 @@ def _stretches(part: _Part) -> tuple[int, int]:
 
 
 def _done(file: Path, plan: ComparisonPlan) -> dict[str, Any] | None:
-    """What a part's file says of it."""
+    """Metadata of a part's file; None before the first."""
     if not file.exists():
         return None
     metadata = describe(file).metadata

@@ -1,4 +1,4 @@
-"""What a comparison came to: an outcome for each rival and seed, a table, a paragraph and a figure."""
+"""Outcomes of a comparison: one for each rival and seed, a table, a paragraph and a figure."""
 
 import math
 import statistics
@@ -43,7 +43,7 @@ def write_outcome(plan: ComparisonPlan, rows: Sequence[Row], path: Path) -> str:
 
 
 def outcomes(rows: Sequence[Row], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """What a user would have got of each rival with each seed.
+    """Outcomes of each rival with each seed, as a user would have got them.
 
     Args:
         rows: as `conduct` returns them.

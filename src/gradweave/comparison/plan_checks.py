@@ -1,4 +1,4 @@
-"""What of a comparison's plan cannot be carried out; nothing here imports JAX."""
+"""Checks of a comparison's plan; nothing here imports JAX."""
 
 from gradweave.comparison.rivals import Rival, parse_rivals
 from gradweave.config.auto import with_auto
@@ -39,7 +39,7 @@ def check_plan(plan: ComparisonPlan) -> None:
 
 
 def config_of(rival: Rival, config: Config) -> Config:
-    """What a rival makes of the configuration that is compared."""
+    """A rival's configuration, from the one that is compared."""
     if rival.tunes == "given":
         return config
     return with_auto(config) if rival.tunes == "auto" else config.untuned()

@@ -22,7 +22,7 @@ __all__ = ["Population", "Stretch"]
 
 
 class Stretch(NamedTuple):
-    """What a stretch of learning came to; every field has one entry for each member.
+    """Results of a stretch of learning; every field has one entry for each member.
 
     Attributes:
         environment_steps: since the beginning, counted by the environments.
@@ -83,7 +83,7 @@ class Population:
         return self.with_settings(self._first(keys), settings)
 
     def shapes(self, num_members: int) -> SelfTuningState:
-        """What `begin` gives, without numbers."""
+        """Shapes and types of the state that `begin` returns."""
         keys = jax.eval_shape(lambda seeds: jax.vmap(jax.random.key)(seeds), jnp.zeros(num_members, jnp.uint32))
         shapes: SelfTuningState = jax.eval_shape(self._init, keys)
         return shapes

@@ -26,7 +26,7 @@ _QUARTER: Final = 4
 
 @dataclass(frozen=True)
 class Exchange:
-    """What becomes of a population between two stretches.
+    """Changes of a population between two stretches.
 
     Attributes:
         source: which member each is a copy of, itself for most.

@@ -1,1 +1,1 @@
-"""What a run is: its configuration, and the tables of what can be chosen. Nothing here imports JAX."""
+"""Configuration of a run, and the tables of its choices. Nothing here imports JAX."""

@@ -1,6 +1,6 @@
-"""What `--meta.preset auto` is: each meta-parameter tuned by what can see it.
+"""The preset of tuning `auto`: each meta-parameter has a method that can see its effect.
 
-The row of a learner says what that is; docs/auto.md says what is known of it, and on which seeds it was chosen.
+The row of a learner has the methods; docs/auto.md has the evidence, and the seeds on which they were chosen.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ __all__ = ["is_auto", "with_auto", "with_meta_preset"]
 
 
 def with_auto(config: Config) -> Config:
-    """The configuration with what `auto` tunes for its learner, in the place of what it tuned.
+    """The configuration with the tuning of `auto` for its learner, in the place of its own.
 
     Raises:
         ConfigError: the learner has no auto.

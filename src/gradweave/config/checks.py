@@ -10,7 +10,7 @@ __all__ = ["at_least", "choice", "fields", "flag", "in_range", "positive", "unus
 
 
 def flag(field: str) -> str:
-    """How a field is written on the command line, such as --inner.num-envs for inner.num_envs."""
+    """The flag of a field, such as --inner.num-envs for inner.num_envs."""
     return "--" + field.removeprefix("run.").rstrip("_").replace("_", "-")
 
 

@@ -67,7 +67,7 @@ def flags_of(setting: Setting) -> list[str]:
 
 
 def setting_name(setting: Setting) -> str:
-    """What a setting and its folder are called.
+    """The name of a setting and of its folder.
 
     Example:
         >>> setting_name({"inner.discount": "0.9", "inner.learning-rate": "1e-3"})

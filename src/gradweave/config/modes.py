@@ -15,7 +15,7 @@ AUTO: Final = "auto"
 
 @dataclass(frozen=True)
 class Remat:
-    """What reverse mode computes again: `none`, each `step`, or segments of N steps."""
+    """Recomputation in reverse mode: `none`, of each `step`, or of segments of N steps."""
 
     metavar: str = "REMAT"
     default: str = "none"

@@ -121,7 +121,7 @@ def _without_layers(meta: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _argument(old: Mapping[str, Any]) -> str | None:
-    """What stands behind the colon today; None for nothing."""
+    """The argument after the colon in today's notation; None if there is none."""
     weights = old.get("weights", "uniform")
     if weights == "geometric":
         return f"geometric:{old.get('mix_lambda', _MIX_LAMBDA)}"

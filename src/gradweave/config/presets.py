@@ -143,7 +143,7 @@ def _vtrace() -> Config:
 
 
 DEFAULT_PRESET: Final = "auto"
-"""What is trained where none is named."""
+"""Preset used when none is named."""
 
 PRESETS: Final[dict[str, Callable[[], Config]]] = {
     "auto": _auto,

@@ -56,19 +56,19 @@ DEFAULT_LEARNER: Final = "actor-critic"
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
-    """Which environment, and its options."""
+    """The environment and its options."""
 
     name: str = "snake"
     """One of `gradweave environments`, or package.module:Class of your own. Its options are flags of their own, such as
     --environment.options.num-rows 6; every environment has --environment.options.action-mask False, which hides from
     the agent what is allowed."""
     options: Annotated[Mapping[str, EnvironmentOption], tyro.conf.Suppress] = field(default_factory=dict)
-    """What to hand to `make_environment(name, **options)`; what is left out has the environment's own default."""
+    """Options for `make_environment(name, **options)`; those left out have the environment's own defaults."""
 
 
 @dataclass(frozen=True)
 class MetaConfig:
-    """What is tuned, and by which meta-gradient."""
+    """Meta-parameters, and how they are tuned."""
 
     learned: Annotated[tuple[str, ...], _NAMES] = ()
     """Meta-parameters to tune, of: discount lambda entropy_cost value_cost learning_rate; of V-trace also
@@ -94,7 +94,7 @@ class MetaConfig:
     max_grad_norm: float | None = None  # [B22] clips at .1
     """Clip the meta-gradient's global norm; None does not clip."""
     sampling_correction: float = 0.0
-    """How much to account for the meta-parameters' influence on the data, 0 (not) to 1 (wholly, with more variance)."""
+    """Weight of the meta-parameters' influence on the data, 0 (none) to 1 (full, with more variance)."""
     schedule: Schedule = "none"
     """A small network moves the meta-parameters, and is itself learned. Network: by statistics of learning; rewards: by
     the mean rewards of the last ten rollouts."""
@@ -120,7 +120,7 @@ class MetaConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How long, how often, where to."""
+    """Length, intervals and output of a run."""
 
     total_steps: int = 2_000_000
     """Environment steps of the whole run, rounded up to whole chunks of meta-steps."""
@@ -137,7 +137,7 @@ class RunConfig:
     chunk_size: int = 20
     """Meta-steps computed on the device between two returns to the host."""
     on_nonfinite: OnNonFinite = "stop"
-    """What to do at a value that is not finite: stop, or skip the window that it comes from, whose steps count."""
+    """Action at a value that is not finite: stop, or skip the window that it comes from, whose steps count."""
     checkpoint_every: int = 200_000
     """Environment steps between two checkpoints; 0: only at the end and when stopped."""
     keep_checkpoints: int = 3
@@ -151,7 +151,7 @@ class RunConfig:
     measure_samples: int = 128
     """Samples of the meta-gradient when its bias and variance are measured."""
     finish: Finish = "all"
-    """What follows training: all (an animation, a measurement, figures and a report) or none."""
+    """Results made after training: all (an animation, a measurement, figures and a report) or none."""
 
 
 @dataclass(frozen=True)

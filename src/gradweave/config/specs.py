@@ -30,11 +30,11 @@ class Refused(Exception):
 
 @runtime_checkable
 class Argument(Protocol):
-    """What stands behind the colon."""
+    """The argument after a colon."""
 
     @property
     def metavar(self) -> str:
-        """What help calls it."""
+        """Its name in help texts."""
 
     @property
     def default(self) -> Any:
@@ -138,7 +138,7 @@ class Spec(Generic[RowT]):
 
 
 def parse_spec(text: str, table: Sequence[RowT], num_inner_steps: int, field: str) -> Spec[RowT]:
-    """What a choice means.
+    """The row of a choice, with its argument.
 
     Args:
         text: "name" or "name:argument".
@@ -179,7 +179,7 @@ def _flagged(field: str, value: str) -> str:
 
 
 def usage(row: Row) -> str:
-    """How a row is written, such as "truncated:M" or "trace[:DECAY]"."""
+    """Notation of a row, such as "truncated:M" or "trace[:DECAY]"."""
     if row.argument is None:
         return row.name
     argument = f":{row.argument.metavar}"
@@ -187,7 +187,7 @@ def usage(row: Row) -> str:
 
 
 def resolve(constructor: str) -> Any:
-    """What "module:attribute" names; imports the module."""
+    """Import the module of "module:attribute", and return the attribute."""
     module, _, attribute = constructor.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

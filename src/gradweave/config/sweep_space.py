@@ -1,4 +1,4 @@
-"""What a sweep searches: fields of a configuration, each with the values or the range that it is set to."""
+"""Search space of a sweep: fields of a configuration, each with its values or its range."""
 
 import dataclasses
 import itertools
@@ -62,7 +62,7 @@ Space: TypeAlias = Mapping[str, tuple[str, ...] | Span]
 
 
 def parse_space(grid: Sequence[str], search: Sequence[str], base: Config) -> dict[str, tuple[str, ...] | Span]:
-    """What a sweep searches.
+    """Parse the search space of a sweep.
 
     Args:
         grid: "FIELD=VALUE,VALUE,..." each.
@@ -121,7 +121,7 @@ def space_to_json(space: Space) -> dict[str, Any]:
 
 
 def space_from_json(found: Any) -> dict[str, tuple[str, ...] | Span]:
-    """What `space_to_json` wrote.
+    """The search space that `space_to_json` wrote.
 
     Raises:
         ValueError: it is something else.
@@ -190,7 +190,7 @@ def _span(entry: str, field: str, text: str, base: Config) -> Span:
 
 
 def _value_of(base: Config, section: str, option: str) -> Any:
-    """What a field is set to; None where there is no such field, which the parser of flags says better."""
+    """The value of a field; None if there is no such field, which the parser of flags reports better."""
     if section.startswith("environment"):
         return base.environment.options.get(option)
     return getattr(getattr(base, section, None), option, None)

@@ -108,7 +108,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
 
 
 def _below(base: Config, section: str, data: Mapping[str, Any]) -> Any:
-    """What the file's section lies on: the preset's, but for the options of another environment."""
+    """The base of a file's section: the preset's, but for the options of another environment."""
     if section != "environment":
         return getattr(base, section)
     same = data.get("name", base.environment.name) == base.environment.name

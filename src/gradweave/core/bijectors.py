@@ -170,7 +170,7 @@ def split_learned(raw: PyTree, spec: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def learned_to_eta(fixed: PyTree, spec: PyTree) -> Callable[[PyTree], PyTree]:
-    """What maps learned leaves to the natural meta-parameters, given the fixed ones; both as `split_learned` returns
+    """The map from learned leaves to the natural meta-parameters, given the fixed ones; both as `split_learned` returns
     them.
     """
     return lambda learned: constrain(eqx.combine(learned, fixed), spec)

@@ -1,4 +1,4 @@
-"""What a problem's two functions must return, checked once, at the entry, before anything is differentiated.
+"""Contract of a problem's two functions, checked once, at the entry, before anything is differentiated.
 
 One abstract evaluation of each function (shapes and dtypes only) settles whether they are accepted, so that neither the
 answer nor the message depends on the mode, the estimator, the number of meta-parameters or the length of the window.

@@ -1,4 +1,4 @@
-"""What each inner step adds to the gradient of each horizon: the table that every linear estimator weighs.
+"""Contributions of inner steps to the gradient of each horizon: the table that every linear estimator weighs.
 
     c[k, j] = d J(x_k) / d(raw), through the copy of the meta-parameters that step j used        (0 for j >= k)
 

@@ -173,7 +173,7 @@ def truncated_gradients(
 def differentiate_learned(
     problem: MetaProblemLike, raw: PyTree, spec: PyTree, window: Window
 ) -> tuple[Differentiand, PyTree]:
-    """What an estimator is handed, and the `Fixed` leaves of `raw` (None elsewhere). Checks the problem's functions."""
+    """The input of an estimator, and the `Fixed` leaves of `raw` (None elsewhere). Checks the problem's functions."""
     problem = _remembering(problem)
     learned, fixed = split_learned(jax.tree.map(strong, raw), spec)
     learned = jax.tree.map(

@@ -25,14 +25,14 @@ __all__ = ["BatchPart", "GradientSteps", "MinibatchLearner", "StepEta", "count_s
 
 
 class StepEta(NamedTuple):
-    """What a single gradient step has in the place of meta-parameters: these, and the targets of the whole batch."""
+    """Meta-parameters of a single gradient step: those of the update, and the targets of the whole batch."""
 
     eta: PyTree
     targets: PyTree
 
 
 class BatchPart(NamedTuple):
-    """What a single gradient step has in the place of a batch: the whole of it, and which part is meant."""
+    """Batch of a single gradient step: the whole one, and the place of the step's part."""
 
     batch: PyTree
     place: PyTree

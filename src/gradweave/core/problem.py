@@ -28,7 +28,7 @@ class MetaProblem(NamedTuple):
 
 @runtime_checkable
 class MetaProblemLike(Protocol):
-    """Whatever has the two functions of a `MetaProblem`; a `GradientLearner` does."""
+    """A type with the two functions of a `MetaProblem`, such as `GradientLearner`."""
 
     @property
     def update(self) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
@@ -40,7 +40,7 @@ class MetaProblemLike(Protocol):
 
 
 class Recording(NamedTuple):
-    """What was noted while the inner updates of a window were made, so that a mode need not make them again.
+    """Record of a window's inner updates, so that a mode need not make them again.
 
     Attributes:
         states: x_0 .. x_{L-1}, leading axis L.
@@ -115,7 +115,7 @@ class Window(NamedTuple):
 
 
 class WindowAux(NamedTuple):
-    """What the two functions of a problem reported over one window.
+    """Auxiliary outputs of a problem's two functions, and its outer losses, over one window.
 
     Attributes:
         inner: auxiliary outputs of `update`, leading axis L; None where a mode was given a recording and ran no update.

@@ -52,7 +52,7 @@ class Remembered:
         self._known: dict[Hashable, _Known] = {}
 
     def __call__(self, *args: Any) -> Any:
-        """What the function returns."""
+        """The function's result."""
         leaves, structure = jax.tree.flatten(args)
         traced = [isinstance(leaf, jax.core.Tracer) for leaf in leaves]
         key = (structure, *map(_kind, leaves))

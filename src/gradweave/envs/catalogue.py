@@ -168,7 +168,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "jumanji:MultiCVRP-v0": "takes 2 choices in each step, one for each vehicle, which it does not declare as discrete",
     "jumanji:SearchAndRescue-v0": "takes 2 continuous vectors in each step, one for each agent",
 }
-"""What the suites have beside, and why it cannot be made: the rest of a sentence that begins with the name."""
+"""Environments of the suites that cannot be made, and why: the rest of a sentence that begins with the name."""
 
 UNTRIED: Final = frozenset(f"envelope:{name}" for name in FETCHING)
-"""What could not be tried, and so cannot be made by its name: its model is cloned from a repository when it is made."""
+"""Untested environments, which cannot be made by name: their models are cloned from a repository when they are made."""

@@ -22,18 +22,18 @@ __all__ = ["EnvironmentReport", "Finding", "check_environment"]
 
 
 class Finding(NamedTuple):
-    """What breaks the contract, and what to do about it."""
+    """A breach of the contract, and its remedy."""
 
     what: str
     remedy: str
 
 
 class EnvironmentReport(NamedTuple):
-    """What `check_environment` found; `print` it.
+    """The report of `check_environment`; `print` it.
 
     Attributes:
         name: of the environment's class.
-        findings: what breaks the contract; empty if it is kept.
+        findings: breaches of the contract; empty if it is kept.
         observation: shape of the view, and the number of scalars; None if it could not be told.
         num_steps: steps of random play in all copies together; 0 if what was found before prevents playing.
         num_terminated: episodes of them that terminated.
@@ -129,7 +129,7 @@ def check_environment(
 
 
 def _traced(environment: AbstractEnvironment[Any]) -> Iterator[Finding]:
-    """What shapes and types show."""
+    """Breaches that shapes and types show."""
     if not isinstance(environment.num_actions, int) or environment.num_actions < 1:
         yield Finding(f"num_actions is {environment.num_actions!r}", "give a whole number of at least 1")
         return
@@ -300,7 +300,7 @@ def _random_step(environments: VectorEnvironment[Any], carry: Any, key: Key[Arra
 
 
 def _of_play(environment: AbstractEnvironment[Any], played: _Played) -> Iterator[Finding]:
-    """What random play shows; each with the first step where it shows."""
+    """Breaches that random play shows; each with its first step."""
 
     def first(broken: Any) -> str:
         return f"at step {int(np.argwhere(broken)[0][0])} of random play"

@@ -23,7 +23,7 @@ __all__ = ["DiscountingChain", "DiscountingChainState"]
 
 
 class DiscountingChainState(NamedTuple):
-    """Where an episode stands."""
+    """State of an episode."""
 
     chain: Int[Array, ""]
     """The chain that was chosen; -1 before the first step."""
@@ -92,7 +92,7 @@ class DiscountingChain(AbstractProbe[DiscountingChainState]):
         )
 
     def chain_values(self, discount: float) -> Float[Array, " num_chains"]:
-        """What each chain is worth at the start: r_i γ^(delays[i] - 1). The best policy takes the greatest."""
+        """Value of each chain at the start: r_i γ^(delays[i] - 1). The best policy takes the greatest."""
         delays = jnp.asarray(self.delays, jnp.result_type(float))
         return self._rewards() * discount ** (delays - 1)
 

@@ -168,7 +168,7 @@ def _layers(env: Any) -> list[str]:
 
 
 def _parts(space: Any, num_actions: int) -> tuple[_Part, ...]:
-    """What each array is for, in the order of the tree's leaves."""
+    """Use and categories of each array, in the order of the tree's leaves."""
     tree = getattr(space, "tree", space)
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda node: hasattr(node, "n") or hasattr(node, "low"))
     uses = [_use(path, leaf, num_actions) for path, leaf in leaves]

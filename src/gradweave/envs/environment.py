@@ -27,7 +27,7 @@ class Step(NamedTuple):
     """One transition of one environment. `terminated` and `truncated` are never both True."""
 
     observation: Observation
-    """What the action led to; not reset, also when the episode ended here."""
+    """Observation after the action; not reset, also when the episode ended here."""
     reward: Float[Array, ""]
     terminated: Bool[Array, ""]
     truncated: Bool[Array, ""]

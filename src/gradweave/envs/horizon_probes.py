@@ -137,7 +137,7 @@ def _paid_step(state: ProbeState, num_steps: int) -> tuple[ProbeState, Bool[Arra
 
 
 def _progress(taken: Int[Array, ""], num_steps: int) -> Observation:
-    """What is seen: the fraction of steps taken."""
+    """The observation: the fraction of steps taken."""
     return observation_of((taken.astype(jnp.result_type(float)) / num_steps)[None], jnp.ones(1, bool))
 
 

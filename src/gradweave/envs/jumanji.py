@@ -98,7 +98,7 @@ class JumanjiEnvironment(AbstractEnvironment[Any]):
 
 @dataclass(frozen=True)
 class SnakeView:
-    """What is seen of Jumanji's Snake: the board's five channels, and how much of the time limit is used up.
+    """Observation of Jumanji's Snake: the board's five channels, and the used fraction of the time limit.
 
     The channels are body, head, tail, fruit and the body's cells numbered from tail to head, scaled to at most 1.
     """
@@ -117,7 +117,7 @@ class SnakeView:
 
 @dataclass(frozen=True)
 class BoardOrVector:
-    """How any observation of Jumanji is seen unless told otherwise.
+    """Default observation of any environment of Jumanji.
 
     A field `grid`, `board` or `puzzle` of two or three axes is the view (one of two axes gets a channel axis), and all
     other numbers, in order, are the scalars. Without such a field all numbers together are the view. A field

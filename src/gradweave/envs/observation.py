@@ -1,4 +1,4 @@
-"""What an agent sees of an environment: a view, a few further numbers, and the actions it may take.
+"""Observation of an environment: a view, a few further numbers, and the allowed actions.
 
 Every environment of gradweave speaks this one type, so that networks and rollouts are written once. A board goes in
 `view` with a channel axis, a feature vector goes in `view` flat, and numbers that belong to no cell of a board (for

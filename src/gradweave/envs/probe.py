@@ -1,4 +1,4 @@
-"""What a probe is: an environment so small that the best value of all it can show is known in closed form.
+"""Probes: environments so small that the best value of every observation is known in closed form.
 
 A probe isolates one failure. An agent that learns the values and the return of a probe has the part right that the
 probe is about; where it does not, there is little else that can be wrong.
@@ -23,7 +23,7 @@ class ProbeState(NamedTuple):
     """The state of most probes."""
 
     context: Int[Array, ""]
-    """What was drawn when the episode began."""
+    """Number drawn when the episode began."""
     step_count: Int[Array, ""]
     """Steps taken so far."""
 

@@ -7,7 +7,7 @@ __all__ = ["Learned", "Option", "Row"]
 
 
 class Option(NamedTuple):
-    """What an option accepts: a switch, or a whole number between bounds."""
+    """Accepted values of an option: a switch, or a whole number between bounds."""
 
     lowest: int | None = None
     """Least number; None for a switch."""
@@ -31,7 +31,7 @@ class Option(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What somebody has learned in an environment, of results that lie in `results/`."""
+    """A learning result in an environment, from a table in `results/`."""
 
     by: str
     """The learner, and what of it matters."""
@@ -61,20 +61,20 @@ class Row(NamedTuple):
     action_sizes: tuple[int, ...] | None = None
     """Actions of each of several choices at once; None for a single choice."""
     note: str = ""
-    """What else to know before making it."""
+    """Order of its actions, or a download that making it needs."""
     learned: tuple[Learned, ...] = ()
-    """What has been measured in it; a test compares each with its table in `results/`."""
+    """Learning results; a test compares each with its table in `results/`."""
 
     @property
     def observation(self) -> str:
-        """What is seen, such as "board 12 x 12 x 5, 1 number"."""
+        """Description of the observation, such as "board 12 x 12 x 5, 1 number"."""
         kind = "vector" if len(self.view) == 1 else "board"
         more = f", {self.num_scalars} number{'s'[: self.num_scalars != 1]}" if self.num_scalars else ""
         return f"{kind} {' x '.join(map(str, self.view))}{more}"
 
     @property
     def actions(self) -> str:
-        """How it is acted in, such as "4 discrete" or "3 x 4 discrete", three choices at once."""
+        """Description of the actions, such as "4 discrete" or "3 x 4 discrete", three choices at once."""
         if self.action_sizes is not None:
             same = len(set(self.action_sizes)) == 1
             sizes = (

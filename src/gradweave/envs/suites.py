@@ -47,7 +47,7 @@ REFUSED_SUITES: Final[Mapping[str, str]] = {
 """Suites that cannot be had, and why: the rest of a sentence that begins with the suite."""
 
 PREFIXES: Final = frozenset(part for name in (*SUITES, *REFUSED_SUITES) for part in name.split(":"))
-"""What stands before a colon in the name of no module of the user's; `brax:ant`, too, is a name that went wrong."""
+"""Prefixes of names that belong to no module of the user's; `brax:ant`, too, is a misspelt suite."""
 
 
 def suite_of(name: str) -> Suite | None:
@@ -61,7 +61,7 @@ def suite_of(name: str) -> Suite | None:
 
 
 def missing(suite: Suite) -> str | None:
-    """What a suite needs and this Python has not, with what to do; None if it can be used."""
+    """The unmet requirement of a suite, with its remedy; None if the suite can be used."""
     packages = " ".join(f'"{requirement}"' for _, requirement in suite.needs)
     if sys.version_info < suite.python:
         wanted, here = (".".join(map(str, version[:2])) for version in (suite.python, sys.version_info))

@@ -25,7 +25,7 @@ _MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 class TwoColorsState(NamedTuple):
-    """Where things stand."""
+    """State of an episode."""
 
     places: Int[Array, "3 2"]
     """Row and column of the agent, of the blue object and of the red one."""
@@ -76,7 +76,7 @@ class TwoColors(AbstractEnvironment[TwoColorsState]):
         return after, Step(self._observe(after), reward, jnp.zeros((), bool), truncated)
 
     def _sign(self, step_count: Int[Array, ""]) -> Float[Array, ""]:
-        """What blue pays."""
+        """Reward for blue: 1 or -1."""
         first = step_count % (2 * self.swap_every) < self.swap_every
         return jnp.where(first, 1.0, -1.0).astype(jnp.result_type(float))
 

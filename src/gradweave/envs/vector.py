@@ -24,9 +24,9 @@ class VectorStep(NamedTuple):
     """One transition of every environment; every field has a leading axis num_envs."""
 
     observation: Observation
-    """What each agent sees next: where the episode ended, the first observation of the next one."""
+    """Each agent's next observation: where the episode ended, the first one of the next episode."""
     final_observation: Observation
-    """What the action led to, before any reset; equal to `observation` where the episode goes on."""
+    """Observation after the action, before any reset; equal to `observation` where the episode goes on."""
     reward: Float[Array, " num_envs"]
     terminated: Bool[Array, " num_envs"]
     truncated: Bool[Array, " num_envs"]

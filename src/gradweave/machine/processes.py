@@ -142,7 +142,7 @@ def _close(process: "subprocess.Popen[bytes]") -> int:
 
 
 def default_backend() -> str:
-    """What JAX would compute on, asked in a process of its own: this one must not take an accelerator's memory.
+    """JAX's default backend, found in a separate process: this one must not take an accelerator's memory.
 
     Raises:
         GradweaveError: JAX does not start; with what it says.

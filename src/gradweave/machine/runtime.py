@@ -1,4 +1,4 @@
-"""What the system grants a process: cores, and a private folder for what is compiled.
+"""Resources of a process: cores, and a private folder for compiled programs.
 
 Compiled programs are code that later runs execute, so the cache lies in a folder that only the user can write.
 """

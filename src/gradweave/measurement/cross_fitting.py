@@ -1,4 +1,4 @@
-"""What an adaptive mix would have returned on measured windows, with weights chosen on other samples.
+"""Estimates of an adaptive mix on measured windows, with weights chosen on other samples.
 
 In training `AdaptiveMix` weighs the horizons of a window by moments of the windows *before*. Samples at one moment have
 no order, so they are divided into folds: the weights for a fold come from the moments of all others (cross-fitting).

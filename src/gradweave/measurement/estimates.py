@@ -1,4 +1,4 @@
-"""What estimators, called by their names, would have returned on measured windows."""
+"""Estimates on measured windows, of estimators called by their names."""
 
 from collections.abc import Iterable, Sequence
 
@@ -54,7 +54,7 @@ def compare(
 
 
 def estimates_of(estimator: AbstractEstimator, samples: GradientSamples) -> FloatArray | None:
-    """What an estimator of L updates would have returned on windows of L: (samples, meta-parameters).
+    """Estimates of an estimator of L updates on windows of L: (samples, meta-parameters).
 
     Adaptive mixes are cross-fitted. None where samples do not have it: of estimators that are neither linear nor an
     adaptive mix, and of fewer than four samples for an adaptive mix.

@@ -23,7 +23,7 @@ __all__ = ["NoiseReport", "told_from_noise"]
 
 @dataclass(frozen=True)
 class NoiseReport:
-    """What independent samples say of a meta-gradient; printed, a paragraph for each meta-parameter.
+    """Noise of a meta-gradient, from independent samples; printed, a paragraph for each meta-parameter.
 
     Attributes:
         num_samples: how many there were.

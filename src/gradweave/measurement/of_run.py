@@ -34,7 +34,7 @@ __all__ = ["measure_run"]
 
 
 class _Asked(NamedTuple):
-    """What the options and the run's configuration come to."""
+    """Settings of a measurement, from the options and the run's configuration."""
 
     run: Path
     num_samples: int
@@ -195,7 +195,7 @@ def _loaded(options: MeasureOptions, asked: _Asked) -> "LoadedAgent":
 
 
 def _burn_in(options: MeasureOptions, asked: _Asked, loaded: "LoadedAgent") -> int:
-    """What was asked for, or an episode."""
+    """The requested burn-in, or that of an episode."""
     from gradweave.measurement.sampling import MOST_BURN_IN, episode_rollouts
 
     if options.burn_in is not None:

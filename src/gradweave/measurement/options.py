@@ -1,4 +1,4 @@
-"""What may be asked of a measurement, and what is refused before JAX is imported."""
+"""Options of a measurement, and their checks before JAX is imported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ __all__ = ["MeasureOptions", "check_measurable", "check_options"]
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """How to measure: the flags of `gradweave measure`, and the keywords of `gradweave.measure`."""
+    """Options of a measurement: the flags of `gradweave measure`, and the keywords of `gradweave.measure`."""
 
     samples: int | None = None
     """Independent windows; by default the run's `measure_samples`."""
@@ -25,7 +25,7 @@ class MeasureOptions:
     output: Path | None = None
     """Folder to write to; by default `measure` in the run's own."""
     estimators: tuple[str, ...] = ()
-    """Which to compare, named as for train: unrolled, truncated:M, horizon:K, horizon-mix[:WEIGHTS],
+    """Estimators to compare, named as for train: unrolled, truncated:M, horizon:K, horizon-mix[:WEIGHTS],
     truncation-mix[:WEIGHTS], adaptive-mix[:CRITERION]; by default a selection. Variances are compared with the first
     one's."""
     reference: str = "longest"

@@ -1,4 +1,4 @@
-"""What a measurement leaves on the disk, and the table that is read first.
+"""Files of a measurement, and its table.
 
 estimators.csv   one row for each estimator, meta-parameter and statistic: value and both ends of its interval
 summary.json     the same, nested, with what was measured and how
@@ -99,7 +99,7 @@ def measurement_rows(names: Sequence[str], summaries: Mapping[str, EstimatorSumm
 
 
 def format_table(names: Sequence[str], summaries: Mapping[str, EstimatorSummary], *, width: int = 0) -> str:
-    """What every estimator is worth as plain text, intervals in brackets.
+    """Statistics of every estimator as plain text, intervals in brackets.
 
     Args:
         names: of the meta-parameters.

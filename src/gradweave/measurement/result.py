@@ -22,7 +22,7 @@ __all__ = ["Measurement", "measured"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a measurement found; printed, it is the table of `gradweave measure`.
+    """Result of a measurement; printed, it is the table of `gradweave measure`.
 
     Attributes:
         step: environment steps of the agent that was measured.
@@ -81,7 +81,7 @@ def measured(
     length: int,
     burn_in: int,
 ) -> Measurement:
-    """What samples of an agent say of the estimators that are asked for.
+    """The measurement of the requested estimators from samples of an agent.
 
     Args:
         samples: from `measure_agent`.

@@ -71,11 +71,11 @@ class SampleStore:
         self._seconds_between = seconds_between
         self._kept_at = time.monotonic()
         self.path = path
-        """Where the file is, or will be."""
+        """Path of the file, which need not exist yet."""
         self.num_kept = 0
         """How many samples were last read or written."""
         self.sources: list[dict[str, Any]] = []
-        """What drew the samples that were last read or written, in order."""
+        """Sources of the samples that were last read or written, in order."""
 
     def known(self) -> npt.NDArray[np.float64] | None:
         """The samples that an earlier, interrupted call left; None when there are none.
@@ -96,7 +96,7 @@ class SampleStore:
         return samples
 
     def kept_settings(self) -> dict[str, Any] | None:
-        """What the samples on the disk were drawn with, be it as this store's or otherwise; None when there are none.
+        """Settings of the samples on the disk, this store's or others; None when there are none.
 
         Raises:
             ConfigError: the file is none of this class.

@@ -194,7 +194,7 @@ def with_num_envs(
 def estimator_samples(
     samples: GradientSamples, estimators: Mapping[str, AbstractLinearEstimator]
 ) -> dict[str, FloatArray]:
-    """What each estimator would have returned on the windows of `samples`: (samples, P) for each name.
+    """Estimates of each estimator on the windows of `samples`: (samples, P) for each name.
 
     Args:
         samples: from `measure_agent`.

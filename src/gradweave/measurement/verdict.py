@@ -20,11 +20,11 @@ __all__ = ["LEGEND", "Verdict", "lines_in_words", "sampled_verdict", "verdict"]
 LEGEND: Final = (
     "positive: a lower value lowers the outer loss; s: signal-to-noise of one window; windows: how many it takes"
 )
-"""How the lines are read."""
+"""Legend of the lines."""
 
 
 class Verdict(NamedTuple):
-    """What samples say of the mean of one estimator.
+    """A verdict on the mean of one estimator: whether it is told from noise.
 
     Attributes:
         heading: which estimator, how many samples, and how to read the lines.
@@ -42,7 +42,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(estimator: str, names: Sequence[str], estimates: FloatArray, *, seed: int = 0) -> Verdict:
-    """What independent samples of an estimator say of its mean.
+    """Judge from independent samples whether an estimator's mean is told from noise.
 
     Args:
         estimator: its name.
@@ -65,7 +65,7 @@ def lines_in_words(summary: EstimatorSummary) -> list[str]:
 def sampled_verdict(
     estimator: AbstractEstimator, length: int, samples: GradientSamples, *, seed: int = 0
 ) -> Verdict | None:
-    """What samples say of the estimator that an agent trains with.
+    """Judge the estimator that an agent trains with.
 
     Args:
         estimator: the agent's.

@@ -1,1 +1,1 @@
-"""What is shown of runs: figures, reports, tables, boards, scores of seeds and sweeps."""
+"""Figures, reports, tables and boards of runs; scores of seeds and sweeps."""

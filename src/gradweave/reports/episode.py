@@ -18,7 +18,7 @@ __all__ = ["DrawnEpisode", "save_episode"]
 
 
 class DrawnEpisode(NamedTuple):
-    """What was played and where it was drawn."""
+    """A played episode, and the file of its animation."""
 
     path: Path
     episode_return: float

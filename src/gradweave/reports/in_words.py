@@ -1,4 +1,4 @@
-"""What happened in a run, in two sentences."""
+"""Summary of a run in two sentences."""
 
 from gradweave.reports.figures import RunMetrics
 
@@ -8,7 +8,7 @@ _MOST_NAMED = 4
 
 
 def in_words(run: RunMetrics) -> str:
-    """What a run came to: steps, return beside random play's, and where the meta-parameters went.
+    """Summarise a run: steps, return beside random play's, and changes of the meta-parameters.
 
     Example:
         >>> rows = [{"step": 10, "return": 1.0, "eta/discount": 0.9}, {"step": 90, "return": 5.5, "eta/discount": 0.97}]

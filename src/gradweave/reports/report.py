@@ -154,7 +154,7 @@ def _animation(path: Path) -> str:
 
 
 def _measurement(path: Path, name: str, shown: Callable[[Path, Mapping[str, Any]], str]) -> str:
-    """What a file says that was measured at the end of training, or later by `gradweave measure`, where it is there."""
+    """The text on a measurement, made at the end of training or by `gradweave measure`; empty if there is none."""
     source = path / name
     if not os.path.lexists(source):
         return ""

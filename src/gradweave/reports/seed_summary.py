@@ -1,4 +1,4 @@
-"""What several seeds of one configuration came to: each one's numbers, their interquartile mean and its interval."""
+"""Summary of several seeds of one configuration: each one's numbers, their interquartile mean and its interval."""
 
 import json
 import math

@@ -59,7 +59,7 @@ def series_frames(views: npt.ArrayLike, rewards: npt.ArrayLike, *, max_frames: i
 
 
 def _frame(whole: Image.Image, step: int, num_steps: int, collected: float) -> Image.Image:
-    """What had been seen and paid after a step."""
+    """The image up to a step, with the return so far."""
     frame = Image.new("RGB", (_WIDTH, _BAND + whole.height), BACKGROUND)
     right = max(1, round(_WIDTH * (step + 1) / num_steps))
     frame.paste(whole.crop((0, 0, right, whole.height)), (0, _BAND))

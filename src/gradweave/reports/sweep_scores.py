@@ -1,4 +1,4 @@
-"""What a sweep came to: the score of every run, the best setting, and what all of it cost."""
+"""Scores of a sweep: every run's, the best setting, and the cost of all."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ def late_return(run: Path, until: int) -> float:
 
 
 def return_until(lines: Sequence[Mapping[str, Any]], until: int) -> float:
-    """What `late_return` would be of a run of `until` steps, from the rows of one that has gone on.
+    """`late_return` of a run as if it had ended after `until` steps.
 
     Args:
         lines: rows of metrics, in order.

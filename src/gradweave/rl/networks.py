@@ -35,22 +35,22 @@ __all__ = ["ACTIVATIONS", "ActorCriticNetwork", "NetworkOutput", "actor_critic_n
 Activation: TypeAlias = Callable[[Array], Array]
 
 ACTIVATIONS: Final[Mapping[str, Activation]] = {"relu": jax.nn.relu, "tanh": jnp.tanh, "swish": jax.nn.swish}
-"""What a network may have between its layers, by name."""
+"""Activations between a network's layers, by name."""
 
 _FOR_CELLS = 1 << 31  # the first numbers give what splitting the key gives
 _FOR_AUXILIARY = _FOR_CELLS + 1
 
 
 class NetworkOutput(NamedTuple):
-    """What a network says about one observation."""
+    """Outputs of a network for one observation."""
 
     logits: Float[Array, " num_outputs"]
-    """What the policy head reads, together with the action mask: of a categorical policy its logits."""
+    """Inputs of the policy head, beside the action mask: of a categorical policy its logits."""
     value: Float[Array, ""]
     outer_value: Float[Array, ""] | None
     """Second value estimate, for the outer loss only; None when the network has no outer critic."""
     memory: Any = None
-    """What a recurrent network remembers before the next observation; None for feed-forward ones."""
+    """Memory of a recurrent network before the next observation; None for feed-forward ones."""
     auxiliary: Any = None
     """A `NetworkOutput` of the auxiliary heads, whose logits and values have a leading axis for them; None if none."""
 
@@ -375,7 +375,7 @@ def _draw_head(
 def _embed(
     torso: tuple[Convolution, ...], view: Float[Array, "..."], extras: list[Array], activation: Activation
 ) -> Float[Array, " size"]:
-    """What the heads see: the torso's output, flat, then the scalars and the conditioning."""
+    """Inputs of the heads: the torso's output, flat, then the scalars and the conditioning."""
     for convolution in torso:
         view = activation(convolution(view))
     return jnp.concatenate([view.reshape(-1), *extras])

@@ -34,7 +34,7 @@ _LARGEST = 10.0  # of what the network sees, in standard deviations; as in publi
 
 
 class ObservationStatistics(NamedTuple):
-    """What has been seen in each environment; pytrees of (view, scalars) with a leading axis batch."""
+    """Statistics of each environment's observations; pytrees of (view, scalars) with a leading axis batch."""
 
     mean: Any
     """Of every number, over this environment's steps."""
@@ -51,7 +51,7 @@ class ObservationStatistics(NamedTuple):
 
 
 class Normalization(NamedTuple):
-    """What observations are normalised by; pytrees of (view, scalars) without a batch axis."""
+    """Means and standard deviations that normalise observations; pytrees of (view, scalars) without a batch axis."""
 
     mean: Any
     std: Any

@@ -17,7 +17,7 @@ __all__ = ["RewardScale", "scaled_rewards"]
 
 
 class RewardScale(NamedTuple):
-    """What is known of the size of returns."""
+    """Statistics of the size of returns."""
 
     discount: Float[Array, " batch"]
     """Of the returns that are to be of order one; the same for all."""

@@ -21,14 +21,14 @@ __all__ = ["Acted", "EpisodeTotals", "Policy", "RolloutState", "init_rollout", "
 
 
 class Acted(NamedTuple):
-    """What a policy did in every environment."""
+    """Actions of a policy in every environment."""
 
     actions: Array
     """One for each environment, leading axis batch."""
     memory: Any = None
-    """What the policy remembers before the next observation; None for one without memory."""
+    """The policy's memory before the next observation; None for one without memory."""
     record: Any = None
-    """What the learner wants to know of the behaviour, log-probabilities for example; a pytree, leading axis batch."""
+    """Behaviour recorded for the learner, log-probabilities for example; a pytree, leading axis batch."""
 
 
 Policy = Callable[[Observation, Any, Key[Array, ""]], Acted]
@@ -36,20 +36,20 @@ Policy = Callable[[Observation, Any, Key[Array, ""]], Acted]
 
 
 class RolloutState(NamedTuple):
-    """Where the environments stand, to go on from."""
+    """State of the environments between two rollouts."""
 
     env_state: Any
     """The state of the `VectorEnvironment`, a pytree of arrays."""
     observation: Observation
-    """What is seen before the next action; leading axis batch."""
+    """The observation before the next action; leading axis batch."""
     episode_return: Float[Array, " batch"]
     """Undiscounted sum of the rewards of the running episode."""
     episode_length: Int[Array, " batch"]
     """Steps taken in the running episode."""
     memory: Any = None
-    """What the policy remembers of the running episode; a pytree, leading axis batch, or None."""
+    """The policy's memory of the running episode; a pytree, leading axis batch, or None."""
     reward_scale: RewardScale | None = None
-    """What rewards are divided by, or None where they are learned from as they are."""
+    """Scale of the rewards, or None where they are not scaled."""
     observation_statistics: ObservationStatistics | None = None
     """Of what was seen before the newest rollout, or None where observations are not normalised."""
 
@@ -68,7 +68,7 @@ class EpisodeTotals(NamedTuple):
 
 
 class _StepRecord(NamedTuple):
-    """What one step of the scan leaves behind; every field has a leading axis batch, `totals` excepted."""
+    """Record of one step of the scan; every field has a leading axis batch, `totals` excepted."""
 
     observation: Observation
     action: Array

@@ -1,4 +1,4 @@
-"""What a rollout collects, and the values from which its returns bootstrap.
+"""Trajectories that rollouts collect, and the values from which their returns bootstrap.
 
 Time runs over the steps t = 0..T-1 of one stretch of experience, which may contain several episodes. Step t starts
 from `observations[t]`, takes `actions[t]`, is paid `rewards[t]`, and leads to `observations[t + 1]`, except where an
@@ -34,11 +34,11 @@ class Trajectory(NamedTuple):
     truncations: Bool[Array, "time ..."]
     """True where the episode was cut off after step t."""
     final_observations: Observation | None
-    """time entries: what step t led to, before any reset. None when the environment never truncates."""
+    """time entries: the observation after step t, before any reset. None when the environment never truncates."""
     record: Any = None
-    """time entries: what the policy noted of its behaviour (`Acted.record`), or None."""
+    """time entries: the policy's record of its behaviour (`Acted.record`), or None."""
     memory: Any = None
-    """What the policy remembered before the first step; no time axis. None for policies without memory."""
+    """The policy's memory before the first step; no time axis. None for policies without memory."""
 
 
 def next_values(

@@ -19,10 +19,10 @@ Scalar = float | Float[Array, ""]
 
 
 class VTrace(NamedTuple):
-    """What V-trace makes of one trajectory.
+    """Returns and advantages of one trajectory by V-trace.
 
     Attributes:
-        returns: what the value before each step is to be.
+        returns: targets of the value before each step.
         advantages: of each action, its own importance weight included.
     """
 

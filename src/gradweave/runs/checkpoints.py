@@ -87,7 +87,7 @@ class SavedLeaf(NamedTuple):
 
 
 class SavedState(NamedTuple):
-    """What a checkpoint file holds."""
+    """Content of a checkpoint file."""
 
     arrays: dict[str, SavedArray]
     """By path in the state, in order."""
@@ -97,7 +97,7 @@ class SavedState(NamedTuple):
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of this step lies in `folder`."""
+    """The path of this step's checkpoint in `folder`."""
     return folder / f"{step:012d}{_SUFFIX}"
 
 
@@ -130,7 +130,7 @@ def write(path: Path, arrays: Mapping[str, SavedArray], step: int, metadata: Map
 
 
 class Description(NamedTuple):
-    """What a verified file holds, without the numbers."""
+    """Content of a verified file, without the numbers."""
 
     leaves: dict[str, SavedLeaf]
     """By path in the state, in order."""
@@ -140,7 +140,7 @@ class Description(NamedTuple):
 
 
 def describe(path: Path) -> Description:
-    """What a file holds, when its hash is right and it can be what `write` wrote; in little memory, whatever its size.
+    """Verify a file, whose hash must be right and whose content `write`'s, in little memory, whatever its size.
 
     Raises:
         CheckpointError: the file is missing, no regular file, damaged or of another format version; or its content is
@@ -270,7 +270,7 @@ def _check_hash(path: Path, file: BinaryIO, text: bytes, header: Mapping[str, An
 
 
 def _described(entries: Mapping[str, Any], header: Mapping[str, Any]) -> Description:
-    """What two headers say; raises ValueError and the like where they cannot be `write`'s."""
+    """The description in two headers; raises ValueError and the like where they cannot be `write`'s."""
     step, metadata = header["step"], header["metadata"]
     if not isinstance(step, int) or isinstance(step, bool) or step < 0 or not isinstance(metadata, dict):
         raise ValueError(f"step = {step!r} and metadata of type {type(metadata).__name__}")

@@ -27,7 +27,7 @@ __all__ = ["ComparisonPlan", "create_comparison", "is_comparison_folder", "read_
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What is compared.
+    """Plan of a comparison.
 
     Attributes:
         config: of every rival before it changes what it tunes; `run.total_steps` is the budget of each.
@@ -81,7 +81,7 @@ def is_comparison_folder(path: Path) -> bool:
 
 
 def read_comparison(path: Path) -> ComparisonPlan:
-    """What a folder compares.
+    """Read the plan of a comparison from its folder.
 
     Raises:
         DamagedFile: compare.json is not what `create_comparison` writes.

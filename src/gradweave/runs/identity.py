@@ -34,7 +34,7 @@ Change = tuple[str, Any, Any]
 
 
 def identify(config: Config, run_id: str | None) -> dict[str, Any]:
-    """What a checkpoint says of its run."""
+    """Metadata by which a checkpoint identifies its run."""
     return {"run": run_id, "config": config_to_dict(config)}
 
 

@@ -67,7 +67,7 @@ class MetricsWriter:
         return [line.decode().rstrip("\n") for line in self._waiting]
 
     def trouble(self) -> str | None:
-        """What is wrong with the file, in words; None as long as every row is in it."""
+        """The fault of the file, in words; None as long as every row is in it."""
         if self._failure is not None:
             return f"{self._path.name} cannot be written ({self._failure.strerror})"
         own = os.fstat(self._file.fileno())

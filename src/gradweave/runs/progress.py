@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live table on a terminal, aligned plain lines everywhere else.
+"""Progress of a run: a live table on a terminal, aligned plain lines everywhere else.
 
 Rows use the names of `gradweave.runs.metrics`. Rich is imported only when something is shown on a terminal.
 """
@@ -20,7 +20,7 @@ _TICK_SECONDS = 5.0
 
 @runtime_checkable
 class TextStream(Protocol):
-    """What can be written to: an open text file, standard error, a StringIO."""
+    """A stream of text: an open text file, standard error, a StringIO."""
 
     def write(self, text: str, /) -> object: ...
 

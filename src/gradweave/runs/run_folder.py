@@ -43,14 +43,14 @@ __all__ = [
 ]
 
 EVALUATION_FILE: Final = "evaluation.json"
-"""What the agent, and random actions, get at the end of training."""
+"""Returns of the agent, and of random actions, at the end of training."""
 SEEDS_FILE: Final = "seeds.json"
-"""What marks a folder of several seeds' runs: see `gradweave.runs.seeds_folder`."""
+"""Marker of a folder of several seeds' runs: see `gradweave.runs.seeds_folder`."""
 _OWN_FOLDERS: Final = ("checkpoints", "figures", "measure", "tensorboard", "wandb")
 SWEEP_FILE: Final = "sweep.json"
-"""What marks the folder of a sweep: see `gradweave.runs.sweep_folder`."""
+"""Marker of the folder of a sweep: see `gradweave.runs.sweep_folder`."""
 COMPARISON_FILE: Final = "compare.json"
-"""What marks the folder of a comparison: see `gradweave.runs.comparison_folder`."""
+"""Marker of the folder of a comparison: see `gradweave.runs.comparison_folder`."""
 
 
 class RunFolder:
@@ -158,7 +158,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> MetricsWriter:
-        """Where rows of metrics are written.
+        """The writer of rows of metrics.
 
         Raises:
             ValueError: the run is only looked at.
@@ -240,7 +240,7 @@ class RunFolder:
         say_when_leaving(f"the newest checkpoint is of environment step {step}; go on with: {again}")
 
     def trouble(self) -> str | None:
-        """What is wrong with the file of metrics, in words; None as long as every row is in it."""
+        """The fault of the file of metrics, in words; None as long as every row is in it."""
         return self.metrics.trouble()
 
     def rescue(
@@ -393,7 +393,7 @@ def check_longer(path: Path, total_steps: int) -> None:
 
 
 def run_name(path: Path) -> str:
-    """What a run is called beside others: its folder's name, after that of the folder of several seeds if it lies in
+    """A run's name beside others: its folder's name, after that of the folder of several seeds if it lies in
     one, because there all are called seed-0, seed-1, ...
     """
     path = path.resolve()

@@ -49,7 +49,7 @@ _REMEDY: Final = "take the file from where it is whole, or sweep anew"
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What is swept.
+    """Plan of a sweep.
 
     Attributes:
         base: what all settings have in common; `run.seed` is the first seed, and that of sampling.
@@ -158,7 +158,7 @@ def setting_runs(path: Path, name: str) -> dict[int, Path]:
 
 
 def read_plan(path: Path) -> SweepPlan:
-    """What a folder sweeps.
+    """Read the plan of a sweep from its folder.
 
     Raises:
         DamagedFile: sweep.json is not what `join_sweep` writes.

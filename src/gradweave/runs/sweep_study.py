@@ -42,7 +42,7 @@ _HALVING_FACTOR: Final = 2
 
 
 class Record(NamedTuple):
-    """What the journal says of a trial.
+    """The journal's record of a trial.
 
     Attributes:
         number: of the trial.
@@ -208,7 +208,7 @@ class SweepStudy:
         self._study.tell(trial.number, value, state=state)
 
     def _suggest(self, trial: Trial, field: str) -> str:
-        """What a field is set to: as the journal has it, or else as the sampler says."""
+        """The value of a field: the journal's, or else the sampler's."""
         values, key = self.plan.space[field], self._key(field)
         if isinstance(values, tuple):
             return str(trial.suggest_categorical(key, values))
@@ -219,7 +219,7 @@ class SweepStudy:
         return values.text(trial.suggest_float(key, low, high, log=log))
 
     def _key(self, field: str) -> str:
-        """What Optuna calls a field."""
+        """Optuna's name of a field."""
         values = self.plan.space[field]
         return f"1 - {field}" if isinstance(values, Span) and values.scale == "distance-to-1" else field
 

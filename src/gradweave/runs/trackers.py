@@ -28,7 +28,7 @@ _PACKAGES: Final = {"tensorboard": "tensorboardX>=2.6", "wandb": "wandb>=0.19", 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Where rows of metrics go."""
+    """A receiver of rows of metrics."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Send one row; `step` is its abscissa, and what is no number is left out."""

@@ -21,7 +21,7 @@ __all__ = ["Checkpoint", "load", "load_newest", "named_arrays", "save"]
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint file holds."""
+    """Content of a checkpoint file."""
 
     tree: PyTree
     step: int

@@ -91,7 +91,7 @@ class Devices(NamedTuple):
 
     @property
     def axis(self) -> DeviceAxis:
-        """What the agent has to know."""
+        """The agent's device axis."""
         return DeviceAxis() if self.mesh is None else DeviceAxis(_AXIS, self.mesh.size)
 
     def start(self, init: Callable[[Any], SelfTuningState], key: Any) -> SelfTuningState:
@@ -136,7 +136,7 @@ class Devices(NamedTuple):
         return gathered
 
     def local(self, tree: PyTree) -> PyTree:
-        """What is the same on all devices, as this process's first device has it; nothing is copied."""
+        """Values that are the same on all devices, as this process's first device has them; nothing is copied."""
         return tree if self.mesh is None else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
     def mapped(self, function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:

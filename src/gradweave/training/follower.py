@@ -1,4 +1,4 @@
-"""What the processes of a run that do not lead have in the place of its folder: nothing is read, nothing is written."""
+"""Stand-in for a run's folder in processes that do not lead: nothing is read, nothing is written."""
 
 from collections.abc import Mapping
 from typing import Any

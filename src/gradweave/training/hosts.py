@@ -212,7 +212,7 @@ def agreed_signal(received: list[int]) -> int | None:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What all processes do in step. When it ends for all of them alike, they part; what follows is each one's own.
+    """Run a block in step with all other processes. When it ends for all alike, they part and go on each by itself.
 
     Raises:
         HostLost: another process is gone.
@@ -241,7 +241,7 @@ def _leave() -> None:
 
 
 def _lost(error: Exception) -> HostLost | None:
-    """What it means when a collective fails; None if the error is about something else."""
+    """The error to raise when a collective fails; None if `error` is about something else."""
     import jax
 
     words = ("gloo", "nccl", "connection", "coordination", "heartbeat", "deadline_exceeded", "unavailable:")

@@ -1,4 +1,4 @@
-"""What training reports of its chunks: rows of metrics.jsonl, the tracker and the table."""
+"""Reports of training chunks: rows of metrics.jsonl, the tracker and the table."""
 
 import collections
 import concurrent.futures
@@ -149,7 +149,7 @@ def meta_step_row(
 
 
 def _events(metrics: MetaStepMetrics) -> dict[str, bool]:
-    """What happened to the window, which a row says although it is of a later one."""
+    """Events of this window, which the next row written reports even if it is of a later window."""
     restored = {} if metrics.restored is None or not metrics.restored else {"restored": True}
     return restored if metrics.finite else {**restored, "skipped": True}
 

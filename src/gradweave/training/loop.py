@@ -38,7 +38,7 @@ __all__ = ["Summary", "load_agent", "train"]
 
 
 class Summary(NamedTuple):
-    """How a run ended."""
+    """Result of a run."""
 
     agent: SelfTuning
     state: SelfTuningState
@@ -49,9 +49,7 @@ class Summary(NamedTuple):
 
 
 class _Programs(NamedTuple):
-    """What was compiled: a chunk of meta-steps, and evaluation `(_Evaluated, key, greedy, uniform) ->
-    Evaluation`.
-    """
+    """Compiled programs: a chunk of meta-steps, and evaluation `(_Evaluated, key, greedy, uniform) -> Evaluation`."""
 
     chunk: Callable[[SelfTuningState], tuple[SelfTuningState, MetaStepMetrics]]
     evaluate: Callable[..., Evaluation]
@@ -273,7 +271,7 @@ class _Evaluator:
 
 
 class _Evaluated(NamedTuple):
-    """What evaluation looks at."""
+    """Inputs of evaluation."""
 
     params: PyTree
     raw: PyTree

@@ -81,12 +81,12 @@ class Sizes(NamedTuple):
 
     @property
     def recorded(self) -> int:
-        """What a window records of the learner."""
+        """Bytes that a window records of the learner."""
         steps = self.num_inner_steps * self.num_gradient_steps
         return steps * (self.learner + self.gradient) if self.records_states else 0
 
     def growing(self, total: int) -> int:
-        """What of `total` grows with environments and steps."""
+        """Bytes of `total` that grow with environments and steps."""
         states = 2 * (1 + self.num_tangents) * self.learner  # before and after an update
         growing = max(0, total - self.recorded - states)
         if not self.in_parts or self.keeps_activations:
@@ -96,7 +96,7 @@ class Sizes(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """What the compiled program will hold, in bytes, on each device of this process.
+    """Memory of the compiled program, in bytes, on each device of this process.
 
     Attributes:
         arguments: the training state.
@@ -145,7 +145,7 @@ class Forecast(NamedTuple):
         )
 
     def advice(self) -> str:
-        """What would help most, and how much: the settings in the order of what halving each would save."""
+        """Settings whose halving would save memory, and the memory needed then; the greatest saving first."""
         flags = {"num_envs": "--inner.num-envs", "num_steps": "--inner.num-steps"}
         if self.sizes.num_inner_steps > 1:
             flags["num_inner_steps"] = "--meta.num-inner-steps"
@@ -202,7 +202,7 @@ def forecast_memory(compiled: Any, agent: SelfTuning, state: PyTree, num_devices
 
 
 class Known:
-    """What is known of a run's need for memory, as soon as it is."""
+    """A run's forecast of memory, once it has been made."""
 
     def __init__(self) -> None:
         self.forecast: Forecast | None = None

@@ -1,4 +1,4 @@
-"""What has to be settled around JAX itself: the persistent compilation cache, and what devices there are."""
+"""Settings of JAX around training: the persistent compilation cache and the devices."""
 
 from pathlib import Path
 from typing import Any

@@ -127,7 +127,7 @@ def experience_batch(trajectory: Trajectory, conditioning: Array | None, *, key:
 
 
 def outer_annotation(apply: Apply, objective: OuterObjective, memory: PyTree) -> Annotation | None:
-    """What the optional terms of the objective read; None where it has none of them."""
+    """The annotation that optional terms of the objective need; None without such terms."""
     if objective.kl_cost == 0 and not objective.standardize_advantages:
         return None
 

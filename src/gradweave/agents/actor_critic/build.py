@@ -103,7 +103,7 @@ def configured_optimizer(inner: OptimizerSection) -> optax.GradientTransformatio
 
 
 def policy_head(config: Config, environment: VectorEnvironment[Any]) -> AbstractPolicyHead:
-    """What the network's outputs for its policy mean, as the environment's actions and the configuration are."""
+    """The policy head for the environment's actions and the configuration."""
     single, network = environment.environment, config.network
     assert isinstance(network, NetworkConfig)
     if single.action_sizes is not None:
@@ -168,7 +168,7 @@ def init_network(
 
 
 def _initial_memory(init_params: Any) -> PyTree:
-    """What the networks that `init_params` draws remember at the beginning of an episode; None if nothing."""
+    """Initial memory of the networks that `init_params` draws; None without memory."""
     return _network_shapes(init_params).initial_memory()
 
 

@@ -1,4 +1,4 @@
-"""What an actor-critic learns from: one batch of experience, and what its network says of it."""
+"""Experience of an actor-critic: one batch, and the outputs of its network on it."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -126,7 +126,7 @@ def _evaluate_in_time(apply: Apply, params: PyTree, batch: Experience, memory: P
 
 
 class Stretch(NamedTuple):
-    """What a network that remembers is evaluated on, (time, batch, ...)."""
+    """Inputs of a recurrent network, (time, batch, ...)."""
 
     observations: Observation
     """Before each step."""
@@ -135,7 +135,7 @@ class Stretch(NamedTuple):
     memory: PyTree
     """Before the first step; leading axis batch."""
     final_observations: Observation | None = None
-    """What each step led to, where it is wanted."""
+    """After each step, before any reset; None where not needed."""
 
     @staticmethod
     def of(trajectory: Trajectory) -> "Stretch":

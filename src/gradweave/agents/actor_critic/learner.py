@@ -58,7 +58,7 @@ class ActorCriticEta(NamedTuple):
 
 
 class _Targets(NamedTuple):
-    """What a loss does not differentiate: advantages, returns, and the outer critic's returns; (time, batch) each."""
+    """Constants of a loss: advantages, returns, and the outer critic's returns; (time, batch) each."""
 
     advantages: Array
     returns: Array

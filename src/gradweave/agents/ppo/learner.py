@@ -70,7 +70,7 @@ class PPOEta(NamedTuple):
 
 
 class PPOOptions(NamedTuple):
-    """What is chosen of PPO and not learned.
+    """Options of PPO that are not learned.
 
     Attributes:
         num_epochs: passes over each rollout, at least 1.
@@ -113,7 +113,7 @@ class _Targets(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """What one minibatch holds; a leading axis for steps, or of networks that remember axes (time, environments)."""
+    """One minibatch; a leading axis for steps, or for recurrent networks axes (time, environments)."""
 
     observations: Observation
     actions: Array
@@ -213,7 +213,7 @@ def _learner(
 
 
 def _summary(aux: dict[str, Array], taken: Array) -> dict[str, Array]:
-    """What is logged of an update: means over its gradient steps."""
+    """Logged metrics of an update: means over its gradient steps."""
     logged = {name: values.mean() for name, values in aux.items()}
     return {**logged, "steps_taken": taken.mean(dtype=logged["kl"].dtype)}
 

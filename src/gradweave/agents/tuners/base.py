@@ -1,4 +1,4 @@
-"""What a tuner is: a rule that moves one meta-parameter between windows by what the window showed.
+"""Tuners: rules that move one meta-parameter between windows, by statistics of the window.
 
 A meta-gradient sees a few updates ahead and asks for a derivative. A tuner asks for neither: it reads how far the
 policy moved, how random it is, or what it earned. Its meta-parameter is `Fixed` in the spec, so that nothing is
@@ -22,7 +22,7 @@ __all__ = ["AbstractTuner", "Seen", "check_tuners", "seen_by", "start_tuners", "
 
 
 class Seen(NamedTuple):
-    """What a tuner sees of a window.
+    """Statistics of a window that tuners read.
 
     Attributes:
         inner: auxiliary scalars of the inner updates, leading axis L.
@@ -100,7 +100,7 @@ def tune(
 
 
 def seen_by(tuners: Mapping[str, AbstractTuner], agent: Agent, learner: Any, window: CollectedWindow) -> Seen:
-    """What the tuners of an agent see of a window that began with this state of its learner."""
+    """Statistics of a window for an agent's tuners, given the learner's state before the window."""
     divergence = None
     if any(tuner.reads_divergence for tuner in tuners.values()):
         assert agent.divergence is not None  # check_tuners

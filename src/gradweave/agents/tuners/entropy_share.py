@@ -13,7 +13,7 @@ __all__ = ["EntropyShare", "EntropyShareState"]
 
 
 class EntropyShareState(NamedTuple):
-    """What the policy began with.
+    """Entropy of the policy at the start.
 
     Attributes:
         begun: whether a window has been seen.

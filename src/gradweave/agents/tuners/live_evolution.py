@@ -17,7 +17,7 @@ _SQUARES_DECAY = 0.8
 
 
 class LiveEvolutionState(NamedTuple):
-    """What is known of the returns on both sides.
+    """The centre, the current trial, and statistics of the returns on both sides.
 
     Attributes:
         centre: logarithm of the value that is perturbed.

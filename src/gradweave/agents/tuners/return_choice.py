@@ -14,7 +14,7 @@ __all__ = ["ReturnChoice", "ReturnChoiceState"]
 
 
 class ReturnChoiceState(NamedTuple):
-    """What is known of the candidates.
+    """The candidate in use, its trial, and statistics of all candidates' returns.
 
     Attributes:
         candidate: the index of the one in use.

@@ -11,7 +11,7 @@ __all__ = ["Trial"]
 
 
 class Trial(NamedTuple):
-    """What has been seen of a trial so far.
+    """Windows and returns of a trial so far.
 
     Attributes:
         windows: since it began.

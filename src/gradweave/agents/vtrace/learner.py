@@ -90,7 +90,7 @@ class VTraceEta(NamedTuple):
 
 
 class VTraceOptions(NamedTuple):
-    """What is chosen of the V-trace actor-critic and not learned.
+    """Options of the V-trace actor-critic that are not learned.
 
     Attributes:
         num_epochs: passes over each rollout, at least 1.
@@ -285,7 +285,7 @@ def _head_vtrace(
 
 
 def _of_heads(outputs: Outputs) -> Outputs:
-    """What auxiliary heads say, as if each were a network; leading axis for heads."""
+    """Outputs of the auxiliary heads, as if each were a network; leading axis for heads."""
 
     def leading(some: NetworkOutput | None) -> Any:
         return None if some is None else jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 2, 0), some.auxiliary)
@@ -329,7 +329,7 @@ def _loss(
 
 
 def _distances(log_ratios: Float[Array, "time batch"], options: VTraceOptions) -> dict[str, Array]:
-    """What is logged of how far the policy has gone from the one that collected the rollout."""
+    """Logged distances between the policy and the one that collected the rollout."""
     ratios = jnp.exp(log_ratios)
     return {
         "kl": (ratios - 1 - log_ratios).mean(),

@@ -14,18 +14,18 @@ __all__ = ["LEARNERS", "Learner"]
 
 @dataclass(frozen=True)
 class Learner:
-    """What the rest of the program asks of a learner's options.
+    """A learner: its package, sections of options, checks and names.
 
     Attributes:
-        package: what builds it: `package.build.build_learner(config, environment, axis)` returns a
+        package: has `package.build.build_learner(config, environment, axis)`, which returns a
             `gradweave.agents.built.BuiltLearner`.
         network: its section [network], a dataclass with defaults; and so on.
-        inner: its section [inner]; fields made by `hyperparameter` are what the meta-gradient may tune.
+        inner: its section [inner]; the meta-gradient may tune the fields made by `hyperparameter`.
         outer: its section [outer].
-        problems: `(network, inner, outer, meta) -> ` what of these sections it cannot work with, beside what all
-            learners have and the ranges of hyper-parameters.
+        problems: `(network, inner, outer, meta) -> ` errors in these sections, beside those of all learners and of the
+            ranges of hyper-parameters.
         names: `(inner, learned) -> ` the names of the numbers that are tuned, as in the metrics.
-        untuned: `(inner) -> inner` without what only tuning reads.
+        untuned: `(inner) -> inner` without the options that only tuning reads.
         modes: names of the modes that can differentiate it; the first one is the usual one.
         splits: whether its batches can be split over devices.
         auto: fields of the section [meta] that `--meta.preset auto` sets (`gradweave.config.auto`); none: it has none.
@@ -44,7 +44,7 @@ class Learner:
 
     @property
     def hyperparameters(self) -> Mapping[str, Range]:
-        """What the meta-gradient may tune, with ranges."""
+        """Hyper-parameters that the meta-gradient may tune, with their ranges."""
         return hyperparameters_of(self.inner)
 
 

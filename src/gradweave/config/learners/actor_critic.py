@@ -1,4 +1,4 @@
-"""What can be chosen of the actor-critic: its network, its inner and its outer loss.
+"""Options of the actor-critic: its network, its inner and its outer loss.
 
 A meta-parameter is one row here, a field of `InnerConfig` made by `hyperparameter`: the flag, the check, the range in
 which it is learned and the name in the metrics follow from it. The loss has to read it, as a field of `ActorCriticEta`
@@ -81,7 +81,7 @@ class NetworkConfig(NetworkSection):
     outer_torso: OuterTorso = "detached"
     """The outer critic's: the value's, which it reads and does not move; one of its own; or shared with the value."""
     memory: Memory = "none"
-    """What is remembered of the episode, between torso and heads: nothing, or by a gru or an s5 (linear) cell."""
+    """Memory between torso and heads: none, a gru or an s5 (linear) cell."""
     memory_size: int = 64
     """Numbers that the heads read of the memory."""
 
@@ -163,7 +163,7 @@ def untuned(inner: InnerConfig) -> InnerConfig:
 
 
 def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
-    """What of these options cannot be used, beside a section [meta]."""
+    """Errors in these options, given the section [meta]."""
     yield from network_problems(network)
     yield from memory_problems(network, inner)
     yield from torso_problems(network, inner, outer, has_outer_critic(outer, meta.learned))
@@ -182,7 +182,7 @@ def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, met
 
 
 def network_problems(network: NetworkConfig) -> Iterator[ConfigError]:
-    """What of a network cannot be built."""
+    """Errors in the options of a network."""
     yield from at_least("network", {"kernel_size": network.kernel_size}, 1)
     yield from positive("network", {"policy_scale": network.policy_scale})
     yield from choice("network.activation", network.activation, ("relu", "tanh", "swish"))
@@ -202,7 +202,7 @@ def network_problems(network: NetworkConfig) -> Iterator[ConfigError]:
 
 
 def memory_problems(network: NetworkConfig, inner: InnerSection) -> Iterator[ConfigError]:
-    """What of a memory cannot be built, or cannot be learned."""
+    """Errors in the options of a memory."""
     yield from choice("network.memory", network.memory, ("none", "gru", "s5"))
     yield from at_least("network", {"memory_size": network.memory_size}, 1)
     if network.memory == "none":
@@ -241,7 +241,7 @@ def _inner(inner: InnerConfig, learned: tuple[str, ...]) -> Iterator[ConfigError
 
 
 def outer_problems(outer: OuterConfig) -> Iterator[ConfigError]:
-    """What of an outer loss cannot be used."""
+    """Errors in the options of an outer loss."""
     yield from in_range("outer.discount", outer.discount, "a number in (0, 1]", 0 < outer.discount <= 1)
     yield from in_range("outer.lambda_", outer.lambda_, "a number in [0, 1]", 0 <= outer.lambda_ <= 1)
     yield from at_least("outer", fields(outer, "value_cost", "entropy_cost", "kl_cost"), 0)

@@ -1,5 +1,5 @@
-"""What learners that pass several times over a rollout have in common: their network and outer loss are the
-actor-critic's, and their update is no single gradient step.
+"""Checks for learners that pass several times over a rollout: their network and outer loss are the actor-critic's, and
+their update is no single gradient step.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ __all__ = ["passes_problems"]
 def passes_problems(
     learner: str, network: NetworkConfig, inner: Any, outer: OuterConfig, meta: Any
 ) -> Iterator[ConfigError]:
-    """What of these options cannot be used.
+    """Errors in these options.
 
     Args:
         learner: its name in words.

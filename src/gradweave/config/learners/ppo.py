@@ -1,4 +1,4 @@
-"""What can be chosen of PPO; its network and its outer loss are the actor-critic's.
+"""Options of PPO; its network and its outer loss are the actor-critic's.
 
 Defaults are those of the public implementations (Schulman et al. 2017, arXiv 1707.06347; Huang et al. 2022, "The 37
 implementation details of PPO") without their annealing, which the learned learning rate takes the place of.
@@ -69,7 +69,7 @@ class InnerConfig(OptimizerSection, InnerSection):
 
 
 def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
-    """What of these options cannot be used, beside a section [meta]."""
+    """Errors in these options, given the section [meta]."""
     yield from passes_problems("PPO", network, inner, outer, meta)
     yield from positive("inner", fields(inner, "clip_range", "target_kl"))
     whole = network.memory != "none"

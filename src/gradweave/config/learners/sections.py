@@ -1,5 +1,5 @@
-"""What the options of every learner have: how much it collects, and which rollout its outer loss is evaluated on; and
-those of the inner optimiser, for learners that have one.
+"""Options of every learner: how much it collects, and on which rollout its outer loss is evaluated; and those of the
+inner optimiser, for learners that have one.
 """
 
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ class OptimizerSection:
 
 
 def optimizer_problems(inner: OptimizerSection) -> Iterator[ConfigError]:
-    """What of these options cannot be used."""
+    """Errors in the options of an optimiser."""
     yield from positive("inner", {"max_grad_norm": inner.max_grad_norm})
     yield from choice("inner.optimizer", inner.optimizer, ("adam", "rmsprop", "sgd"))
     yield from at_least("inner", {"eps": inner.eps}, 0)

@@ -1,4 +1,4 @@
-"""What can be chosen of the V-trace actor-critic; its network and its outer loss are the actor-critic's."""
+"""Options of the V-trace actor-critic; its network and its outer loss are the actor-critic's."""
 
 import math
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ def learned_names(inner: InnerConfig, learned: tuple[str, ...]) -> tuple[str, ..
 
 
 def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
-    """What of these options cannot be used, beside a section [meta]."""
+    """Errors in these options, given the section [meta]."""
     yield from passes_problems("V-trace", network, inner, outer, meta)
     yield from positive("inner", {"clip_rho": inner.clip_rho, "clip_c": inner.clip_c})
     yield from at_least("inner", {"auxiliary_heads": inner.auxiliary_heads}, 0)

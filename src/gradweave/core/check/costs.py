@@ -13,7 +13,7 @@ __all__ = ["Cost", "cost_of"]
 
 
 class Cost(NamedTuple):
-    """What a function takes.
+    """Cost of a function.
 
     Attributes:
         flops: floating-point operations, of products and elementwise work alike.

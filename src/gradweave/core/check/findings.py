@@ -73,7 +73,7 @@ def _zero(name: str, only_compared: Collection[str]) -> Finding:
 def find_breaks(
     traced: Traced, given: Differentiand, leaves: tuple[LeafReport, ...], state: PyTree
 ) -> Iterator[Finding]:
-    """What is known to break a meta-gradient, with its source lines."""
+    """Causes known to break a meta-gradient, with their source lines."""
     broken = any(leaf.verdict == "not finite" for leaf in leaves)
     differs = any(leaf.verdict in ("stopped", "disagrees") for leaf in leaves)
     yield from _singular(traced, given, broken)

@@ -1,4 +1,4 @@
-"""What `check_learner` found, as data and as a table."""
+"""The report of `check_learner`, as data and as a table."""
 
 from dataclasses import dataclass
 
@@ -73,7 +73,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LearnerReport:
-    """What `check_learner` found; `print` it.
+    """The report of `check_learner`; `print` it.
 
     Attributes:
         leaves: one for each learned leaf.

@@ -1,4 +1,4 @@
-"""What each way to differentiate this learner costs, counted in its traced update."""
+"""Costs of each way to differentiate a learner, counted in its traced update."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ __all__ = ["mode_reports", "num_bytes"]
 
 
 def num_bytes(tree: PyTree) -> float:
-    """What the arrays of a pytree weigh."""
+    """Size of a pytree's arrays, in bytes."""
     return float(sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)))
 
 

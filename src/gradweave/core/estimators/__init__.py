@@ -1,4 +1,4 @@
-"""What meta-gradient is estimated."""
+"""Estimators of the meta-gradient."""
 
 from gradweave.core.estimators.adaptive import (
     AbstractMixCriterion,

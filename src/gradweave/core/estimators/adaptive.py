@@ -35,7 +35,7 @@ class HorizonMoments(NamedTuple):
 
 
 class AbstractMixCriterion(eqx.Module):
-    """What makes weights good."""
+    """A criterion by which weights are chosen."""
 
     @abc.abstractmethod
     def __call__(self, moments: HorizonMoments) -> Float[Array, " L"]:
@@ -98,7 +98,7 @@ class LeastError(AbstractMixCriterion):
 
 
 class AdaptiveMixMemory(NamedTuple):
-    """What `AdaptiveMix` remembers; P learned numbers in the order of `jax.tree.leaves`.
+    """Memory of `AdaptiveMix`; P learned numbers in the order of `jax.tree.leaves`.
 
     Attributes:
         weights: of the next window, each row non-negative and summing to one.

@@ -152,7 +152,7 @@ class Bootstrapped(AbstractEstimator):
 
 
 class _TargetBatch(NamedTuple):
-    """What the distance is evaluated on, in the place of an outer batch."""
+    """Inputs of the distance, in the place of an outer batch."""
 
     target: PyTree
     batch: PyTree

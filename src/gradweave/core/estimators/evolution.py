@@ -37,7 +37,7 @@ class EvolutionMemory(NamedTuple):
 
 
 class PersistentEvolutionMemory(NamedTuple):
-    """What the particles carry from window to window.
+    """State of the particles between windows.
 
     Attributes:
         key: for the perturbations to come.

@@ -34,7 +34,7 @@ class KernelWeights(NamedTuple):
 
 
 class Differentiated(NamedTuple):
-    """What a mode returns.
+    """Result of a mode.
 
     Attributes:
         grad: shaped like the learned raw meta-parameters (None where they have None).
@@ -55,7 +55,7 @@ class Differentiated(NamedTuple):
 
 
 class Differentiand(NamedTuple):
-    """What is differentiated: a problem, its learned meta-parameters and one recorded window.
+    """The input of a mode: a problem, its learned meta-parameters and one recorded window.
 
     Attributes:
         problem: the learner.
@@ -76,7 +76,7 @@ class Differentiand(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """What a mode keeps of a window, beside its batches.
+    """Data of a window that a mode keeps, beside its batches.
 
     Attributes:
         states: the learner's state and inner gradient of every update.
@@ -100,7 +100,7 @@ class AbstractMode(eqx.Module):
     recording: ClassVar[type[Recording] | type[HorizonRecording] | None] = None
 
     def footprint(self) -> Footprint:
-        """What is kept of a window; by default nothing is known of."""
+        """The data of a window that is kept; by default none."""
         return Footprint()
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""What a mode cannot differentiate, said in the words of this library, with the mode that can."""
+"""Operations that a mode cannot differentiate, reported in the words of this library, with the mode that can."""
 
 import contextlib
 from collections.abc import Iterator

@@ -99,7 +99,7 @@ class MixedMode(AbstractMode):
 
 
 class BackwardStep(NamedTuple):
-    """What is known of inner step k: whether it is the window's first, x_k, G_k (or its `GradientSteps`), its batch,
+    """Data of inner step k: whether it is the window's first, x_k, G_k (or its `GradientSteps`), its batch,
     the outer batch of x_k (None: the same) and h_k (None: no outer loss).
     """
 

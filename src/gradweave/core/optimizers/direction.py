@@ -1,4 +1,4 @@
-"""What a `GradientLearner` asks of its optimiser and its parameters, checked by one small update."""
+"""Requirements of a `GradientLearner` on its optimiser and its parameters, checked by one small update."""
 
 import jax
 import jax.numpy as jnp
