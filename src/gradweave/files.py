@@ -165,7 +165,7 @@ def real_folder(path: Path, *, make: bool = False) -> Path:
     mode = path.lstat().st_mode
     if not stat.S_ISDIR(mode):
         what = "is a symbolic link" if stat.S_ISLNK(mode) else "is no folder"
-        raise DamagedFile(path, f"{what}; what is written there must lie in the run's own folder", _REMOVE)
+        raise DamagedFile(path, f"{what}; its files must lie in the run's own folder", _REMOVE)
     return path
 
 

@@ -74,7 +74,7 @@ def test_too_few_steps_for_an_end_are_said() -> None:
         ("another draw each time", "step is another function each time", "jax.random"),
         ("step is a tuple", "step returns a tuple", "Step("),
         ("infinite reward", "the reward is nan at step 3", "divisions"),
-        ("view is no number", "what is seen is not finite at step 3", "divisions"),
+        ("view is no number", "observation is not finite at step 3", "divisions"),
         ("nothing allowed", "no action is allowed at step 4", "allow one"),
         ("both ends", "both terminated and truncated at step", "~terminated"),
     ],

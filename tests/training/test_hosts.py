@@ -201,7 +201,7 @@ def test_what_only_process_0_knows_to_be_wrong_ends_both(tmp_path: Path) -> None
     with pair(tmp_path, ["resume", str(tmp_path / "nothing")]) as both:
         assert both.wait(120) == (2, 2), (both.said(0), both.said(1))
         assert "the folder of a run" in both.said(0)
-        assert "what it wrote says why" in both.said(1)
+        assert "process 0 could not go on" in both.said(1)
 
 
 @pytest.mark.slow

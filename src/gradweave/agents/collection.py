@@ -31,7 +31,7 @@ def collect_rollout(
 ) -> tuple[RolloutState, PyTree, EpisodeTotals]:
     """One inner batch: a rollout of every environment with these parameters.
 
-    Observations are acted on, and learned from, as normalised by what was seen before the rollout.
+    Observations are acted on, and learned from, as normalised by the statistics from before the rollout.
 
     Args:
         agent: who acts.
@@ -117,7 +117,7 @@ def collect_with(
 
 
 def _annotated(agent: "SelfTuning", batches: PyTree, state: SelfTuningState) -> PyTree:
-    """Batches with what the outer loss reads beside them."""
+    """Batches with the outer loss's further inputs."""
     annotation = agent.agent.annotation
     if annotation is None or not agent.learns:
         return batches

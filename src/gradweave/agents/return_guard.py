@@ -30,7 +30,7 @@ class GuardMemory(NamedTuple):
         best: the highest mean so far.
         low: consecutive windows with a mean too low.
         restores: how often the state of `best` has been gone back to.
-        saved: what learning carries on (`learning_part`), at the time of `best`; before that, the first state.
+        saved: the state of learning (`learning_part`) at the time of `best`; before that, the first state.
         scale: factor on the moves of the meta-optimiser.
     """
 
@@ -63,7 +63,7 @@ class ReturnGuard(eqx.Module):
     ```
 
     Attributes:
-        fraction: of what was gained, in (0, 1).
+        fraction: of the gain, in (0, 1).
         patience: windows, at least 1, the first time.
         slowdown: of the meta-optimiser's moves, in (0, 1].
         decay: of the running mean, in [0, 1), for a window in which an episode ended.

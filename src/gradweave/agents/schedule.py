@@ -140,7 +140,7 @@ class ScheduleNetwork(eqx.Module):
         return Contextual(ScheduleWeights(raw, tuple(layers)), context)
 
     def spec(self, spec: PyTree) -> Contextual:
-        """The bijectors of what `init` returns: the network unbounded, context and unlearned values fixed."""
+        """Bijectors of the output of `init`: the network unbounded, context and unlearned values fixed."""
         # What is learned is constrained after the network's output was added to it, so that the base is not.
         base = jax.tree.map(
             lambda bijector: bijector if isinstance(bijector, Fixed) else Unbounded(), spec, is_leaf=_is_bijector

@@ -73,7 +73,7 @@ class SelfTuning(eqx.Module):
             the estimator have to know the axis as well.
         initial_raw: where the meta-parameters start, unconstrained.
         spec: bijectors; every leaf `Fixed` makes this plain actor-critic, and nothing is spent on a meta-gradient.
-        estimator: what meta-gradient is estimated.
+        estimator: of the meta-gradient.
         mode: how it is differentiated.
         meta_optimizer: moves the unconstrained meta-parameters, learning rate included; it is not differentiated
             through.
@@ -254,7 +254,7 @@ class SelfTuning(eqx.Module):
         return self.spec if self.schedule is None else self.schedule.spec(self.spec)
 
     def raw_eta(self, raw: PyTree) -> PyTree:
-        """The unconstrained meta-parameters in use: `raw` itself, or what a schedule makes of it."""
+        """The unconstrained meta-parameters in use: `raw` itself, or the output of a schedule."""
         return raw if self.schedule is None else self.schedule.raw_eta(raw.weights, raw.context, self.spec)
 
     def eta(self, raw: PyTree) -> PyTree:
@@ -315,7 +315,7 @@ class SelfTuning(eqx.Module):
     ) -> tuple[RolloutState, PyTree, EpisodeTotals]:
         """One inner batch: a rollout of every environment with these parameters.
 
-        Observations are acted on, and learned from, as normalised by what was seen before the rollout.
+        Observations are acted on, and learned from, as normalised by the statistics from before the rollout.
         """
         return collect_rollout(self, params, raw, running, key=key)
 

@@ -37,10 +37,10 @@ class SelfTuningState(NamedTuple):
         meta_optimizer_state: of the meta-optimiser.
         estimator_state: the estimator's memory, or None.
         rollout: the running episodes.
-        batch: what the newest rollout collected, not yet used for an update.
+        batch: the newest rollout's, not yet used for an update.
         key: for all randomness to come.
         num_meta_steps: windows finished so far.
-        statistics: what the agent's annotation needs of earlier windows, or None.
+        statistics: of earlier windows, for the agent's annotation, or None.
         usual_reward: running mean of the reward per step, or None where no sampling correction needs it.
         tuner_states: of the tuners, by the names of their meta-parameters; None without tuners.
         guard: `GuardMemory`; None without a guard.
@@ -67,7 +67,7 @@ class SelfTuningState(NamedTuple):
 
 
 def learning_part(state: SelfTuningState) -> SelfTuningState:
-    """The state without what the environments decide, None in its place.
+    """The state without the parts that environments decide, None in their place.
 
     What is left must be finite: parameters, meta-parameters, the states of both optimisers and of the estimator,
     running statistics. An infinite second moment freezes its parameter for good while every parameter is still finite.
@@ -84,7 +84,7 @@ class MetaStepMetrics(NamedTuple):
         eta: the natural meta-parameters that the window used, a schedule's output included.
         raw: the same, unconstrained.
         grad: the meta-gradient with respect to `raw`; 0 where nothing is learned.
-        outer_loss: what was differentiated; 0 for plain learning.
+        outer_loss: the differentiated loss; 0 for plain learning.
         inner: auxiliary scalars of the inner updates, and "gradient_norm" of a `GradientLearner`.
         outer: auxiliary scalars of the outer loss, empty for plain learning.
         finite: whether the meta-gradient, all that is reported of the losses and all that learning carries on (see

@@ -99,7 +99,7 @@ def _disk(runs_dir: Path) -> str:
         path = Path(folder) / "file"
         write_atomically(path, "x" * 2**20)
         if path.read_text(encoding="utf-8") != "x" * 2**20:
-            raise _Problem(f"what was written in {existing} reads back differently")
+            raise _Problem(f"a file written in {existing} reads back differently")
     free = shutil.disk_usage(existing).free / 2**30
     if free < 0.5:
         raise _Problem(f"only {free:.1f} GiB are free in {existing}: make room or choose another --runs-dir")

@@ -17,7 +17,7 @@ class _Flags:
 
 def run(argv: Sequence[str]) -> int:
     """Print the list; returns the exit code."""
-    parse_flags(_Flags, "gradweave environments", "List what can be trained on, and what cannot and why.", argv)
+    parse_flags(_Flags, "gradweave environments", "List the environments, and why some are not available.", argv)
     print("\n".join(_lines()))
     return 0
 

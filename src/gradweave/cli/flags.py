@@ -33,7 +33,7 @@ def parse_flags(
         return tyro.cli(kind, prog=prog, description=wrapped(description), args=list(argv), **options)
     except SystemExit as error:
         if error.code == 2:
-            print(f"  remedy:   correct it; `{prog} --help` says what each flag takes", file=sys.stderr)
+            print(f"  remedy:   correct it; `{prog} --help` lists the values of each flag", file=sys.stderr)
         raise
 
 

@@ -26,7 +26,7 @@ COMMANDS: Final = {
     "sweep": "train any learner, untuned, with many settings of its hyper-parameters, for comparison",
     "compare": "compare self-tuning with searches and population-based training, at equal environment steps",
     "report": "draw the figures of one or more runs and write report.html",
-    "environments": "list what can be trained on, and what cannot and why",
+    "environments": "list the environments, and why some are not available",
     "check-environment": "check that an environment keeps the contract, for instance one of your own",
     "doctor": "check that everything a run needs works on this machine",
 }

@@ -43,12 +43,12 @@ class Rival:
 
     Attributes:
         name: as `--rivals` takes it.
-        words: what it is.
+        words: its description.
         searches: whether it has as many members as there are trials, each with a setting of its own; otherwise one.
         shares: whether its members share the budget; otherwise each has all of it.
         copies: whether the worst quarter is replaced by copies of the best between stretches.
         perturbs: whether the copies' settings are moved.
-        tunes: what is made of the configuration: "plain", "given" or "auto".
+        tunes: its tuning of the configuration: "plain", "given" or "auto".
     """
 
     name: str
@@ -66,7 +66,7 @@ RIVALS: Final = (
     Rival("sweep", "the best of the same trials, each trained to the full budget", searches=True, shares=False),
     Rival("pbt", "population-based training", searches=True, copies=True, perturbs=True),
     Rival("pbt-copy", "the same with copying alone", searches=True, copies=True),
-    Rival("meta", "what the configuration tunes", tunes="given"),
+    Rival("meta", "the configuration with its own tuning", tunes="given"),
     Rival("auto", "--meta.preset auto", tunes="auto"),
 )
 """Every rival."""

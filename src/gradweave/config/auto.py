@@ -43,8 +43,8 @@ def with_meta_preset(config: Config, name: str | None, *, new_learner: bool = Fa
 
     Args:
         config: a preset.
-        name: "auto" for what its learner's `auto` is, "none" for no tuning in the place of an `auto` of the preset's;
-            None for what the preset has.
+        name: "auto" for its learner's `auto`, "none" for no tuning in the place of an `auto` of the preset's;
+            None for the preset's own.
         new_learner: whether the learner is not the preset's: an `auto` of the preset's becomes that of the learner, or
             no tuning where it has none.
 

@@ -45,7 +45,7 @@ def choice(field: str, value: str, names: tuple[str, ...]) -> Iterator[ConfigErr
 
 
 def unused(field: str, value: Any, default: Any, reader: str) -> Iterator[ConfigError]:
-    """One problem, if a value that has no effect is not the default; `reader` is what would give it one."""
+    """One problem, if a value that has no effect is not the default; `reader` is the option that would give it one."""
     if value != default:
         accepted = f"{default!r}, the default: another value has no effect with these settings"
         yield ConfigError(field, value, accepted, f"{reader}, or leave {flag(field)} out")

@@ -32,7 +32,7 @@ class EstimatorRow(Row):
     """An estimator.
 
     Attributes:
-        needs: what the constructor is given beside the argument, by keyword: "num_inner_steps", "distance".
+        needs: arguments of the constructor beside the argument, by keyword: "num_inner_steps", "distance".
         modes: names of the modes that can differentiate it; the first one is the usual one.
         linear: whether it weighs horizons and steps, as a sampling correction asks for.
         measurable: whether `gradweave measure` can find it from its samples.
@@ -128,7 +128,7 @@ def parse_estimator(text: str, num_inner_steps: int, field: str = "meta.estimato
 
 
 def measurable_estimator(text: str, num_inner_steps: int, field: str = "--estimators") -> Spec[EstimatorRow]:
-    """The same for what `gradweave measure` can find from its samples.
+    """The same for estimators that `gradweave measure` can find from its samples.
 
     Raises:
         ConfigError: as `parse_estimator`, or the estimator needs more than the samples hold.

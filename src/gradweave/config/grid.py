@@ -40,9 +40,9 @@ def parse_grid(entries: Sequence[str], flag: str = "--grid") -> dict[str, tuple[
             raise ConfigError(flag, entry, _ENTRY, remedy)
         if name.partition(".")[0] not in _SECTIONS or name == "environment.name":
             accepted = f"a field of {', '.join(_SECTIONS)}, all of one environment"
-            raise ConfigError(flag, entry, accepted, "give what is the same in all runs as a flag")
+            raise ConfigError(flag, entry, accepted, "give a value that is the same in all runs as a flag")
         if name in grid or len(set(values)) < len(values):
-            raise ConfigError(flag, entry, "every field once, with different values", "leave out what is repeated")
+            raise ConfigError(flag, entry, "every field once, with different values", "leave out the repetition")
         grid[name] = values
     if not grid:
         raise ConfigError(flag, "", f"at least one {_ENTRY}", f"leave {flag} out for the usual one")

@@ -13,7 +13,7 @@ _SMALLEST_NORMAL: Final = 2.0**-126
 
 
 def single(value: int | float) -> float:
-    """The number that single precision makes of it; what it has no exponent for is 0 or infinite."""
+    """The number that single precision makes of it; beyond its range 0 or infinite."""
     try:
         (rounded,) = struct.unpack("f", struct.pack("f", value))
     except OverflowError:

@@ -54,7 +54,7 @@ def parse_mode(
 
     Args:
         text: "auto", or a name of the table and its argument.
-        estimator: what it has to serve.
+        estimator: the one it has to serve.
         num_inner_steps: L.
         field: to name in an error.
         learner: the modes that can differentiate the learner.

@@ -125,7 +125,7 @@ def _ppo() -> Config:
 
 
 def _auto() -> Config:
-    """PPO that tunes itself by what has been found to pay, `--meta.preset auto`; on CartPole, a minute on two cores."""
+    """PPO with the tuning `--meta.preset auto`; on CartPole, a minute on two cores."""
     return dataclasses.replace(with_auto(_ppo()), preset="auto")
 
 

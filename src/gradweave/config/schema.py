@@ -1,10 +1,10 @@
 """The configuration of a run: frozen dataclasses, pure Python, checked before JAX is imported.
 
-Defaults are a plain learner's, which learns no meta-parameter; presets say what a demonstration or a paper has. Where a
-default comes from a publication or another code base the comment
-beside it says so: [B21] Bonnet et al. 2021 (arXiv 2111.00206), [B22] Bonnet et al. 2022 (arXiv 2211.10550), [X18] Xu et
-al. 2018 (arXiv 1805.09801), [J] Jumanji's own A2C configuration for Snake (n_steps 20, batch 128, discount .997,
-lambda .95, value cost 1, entropy cost .01, learning rate 3e-4). Everything else was chosen here.
+Defaults are a plain learner's, which learns no meta-parameter; presets have the values of a demonstration or a paper.
+Where a default comes from a publication or another code base the comment beside it says so: [B21] Bonnet et al. 2021
+(arXiv 2111.00206), [B22] Bonnet et al. 2022 (arXiv 2211.10550), [X18] Xu et al. 2018 (arXiv 1805.09801), [J] Jumanji's
+own A2C configuration for Snake (n_steps 20, batch 128, discount .997, lambda .95, value cost 1, entropy cost .01,
+learning rate 3e-4). Everything else was chosen here.
 
 "Environment steps" counts every step of every environment, also those whose batch is for the outer loss alone.
 """
@@ -60,8 +60,8 @@ class EnvironmentConfig:
 
     name: str = "snake"
     """One of `gradweave environments`, or package.module:Class of your own. Its options are flags of their own, such as
-    --environment.options.num-rows 6; every environment has --environment.options.action-mask False, which hides from
-    the agent what is allowed."""
+    --environment.options.num-rows 6; every environment has --environment.options.action-mask False, which hides the
+    action mask from the agent."""
     options: Annotated[Mapping[str, EnvironmentOption], tyro.conf.Suppress] = field(default_factory=dict)
     """Options for `make_environment(name, **options)`; those left out have the environment's own defaults."""
 
@@ -78,11 +78,11 @@ class MetaConfig:
     num_inner_steps: int = 1
     """Inner updates in one window (L); the meta-parameters move once per window."""
     estimator: str = "unrolled"
-    """Which meta-gradient: unrolled, truncated:M, horizon:K, horizon-mix[:WEIGHTS], truncation-mix[:WEIGHTS],
+    """The meta-gradient: unrolled, truncated:M, horizon:K, horizon-mix[:WEIGHTS], truncation-mix[:WEIGHTS],
     adaptive-mix[:CRITERION], trace[:DECAY], bootstrapped[:STEPS] or random-truncation[:PROBABILITY]. WEIGHTS: uniform,
     geometric:RATIO, or one number for each inner step, as in 0.5,0.3,0.2. See the page Choosing an estimator."""
     mode: str = "auto"
-    """How to differentiate: auto, mixed, reverse[:REMAT] or forward; every mode gives the same gradient, at another
+    """Mode of differentiation: auto, mixed, reverse[:REMAT] or forward; every mode gives the same gradient, at another
     cost. Auto: forward for a single number over several updates, otherwise mixed, where they serve. REMAT, to compute
     activations again: step, or the updates of a segment."""
     optimizer: Optimizer = "adam"
@@ -108,9 +108,9 @@ class MetaConfig:
     """Cut a move of the learned meta-parameters after which the next update would move the policy by more than this, in
     nats; None does not."""
     preset: MetaPreset = "none"
-    """Auto: tune what has been found to pay, each meta-parameter by what can see it, as the page Tuners says. It
-    stands in the place of what a preset or a file tunes; flags change it further. None: what the preset tunes, or
-    nothing where that is auto."""
+    """Auto: tune the meta-parameters for which tuning was found to pay, each by a method that can see its effect (page
+    Tuners), in the place of the tuning of a preset or a file; flags change it further. None: the preset's tuning, or
+    no tuning if that is auto."""
 
     def __post_init__(self) -> None:
         """Call the meta-parameters as the fields are called, where a word of Python's has an underscore."""
@@ -223,7 +223,7 @@ class Config:
         return dataclasses.replace(self, learner=name, network=row.network(), inner=row.inner(), outer=row.outer())
 
     def untuned(self) -> "Config":
-        """The same without what only tuning reads."""
+        """The same without the options that only tuning reads."""
         nothing = MetaConfig()
         tuned = ("learned", "schedule", "max_discount", "tuners", "trust_region", "guard", "preset")
         meta = dataclasses.replace(self.meta, **{name: getattr(nothing, name) for name in tuned})

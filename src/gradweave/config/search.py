@@ -55,7 +55,7 @@ def parse_search(entries: Sequence[str], hyperparameters: Mapping[str, Range]) -
 
     Args:
         entries: "NAME=LOW:HIGH" each.
-        hyperparameters: those of the learner, with what each accepts.
+        hyperparameters: those of the learner, with their ranges.
 
     Raises:
         ConfigError: an entry is not of this form, names no hyper-parameter of the learner or one twice, or its ends are
@@ -76,7 +76,7 @@ def parse_search(entries: Sequence[str], hyperparameters: Mapping[str, Range]) -
             accepted = f"{_ENTRY}, with NAME one of {' '.join(hyperparameters)}"
             raise ConfigError(_FIELD, entry, accepted, f"did you mean {near}={text}?")
         if name in found:
-            raise ConfigError(_FIELD, entry, "every name once", "leave out what is repeated")
+            raise ConfigError(_FIELD, entry, "every name once", "leave out the repetition")
         limits = hyperparameters[name]
         if not (low < high and limits.contains(low, learned=False) and limits.contains(high, learned=False)):
             accepted = f"LOW below HIGH, each {limits.describe(learned=False)}"

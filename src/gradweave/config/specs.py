@@ -1,6 +1,6 @@
 """Choices with an argument, such as "truncated:3" or "reverse:step": a name from a table, a colon, the argument.
 
-A table is a tuple of rows. A row says what it is called, which argument it takes, and what builds it, as
+A table is a tuple of rows. A row has a name, an argument and a constructor, as
 "module:attribute", so that a configuration is checked before anything heavy is imported.
 """
 
@@ -19,7 +19,7 @@ class Refused(Exception):
     """An argument that is not accepted.
 
     Attributes:
-        accepted: what is.
+        accepted: the accepted values.
         example: an argument that is accepted.
     """
 
@@ -107,9 +107,9 @@ class Row:
     """One entry of a table.
 
     Attributes:
-        name: what stands before the colon.
-        constructor: what builds the value, as "module:attribute".
-        argument: what may stand behind the colon; None for nothing.
+        name: text before the colon.
+        constructor: builder of the value, as "module:attribute".
+        argument: the one after the colon; None for rows without an argument.
         aliases: other names.
     """
 
@@ -128,7 +128,7 @@ class Spec(Generic[RowT]):
 
     Attributes:
         text: as it was given.
-        row: what it names.
+        row: the one it names.
         argument: the value of its argument, None where the row takes none.
     """
 

@@ -67,7 +67,7 @@ def parse_space(grid: Sequence[str], search: Sequence[str], base: Config) -> dic
     Args:
         grid: "FIELD=VALUE,VALUE,..." each.
         search: the same, or "FIELD=LOW:HIGH", "FIELD=LOW:HIGH:even" or "FIELD=LOW:HIGH:log" each.
-        base: what all settings have in common; says which fields are whole numbers and which are discounts.
+        base: the common part of all settings; says which fields are whole numbers and which are discounts.
 
     Raises:
         ConfigError: an entry is not of this form, its field is none that may differ within a sweep, or stands there
@@ -82,7 +82,7 @@ def parse_space(grid: Sequence[str], search: Sequence[str], base: Config) -> dic
         for entry in entries:
             field, found = _parse(flag, entry, base)
             if field in space:
-                raise ConfigError(flag, entry, "every field once", "leave out what is repeated")
+                raise ConfigError(flag, entry, "every field once", "leave out the repetition")
             space[field] = found
     return space
 
@@ -172,7 +172,7 @@ def _span(entry: str, field: str, text: str, base: Config) -> Span:
         raise ConfigError(_FIELD, entry, "LOW below HIGH", "give other ends")
     if scale not in ("", "even", "log") or (scale == "log" and low <= 0):
         accepted = "nothing after HIGH, or :even, or :log where LOW is above 0"
-        raise ConfigError(_FIELD, entry, accepted, "correct what follows the second colon")
+        raise ConfigError(_FIELD, entry, accepted, "correct the text after the second colon")
     section, _, option = field.rpartition(".")
     option = option.replace("-", "_")
     if section == "inner" and hasattr(base.inner, f"{option}_"):  # lambda, which is a word of Python's

@@ -1,6 +1,6 @@
 """Configurations as TOML files: strict reading, deterministic writing.
 
-A file may hold only what differs from a preset: the top-level key `preset` names it, and what is not mentioned comes
+A file may hold only the differences from a preset: the top-level key `preset` names it, and all other fields come
 from there. Unknown keys and wrong types are errors. TOML has no null, so a field that is None is left out; reading such
 a file back gives None again, because `write_config` records the whole configuration and says so: `complete = true`.
 """
@@ -58,7 +58,7 @@ def read_config(path: Path, preset: str | None = None, *, follow: bool = False) 
 
     Args:
         path: a TOML file.
-        preset: what to start from, instead of the preset that the file names.
+        preset: the one to start from, instead of the preset that the file names.
         follow: whether it may be a symbolic link, for a file that the user names.
 
     Raises:

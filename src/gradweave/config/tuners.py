@@ -143,7 +143,7 @@ def parse_tuners(
 
     Args:
         texts: one for each tuner, as for `parse_tuner`.
-        learned: what the meta-gradient moves.
+        learned: names of the meta-parameters that the meta-gradient moves.
         hyperparameters: those of the learner.
 
     Raises:

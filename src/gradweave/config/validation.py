@@ -27,7 +27,7 @@ def validate(config: Config, *, num_processes: int = 1) -> None:
     """Raise when `config` cannot be run.
 
     Args:
-        config: what to check.
+        config: the one to check.
         num_processes: how many processes share the environments, each with `run.devices` devices.
 
     Raises:

@@ -25,7 +25,7 @@ class Contextual(NamedTuple):
     """The meta-parameters of a problem that `contextual` made.
 
     Attributes:
-        weights: what is learned.
+        weights: the learned ones.
         context: data, one value for the whole window.
     """
 

@@ -45,7 +45,7 @@ def step_contributions(
         state: x_0.
         batches: as for `meta_gradient`.
         outer_batches: as for `meta_gradient`.
-        recording: what was noted during the updates, so that they need not be made again; only a `GradientLearner`'s
+        recording: made during the updates, so that they need not be made again; only a `GradientLearner`'s
             or a `MinibatchLearner`'s has a use.
 
     Returns:

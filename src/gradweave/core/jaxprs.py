@@ -100,7 +100,7 @@ def reads(jaxpr: Jaxpr, needed: list[bool], *, cut: Cut | None = None) -> list[b
     Args:
         jaxpr: any.
         needed: which of its outputs count.
-        cut: what counts as reading nothing; None: no equation.
+        cut: equations that count as reading nothing; None: none.
     """
     pairs = zip(jaxpr.outvars, needed, strict=True)
     matter = {atom for atom, counts in pairs if counts and isinstance(atom, Var)}

@@ -30,7 +30,7 @@ class MetaGradient(NamedTuple):
         grad: shaped like `raw`; exactly 0 where the spec is `Fixed`.
         outer_loss: the scalar that was differentiated: the outer loss at x_L, or the mix of those at x_1 .. x_L.
         state: x_L.
-        aux: what the problem's functions reported.
+        aux: outputs of the problem's functions.
         estimator_state: the estimator's new memory, None if it has none.
         finite: whether every entry of `grad` and `outer_loss` are finite. A window without a finite gradient is best
             skipped: see `guarded`, and `check_learner` for the reason.
@@ -68,10 +68,10 @@ def meta_gradient(
         outer_batches: leading axis L; the outer loss of x_k is taken on entry k - 1. None: `batches` has L + 1 entries,
             and it is taken on entry k (online cross-validation), which lets a mode share work between evaluating x_k
             and updating it.
-        estimator: what is estimated; `Unrolled()` by default.
+        estimator: of the meta-gradient; `Unrolled()` by default.
         mode: how it is differentiated; `ReverseMode()` by default, where the estimator leaves the choice.
         estimator_state: the memory of an estimator that has one, from `estimator.init` or the last `MetaGradient`.
-        recording: what was noted while the updates were made; a mode that can use it replays nothing. States and inner
+        recording: made during the updates; a mode that can use it replays nothing. States and inner
             gradients serve `MixedMode`, a `HorizonRecording` (needs `outer_batches` None) serves `ForwardMode`. It must
             be of this window: `state` is not read beside it.
 

@@ -18,7 +18,7 @@ class MetaProblem(NamedTuple):
     Attributes:
         update: `(state, eta, batch) -> (state, aux)`, one inner update. The new state has the structure, shapes and
             dtypes of the old.
-        outer_loss: `(state, batch) -> (scalar, aux)`, what the meta-parameters are tuned for, with fixed
+        outer_loss: `(state, batch) -> (scalar, aux)`, the objective of the meta-parameters, with fixed
             hyper-parameters of its own.
     """
 
@@ -79,8 +79,8 @@ class Window(NamedTuple):
             the outer loss of x_k is taken on batch k (online cross-validation: before it drives update k + 1 it
             evaluates the parameters it was collected with).
         outer_batches: leading axis L; the outer loss of x_k is taken on entry k - 1. Or None.
-        recording: what was noted during the updates, or None.
-        horizons: what was differentiated during the updates, or None.
+        recording: made during the updates, or None.
+        horizons: gradients found during the updates, or None.
     """
 
     state: PyTree

@@ -309,7 +309,8 @@ def _of_play(environment: AbstractEnvironment[Any], played: _Played) -> Iterator
         value = played.reward[bad][0]
         yield Finding(f"the reward is {value} {first(bad)}", "keep divisions, logarithms and roots away from zero")
     if (bad := ~played.finite).any():
-        yield Finding(f"what is seen is not finite {first(bad)}", "keep divisions, logarithms and roots away from zero")
+        what = f"an observation is not finite {first(bad)}"
+        yield Finding(what, "keep divisions, logarithms and roots away from zero")
     if not environment.continuous and (bad := played.allowed == 0).any():
         yield Finding(
             f"no action is allowed {first(bad)}", "allow one in every state; let a state without any end the episode"

@@ -27,7 +27,7 @@ ENVIRONMENTS: Final[Mapping[str, Mapping[str, Option]]] = {
 }
 """Every name, and the options it takes. `action_mask=False`, which all take, hides the mask (`Unmasked`)."""
 
-_LISTED: Final = "what `gradweave environments` lists, or a class of your own as package.module:Class"
+_LISTED: Final = "a name that `gradweave environments` lists, or a class of your own as package.module:Class"
 
 
 def make_environment(name: str, /, **options: Any) -> "AbstractEnvironment[Any]":

@@ -58,7 +58,7 @@ def _process() -> HostMemory | None:
     mapped = int(statm.read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     # What is mapped already is code and reserved space, which nothing gives back: the rest is all there is.
     left = max(0, limit - mapped)
-    return HostMemory(left, left, "what the limit on address space leaves, see `ulimit -v`")
+    return HostMemory(left, left, "the rest of the limit on address space, see `ulimit -v`")
 
 
 def _number(path: Path) -> int | None:

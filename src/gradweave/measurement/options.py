@@ -19,7 +19,7 @@ class MeasureOptions:
     """Independent windows; by default the run's `measure_samples`."""
     burn_in: int | None = None
     """Rollouts between the checkpoint and each window, up to twice as many, so that the windows' environments do not
-    resemble each other; by default what an episode took lately, from 20 to 100."""
+    resemble each other; by default those of a recent episode, from 20 to 100."""
     horizons: int | None = None
     """Inner updates in one window (L), which may be more than in training; by default as in training."""
     output: Path | None = None
@@ -42,9 +42,9 @@ def check_options(options: MeasureOptions, num_samples: int, length: int) -> int
     """Raise when options cannot be used.
 
     Args:
-        options: what is asked for.
-        num_samples: what `samples` comes to.
-        length: what `horizons` comes to.
+        options: as given.
+        num_samples: the resulting number of samples.
+        length: the resulting number of inner updates.
 
     Returns:
         Updates in the windows that are sampled, after which the reference takes the outer loss.

@@ -54,7 +54,7 @@ def write_measurement(
         samples: the samples.
         summaries: of the estimators that are compared.
         single: of every horizon and window by itself, under the names of `single_estimates`.
-        details: what was measured and how, for summary.json; anything JSON can hold.
+        details: settings of the measurement, for summary.json; anything JSON can hold.
         length: updates in the windows of the estimators, where the samples' windows are longer.
 
     Returns:
@@ -180,7 +180,7 @@ def estimate_cell(estimate: Estimate) -> str:
 
 
 def _nested(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-    """{estimator: {meta-parameter: {statistic: {value, low, high}}}}; what is not finite becomes null, as JSON asks."""
+    """{estimator: {meta-parameter: {statistic: {value, low, high}}}}; null for non-finite numbers, as JSON asks."""
     nested: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {}
     for row in rows:
         ends = {name: end if math.isfinite(end) else None for name, end in zip(Row._fields[3:], row[3:], strict=True)}

@@ -31,8 +31,8 @@ class Measurement:
         estimators: statistics with 95 % intervals by the name of the estimator; the first is the baseline of variances.
         single: the same of every "horizon k" and "truncation m" by itself.
         batch_sizes: `estimators` for each other number of environments that was asked for.
-        details: what was measured and how; see summary.json.
-        files: what was written, the table first.
+        details: settings of the measurement; see summary.json.
+        files: the written ones, the table first.
         verdict: in words, whether the means of the estimator that the agent trains with are told from noise; None
             where the samples do not have that estimator.
     """

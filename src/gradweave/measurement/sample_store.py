@@ -62,8 +62,8 @@ class SampleStore:
 
         Args:
             path: of the file; its folder is made when something is kept.
-            settings: what decides the samples, their number apart; anything JSON can hold.
-            source: what draws the samples that are kept, as from `current_source`.
+            settings: all that decides the samples, their number apart; anything JSON can hold.
+            source: of the samples that are kept, as from `current_source`.
             seconds_between: how long to wait between two writings at least.
         """
         self._settings = json.loads(json.dumps(dict(settings)))

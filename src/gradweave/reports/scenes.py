@@ -82,7 +82,7 @@ def minatar(*colours: Colour) -> Painter:
 
     def paint(draw: ImageDraw.ImageDraw, view: npt.NDArray[np.float64], cell: int) -> None:
         if view.shape[-1] != len(colours):
-            raise ValueError(f"a view with {view.shape[-1]} channels is not what {len(colours)} colours are for.")
+            raise ValueError(f"a view with {view.shape[-1]} channels does not fit {len(colours)} colours.")
         margin = 0.06 * cell
         for row, col in np.argwhere((view > 0).any(-1)):
             box = (col * cell + margin, row * cell + margin, (col + 1) * cell - margin, (row + 1) * cell - margin)

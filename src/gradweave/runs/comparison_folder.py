@@ -102,7 +102,7 @@ def read_comparison(path: Path) -> ComparisonPlan:
             at_once=_whole(found["at_once"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"lacks what is compared ({type(error).__name__}: {error})"
+        what = f"has no complete plan ({type(error).__name__}: {error})"
         raise DamagedFile(file, what, "take the file from where it is whole, or compare anew") from None
 
 

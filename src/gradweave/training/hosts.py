@@ -249,7 +249,7 @@ def _lost(error: Exception) -> HostLost | None:
         return None
     return HostLost(
         "another process of this run has ended or cannot be reached, and this one cannot go on without it "
-        f"({_first_line(error)}). What it wrote says why. The newest checkpoint is in the run's folder: `gradweave "
+        f"({_first_line(error)}). Its output says why. The newest checkpoint is in the run's folder: `gradweave "
         "resume` goes on from there, with as many processes as you like."
     )
 
@@ -288,7 +288,7 @@ def _gathered(mine: Any) -> Any:
 
 
 def _failed_elsewhere(code: int) -> GradweaveError:
-    error = GradweaveError("process 0 could not go on; what it wrote says why")
+    error = GradweaveError("process 0 could not go on; its output says why")
     error.exit_code = code
     return error
 

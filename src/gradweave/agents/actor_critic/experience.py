@@ -69,7 +69,7 @@ class Experience(NamedTuple):
     Everything in it is data: no meta-gradient flows through it.
 
     Attributes:
-        trajectory: what was seen, done and paid.
+        trajectory: observations, actions and rewards.
         conditioning: the vector that the network was fed beside the observation, or None.
         anchor_logits: what the policy before the window, x_0, would have said at every step; (time, batch, actions).
             Only for an outer objective with a `kl_cost`, else None.
@@ -90,7 +90,7 @@ class Outputs(NamedTuple):
     last: NetworkOutput
     """(1, batch): the observation after the last step; only its values are used."""
     final: NetworkOutput | None
-    """(time, batch): what each step led to, when the environment truncates."""
+    """(time, batch): observations after each step, when the environment truncates."""
 
 
 def evaluate_network(apply: Apply, params: PyTree, batch: Experience, memory: PyTree = None) -> Outputs:
@@ -99,7 +99,7 @@ def evaluate_network(apply: Apply, params: PyTree, batch: Experience, memory: Py
     Args:
         apply: the network.
         params: its parameters.
-        batch: what a rollout collected.
+        batch: of one rollout.
         memory: of a recurrent network at the beginning of an episode; None for a feed-forward one.
     """
     trajectory = batch.trajectory
@@ -153,7 +153,7 @@ def evaluate_stretch(
     Args:
         apply: the network, as for `actor_critic`.
         params: its parameters.
-        stretch: what is seen.
+        stretch: the inputs.
         conditioning: the network's further inputs, or None.
         memory: of one environment at the beginning of an episode.
 

@@ -97,7 +97,7 @@ def actor_critic(
             `outer.value_cost` 0.
         num_microbatches: parts into which the environments are split for gradients and outer losses, which are
             averaged; must divide their number (on each device). Changes only the rounding, memory and speed.
-        head: what the network's outputs for the policy mean; by default logits of discrete actions.
+        head: of the policy, which reads the network's outputs; by default logits of discrete actions.
         memory: of a recurrent network at the beginning of an episode, for one environment; None for a feed-forward one.
         axis: the devices over which the batches' environments are split; the losses are then means over all of them,
             and the problem is to be used inside a `jax.shard_map` over this axis.

@@ -94,7 +94,7 @@ class PPOBatch(NamedTuple):
     """One rollout; data, through which no derivative flows.
 
     Attributes:
-        experience: what was seen, done and paid; `trajectory.record` holds the actions' log-probabilities.
+        experience: observations, actions and rewards; `trajectory.record` holds the actions' log-probabilities.
         orders: the steps of all environments, time first, in the order in which each epoch passes over them; of
             networks that remember, the environments.
     """
@@ -309,7 +309,7 @@ def _loss(
     options: PPOOptions,
     head: AbstractPolicyHead,
 ) -> tuple[Array, dict[str, Array]]:
-    """The loss of the head of this file on one minibatch, and what is logged of it."""
+    """The loss of the head of this file on one minibatch, and its logged metrics."""
     mask = sample.observations.action_mask
     log_ratio = head.log_prob(outputs.logits, mask, sample.actions) - sample.log_probs
     ratio = jnp.exp(log_ratio)

@@ -39,7 +39,7 @@ class EntropyShare(AbstractTuner):
     ```
 
     Attributes:
-        share: what is to be left, in (0, 1]; or the least and the most, not falling.
+        share: of the entropy that is to remain, in (0, 1]; or the least and the most, not falling.
         rate: step of the logarithm for a window and the whole entropy, above 0.
         lowest: lower end of the cost, above 0: a cost of 0 could not grow again.
         highest: its upper end.

@@ -22,7 +22,7 @@ class LiveEvolutionState(NamedTuple):
     Attributes:
         centre: logarithm of the value that is perturbed.
         place: which of the four trials is going on.
-        trial: what has been earned in it.
+        trial: its windows and returns.
         difference: over the trials that are over, mean returns above the centre minus those below.
         squares: running mean of squared slopes.
         weight: of that mean; 0 before the first slope.

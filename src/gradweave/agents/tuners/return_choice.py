@@ -18,7 +18,7 @@ class ReturnChoiceState(NamedTuple):
 
     Attributes:
         candidate: the index of the one in use.
-        trial: what has been earned with it.
+        trial: its windows and returns.
         counts: discounted number of trials, one for each candidate.
         sums: discounted sum of the mean returns, one for each candidate.
         lowest: mean return of any trial.
@@ -37,7 +37,7 @@ class ReturnChoice(AbstractTuner):
     """Tries values in turn and prefers those that earn more (a discounted upper confidence bound over candidates).
 
     A trial lasts `period` windows, and on until an episode has ended. Its score is the mean return of the episodes that
-    ended in it. Older scores count less, because what is best changes while a policy learns.
+    ended in it. Older scores count less, because the best value changes while a policy learns.
 
     ```python
     agent = SelfTuning(..., tuners={"learning_rate": gw.ReturnChoice((1e-4, 3e-4, 1e-3))})

@@ -321,7 +321,7 @@ def _auxiliary_losses(
 def _loss(
     outputs: Outputs, targets: VTrace, eta: VTraceEta, batch: Experience, head: AbstractPolicyHead
 ) -> tuple[Array, dict[str, Array]]:
-    """The loss of the head of this file on one part, and what is logged of it."""
+    """The loss of the head of this file on one part, and its logged metrics."""
     policy, entropy = policy_terms(outputs, targets.advantages, batch.trajectory, head=head)
     value = value_loss(outputs.steps.value, targets.returns)
     total = eta.policy_cost * policy + eta.value_cost * value - eta.entropy_cost * entropy

@@ -36,7 +36,7 @@ class InnerSection:
     """Divide rewards by the running size of returns before they are learned from; auto: where actions are continuous.
     Returns are reported in the environment's units either way."""
     normalize_observations: bool = False
-    """Normalise what the network sees by its running mean and standard deviation, which are part of the state."""
+    """Normalise observations by their running mean and standard deviation, which are part of the state."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def find_breaks(
         for place in written_places(closed, "custom_vjp_call", frozenset({"custom_jvp_call"})):
             yield Finding(
                 "note",
-                f"{name} calls a function with a custom_vjp: its derivative is whatever the rule says",
+                f"{name} calls a function with a custom_vjp: its derivative is that of the rule, right or wrong",
                 "forward and mixed mode turn linear rules around; for others use ReverseMode",
                 place,
             )

@@ -141,7 +141,7 @@ def tracked_horizons(
         state: x_L.
         tangents: z_L.
         evaluated: the outer losses of x_0 .. x_{L-1} and their derivatives, as `tracked_update` returns it, stacked.
-        last_batch: what the outer loss of x_L is taken on.
+        last_batch: outer batch of x_L.
     """
     last = leading(outer_derivative(problem, state, tangents, last_batch))
     # x_0 does not depend on the meta-parameters; what was found there is not asked for.
@@ -164,7 +164,7 @@ def propagate(
         differentiand: the learner, its P learned numbers and the window.
         weights: s_k and h_k.
         tangents: z_0, as `zero_tangents` and this function return it; None for zero.
-        decay: what the old tangents are multiplied by in every update; None for 1.
+        decay: factor on the old tangents in every update; None for 1.
 
     Returns:
         (x_L, tangents of its inexact leaves with leading axis P, (inner aux, evaluations)), where the evaluations are

@@ -29,7 +29,7 @@ class ReverseMode(AbstractMode):
     number of meta-parameters; memory holds the activations of all L updates, unless they are recomputed.
 
     Attributes:
-        remat: what is recomputed on the way back. "none": nothing. "step": each inner step, so that memory holds L
+        remat: recomputation on the way back. "none": nothing. "step": each inner step, so that memory holds L
             learner states and the activations of one update. An integer n >= 1: segments of n steps, so that memory
             holds L / n states and the activations of n updates.
     """
@@ -55,7 +55,7 @@ class ReverseMode(AbstractMode):
     def step_contributions(
         self, differentiand: Differentiand, weights: KernelWeights
     ) -> tuple[PyTree, tuple[Any, PyTree, PyTree, PyTree]]:
-        """Per-step derivatives c_k = d(sum_j h_j J(x_j)) / d(eta_k), leading axis L, and what the unroll reported."""
+        """Per-step derivatives c_k = d(sum_j h_j J(x_j)) / d(eta_k), leading axis L, and the outputs of the unroll."""
         problem, to_eta, learned, window = differentiand
         num_steps = window.num_inner_steps
         every_horizon = weights.horizons is not None
