@@ -186,7 +186,7 @@ def raise_stopped(path: Path, runs: Mapping[str, Path], received: Sequence[int])
 
 
 def _newest_checkpoints(runs: Mapping[str, Path]) -> str:
-    """Where the newest checkpoint of each unfinished run lies, and how many have none yet."""
+    """Paths of the newest checkpoint of each unfinished run, and the number of runs without one."""
     unfinished = {name: run for name, run in runs.items() if not is_finished(run)}
     newest = {name: newest_checkpoint(run) for name, run in unfinished.items()}
     found = [f"{name}: {path}" for name, path in newest.items() if path is not None]

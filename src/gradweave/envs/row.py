@@ -1,4 +1,4 @@
-"""How an environment is described before it is made: plain data, without JAX."""
+"""Descriptions of environments before they are made: plain data, without JAX."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class Learned(NamedTuple):
     """A learning result in an environment, from a table in `results/`."""
 
     by: str
-    """The learner, and what of it matters."""
+    """The learner, and its options that matter."""
     mean_return: float
     """Of episodes with sampled actions at the end, mean over the seeds."""
     steps: int

@@ -1,4 +1,4 @@
-"""How much memory this process may use on its machine: what is there, what a container leaves, what a limit allows."""
+"""Memory that this process may use: that of the machine, of its container and under its limit on address space."""
 
 import os
 import resource

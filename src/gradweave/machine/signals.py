@@ -27,7 +27,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.received: list[int] | None = None
-        """Where signals are noted; None: leave at once."""
+        """Signals noted so far; None: leave at once."""
         self._num_noted = self._num_seen = 0  # since they have been noted, by the handler and by the thread
         self._num_settled = 0  # of an earlier list, which the thread has yet to see
         self._lock = threading.RLock()  # the handler may interrupt the main thread where that holds it

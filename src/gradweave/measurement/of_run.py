@@ -210,7 +210,7 @@ def _burn_in(options: MeasureOptions, asked: _Asked, loaded: "LoadedAgent") -> i
 def _stores(
     options: MeasureOptions, asked: _Asked, loaded: "LoadedAgent", source: Mapping[str, Any]
 ) -> dict[int, "SampleStore"]:
-    """Where the samples of each size of batches are kept while they are drawn.
+    """Stores of the samples for each size of batches, while they are drawn.
 
     Raises:
         ConfigError: what an interrupted call left there are not samples of this checkpoint, drawn in this way.

@@ -17,7 +17,7 @@ __all__ = ["SCENES", "Scene", "minatar", "paint_2048", "paint_cart_pole", "paint
 
 
 class Scene(NamedTuple):
-    """How an environment is drawn."""
+    """Drawing of an environment."""
 
     paint: Painter
     canvas: tuple[int, int] | None

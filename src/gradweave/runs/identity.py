@@ -1,4 +1,4 @@
-"""Which run a checkpoint belongs to, and which configuration it was written with.
+"""Identity of a checkpoint: its run, and the configuration with which it was written.
 
 Every checkpoint carries both in its metadata, under its hash. A config.toml that was edited since would make the folder
 lie about its past, so a difference is refused unless the user accepts it; what was accepted is in provenance.json.

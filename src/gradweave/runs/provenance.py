@@ -1,4 +1,4 @@
-"""Where a run came from: command line, commit and uncommitted changes, versions, platform, seed.
+"""Origin of a run: command line, commit and uncommitted changes, versions, platform, seed.
 
 What only JAX knows (devices, backend) is added by `runtime.describe_devices` once it is imported. provenance.json holds
 all of it for the process that began the run, and in the list `continued` what was otherwise for those that went on.

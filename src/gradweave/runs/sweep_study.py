@@ -62,7 +62,7 @@ class Record(NamedTuple):
         return setting_name(self.setting)
 
     def outcome_of(self, seed: int, run: Path) -> str:
-        """How the run of a seed has ended: "finished", "diverged", "pruned" or, by now, "unfinished"."""
+        """The outcome of a seed's run: "finished", "diverged", "pruned" or, by now, "unfinished"."""
         if self.outcome == "pruned":
             return "pruned"
         if seed in self.diverged:

@@ -41,7 +41,7 @@ def _unsplit(same: Any, envs_first: Any, time_first: Any) -> Any:
 
 
 class Devices(NamedTuple):
-    """Where a run computes. Without a mesh: on JAX's default device.
+    """Devices of a run. Without a mesh: on JAX's default device.
 
     Attributes:
         mesh: one axis, the devices of all processes in the order of their processes.
@@ -241,7 +241,7 @@ def _first_of_each_process(count: int) -> Any:
 
 
 def _state_specs(layout: Layout) -> SelfTuningState:
-    """How each part of the state is split; `PartitionSpec()` is the same on all devices."""
+    """The split of each part of the state; `PartitionSpec()` is the same on all devices."""
     same: Any = PartitionSpec()
     envs_first: Any = PartitionSpec(_AXIS)
     time_first: Any = PartitionSpec(None, _AXIS)

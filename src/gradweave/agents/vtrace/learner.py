@@ -106,7 +106,7 @@ class VTraceOptions(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Which step of an update is meant: on which part of the environments, and whether it is the first."""
+    """A step of an update: its part of the environments, and whether it is the first."""
 
     part: Int[Array, "*steps"]
     first: Bool[Array, "*steps"]

@@ -57,7 +57,7 @@ class Met(NamedTuple):
 
 
 def place_of(equation: JaxprEqn) -> Place:
-    """Where an equation comes from, as far as its traceback tells."""
+    """The source line of an equation, as far as its traceback has it."""
     through = ""
     for frame in _frames(equation):  # the innermost first
         name = frame.file_name.replace("\\", "/")

@@ -60,7 +60,7 @@ class AbstractLinearEstimator(AbstractEstimator):
         """The weights for a window of L inner steps."""
 
     def reads_horizons(self, num_inner_steps: int) -> bool:
-        """Where every step counts fully."""
+        """Whether every step counts fully."""
         return self.kernel_weights(num_inner_steps).steps is None
 
     def estimate(self, differentiand: Differentiand, mode: AbstractMode, memory: PyTree) -> tuple[Differentiated, Any]:
