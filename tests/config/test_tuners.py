@@ -67,3 +67,11 @@ def test_names_of_what_moves() -> None:
     config = configure("quick", meta={"learned": ("discount",), "tuners": ("entropy_cost=target-entropy",)})
     assert config.moving_names == ("discount", "entropy_cost")
     assert config.untuned().moving_names == ()
+
+
+@pytest.mark.parametrize("name", ["auxiliary_cost", "auxiliary_discount", "auxiliary_lambda"])
+def test_numbers_that_every_head_has_of_its_own_have_no_tuner(name) -> None:
+    meta = {"learned": (), "tuners": (f"{name}=return-choice:0.1,0.2",)}
+    with pytest.raises(ConfigError, match="every auxiliary head") as caught:
+        configure("vtrace", inner={"auxiliary_heads": 2}, meta=meta)
+    assert caught.value.field == "meta.tuners" and "--meta.learned" in caught.value.remedy

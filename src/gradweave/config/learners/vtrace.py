@@ -77,6 +77,10 @@ def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, met
         for name in set(_OF_HEADS) & set(meta.learned):
             remedy = f"--inner.auxiliary-heads 2, or leave {name} out"
             yield ConfigError("meta.learned", name, "meta-parameters that the learner has", remedy)
+    for text in meta.tuners:
+        if text.partition("=")[0] in _OF_HEADS:
+            accepted = "tuners of single numbers; every auxiliary head has one of its own"
+            yield ConfigError("meta.tuners", text, accepted, "let the meta-gradient learn it: --meta.learned")
     if inner.num_minibatches > 0 and inner.num_envs % inner.num_minibatches:
         accepted = f"a divisor of the {inner.num_envs} environments, which V-trace keeps whole"
         fewer = math.gcd(inner.num_envs, inner.num_minibatches)
