@@ -18,6 +18,7 @@ def test_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert {name for name in CATALOGUE if not name.startswith("envelope:")} <= set(rows)
     words = " ".join(rows["jumanji:Game2048-v1"].split())
     assert words == "jumanji:Game2048-v1 board 4 x 4 x 1 4 discrete board_size"
+    assert any("gymnax:CartPole-v1 499 by PPO in 100,000 steps (5 seeds)" in " ".join(line.split()) for line in lines)
     assert "takes 2 continuous vectors" in rows["jumanji:SearchAndRescue-v0"]
     assert "fetches its levels" in rows["jumanji:Sokoban-v0"]
     assert max(map(len, lines)) < 160

@@ -35,7 +35,7 @@ def _lines() -> Iterator[str]:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
     yield from ("", "Learned so far, mean returns of sampled actions at the end (the page The state of the evidence):")
     for name, row in CATALOGUE.items():
-        yield from (f"{name:<{widths[0]}}  {learned}" for learned in row.learned)
+        yield from (f"on {name:<{widths[0]}}  {learned}" for learned in row.learned)
     yield from ("", "Refused, as discrete choices or one continuous vector in each step are wanted:")
     for name, reason in REFUSED.items():
         yield f"{name} {reason}"
