@@ -48,7 +48,7 @@ def test_draws_cover_the_range():
         (["learning_rate=1e-3:1e-4"], "other ends"),
         (["learning_rate=0:1e-3"], "other ends"),
         (["discount=0.5:1.5"], "other ends"),
-        (["discount=0.5:0.9", "discount=0.6:0.9"], "repeated"),
+        (["discount=0.5:0.9", "discount=0.6:0.9"], "every name once"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(entries, remedy):

@@ -49,7 +49,7 @@ def test_options_reach_the_environment() -> None:
         (
             "snaek",
             {},
-            r"no environment 'snaek' .*did you mean 'snake'\?; accepted: what `gradweave environments` lists",
+            r"no environment 'snaek' .*did you mean 'snake'\?; accepted: .*`gradweave environments`",
         ),
         ("Discounting_Chain", {}, "did you mean 'discounting-chain'"),
         ("Game2048-v1", {}, "did you mean 'jumanji:Game2048-v1'"),

@@ -54,7 +54,8 @@ def test_a_run_is_told_the_same():
     assert own.verdict.lines == verdict("HorizonMix", ("discount", "lambda_"), draws, seed=3).lines
 
 
-def test_it_prints_both_numbers_with_intervals_and_none_of_few():
+def test_it_prints_both_numbers_with_intervals_and_none_of_few(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # narrower terminals wrap lines
     draws = np.random.default_rng(2).standard_normal(16) + 1.0
     text = str(gw.told_from_noise(draws))
     assert text.splitlines()[1].startswith("  eta  positive") and text.count("[") == 2
