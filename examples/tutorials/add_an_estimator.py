@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Add an estimator
 #
-# What is estimated is an *estimator*, how it is differentiated a *mode*, and they do not know of each other: an
+# The choice of estimate is an *estimator*, the way to differentiate it a *mode*, and they do not know of each other: an
 # estimator that you add works in every mode, and can be measured like those that come with the library.
 
 # %%

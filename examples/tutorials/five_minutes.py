@@ -2,7 +2,7 @@
 # # Five minutes
 #
 # A meta-gradient is the derivative of how well a learner does *after* some updates, by the numbers that its updates
-# use. Here the learner descends a noisy slope, and what is tuned is its step size.
+# use. Here the learner descends a noisy slope, and its step size is tuned.
 
 # %%
 import jax
