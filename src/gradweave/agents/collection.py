@@ -37,7 +37,7 @@ def collect_rollout(
         agent: who acts.
         params: of its network.
         raw: the meta-parameters, for networks that are conditioned on them.
-        running: where the environments stand.
+        running: the state of the environments.
         key: for actions, environments and the batch.
 
     Returns:

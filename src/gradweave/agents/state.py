@@ -113,7 +113,7 @@ class CollectedWindow(NamedTuple):
             that are not declared in parts) and end.
         batches: batch k drives update k. Leading axis L + 1 without `outer_batches`: from k = 1 on, the outer loss is
             evaluated at x_k on the same batch; else L.
-        rollout: where the environments stand afterwards.
+        rollout: the state of the environments afterwards.
         batch: the newest rollout, for the next window's first update.
         aux: auxiliary scalars of the updates, and "gradient_norm" of a `GradientLearner`; leading axis L.
         episodes: totals of each rollout, leading axis L.

@@ -109,7 +109,7 @@ def resume(
 
     Raises:
         ConfigError: there is no run, or it cannot go on like this.
-        CheckpointError: it has no checkpoint.
+        CheckpointError: no checkpoint in the run's folder.
         RunInUse: another process has it.
         Exception: otherwise as `train`.
 
@@ -131,7 +131,7 @@ def train_config(config: Config, argv: Sequence[str] = (), hosts: Hosts = ALONE,
 
     Args:
         config: checked here.
-        argv: what to note in provenance.json as the command line.
+        argv: the command line for provenance.json.
         hosts: the other processes of the run.
         quiet: show nothing meanwhile.
     """
@@ -186,7 +186,7 @@ def open_to_resume(
 
     Raises:
         ConfigError: there is no run, or it cannot go on like this.
-        CheckpointError: it has no checkpoint.
+        CheckpointError: no checkpoint in the run's folder.
         RunInUse: another process has it.
     """
     if track is not None:

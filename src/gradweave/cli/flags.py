@@ -20,10 +20,10 @@ def parse_flags(
 
     Args:
         kind: a dataclass with a field for each.
-        prog: how the command is called.
+        prog: name of the command.
         description: of the command, for its help.
-        argv: what follows its name.
-        default: the values of what is not given; None: those of the dataclass.
+        argv: the words after its name.
+        default: the values of absent flags; None: those of the dataclass.
 
     Raises:
         SystemExit: the command line is wrong (2), with a remedy on standard error, or asks for help (0).

@@ -50,7 +50,7 @@ def check_seeds(config: Config, num_seeds: int, hosts: Hosts) -> None:
     """Raise when a configuration cannot be trained with this number of seeds.
 
     Raises:
-        ConfigError: with the flag, what is accepted and a remedy.
+        ConfigError: with the flag, the accepted values and a remedy.
     """
     if num_seeds < 1:
         raise ConfigError("--seeds", num_seeds, "at least 1", "--seeds 5, say")
@@ -93,7 +93,7 @@ def train_seeds(config: Config, num_seeds: int, argv: Sequence[str]) -> int:
     Args:
         config: checked.
         num_seeds: how many; checked.
-        argv: what to note in every provenance.json as the command line.
+        argv: the command line for every provenance.json.
     """
     shares = plan_shares(config, num_seeds)
     with SeedsFolder.create(config, num_seeds, argv) as folder:

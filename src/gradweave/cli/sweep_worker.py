@@ -81,7 +81,7 @@ class Worker:
     Attributes:
         study: whose trials.
         configure: the configuration of a setting.
-        argv: what to note in every provenance.json as the command line.
+        argv: the command line for every provenance.json.
         failed: the exit codes of runs that failed, by name.
         runs: all runs that were trained here, by name.
     """

@@ -93,9 +93,9 @@ def parse_all(
     """The configuration that a command line asks for, and the flags that are no part of it.
 
     Args:
-        argv: what follows the command's name.
+        argv: the words after the command's name.
         kind: the flags of the command.
-        prog: how the command is called.
+        prog: name of the command.
         description: of the command.
         start: what becomes of a preset, or of a file, before flags change it.
 

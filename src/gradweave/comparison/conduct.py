@@ -56,7 +56,7 @@ def conduct(plan: ComparisonPlan, path: Path, tell: Callable[[str], None]) -> li
     """Train every rival, or go on with it.
 
     Args:
-        plan: what is compared; `check_plan` has found it good.
+        plan: of the comparison; `check_plan` has found it good.
         path: the comparison's folder, locked by the caller.
         tell: told what is done, line by line.
 

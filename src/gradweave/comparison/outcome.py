@@ -27,7 +27,7 @@ def write_outcome(plan: ComparisonPlan, rows: Sequence[Row], path: Path) -> str:
     """Write comparison.csv, outcomes.csv, summary.csv, comparison.md and comparison.png; returns the text of the page.
 
     Args:
-        plan: what was compared.
+        plan: of the comparison.
         rows: as `conduct` returns them.
         path: the folder to write to.
     """

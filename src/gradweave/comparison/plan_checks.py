@@ -14,7 +14,7 @@ def check_plan(plan: ComparisonPlan) -> None:
     """Refuse a plan of unknown rivals, of numbers out of range, or with a trial that would get less than one window.
 
     Raises:
-        ConfigError: with the flag, what is accepted and a remedy.
+        ConfigError: with the flag, the accepted values and a remedy.
     """
     for flag, number, least in (("--trials", plan.trials, 2), ("--at-once", plan.at_once, 1)):
         if number < least:

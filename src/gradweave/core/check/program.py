@@ -37,7 +37,7 @@ class Values(NamedTuple):
     Attributes:
         outer_loss: J(x_L).
         derivative: along the given direction.
-        stopped: what the outer loss stopped the derivatives of.
+        stopped: the values whose derivatives the outer loss stopped.
         is_finite: whether the derivative of x_L is finite, too. What the outer loss does not read of it, the next
             update does.
     """

@@ -45,7 +45,7 @@ def geometric_weights(n: int, lambda_: float) -> Float[Array, " n"]:
 class Unrolled(AbstractLinearEstimator):
     """g_L: the outer loss at x_L, differentiated through all L updates. With L = 1 the meta-gradient of Xu et al. 2018.
 
-    Biased only by what lies beyond L; the noisiest of the family. The reference for the others.
+    Biased only by contributions from beyond L; the noisiest of the family. The reference for the others.
     """
 
     def check(self, num_inner_steps: int) -> None:
