@@ -1,8 +1,8 @@
-"""A weight for each training example, learned: what is labelled wrongly is found and ignored.
+"""A weight for each training example, learned: wrongly labelled ones are found and ignored.
 
 Four in ten labels of the training set are wrong. A weight between 0 and 1 for each of its 1000 examples is a
 meta-parameter, and the outer loss is taken on 50 examples that are known to be right. A thousand meta-parameters are
-what reverse mode is for: it costs the same whatever their number. Plain learning gets four times the updates for what
+the case for reverse mode: it costs the same whatever their number. Plain learning gets four times the updates for what
 self-tuning costs, and two further comparisons say what the 50 clean examples are worth by themselves.
 
     python examples/data_weights.py [--quick]

@@ -1,6 +1,6 @@
 """DQN of one's own that tunes its epsilon, its learning rate and how fast its target network follows, on CartPole.
 
-The outer loss is made of returns: what the behaviour earned on fresh rollouts, without a critic. (The Bellman error is
+The outer loss is made of returns: those of the behaviour on fresh rollouts, without a critic. (The Bellman error is
 no outer loss: it is small for a network that predicts nothing, and drives the learning rate to its bound.) So that the
 behaviour has a derivative by the learner's state it is a mixture of a softmax of the action values and, by epsilon, of
 chance; `update` writes epsilon into the state, where the outer loss finds it.
@@ -142,7 +142,7 @@ def window(carry, key, tunes):
     (state, running, replay, count), raw, meta_state = carry
     eta, keys = gw.constrain(raw, SPEC), jax.random.split(key, NUM_INNER_STEPS + 1)
     inner, batches = jax.lax.scan(lambda c, k: one(c, k, eta), (state, running, replay, count), keys[:-1])
-    if tunes:  # what is collected to evaluate goes into the replay, too
+    if tunes:  # rollouts for the outer loss go into the replay, too
         (_, running, replay, count), last = one(inner, keys[-1], eta)
         inner = (inner[0], running, replay, count)
         batches = jax.tree.map(lambda some, one: jnp.concatenate([some, one[None]]), batches, last)

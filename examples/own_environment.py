@@ -16,7 +16,7 @@ from gradweave.envs import AbstractEnvironment, Observation, Step
 
 
 class Place(NamedTuple):
-    """What changes in the course of an episode: arrays of definite types."""
+    """State of an episode: arrays of definite types."""
 
     cell: jax.Array
     time: jax.Array

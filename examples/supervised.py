@@ -1,7 +1,7 @@
 """A rate and a weight decay for each layer of a small image classifier, learned while it learns to classify.
 
 The images are made here: ten random 8 x 8 patterns, shifted, faded and under noise. Half of the labelled ones train,
-the others are the outer loss; a thousand more, seen by neither, are the test. What self-tuning costs beside plain
+the others are the outer loss; a thousand more, seen by neither, are the test. The cost of self-tuning beside plain
 learning is paid back: plain learning gets four times the updates (a reverse-mode meta-gradient costs less than that),
 and a search over six rates six times four.
 

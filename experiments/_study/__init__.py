@@ -1,1 +1,1 @@
-"""What the studies share: their jobs, tables and figures, and the command that reproduces them."""
+"""Common parts of the studies: their jobs, tables and figures, and the command that reproduces them."""

@@ -37,7 +37,7 @@ class GamePlotFlags(PlotFlags):
 
 
 def intervals_title(table: Sequence[Row]) -> str:
-    """The title of figures of a table that names each arm's missing seeds: they are counted here, by what arms have."""
+    """The title of figures of a table that names each arm's missing seeds: they are counted here, by arm."""
     done: dict[str, int] = {}
     planned = 0
     for row in table:  # a score that no run reached has no seeds, though the arm has
@@ -62,7 +62,7 @@ def draw_curves(
     Args:
         axis: where to draw.
         rows: of a table of curves, with `seed`, `x` and `group`; empty cells leave gaps.
-        column: what to draw.
+        column: the column to draw.
         arms: which values of `group`, in the order of their colours.
         group: the column that tells curves apart.
         x: the column of the abscissa; seeds of one arm are joined by row, so that they must log alike.
@@ -103,7 +103,7 @@ def draw_intervals(
         axis: where to draw.
         rows: of a table, with `label`, `value`, `low` and `high`.
         title: of the panel.
-        xlabel: what is measured.
+        xlabel: the measured quantity.
         label: the column that names the rows.
         value: the column of the dots.
         colour: of all of them.

@@ -1,9 +1,9 @@
-"""What the studies in experiments/ share: their flags, running every arm and seed, and finding what the runs left.
+"""Common parts of the studies in experiments/: flags, running every arm and seed, and finding the runs' files.
 
 A study is a folder of three files: sweep.py is data, run.py writes, plot.py only reads. It has sizes: "full" is what is
 published, "quick" shows in minutes that it works, "tiny" takes seconds and is for tests; some have a "long" one. Runs
-can be spread over processes by arms and seeds (`--stage runs`); tables are made of what there is (`--stage tables`) and
-say what is missing. Nothing here imports JAX before a run has to be trained.
+can be spread over processes by arms and seeds (`--stage runs`); tables are made of finished runs (`--stage tables`)
+and name the missing ones. Nothing here imports JAX before a run has to be trained.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ MARKS: Final[Mapping[str, str]] = {
     "full": "",
     "long": "",
 }
-"""What is written on figures and tables of each size."""
+"""The mark on figures and tables of each size."""
 
 TINY_SNAKE: Final[Mapping[str, Any]] = {
     "environment.options.num_rows": 6,
@@ -66,7 +66,7 @@ TINY_SNAKE: Final[Mapping[str, Any]] = {
     "run.evaluation_episodes": 2,
     "run.max_episode_steps": 20,
 }
-"""What makes a study on Snake tiny, as changes of its base."""
+"""A tiny study on Snake, as changes of its base."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Flags:
     """Where tables and figures go; results/NAME by default, beside the runs for sizes that are not published."""
 
     def named(self, study: str) -> str:
-        """What a study is called in folders."""
+        """A study's name in folders."""
         return study
 
 
@@ -127,7 +127,7 @@ class GameFlags(Flags):
     """With the action mask, or without, as published; results of the latter have a name of their own."""
 
     def named(self, study: str) -> str:
-        """What the study is called in this game."""
+        """The study's name for this game."""
         return study if self.game == "masked" else f"{study}-{self.game}"
 
 
@@ -145,7 +145,7 @@ class Job(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What there is of a study.
+    """Runs of a study, finished and missing.
 
     Attributes:
         finished: jobs that have reached their steps, each with the folder of its run.
@@ -170,7 +170,7 @@ def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
     """`config` with some fields replaced.
 
     Args:
-        config: what to start from.
+        config: the base.
         changes: "section.field" -> value, or "environment.options.name" -> value.
 
     Example:
@@ -192,8 +192,8 @@ def jobs(
     """Every arm with every seed, seed by seed, so that a study stopped early has whole comparisons.
 
     Args:
-        base: what all arms share.
-        arms: by name, what each changes, as for `with_changes`.
+        base: of all arms.
+        arms: by name, the changes of each, as for `with_changes`.
         seeds: one run of each arm for each.
         total_steps: environment steps of each run.
         runs: the folder that holds the runs' folders, ARM-SEED.
@@ -245,7 +245,7 @@ def train(flags: Flags, everything: Iterable[Job]) -> None:
     Raises:
         ConfigError: an arm or seed that does not exist, or a folder that holds the run of another configuration.
         SeedFailed: a run met a value that is not finite, or cannot be continued; all others have been tried.
-        GradweaveError: as `gradweave.training.loop.train`, for what any other run would meet as well.
+        GradweaveError: as `gradweave.training.loop.train`, for failures that any other run would meet as well.
     """
     if flags.stage == "tables":
         return

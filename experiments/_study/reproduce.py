@@ -1,7 +1,7 @@
 """`make reproduce STUDY=NAME`: runs one study of experiments/ from beginning to end and says where its results lie.
 
 A study is a folder with sweep.py, run.py and
-plot.py whose sweep.py says in `ABOUT` what it is and in `COST` what each size costs; both are read without running
+plot.py whose sweep.py has a description, `ABOUT`, and the cost of each size, `COST`; both are read without running
 anything.
 """
 
@@ -41,7 +41,7 @@ class Study(NamedTuple):
     folder: Path
     about: str
     cost: Mapping[str, str]
-    """What each size costs, by size."""
+    """Cost by size."""
 
 
 def run(argv: Sequence[str], experiments: Path = _EXPERIMENTS) -> int:
@@ -80,7 +80,7 @@ def find_studies(experiments: Path = _EXPERIMENTS) -> dict[str, Study]:
 
 
 def _read(sweep: Path) -> Study | None:
-    """What a sweep.py says of itself; None where it says nothing."""
+    """Description and costs in a sweep.py; None without them."""
     constants = {}
     for statement in ast.parse(sweep.read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):

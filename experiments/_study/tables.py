@@ -1,6 +1,6 @@
-"""Tables of a study: aggregates over seeds with intervals, what was run and where, and the mark of its size.
+"""Tables of a study: aggregates over seeds with intervals, provenance of the runs, and the mark of its size.
 
-Every CSV has a column `size`, so that a figure drawn from it alone knows what it shows.
+Every CSV has a column `size`, so that a figure drawn from it alone can name it.
 """
 
 import io
@@ -26,7 +26,7 @@ __all__ = ["aggregate", "configurations", "improvements", "machine", "provenance
 
 _MIN_SEEDS = 3
 """Of either arm, for the interval of a comparison: with two, a nominal 95 % is one to two thirds."""
-_OWN = ("seed", "runs_dir", "total_steps")  # of RunConfig: what differs between the runs of one arm
+_OWN = ("seed", "runs_dir", "total_steps")  # of RunConfig: fields that differ between the runs of one arm
 
 
 def aggregate(scores: Sequence[float]) -> dict[str, float | int | None]:
@@ -73,7 +73,7 @@ def machine(argv: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def provenance(collected: Collected) -> dict[str, Any]:
-    """Where the runs came from: commit and start of each, versions and devices once, and what is missing.
+    """Provenance of the runs: commit and start of each, versions and devices once, and missing runs.
 
     A run that was gone on with elsewhere, or at another commit, says so under `continued`, in order.
     """
@@ -86,7 +86,7 @@ def provenance(collected: Collected) -> dict[str, Any]:
 
 
 def configurations(all_jobs: Iterable[Job]) -> dict[str, Any]:
-    """The first arm's whole configuration, and what each other arm has instead; seeds and steps apart."""
+    """The first arm's whole configuration, and the differences of each other arm; seeds and steps apart."""
     plain: dict[str, dict[str, Any]] = {}
     steps: dict[str, int] = {}
     for job in all_jobs:
@@ -119,13 +119,13 @@ def write_study(
 ) -> None:
     """Write NAME.csv for each table that has rows, each row with its size, and provenance.json; remove the others.
 
-    The first table is what figures are drawn from: without it there is nothing to write.
+    Figures are drawn from the first table: without it there is nothing to write.
 
     Args:
         results: where to; made if needed.
         size: of the study.
         tables: rows by name.
-        about: what was run and where; anything JSON can hold.
+        about: provenance of the runs; anything JSON can hold.
         source: the code that made the tables, whose commit need not be that of any run; from `current_source` at the
             start of the command, or as it is now.
 
@@ -148,7 +148,7 @@ def write_study(
 
 
 def save_figure(figure: Figure | None, path: Path, rows: Sequence[Mapping[str, str]], title: str = "") -> None:
-    """Save a figure; what is not the full study is marked as such in its title.
+    """Save a figure; another size than the full study is marked in its title.
 
     Args:
         figure: with a constrained layout; None: there is nothing to show, and an older figure is removed.
@@ -191,7 +191,7 @@ def _compact(found: Mapping[str, Any]) -> dict[str, Any]:
     """A process's provenance without its command line, run, seed, free memory and the text of uncommitted changes."""
     left_out = ("argv", "run_id", "seed", "source", "memory_forecast")
     kept = {name: entry for name, entry in found.items() if name not in left_out}
-    # A cache or a path of the machine at hand says nothing about what was computed.
+    # A cache or a path of the machine at hand says nothing about the results.
     kept["flags"] = {name: value for name, value in kept.get("flags", {}).items() if "CACHE" not in name}
     source = found.get("source") or {}
     return {**kept, "commit": source.get("commit"), "modified": is_modified(source)}

@@ -2,7 +2,7 @@
 
 `PYTHONPATH=experiments python experiments/adaptive-mix/run.py [--results FOLDER] [--seeds N] [--windows N]`
 
-With other numbers of seeds or windows than those of sweep.py, what is written is marked as reduced, and goes to
+With other numbers of seeds or windows than those of sweep.py, the files are marked as reduced, and go to
 runs/reproduce/adaptive-mix-reduced unless --results is given.
 """
 

@@ -111,7 +111,7 @@ def returns_after(config: Config, loaded: LoadedAgent, shifts: np.ndarray, keys:
 
 
 def plain_state(plain: SelfTuning, config: Config, loaded: LoadedAgent) -> SelfTuningState:
-    """Where an agent stands still, as the state of one that learns plainly: all but the outer critic."""
+    """The state of an agent, as that of one that learns plainly: all but the outer critic."""
     fresh = init_state(plain, config.untuned(), key=jax.random.key(0))
     known = {str(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(loaded.state.learner)}
     learner = jax.tree_util.tree_map_with_path(lambda path, leaf: known[str(path)], fresh.learner)

@@ -48,7 +48,7 @@ SWEPT = "swept"
 STARTS = {"1e-6": 1e-6, "1e-5": 1e-5, "1e-4": 1e-4, "0.1": 0.1}
 
 Row = dict[str, Any]
-Member = tuple[str, int, Mapping[str, float]]  # what it is called, its seed and its setting
+Member = tuple[str, int, Mapping[str, float]]  # its name, its seed and its setting
 
 
 def config(options: argparse.Namespace, tuners: Sequence[str] = ()) -> Config:

@@ -1,7 +1,7 @@
 """Tables and the figure of one folder of results/auto, from its CSV files alone.
 
 by_start.csv   for each arm and start: mean, lowest and interval of the last evaluation, and how many runs were lost
-judged.csv     what had to hold, with what was found
+judged.csv     criteria, with the values found
 starts.png     evaluations over steps, by start
 
     python experiments/auto/tables.py results/auto/cartpole

@@ -1,4 +1,4 @@
-"""What other trainers still call and JAX has dropped."""
+"""Functions that other trainers still call and JAX has dropped."""
 
 import jax
 

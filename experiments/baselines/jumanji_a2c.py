@@ -2,9 +2,9 @@
 
 NAME.csv  mean return over 128 episodes (actions sampled) after every fifth of the steps, five seeds, both
 
-Needs what Jumanji's trainer does: pip install dm-haiku rlax distrax hydra-core tensorboardx tqdm. Its logger for a web
-service, neptune, is left out. Constants are those of its configs/env; what differs is said in README.md beside the
-results.
+Needs the packages of Jumanji's trainer: pip install dm-haiku rlax distrax hydra-core tensorboardx tqdm. Its logger
+for a web service, neptune, is left out. Constants are those of its configs/env; differences are listed in README.md
+beside the results.
 
     python experiments/baselines/jumanji_a2c.py --results results/baselines/jumanji
 """
@@ -38,7 +38,7 @@ ENTROPY_COST = 0.01
 
 
 class Game(NamedTuple):
-    """What both programs are told, and the network of ours that is nearest to theirs."""
+    """Settings of both programs, and the network of ours that is nearest to theirs."""
 
     ours: str
     num_envs: int

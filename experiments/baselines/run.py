@@ -4,7 +4,7 @@ returns/NAME.csv  mean return over 128 episodes (actions sampled) after every te
 speed.csv         environment steps a second of training alone, theirs and ours in turns in one process
 
 Needs rejax beside gradweave: pip install rejax==0.1.3. Its constants are those of its configs/gymnax and, for MinAtar,
-of its benchmark/breakout_1m.yaml. What differs is said in README.md beside the results.
+of its benchmark/breakout_1m.yaml. Differences are listed in README.md beside the results.
 
     python experiments/baselines/run.py returns speed --games cartpole acrobot --results results/baselines/ppo
 """
@@ -34,7 +34,7 @@ TENTHS = 10
 
 
 class Game(NamedTuple):
-    """What both libraries are told."""
+    """Settings of both libraries."""
 
     environment: str
     total_steps: int
@@ -102,13 +102,13 @@ def our_config(game: Game) -> Config:
 
 
 class FiveValues:
-    """A gymnax environment whose `step` gives what it gave before gymnax 1.0, which rejax 0.1.3 reads."""
+    """A gymnax environment whose `step` returns the five values of before gymnax 1.0, which rejax 0.1.3 reads."""
 
     def __init__(self, environment: Any) -> None:
         self._environment = environment
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # what copying asks for before there is an environment
+        if name.startswith("_"):  # names that copying asks for before there is an environment
             raise AttributeError(name)
         return getattr(self._environment, name)
 

@@ -3,7 +3,7 @@
 There: rows.csv (learning curves), variance.csv (how noisy the meta-gradient of the trained agents is, by estimator),
 agent.gif, config.toml and provenance.json.
 
-Called again with the same options it continues what was stopped: `python experiments/demo/run.py --help`.
+Called again with the same options it continues stopped runs: `python experiments/demo/run.py --help`.
 """
 
 import json
@@ -67,7 +67,7 @@ def _entry(estimate: Estimate, index: int) -> Estimate:
 
 
 def main(options: Options) -> None:
-    """Run everything; what is finished already is only read."""
+    """Run everything; finished runs are only read."""
     rows: list[dict[str, Any]] = []
     variances: list[dict[str, Any]] = []
     provenance = {}

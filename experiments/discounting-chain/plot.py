@@ -1,4 +1,4 @@
-"""Draws curves.png from curves.csv and exact.csv alone: how far the discount is from 1, and what is chosen."""
+"""Draws curves.png from curves.csv and exact.csv alone: how far the discount is from 1, and the chosen chain."""
 
 import tyro
 from matplotlib.figure import Figure

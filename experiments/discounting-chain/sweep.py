@@ -58,7 +58,7 @@ def threshold(delay: int) -> float:
 
 
 def base(size: str) -> Config:
-    """What all arms share: the preset, with the discount alone learned, from 0.9."""
+    """Base of all arms: the preset, with the discount alone learned, from 0.9."""
     changes: dict[str, Any] = {
         "meta.learned": ("discount",),
         "meta.learning_rate": 0.02,

@@ -1,7 +1,7 @@
 """Runs every arm and seed of sweep.py, or continues them, and writes results/estimators-snake/.
 
 There: rows.csv (learning curves), table.csv (final returns, and the steps to a return of 20), provenance.json. Called
-again with the same options it continues what was stopped.
+again with the same options it continues stopped runs.
 """
 
 import json
@@ -30,7 +30,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Run everything, seed by seed; what is finished already is only read."""
+    """Run everything, seed by seed; finished runs are only read."""
     rows: list[dict[str, Any]] = []
     table: list[dict[str, Any]] = []
     provenance: dict[str, Any] = {}

@@ -18,8 +18,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "horizon-mix": {"meta.estimator": "horizon-mix"},
     "adaptive-mix": {"meta.estimator": "adaptive-mix"},
 }
-"""What differs from the `quick` preset; all arms start from the same hyper-parameters. The idle critic is plain
-learning with an outer critic that is trained and used by nobody: what the outer critic costs the learner."""
+"""Changes of the `quick` preset; all arms start from the same hyper-parameters. The idle critic is plain
+learning with an outer critic that is trained and used by nobody: it shows the cost of the outer critic."""
 
 
 def configuration(arm: str, seed: int, runs_dir: str, total_steps: int = TOTAL_STEPS) -> Config:

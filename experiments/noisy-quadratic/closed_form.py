@@ -31,7 +31,7 @@ class Moments(NamedTuple):
 
 
 class _Normal(NamedTuple):
-    """Jointly normal numbers: means (n,), and what each unit normal adds (n, 2 L)."""
+    """Jointly normal numbers: means (n,), and loadings of the unit normals (n, 2 L)."""
 
     mean: Array
     loading: Array

@@ -1,6 +1,6 @@
 """Draws curves.png, meta_parameters.png and final.png from curves.csv and table.csv alone.
 
-Of an unfinished study it draws what there is; without an arm that learns its meta-parameters there is no
+Of an unfinished study it draws the finished runs; without an arm that learns its meta-parameters there is no
 meta_parameters.png.
 """
 

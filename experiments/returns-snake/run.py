@@ -4,11 +4,11 @@ curves.csv       returns and meta-parameters of every run over its steps
 final.csv        every run: final return of sampled and greedy play, mean return over the run, steps to a return of 20
 table.csv        every arm: interquartile means over seeds with 95 % stratified bootstrap intervals
 improvement.csv  probability that a run of one arm beats one of another
-sweep.csv        what the sweep of the plain learner tried, and what it cost
+sweep.csv        settings of the plain learner's sweep, and its cost
 
 Runs are independent: start several processes with `--stage runs` and different `--arms` and `--seeds`, and one with
-`--stage tables` in the end. What another process is training is skipped. The long size goes on with the runs of the
-full one: some arms of it, the best mix, and whatever --arms names or has a long run already.
+`--stage tables` in the end. Runs that another process is training are skipped. The long size goes on with the runs of
+the full one: some arms of it, the best mix, and arms that --arms names or that have a long run already.
 """
 
 import dataclasses
@@ -71,12 +71,12 @@ def best_mix(runs: Path, game: Game = "masked") -> tuple[str | None, list[str]]:
 
 
 def long_arms(flags: GameFlags, runs: Path) -> tuple[list[str], list[str]]:
-    """What the long size has beside its own arms: the best mix, what --arms names, and arms with a long run.
+    """Further arms of the long size: the best mix, those that --arms names, and arms with a long run.
 
     An arm that was chosen, or named, by an earlier call stays in the tables by its runs.
 
     Returns:
-        The arms, and what the choice of the best mix lacks.
+        The arms, and the runs that the choice of the best mix lacks.
 
     Raises:
         ConfigError: runs are to be trained, but the best mix is not known yet, and --arms names none.
@@ -201,7 +201,7 @@ def tables_of(
 
 
 def about(found: Collected, planned: Sequence[Job], settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What was run and where, and what the sweep cost."""
+    """Provenance of the runs, and the cost of the sweep."""
     cost = {"environment_steps": sum(row["environment_steps"] for row in settings), "runs": len(settings)}
     return {"configurations": configurations(planned), **provenance(found), "sweep": cost}
 

@@ -111,10 +111,10 @@ SWEEP = {
     }
     for rate, discount, cost in itertools.product((3e-4, 1e-3, 3e-3), (0.9, 0.97, 0.997), (0.01, 0.03))
 }
-"""What the sweep tries: 18 settings, ranked by the training return over the last quarter of their runs."""
+"""The 18 settings of the sweep, ranked by the training return over the last quarter of their runs."""
 
 REFERENCES = ("plain-poor", "plain-good", SWEPT, "one-step-poor", "one-step-slow-poor", "unrolled-poor")
-"""What all arms are compared with."""
+"""Baselines of all arms."""
 LONG_ARMS = ("plain-good", "plain-poor", SWEPT, "one-step-slow-poor", "unrolled-poor")
 """Of the long size, with the best mix of the full one; the sweep is not lengthened."""
 GOAL = 20.0
@@ -143,7 +143,7 @@ SIZES = {
 
 
 def base(size: str, game: Game = "masked") -> Config:
-    """What all arms share: the `quick` preset, evaluated on 128 episodes every million steps."""
+    """Base of all arms: the `quick` preset, evaluated on 128 episodes every million steps."""
     changes = {
         "run.evaluation_episodes": 128,
         "run.evaluate_every": 1_000_000,

@@ -45,7 +45,7 @@ def rollout_steps(job: Job) -> int:
 
 
 def report_rows(job: Job, path: Path, reports: Sequence[int]) -> list[dict[str, Any]]:
-    """One row for each report: the first evaluation at or after it, and means over the last tenth of what is before."""
+    """One row for each report: the first evaluation at or after it, and means over the last tenth of steps before."""
     rows = metrics_until(path, job.config.run.total_steps)
     found, begin = [], 0
     for inner_steps in reports:

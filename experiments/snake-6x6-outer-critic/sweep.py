@@ -77,7 +77,7 @@ SIZES = {
 
 
 def base(size: str) -> Config:
-    """What all arms share: the `snake-6x6` preset with an action mask, a small last policy layer, and the outer loss
+    """Base of all arms: the `snake-6x6` preset with an action mask, a small last policy layer, and the outer loss
     evaluated on the next inner batch. This is another problem than the paper's, which experiments/snake-6x6 has.
     """
     masked = {"environment.options.action_mask": True, "network.policy_scale": 0.01, "outer.rollout": "next"}

@@ -52,7 +52,7 @@ PUBLISHED = {
     "bootstrap_outer_critic": "published bootstrapped-outer-critic",
     "bootstrap": "published bootstrapped",
 }
-"""The arms of published.csv, and what they are called in tables."""
+"""The arms of published.csv, and their names in tables."""
 
 
 class Size(NamedTuple):
@@ -68,7 +68,7 @@ class Size(NamedTuple):
     test_seeds: tuple[int, ...] = ()
     """Of the arms of the test: these seeds as well."""
     test_steps: int = 0
-    """Inner steps of what is run for the test alone."""
+    """Inner steps of runs for the test alone."""
     arms: tuple[str, ...] = tuple(ARMS)
 
 
@@ -83,5 +83,5 @@ SIZES = {
 
 
 def base(size: str) -> Config:
-    """What all arms share: the preset, evaluated on 128 episodes after every million steps."""
+    """Base of all arms: the preset, evaluated on 128 episodes after every million steps."""
     return with_changes(preset("snake-6x6"), to_length(size))

@@ -86,7 +86,7 @@ def comparison(length: int) -> Any:
 
 
 def departure(found: dict[str, Any], writing: str) -> dict[str, float]:
-    """How far one writing's gradient is from the differences, all meta-parameters together."""
+    """Distance of one writing's gradient from the differences, all meta-parameters together."""
     exact, grad = np.asarray(found["finite difference"]), np.asarray(found[writing])
     norms = np.linalg.norm(exact) * np.linalg.norm(grad)
     return {

@@ -67,7 +67,7 @@ SIZES = {
 
 
 def base(size: str) -> Config:
-    """What all arms share."""
+    """Base of all arms."""
     tiny = size == "tiny"
     hidden = (4,) if tiny else (256,)
     windows = 2 if tiny else 500

@@ -51,7 +51,7 @@ def store_of(path: Path, step: int, size: Size, source: Mapping[str, Any] | None
 
 
 def measure(job: Job, path: Path, size: Size, source: Mapping[str, Any]) -> None:
-    """Draw what is missing of the samples of one run, by the code that `source` names, unless another process does."""
+    """Draw the missing samples of one run, by the code that `source` names, unless another process does."""
     samples = path / "samples"
     samples.mkdir(exist_ok=True)
     try:
@@ -90,7 +90,7 @@ def draw(job: Job, path: Path, size: Size, source: Mapping[str, Any]) -> None:
 
 
 def measured(found: Sequence[tuple[Job, Path]], size: Size) -> Iterator[tuple[dict[str, Any], Any, list[Any]]]:
-    """(seed, moment, step; samples; what drew them) of what has been measured; says what has not."""
+    """(seed, moment, step; samples; their source) of finished measurements; names the others."""
     from gradweave.measurement.sampling import GradientSamples
 
     for job, path in found:

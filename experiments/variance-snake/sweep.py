@@ -18,7 +18,7 @@ MIXES = tuple(
     f"{family}:{weights}" for family in ("horizon-mix", "window-mix") for weights in ("uniform", 0.5, 0.8, 0.9, 0.95)
 )
 ESTIMATORS = ("unrolled", *MIXES, "adaptive-mix", "adaptive-mix:least-error")
-"""The unmixed one first: what the others' variance is compared with."""
+"""The unmixed one first: the baseline of the others' variance."""
 
 
 class Size(NamedTuple):

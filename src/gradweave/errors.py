@@ -29,13 +29,13 @@ __all__ = [
 
 
 class GradweaveError(Exception):
-    """Base of every failure that a user can meet; `exit_code` is what the command returns."""
+    """Base of every failure that a user can meet; `exit_code` is that of the command."""
 
     exit_code = 1
 
 
 class ConfigError(GradweaveError, ValueError):
-    """A configuration value that cannot be used: the field, what was given, what is accepted, what to do about it."""
+    """A configuration value that cannot be used: the field, the given value, the accepted ones, a remedy."""
 
     exit_code = 2
 
@@ -59,7 +59,7 @@ def _shown(value: object) -> str:
 
 
 class DamagedFile(GradweaveError, ValueError):
-    """A file of a run's folder that gradweave cannot have written: names the file, the line, and what to do."""
+    """A file of a run's folder that gradweave cannot have written: names the file, the line, and a remedy."""
 
     exit_code = 2
 
@@ -95,12 +95,12 @@ class NonFiniteError(GradweaveError, FloatingPointError):
 
 
 class OutOfMemory(GradweaveError, MemoryError):
-    """The device has too little memory: says the predicted peak where it is known, and what to lower."""
+    """The device has too little memory: says the predicted peak where it is known, and fields to lower."""
 
     exit_code = 5
 
     def __init__(self, remedy: str, predicted_bytes: int | None = None) -> None:
-        """Say what to lower, and how much memory the compiled program was predicted to need at its peak."""
+        """Name fields to lower, and how much memory the compiled program was predicted to need at its peak."""
         self.remedy = remedy
         self.predicted_bytes = predicted_bytes
         peak = "" if predicted_bytes is None else f" (predicted peak {predicted_bytes / 2**20:.0f} MiB)"
@@ -120,7 +120,7 @@ class HostLost(GradweaveError):
 
 
 class FolderLost(GradweaveError):
-    """The run's own files cannot be written any more, or another program has replaced them: says what was saved."""
+    """The run's own files cannot be written any more, or another program has replaced them: names the saved data."""
 
     exit_code = 8
 
@@ -129,7 +129,7 @@ class SeedFailed(GradweaveError):
     """A seed of a run of several ended with an error, whose exit code this has; the other seeds are as they ended."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        """Say which seed it was and what to do."""
+        """Name the seed and the remedy."""
         self.exit_code = exit_code
         super().__init__(message)
 

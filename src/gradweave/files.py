@@ -39,7 +39,7 @@ def open_regular(path: Path, *, most: int | None = None, follow: bool = False) -
 
     Args:
         path: the file.
-        most: bytes that it may have; None: any number, for what is read piece by piece.
+        most: bytes that it may have; None: any number, for files read piece by piece.
         follow: whether it may be a symbolic link, for a file that the user names.
 
     Raises:
@@ -149,7 +149,7 @@ def is_regular(path: Path) -> bool:
 
 
 def real_folder(path: Path, *, make: bool = False) -> Path:
-    """`path`, where it is a folder and no link to one, so that what is written or deleted in it lies in there.
+    """`path`, where it is a folder and no link to one, so that writes and deletions stay inside.
 
     Args:
         path: a folder inside of a run's.
@@ -183,7 +183,7 @@ def write_atomically(path: Path, content: str | bytes | Iterable[bytes]) -> None
     the last one's content stays.
 
     Raises:
-        OSError: it cannot be written; what was there before is intact.
+        OSError: it cannot be written; the earlier file is intact.
     """
     parts = [content.encode()] if isinstance(content, str) else [content] if isinstance(content, bytes) else content
     # Hidden from listings, and unique to this process: no other writes into it, or renames it too early.

@@ -32,7 +32,7 @@ def bounds_of(name: str, space: Any) -> Bounds:
 
 
 def within(bounds: Bounds, action: Float[Array, " size"]) -> Float[Array, " size"]:
-    """The action that -1 to 1 stands for, in 32 bits; what lies outside is clipped."""
+    """The action that -1 to 1 stands for, in 32 bits; actions outside are clipped."""
     low, high = (jnp.asarray(bound, jnp.float32) for bound in bounds)
     share = (jnp.clip(action.astype(jnp.float32), -1.0, 1.0) + 1.0) / 2.0
     return low + share * (high - low)

@@ -1,4 +1,4 @@
-"""Every environment that has a name: what is seen of it, how it is acted in, and its options; plain data, without JAX.
+"""Every environment that has a name: its observations, actions and options; plain data, without JAX.
 
 An environment is one row. Sizes are those without options; a test compares each row with the environment itself.
 """

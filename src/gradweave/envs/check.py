@@ -35,7 +35,7 @@ class EnvironmentReport(NamedTuple):
         name: of the environment's class.
         findings: breaches of the contract; empty if it is kept.
         observation: shape of the view, and the number of scalars; None if it could not be told.
-        num_steps: steps of random play in all copies together; 0 if what was found before prevents playing.
+        num_steps: steps of random play in all copies together; 0 if an earlier finding prevents playing.
         num_terminated: episodes of them that terminated.
         num_truncated: episodes of them that were cut off.
     """
@@ -92,7 +92,7 @@ def check_environment(
     ```
 
     Args:
-        environment: what to check, an object of a class derived from `AbstractEnvironment`.
+        environment: an object of a class derived from `AbstractEnvironment`.
         num_steps: steps of random play of each copy; give more than an episode has.
         num_copies: how many are played side by side.
         key: for the play; by default that of seed 0.
@@ -249,7 +249,7 @@ def _of_purity(name: str, function: Callable[..., Any], *args: Any) -> Iterator[
 def _play_twice(
     environments: VectorEnvironment[Any], num_steps: int, key: Key[Array, ""]
 ) -> tuple[_Played, list[Finding]]:
-    """Random play, and what shows when it is played again from the same key and then goes on."""
+    """Random play, with findings of a second play from the same key and of going on from there."""
     num_traces = 0
 
     @jax.jit

@@ -30,7 +30,7 @@ class DeviceAxis(NamedTuple):
     """Devices along the axis."""
 
     def mean(self, value: Array) -> Array:
-        """Mean over the devices of what each has averaged over its environments; the same on all devices."""
+        """Mean over the devices of each one's average over its environments; the same on all devices."""
         return value if self.name is None else jax.lax.pmean(value, self.name)
 
     def sum(self, value: Array) -> Array:
@@ -47,8 +47,8 @@ class DeviceAxis(NamedTuple):
     def varying(self, tree: Leaf) -> Leaf:
         """The same values, typed as different on each device.
 
-        For what enters a loop that makes it differ, and for parameters before they meet a batch: the derivative through
-        this point is a sum over devices, which is then taken once and not at every use.
+        For the first carry of a loop that makes it differ, and for parameters before they meet a batch: the derivative
+        through this point is a sum over devices, which is then taken once and not at every use.
         """
         if self.name is None:
             return tree

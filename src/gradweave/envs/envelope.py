@@ -1,8 +1,8 @@
 """Environments of jax-envelope under gradweave's contract: Brax, Navix, Craftax and MuJoCo Playground.
 
 jax-envelope (Python 3.12 or newer) gives all of them one interface: `init(key)` and `step(state, action)`, no automatic
-reset, spaces for what is seen and done, and `terminated` apart from `truncated`. Time limits are its own wrapper's, so
-that a suite's time-out is never mistaken for an end. An episode that terminates in its very last step counts as
+reset, spaces of observations and actions, and `terminated` apart from `truncated`. Time limits are its own wrapper's,
+so that a suite's time-out is never mistaken for an end. An episode that terminates in its very last step counts as
 terminated. Keys are handed over as bare numbers, because what a suite keeps of them in its state is saved as numbers.
 """
 
@@ -32,7 +32,7 @@ _FOR_CRITICS: Final = "privileged_state"
 class EnvelopeEnvironment(AbstractEnvironment[Any]):
     """An environment of jax-envelope with discrete actions, several discrete choices, or one continuous vector.
 
-    What is seen may be one array or a tree of them. Categories become one-hot (along the channels of a board); other
+    An observation may be one array or a tree of them. Categories become one-hot (along the channels of a board); other
     integers are scaled to 0 to 1; floats stay as they are. A single array of two or three axes is the view, and all
     other numbers are the scalars; otherwise all numbers together are the view. A part `action_mask` with an entry for
     each action is the mask. A part `privileged_state`, which MuJoCo Playground adds for critics in simulation, is left
@@ -112,7 +112,7 @@ class EnvelopeEnvironment(AbstractEnvironment[Any]):
 def from_suite(name: str, /, *, max_episode_steps: int | None = None) -> EnvelopeEnvironment:
     """The environment that jax-envelope calls `suite::name`, given as `suite/name`.
 
-    The same object for the same arguments, so that what was compiled for one is not compiled again.
+    The same object for the same arguments, so that nothing is compiled twice.
 
     Args:
         name: such as `brax/ant`.
@@ -134,12 +134,12 @@ class _Held:
 
 @dataclass(frozen=True)
 class _Part:
-    """One array of what is seen."""
+    """One array of an observation."""
 
     use: str
     """`board`, `numbers`, `mask` or `nothing`."""
     categories: tuple[int, ...] | None = None
-    """Of each number along the last axis; None for what has a size."""
+    """Of each number along the last axis; None for a number with a size."""
 
     def encoded(self, leaf: Any) -> Float[Array, "..."]:
         """The array in floats; a board with its channels last."""

@@ -4,7 +4,7 @@ An environment never resets itself and never mixes up the two ways in which an e
 
 - `terminated`: the episode really ended, its return is complete, nothing is left to bootstrap;
 - `truncated`: the episode was cut off, its return goes on and is bootstrapped from `Step.observation`, which is
-  therefore what the action led to and not the first observation of the next episode.
+  therefore the outcome of the action and not the first observation of the next episode.
 
 Batching, and resetting what ended, is `VectorEnvironment`'s work.
 """
@@ -45,15 +45,15 @@ class AbstractEnvironment(eqx.Module, Generic[State]):
     can_truncate: eqx.AbstractVar[bool]
     """False promises that `truncated` is never True, so that nobody needs to keep final observations."""
     continuous = False
-    """Whether actions are vectors of floats. Their usual range is -1 to 1; the environment clips what lies outside of
-    what it can do. A class sets this by a static field of this name."""
+    """Whether actions are vectors of floats. Their usual range is -1 to 1; the environment clips actions outside of
+    its own range. A class sets this by a static field of this name."""
     action_sizes = cast("tuple[int, ...] | None", None)
     """Several choices at once: the number of actions of each. An action is then a vector of integers, and the mask has
     a part for each choice, one behind the other. None: a single choice. A class sets this by a static field."""
 
     @abc.abstractmethod
     def reset(self, *, key: Key[Array, ""]) -> tuple[State, Observation]:
-        """Begin an episode: the first state and what is seen of it."""
+        """Begin an episode: the first state and its observation."""
 
     @abc.abstractmethod
     def step(self, state: State, action: Shaped[Array, "*action"], *, key: Key[Array, ""]) -> tuple[State, Step]:

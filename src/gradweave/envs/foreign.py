@@ -2,7 +2,7 @@
 
 Jumanji and Gymnax add booleans to integers and write 32-bit constants next to numbers of default width. Under strict
 promotion the first is an error, and under `jax_enable_x64` the second is. So their code runs in 32 bits with standard
-promotion, which also means that the same key gives the same episode in either precision; what is seen of the state is
+promotion, which also means that the same key gives the same episode in either precision; the observation is
 translated to the caller's precision afterwards. Suites are imported under the same conditions, because some of their
 constants take the width that is in force then.
 """

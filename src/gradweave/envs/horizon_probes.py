@@ -81,7 +81,7 @@ class TruncatedReward(AbstractProbe[ProbeState]):
         return state, step._replace(truncated=ended)
 
     def optimal_values(self, discount: float) -> OptimalValues:
-        """`num_steps + 1` observations, that at the cut included: it is what the last step bootstraps from."""
+        """`num_steps + 1` observations, that at the cut included: the last step bootstraps from it."""
         values = jnp.full(self.num_steps + 1, 1 / (1 - discount), jnp.result_type(float))
         return _along(self.num_steps + 1, self.num_steps, values)
 

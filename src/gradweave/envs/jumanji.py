@@ -6,7 +6,7 @@ is one action, so that no mask is lost. Rewards of several agents are added up.
 
 Jumanji says with one number, the discount of the last step, how an episode stopped: 0 is a termination, more is a
 truncation. Its Snake *terminates* at its time limit, so its episodes really end there, and the fraction of the limit
-that is used up belongs to what the agent has to see.
+that is used up belongs to the observation.
 
 Jumanji is stepped through its public interface and is imported when the first environment is made. It takes keys as
 bare numbers, so typed keys are unwrapped for it; they have to be of JAX's default kind.

@@ -1,5 +1,5 @@
 """Classes of the user's, by the name `package.module:Class`: environments, whose options are what the constructor
-takes, and whatever else is named so (`import_class`).
+takes, and other classes named so (`import_class`).
 
 The class has to derive from that of the library, `AbstractEnvironment` for instance. Anything else is refused before it
 is called: a configuration from elsewhere must not be able to call what it names. Importing the module still runs it, so
@@ -40,9 +40,9 @@ class OptionError(ValueError):
 
     Attributes:
         option: its name.
-        value: what was given; None where nothing was.
-        accepted: what would be.
-        remedy: what to do about it.
+        value: the given one; None without one.
+        accepted: the accepted values, in words.
+        remedy: the change to make.
     """
 
     def __init__(self, text: str, option: str, value: Any, accepted: str, remedy: str) -> None:
@@ -93,7 +93,7 @@ def import_class(name: str, base: type, base_name: str, plural: str) -> Any:
         name: of the class; `class_reference` knows it.
         base: the class that it has to derive from.
         base_name: how a user writes that.
-        plural: what such classes are called.
+        plural: the word for such classes.
 
     Raises:
         ValueError: there is no such module or class, or it does not derive from `base`.

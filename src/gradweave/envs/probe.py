@@ -29,7 +29,7 @@ class ProbeState(NamedTuple):
 
 
 class OptimalValues(NamedTuple):
-    """The known answer: what may be seen, and what it is worth under the best policy."""
+    """The known answer: the possible observations, and their values under the best policy."""
 
     observations: Observation
     """Everything that an agent has to value, leading axis num_cases; terminal observations are not among them."""

@@ -3,7 +3,7 @@
 `make_environment("snake", num_rows=6, num_cols=6)` is what configurations and the command line use. Names with a prefix
 come from elsewhere: `jumanji:Game2048-v1`, `gymnax:CartPole-v1`, `envelope:brax/ant` (`gradweave.envs.suites`), or a
 class of your own, `package.module:Class` (`gradweave.envs.own`), whose options are known when it is made. In a program
-an environment needs no name: hand the object to whoever asks for an environment.
+an environment needs no name: hand over the object itself.
 """
 
 import difflib
@@ -61,7 +61,7 @@ def validate_environment(name: str, options: Mapping[str, Any]) -> None:
     Of a class of your own only the name is checked here.
 
     Raises:
-        ValueError: saying what was given, what is accepted, and which right name is nearest.
+        ValueError: with the given name, the accepted ones, and the nearest right one.
     """
     wrong = explain_name(name)
     if wrong is not None:

@@ -57,7 +57,7 @@ class Row(NamedTuple):
     options: Mapping[str, Option] = {}
     continuous: bool = False
     place: tuple[str, str] | None = None
-    """Module and attribute in gradweave.envs, for what is defined here."""
+    """Module and attribute in gradweave.envs, for environments defined here."""
     action_sizes: tuple[int, ...] | None = None
     """Actions of each of several choices at once; None for a single choice."""
     note: str = ""

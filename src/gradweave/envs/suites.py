@@ -14,7 +14,7 @@ __all__ = ["PREFIXES", "REFUSED_SUITES", "SUITES", "Suite", "missing", "refused_
 
 
 class Suite(NamedTuple):
-    """A suite, and what must be installed for it."""
+    """A suite, and the packages that it needs."""
 
     title: str
     needs: tuple[tuple[str, str], ...]
@@ -35,7 +35,7 @@ SUITES: Final[Mapping[str, Suite]] = {
         "MuJoCo Playground", (_ENVELOPE, ("mujoco_playground", "playground>=0.2")), (3, 12)
     ),
 }
-"""By what stands before the environment's own name: `gymnax:` or `envelope:brax/`."""
+"""By the prefix of the environment's own name: `gymnax:` or `envelope:brax/`."""
 
 REFUSED_SUITES: Final[Mapping[str, str]] = {
     "envelope:gymnax": "is reached without jax-envelope: gymnax:CartPole-v1",

@@ -1,8 +1,8 @@
 """Two Colors: a world that does not stay as it is, for meta-parameters that have to follow.
 
 An agent walks on a small board with a blue and a red object. Stepping on one collects it, pays +1 or -1, and puts it
-somewhere else. Which colour pays is swapped every `swap_every` steps. What is seen does not say which: the agent has to
-notice, and to explore again, which is what a learned entropy cost is for.
+somewhere else. Which colour pays is swapped every `swap_every` steps. The observation does not say which: the agent has
+to notice, and to explore again, which is what a learned entropy cost is for.
 
 After Flennerhag et al. 2021 (arXiv 2109.04504) and Luketina et al. 2022, "Meta-Gradients in Non-Stationary
 Environments": 5 x 5, swaps every 100,000 steps, one stream. Here the stream is cut every two phases, so that returns of

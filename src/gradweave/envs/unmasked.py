@@ -1,4 +1,4 @@
-"""An environment whose action mask is hidden: every action may be taken, and the environment says what becomes of it.
+"""An environment whose action mask is hidden: every action may be taken, and the environment decides its effect.
 
 Whether an agent is told which actions are allowed changes the problem. On Jumanji's Snake an action that the mask
 forbids ends the episode: random play collects 0.13 fruits on a 6 x 6 board without the mask and 6.5 with it, so that a

@@ -42,7 +42,7 @@ class VectorEnvironment(eqx.Module, Generic[State]):
     ```
 
     Attributes:
-        environment: what is copied.
+        environment: the environment that is copied.
         num_envs: how many there are in all.
         axis: the devices over which they are split, when this runs inside a `jax.shard_map` over such an axis; every
             array below then has a leading axis `num_own`, and the same key on every device gives the environments what
@@ -71,7 +71,7 @@ class VectorEnvironment(eqx.Module, Generic[State]):
     def reset(self, *, key: Key[Array, ""]) -> tuple[State, Observation]:
         """Begin an episode in every environment; each has its own key."""
         keys = self.axis.own(jax.random.split(key, self.num_envs))
-        # What is the same in every first state is computed as a constant, but will differ soon.
+        # Parts that are the same in every first state are computed as constants, but will differ soon.
         return self.axis.varying(jax.vmap(lambda key: self.environment.reset(key=key))(keys))
 
     def step(
@@ -93,7 +93,7 @@ class VectorEnvironment(eqx.Module, Generic[State]):
             jax.vmap(lambda *args: self.environment.step(*args[:2], key=args[2]))(state, actions, step_keys)
         )
         ended = step.terminated | step.truncated
-        # A lambda, because JAX hashes what it is given here, and a method's hash is that of the environment's arrays.
+        # A lambda, because JAX hashes its argument here, and a method's hash is that of the environment's arrays.
         next_state, observation = jax.lax.cond(
             jnp.any(ended),
             lambda *args: self._reset_where(*args),

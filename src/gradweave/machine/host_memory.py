@@ -15,7 +15,7 @@ class HostMemory(NamedTuple):
 
     Attributes:
         limit: more than this can never be had.
-        available: what is free now.
+        available: free now.
         what: whose memory it is, in words.
     """
 
@@ -56,7 +56,7 @@ def _process() -> HostMemory | None:
     if limit == resource.RLIM_INFINITY or not statm.exists():
         return None
     mapped = int(statm.read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    # What is mapped already is code and reserved space, which nothing gives back: the rest is all there is.
+    # Memory mapped already is code and reserved space, which nothing gives back: the rest is all there is.
     left = max(0, limit - mapped)
     return HostMemory(left, left, "the rest of the limit on address space, see `ulimit -v`")
 

@@ -27,8 +27,8 @@ class Job(NamedTuple):
     """A program to run.
 
     Attributes:
-        name: what it is called.
-        command: what to start, for a share of the cores.
+        name: of the job.
+        command: the command to start, for a share of the cores.
         log: the file to which its output is appended.
     """
 
@@ -84,7 +84,7 @@ def run_jobs(
     """Run jobs, as many at a time as there are shares of the cores, in order.
 
     Args:
-        jobs: what to run; names differ. The next one is asked for when there is a free share; None: there is none as
+        jobs: jobs to run; names differ. The next one is asked for when there is a free share; None: there is none as
             long as those that run go on.
         shares: the cores for each of those that run at the same time.
         received: signals that this process has noted, growing while this goes on. At the first the jobs that run get
@@ -145,7 +145,7 @@ def default_backend() -> str:
     """JAX's default backend, found in a separate process: this one must not take an accelerator's memory.
 
     Raises:
-        GradweaveError: JAX does not start; with what it says.
+        GradweaveError: JAX does not start; with its message.
     """
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return "cpu"

@@ -49,7 +49,7 @@ def _private_folder() -> Path | None:
 
 
 def _held(folder: Path) -> bool:
-    """Whether nobody else can replace what lies in a folder, or in one above it."""
+    """Whether nobody else can replace the content of a folder, or of one above it."""
     for place in (folder.resolve(), *folder.resolve().parents):
         state = place.stat()
         if state.st_uid not in (os.getuid(), 0):
@@ -66,7 +66,7 @@ def _others_write(state: os.stat_result) -> bool:
 
 
 def _remove_foreign(folder: Path) -> None:
-    """Delete what others may have put into the folder while they could: it would be executed."""
+    """Delete files that others may have put into the folder while they could: it would be executed."""
     with os.scandir(folder) as entries:
         for entry in entries:
             state = entry.stat(follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: leave at once, or note them and finish what is under way; a second one leaves at once.
+"""SIGINT, SIGTERM and SIGHUP: leave at once, or note them and finish the work under way; a second one leaves at once.
 
 Python calls its handlers only between two of its own instructions, which can be long: compiling takes many seconds,
 and while JAX starts an exception from a handler may be swallowed. So a thread of its own reads of signals from the pipe
@@ -107,7 +107,7 @@ _saved: str = ""
 
 
 def say_when_leaving(text: str) -> None:
-    """Set what is said when the process leaves at once: what has been saved, and how to go on."""
+    """Set the message for leaving at once: the saved files, and how to go on."""
     global _saved
     _saved = text
 
@@ -125,7 +125,7 @@ def leaving_at_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Note signals in the list that it yields instead of leaving, so that what is under way can be finished and a
+    """Note signals in the list that it yields instead of leaving, so that the work under way can be finished and a
     checkpoint written; at the second one leave at once. Outside of the main thread nothing is noted.
     """
     received: list[int] = []
@@ -139,7 +139,7 @@ def noted_signals() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Raise an exception at a signal, for work that can be interrupted anywhere and keeps what it has.
+    """Raise an exception at a signal, for work that can be interrupted anywhere and keeps its results so far.
 
     KeyboardInterrupt at SIGINT, `Stopped` at the others; at a second signal leave at once.
     """

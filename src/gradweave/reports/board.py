@@ -54,9 +54,9 @@ def board_frames(
     """One picture for each step of an episode.
 
     Args:
-        views: (time, rows, cols, channels), what was seen before each action; (time, features) is drawn as one row of
+        views: (time, rows, cols, channels), the view before each action; (time, features) is drawn as one row of
             cells.
-        rewards: (time,), the reward of each action. Shown is what had been collected when the view was seen, and on the
+        rewards: (time,), the reward of each action. Shown is the return so far when the view was seen, and on the
             last picture the return of the whole episode.
         paint: how a view is drawn; by default `paint_snake` for five channels and `paint_channels` for any other
             number.
@@ -94,7 +94,7 @@ def save_gif(path: Path, frames: Sequence[Image.Image], fps: float = 12.0, *, nu
     Args:
         path: the file to write.
         frames: RGB images of one size.
-        fps: frames per second; a GIF counts in hundredths of a second, and viewers slow down what is faster than 50.
+        fps: frames per second; a GIF counts in hundredths of a second, and viewers slow down GIFs faster than 50.
         num_colours: of the palette that all frames share, 2 to 256. Fewer make a smaller file.
 
     Raises:

@@ -47,7 +47,7 @@ class RunMetrics(NamedTuple):
     name: str
     rows: Sequence[Mapping[str, Any]]
     plain: bool = False
-    """Whether it learns no meta-parameter: what self-tuning is compared with."""
+    """Whether it learns no meta-parameter: the baseline of self-tuning."""
     random: float | None = None
     """Mean return of random allowed actions, where it was evaluated."""
 

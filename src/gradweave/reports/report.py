@@ -1,4 +1,4 @@
-"""report.html: what one or more runs did, in one file that needs nothing else.
+"""report.html: the results of one or more runs, in one file that needs nothing else.
 
 Figures are embedded; every text that comes from a run's files is escaped.
 """
@@ -212,7 +212,7 @@ def _text(path: Path) -> str:
 
 
 def _left_out(error: Exception) -> str:
-    """Say in the page what it lacks: a damaged side file is no reason for no report."""
+    """Name in the page a part that it lacks: a damaged side file is no reason for no report."""
     return f"<p>left out: {html.escape(str(error))}</p>"
 
 

@@ -1,4 +1,4 @@
-"""Pictures of environments by their names: what a vector of numbers stands for, drawn to scale, MinAtar's games, 2048.
+"""Pictures of environments by their names: the physical system behind a vector, drawn to scale, MinAtar's games, 2048.
 
 A scene is a painter, as for `gradweave.reports.board`, and the size of its picture in cells. Without one, a board is
 drawn as cells (`gradweave.reports.board`), and a vector over time (`gradweave.reports.series`).

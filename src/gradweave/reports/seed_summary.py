@@ -48,7 +48,7 @@ def write_summary(path: Path, seeds: Sequence[int], finished: Mapping[int, Path]
         finished: the folders of those that have finished; not empty.
 
     Returns:
-        What `summarize_seeds` finds, and the seeds that are `unfinished`.
+        The summary of `summarize_seeds`, and the seeds that are `unfinished`.
     """
     summary = summarize_seeds(finished)
     summary["unfinished"] = [seed for seed in seeds if seed not in finished]

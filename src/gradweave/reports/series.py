@@ -1,4 +1,4 @@
-"""An episode of which no picture is known: what was seen and what was paid, over time.
+"""An episode of which no picture is known: observations and rewards, over time.
 
 Up to twelve numbers are curves, one above the other, each scaled to the range that it has in the episode; more than
 that are an image with a row for each, the brighter the larger. Below them is the reward of every step, as a bar up or
@@ -17,7 +17,7 @@ __all__ = ["series_frames"]
 
 _WIDTH: Final = 360
 _SEEN: Final = 210
-"""Pixels of height for what was seen."""
+"""Pixels of height for observations."""
 _PAID: Final = 50
 """Pixels of height for rewards."""
 _BAND: Final = 24
@@ -31,7 +31,7 @@ def series_frames(views: npt.ArrayLike, rewards: npt.ArrayLike, *, max_frames: i
     """Pictures of an episode that grow from step to step; a long one is shown in larger strides, to its end.
 
     Args:
-        views: (time, features), what was seen before each action.
+        views: (time, features), the view before each action.
         rewards: (time,), the reward of each action.
         max_frames: pictures at most, at least 1.
 

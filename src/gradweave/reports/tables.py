@@ -47,7 +47,7 @@ def curve_of(lines: Sequence[Mapping[str, Any]], num_rows: int) -> list[dict[str
 def metrics_until(run: Path, until: int | None = None) -> list[dict[str, Any]]:
     """The rows of a run's metrics, to the first that has reached `until` environment steps and was evaluated.
 
-    Runs are evaluated when they end, so that this is what a run of `until` steps would have logged.
+    Runs are evaluated when they end, so that these are the rows of a run of `until` steps.
     """
     lines = []
     for line in read_metrics(run / "metrics.jsonl"):
@@ -88,6 +88,6 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, every value as text; what was missing is the empty string."""
+    """The rows of a CSV file, every value as text; a missing one is the empty string."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

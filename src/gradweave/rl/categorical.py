@@ -108,7 +108,7 @@ def sample(
     log_p = log_probs(logits, mask)
     if axis.name is None:
         return jax.random.categorical(key, log_p, axis=-1)
-    # What `jax.random.categorical` does, with noise for the whole batch.
+    # As `jax.random.categorical`, with noise for the whole batch.
     noise = jax.random.gumbel(key, (log_p.shape[0] * axis.size, *log_p.shape[1:]), log_p.dtype)
     return jnp.argmax(log_p + axis.own(noise), axis=-1)
 

@@ -1,7 +1,7 @@
-"""Cells that remember: what a network keeps from one observation to the next, between its torso and its heads.
+"""Cells that remember: a network's memory from one observation to the next, between its torso and its heads.
 
-A cell is one step of a recurrence, for one environment; whoever acts or learns carries the memory and begins it anew
-with each episode. `GRU` is gated (Cho et al. 2014, arXiv 1406.1078). `S5` is linear in what it remembers, with one
+A cell is one step of a recurrence, for one environment; the caller carries the memory and begins it anew
+with each episode. `GRU` is gated (Cho et al. 2014, arXiv 1406.1078). `S5` is linear in its memory, with one
 complex number for each channel:
 
     dx/dt = a x + B u,   y = 2 Re(C x) + D u,   a = -exp(log_decay) + i frequency,
@@ -36,11 +36,11 @@ class AbstractCell(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, inputs: Float[Array, " num_in"], memory: PyTree) -> tuple[Float[Array, " size"], PyTree]:
-        """(what the heads read, the memory after these inputs)."""
+        """(input of the heads, memory after these inputs)."""
 
 
 class GRU(AbstractCell):
-    """A gated recurrent unit; what it puts out is what it remembers."""
+    """A gated recurrent unit; its output is its memory."""
 
     cell: eqx.nn.GRUCell
 

@@ -62,7 +62,7 @@ class MultiDiscrete(AbstractPolicyHead):
         return categorical.kl(logits, others, allowed).sum(-1)
 
     def _choices(self, outputs: Array, mask: Array) -> tuple[Array, Array]:
-        """Logits and masks, (*batch, choices, most actions); what a choice has fewer is not allowed."""
+        """Logits and masks, (*batch, choices, most actions); the filling of shorter choices is not allowed."""
         return self._apart(outputs, 0.0), self._with_any_allowed(self._apart(mask, False))
 
     def _apart(self, row: Array, filling: float | bool) -> Array:

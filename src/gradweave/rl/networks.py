@@ -99,7 +99,7 @@ class ActorCriticNetwork(eqx.Module):
             observation: one observation, without a batch axis.
             conditioning: further inputs of every head, for example the meta-parameters (Xu et al. 2018, arXiv
                 1805.09801); None if and only if `conditioning_size` is 0.
-            memory: what was remembered of the episode before this observation, as `initial_memory` and then
+            memory: of the episode before this observation, as `initial_memory` and then
                 `NetworkOutput.memory` give it; None if and only if the network has no cells.
 
         Raises:
@@ -287,7 +287,7 @@ def _check_input(
     conditioning_size: int,
     dtype: jnp.dtype,
 ) -> None:
-    """Refuse what no network can be built for."""
+    """Refuse arguments for which no network can be built."""
     shape = tuple(observation.view.shape)
     if len(shape) not in (1, 3):
         raise ValueError(
@@ -305,7 +305,7 @@ def _check_input(
 
 
 def _check_options(policy_scale: float, outer_torso: str, activation: str) -> None:
-    """Refuse what is no scale, no place or no function."""
+    """Refuse a scale that is not positive, an unknown torso and an unknown activation."""
     if not policy_scale > 0:
         raise ValueError(f"policy_scale = {policy_scale!r} leaves a policy that cannot learn: give a number above 0")
     if outer_torso not in ("detached", "own", "shared"):
@@ -353,7 +353,7 @@ def _draw_cells(
     """A cell of (inputs, outputs) for each torso, or none."""
     if memory == "none":
         return ()
-    # fold_in leaves the key itself untouched: a network without cells is what it was, to the bit.
+    # fold_in leaves the key itself untouched: a network without cells is unchanged, to the bit.
     keys = jax.random.split(jax.random.fold_in(key, _FOR_CELLS), count)
     return tuple(draw_cell(memory, *sizes, dtype, key=k) for k in keys)
 

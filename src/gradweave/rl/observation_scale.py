@@ -2,7 +2,7 @@
 
 Every number of a view, and every scalar, is shifted by its mean and divided by its standard deviation over all steps of
 all environments since training began, then clipped. The statistics change between rollouts only: a rollout is acted
-with those of the steps before it, and what is learned from it is normalised by the very same numbers, so that a policy
+with those of the steps before it, and learning from it normalises by the very same numbers, so that a policy
 says of a recorded observation what it said when it acted. They are data: nothing is differentiated through them, within
 a window neither.
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _SMALLEST_STD = 1e-4  # numbers that never change must not be blown up
-_LARGEST = 10.0  # of what the network sees, in standard deviations; as in public implementations of PPO
+_LARGEST = 10.0  # of the network's inputs, in standard deviations; as in public implementations of PPO
 
 
 class ObservationStatistics(NamedTuple):

@@ -1,4 +1,4 @@
-"""Policy heads: what the numbers that a network puts out for its policy mean.
+"""Policy heads: from a network's outputs to a policy.
 
 A head turns them into a distribution over actions: categorical over those that a mask allows, or Gaussian over vectors.
 Losses and agents ask the head for samples, log-probabilities, entropies and divergences, and know no distribution. All
@@ -113,7 +113,7 @@ class Gaussian(AbstractPolicyHead):
     """A vector of `size` independent normal numbers; masks are ignored.
 
     The outputs are the means, then `size` numbers s with standard deviation softplus(s) + 0.001. Whether
-    these depend on what is seen is the network's business.
+    these depend on the observation is the network's business.
 
     Attributes:
         size: length of the action vector, at least 1.

@@ -7,7 +7,7 @@ parameters behind the values.
 Sutton & Barto 2018, chapter 12 (λ-returns with a discount and a λ for every step); Schulman et al. 2015 (arXiv
 1506.02438, generalised advantage estimation).
 
-All arrays are (time,), entry t belonging to step t: `rewards[t]` and `discounts[t]` are what step t gave, `values[t]`
+All arrays are (time,), entry t belonging to step t: `rewards[t]` and `discounts[t]` are those of step t, `values[t]`
 is the value before it and `next_values[t]` the value after it (`gradweave.rl.next_values`). Batches go through
 `jax.vmap`.
 """
@@ -69,7 +69,7 @@ def lambda_returns(
     Args:
         rewards: r_t.
         discounts: γ_t in [0, 1]; 0 where the episode ended (`trajectory_discounts`).
-        next_values: v'_t, the value of what step t led to.
+        next_values: v'_t, the value of the observation after step t.
         lambda_: λ in [0, 1], one number or one for each step; 0 where the episode was cut off (`trajectory_lambda`).
 
     Returns:
@@ -97,7 +97,7 @@ def generalized_advantages(
         rewards: r_t.
         discounts: γ_t in [0, 1]; 0 where the episode ended (`trajectory_discounts`).
         values: v_t, the value of `observations[t]`: time entries, without the one after the last step.
-        next_values: v'_t, the value of what step t led to.
+        next_values: v'_t, the value of the observation after step t.
         lambda_: λ in [0, 1], one number or one for each step; 0 where the episode was cut off (`trajectory_lambda`).
 
     Returns:

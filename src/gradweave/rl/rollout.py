@@ -51,7 +51,7 @@ class RolloutState(NamedTuple):
     reward_scale: RewardScale | None = None
     """Scale of the rewards, or None where they are not scaled."""
     observation_statistics: ObservationStatistics | None = None
-    """Of what was seen before the newest rollout, or None where observations are not normalised."""
+    """Of the observations before the newest rollout, or None where observations are not normalised."""
 
 
 class EpisodeTotals(NamedTuple):
@@ -95,7 +95,7 @@ def init_rollout(
         memory: of one environment at the beginning of an episode; None for policies without memory.
         reward_discount: of the returns by whose running size rollouts divide rewards (`gradweave.rl.RewardScale`); None
             leaves rewards as they are. Totals count them as the environment gives them either way.
-        counts_observations: keep statistics of what is seen, which `rollout` carries along and the caller updates
+        counts_observations: keep statistics of observations, which `rollout` carries along and the caller updates
             (`gradweave.rl.with_observations`) and applies.
         key: for their resets.
     """
@@ -137,7 +137,7 @@ def rollout(
         env: the environments.
         state: of `init_rollout` or of the last rollout.
         num_steps: steps to take in each environment, at least 1.
-        memory: of one environment at the beginning of an episode; it takes the place of what was remembered where an
+        memory: of one environment at the beginning of an episode; it replaces the memory of an environment whose
             episode stopped. None for policies without memory.
         key: for actions and environments.
 

@@ -3,7 +3,7 @@
 Time runs over the steps t = 0..T-1 of one stretch of experience, which may contain several episodes. Step t starts
 from `observations[t]`, takes `actions[t]`, is paid `rewards[t]`, and leads to `observations[t + 1]`, except where an
 episode stopped: there `observations[t + 1]` already belongs to the next episode. An episode that was cut off
-(`truncations[t]`) still has a future, whose value must be that of what the step really led to; that observation is kept
+(`truncations[t]`) still has a future, whose value must be that of the observation after the step, which is kept
 in `final_observations[t]`. An episode that ended (`terminations[t]`) has none: its discount is 0, and what is
 bootstrapped there does not matter.
 

@@ -70,7 +70,7 @@ def vtrace(
         rewards: r_t.
         discounts: γ_t in [0, 1]; 0 where the episode ended (`trajectory_discounts`).
         values: v_t, the value before step t.
-        next_values: v'_t, the value of what step t led to (`gradweave.rl.next_values`).
+        next_values: v'_t, the value of the observation after step t (`gradweave.rl.next_values`).
         ratios: probability of action t under the policy that learns, over that under the policy that took it.
         lambda_: λ in [0, 1], one number or one for each step; 0 where the episode was cut off (`trajectory_lambda`).
         alpha: α in [0, 1], the share of each weight that is clipped.

@@ -1,1 +1,1 @@
-"""A run on disk: its folder, locks, metrics, provenance, checkpoint files, what is shown. Never imports JAX."""
+"""A run on disk: its folder, locks, metrics, provenance, checkpoint files, progress. Never imports JAX."""

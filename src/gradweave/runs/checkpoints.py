@@ -60,7 +60,7 @@ _DTYPES: Final[Mapping[str, npt.DTypeLike]] = {
     "F32": np.float32,
     "F64": np.float64,
 }
-"""The dtypes that can be saved, by what safetensors calls them."""
+"""The dtypes that can be saved, by their names in safetensors."""
 _NAMES: Final = tuple(np.dtype(dtype).name for dtype in _DTYPES.values())
 
 
@@ -117,7 +117,7 @@ def write(path: Path, arrays: Mapping[str, SavedArray], step: int, metadata: Map
 
     Raises:
         ValueError: an array has a dtype that safetensors does not have.
-        OSError: the disk is full or not writable; what was there before is intact.
+        OSError: the disk is full or not writable; the earlier file is intact.
     """
     for name, array in arrays.items():
         if array.data.dtype.name not in _NAMES:
@@ -187,7 +187,7 @@ def read(path: Path) -> SavedState:
 def newest_good(
     folder: Path, use: Callable[[Path], UsedT], warn: Callable[[str], None] = warnings.warn
 ) -> tuple[Path, UsedT]:
-    """The newest checkpoint in `folder` that serves, and what `use` makes of it; `warn` is told of each that does not.
+    """The newest checkpoint in `folder` that serves, and the result of `use`; `warn` is told of each that does not.
 
     Args:
         folder: of the checkpoints.
@@ -221,7 +221,7 @@ def set_newer_aside(path: Path) -> None:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what interrupted writes left behind."""
+    """Delete all but the newest `keep` checkpoints, and the remains of interrupted writes."""
     for path in [*list_checkpoints(folder)[:-keep], *folder.glob(f".*{_SUFFIX}.tmp")]:
         path.unlink(missing_ok=True)
 

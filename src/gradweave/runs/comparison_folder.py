@@ -1,4 +1,4 @@
-"""Comparisons: what is compared, and the folder that it lies in.
+"""Comparisons: the plan, and the folder of one.
 
 runs/<preset>-compare-<environment>-<utc time>-<4 random letters>/
 compare.json  compare.toml  provenance.json  lock  RIVAL.safetensors  ...
@@ -30,9 +30,9 @@ class ComparisonPlan:
     """Plan of a comparison.
 
     Attributes:
-        config: of every rival before it changes what it tunes; `run.total_steps` is the budget of each.
+        config: of every rival before its own changes; `run.total_steps` is the budget of each.
         rivals: by name, in order.
-        ranges: what searches draw from.
+        ranges: of the draws of searches.
         trials: of a search, and members of a population.
         seeds: that are reported.
         at_once: members computed side by side.
@@ -60,8 +60,8 @@ def create_comparison(plan: ComparisonPlan, argv: Sequence[str] = ()) -> Path:
     """Make the folder of a new comparison in `plan.config.run.runs_dir`.
 
     Args:
-        plan: what is compared.
-        argv: what to note as the command line.
+        plan: of the comparison.
+        argv: the command line for provenance.json.
 
     Raises:
         ConfigError: the folder cannot be made there.
@@ -84,7 +84,7 @@ def read_comparison(path: Path) -> ComparisonPlan:
     """Read the plan of a comparison from its folder.
 
     Raises:
-        DamagedFile: compare.json is not what `create_comparison` writes.
+        DamagedFile: compare.json is not a file of `create_comparison`.
         ConfigError: a file cannot be read.
     """
     file = path / COMPARISON_FILE

@@ -1,7 +1,7 @@
 """Identity of a checkpoint: its run, and the configuration with which it was written.
 
 Every checkpoint carries both in its metadata, under its hash. A config.toml that was edited since would make the folder
-lie about its past, so a difference is refused unless the user accepts it; what was accepted is in provenance.json.
+lie about its past, so a difference is refused unless the user accepts it; accepted ones are in provenance.json.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ _FREE: Final = (
     "on_nonfinite",
     "finish",
 )
-"""Fields of the section `run` that say nothing about what has been computed."""
+"""Fields of the section `run` without influence on results so far."""
 
 Change = tuple[str, Any, Any]
 """A field, its value in the checkpoint and its value in config.toml."""
@@ -79,7 +79,7 @@ def unaccepted(checkpoint: tuple[Path, Description], config: Config, accepted: S
 
 
 def raise_changed(run: Path, step: int, changes: Sequence[Change]) -> NoReturn:
-    """Raise what says which fields of config.toml were changed since a checkpoint.
+    """Raise an error that names the fields of config.toml changed since a checkpoint.
 
     Raises:
         ConfigError: with both values of every field.

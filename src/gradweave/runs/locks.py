@@ -49,7 +49,7 @@ def lock_folder(path: Path) -> BinaryIO:
 
 @contextlib.contextmanager
 def waiting_lock(file: Path) -> Iterator[None]:
-    """Keep other processes from what goes on in the context; wait for those that do the same.
+    """Keep other processes out of the context; wait for those inside.
 
     Raises:
         ConfigError: the file cannot be written, or its file system has no locks.
@@ -80,7 +80,7 @@ def _holder(file: BinaryIO) -> str:
 
 
 def _flock(file: BinaryIO) -> None:
-    """Lock, if need be at a later attempt: whoever asks whether a folder is in use has it for a moment."""
+    """Lock, if need be at a later attempt: a process that asks whether a folder is in use has it for a moment."""
     for _ in range(_LOCK_ATTEMPTS - 1):
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

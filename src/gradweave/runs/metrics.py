@@ -15,7 +15,7 @@ Names of the numbers that a row may hold; reports and progress tables know these
 | `skipped` | true where a value was not finite and a window since the last line was thrown away |
 | `steps_per_second` | environment steps per second; shown, but not in the file, so that two runs can be compared |
 
-JSON knows no NaN: a non-finite value is written as null, and `nonfinite` says under its name what it was.
+JSON knows no NaN: a non-finite value is written as null, and `nonfinite` keeps it, under its name, as text.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ def parse_row(path: Path, line: str | bytes, number: int | None = None) -> dict[
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether a value is what its name promises."""
+    """Whether a value has the type and range of its name."""
     if name in _COUNTS:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MOST_STEP
     if name in _NUMBERS or name.startswith(_FAMILIES):
@@ -115,7 +115,7 @@ def _fits(name: str, value: Any) -> bool:
 
 
 class Readable(NamedTuple):
-    """The rows at the beginning of a file that can be read, in bytes, and what comes then."""
+    """The rows at the beginning of a file that can be read, in bytes, and the rest."""
 
     size: int
     num_rows: int
@@ -153,7 +153,7 @@ def _rows(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _whole_lines(path: Path, file: BinaryIO, start: int = 0) -> Iterator[bytes]:
-    """The lines from where the file stands: all but what follows the last line feed."""
+    """The lines from where the file stands: all but the rest after the last line feed."""
     number = start
     while line := file.readline(_MOST_LINE + 1):
         number += 1
@@ -174,7 +174,7 @@ def format_row(row: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any, name: str, nonfinite: dict[str, str]) -> Any:
-    """`value` as what JSON can hold; what is not finite is noted in `nonfinite` under its name."""
+    """`value` in JSON's types; a non-finite number is noted in `nonfinite` under its name."""
     if isinstance(value, Mapping):
         return {key: _plain(entry, f"{name}/{key}", nonfinite) for key, entry in value.items()}
     if isinstance(value, list | tuple):

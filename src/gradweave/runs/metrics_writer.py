@@ -22,13 +22,13 @@ class MetricsWriter:
     """Appends rows to a metrics file, each at once as one line.
 
     A row that cannot be written is kept, and `trouble` says why; so does it when another program has replaced, deleted
-    or changed the file. What was written until then can be put back by `restore`.
+    or changed the file. The rows until then can be put back by `restore`.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], None] = warn_on_stderr) -> None:
-        """Open `path` to append; what a crash left of an unfinished last line is removed.
+        """Open `path` to append; an unfinished last line, left by a crash, is removed.
 
-        What cannot be read is no reason not to go on: the file is then kept as NAME.damaged, and `warn` told.
+        An unreadable file is no reason not to go on: it is then kept as NAME.damaged, and `warn` told.
 
         Raises:
             OSError: nothing can be written there.

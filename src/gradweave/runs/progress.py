@@ -192,7 +192,7 @@ class _PlainView:
 def _fitting(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> tuple[list[str], list[int], int]:
     """Headings, over several lines where one is too long, which columns fit into `width`, and the gap between them.
 
-    Steps, return and what is left of the time stay; the speed goes first, then meta-parameters from the right.
+    Steps, return and the remaining time stay; the speed goes first, then meta-parameters from the right.
     """
 
     def needed(headings: Sequence[str], chosen: Sequence[int], gap: int) -> int:

@@ -1,7 +1,7 @@
 """Origin of a run: command line, commit and uncommitted changes, versions, platform, seed.
 
 What only JAX knows (devices, backend) is added by `runtime.describe_devices` once it is imported. provenance.json holds
-all of it for the process that began the run, and in the list `continued` what was otherwise for those that went on.
+all of it for the process that began the run, and in the list `continued` the differences of those that went on.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ _OWN = ("started", "argv")  # of each process, also where nothing else has chang
 
 
 def collect_provenance(config: Config, argv: Sequence[str] = ()) -> dict[str, Any]:
-    """Everything about a run's origin that can be known without importing JAX; `argv` is what follows `gradweave`."""
+    """A run's origin as far as known without importing JAX; `argv` is the command line after `gradweave`."""
     return _collect(config, ["gradweave", *argv])
 
 
@@ -64,10 +64,10 @@ class ProvenanceFile:
         self._begun = False
 
     def add(self, entries: Mapping[str, Any]) -> None:
-        """Add to what the file says of this process, such as the devices once JAX is up.
+        """Add to the file's entry of this process, such as the devices once JAX is up.
 
         An entry of the same name is replaced, but none of those of earlier processes that have trained: each one that
-        goes on with a run has its own entry in the list `continued`, recording what differs from the start.
+        goes on with a run has its own entry in the list `continued`, recording differences from the start.
         """
         known = self._read()
         if not self._begun:
@@ -125,7 +125,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     """The content of provenance.json.
 
     Raises:
-        DamagedFile: it is not what `RunFolder.add_provenance` writes.
+        DamagedFile: not a file of `RunFolder.add_provenance`.
         OSError: it is not there, or cannot be read.
     """
     found = read_json(path, _MOST_BYTES)
@@ -169,7 +169,7 @@ def _collect(config: Config, argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _is_flag(name: str) -> bool:
-    """Whether an environment variable may change what is computed; where compiled programs lie does not."""
+    """Whether an environment variable may change results; the folder of compiled programs does not."""
     return name.startswith(("JAX_", "XLA_FLAGS")) and name != "JAX_COMPILATION_CACHE_DIR"
 
 
@@ -180,7 +180,7 @@ def source_state() -> dict[str, Any] | None:
     """Commit, and the difference of tracked files to it, of the checkout this package lies in; None outside of one.
 
     Either is None where git cannot say, which is not the same as no difference.
-    What lies in results/ is no source: experiments write there while they run.
+    The folder results/ is no source: experiments write there while they run.
     """
     here = Path(__file__).resolve()
     # A package installed inside somebody else's checkout is not tracked there.

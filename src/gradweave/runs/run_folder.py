@@ -79,7 +79,7 @@ class RunFolder:
 
         Args:
             config: of the run.
-            argv: what to note in provenance.json as the command line.
+            argv: the command line for provenance.json.
             name: the folder's; by default made of preset, time and letters.
 
         Raises:
@@ -108,7 +108,7 @@ class RunFolder:
 
         Args:
             path: the folder.
-            argv: what to note in provenance.json as the command line; by default that of this process.
+            argv: the command line for provenance.json; by default that of this process.
             accept_changes: go on also where config.toml has other values than the newest checkpoint was written with,
                 and note them in provenance.json.
 
@@ -180,7 +180,7 @@ class RunFolder:
     def set_config(self, config: Config) -> None:
         """Replace config.toml, for a run that is to go on with other values.
 
-        If it is to go on for longer, what was measured and reported at its end until now is removed.
+        If it is to go on for longer, its earlier final measurements and report are removed.
         """
         if config.run.total_steps > self.config.run.total_steps:
             for name in ("report.html", "measurement.json", EVALUATION_FILE):
@@ -189,7 +189,7 @@ class RunFolder:
         self.config = config
 
     def add_provenance(self, entries: Mapping[str, Any]) -> None:
-        """Add to what provenance.json says of this process; see `gradweave.runs.provenance.ProvenanceFile`."""
+        """Add to the entry of this process in provenance.json; see `gradweave.runs.provenance.ProvenanceFile`."""
         self._provenance.add(entries)
 
     def check_origin(self, path: Path) -> None:
@@ -209,7 +209,7 @@ class RunFolder:
         step: int,
         metadata: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write a checkpoint of `step`, every row of metrics before it, and delete what is too old to keep.
+        """Write a checkpoint of `step`, every row of metrics before it, and delete those too old to keep.
 
         Rows that cannot be written go into the checkpoint, from which `go_on_from` writes them.
 

@@ -65,7 +65,7 @@ class SeedsFolder:
         Args:
             config: of the first seed's run.
             num_seeds: how many.
-            argv: what to note in every provenance.json as the command line.
+            argv: the command line for every provenance.json.
             name: the folder's; by default made of preset, time and letters.
             lock: of the folder, where the caller has made it and locked it.
 
@@ -99,7 +99,7 @@ class SeedsFolder:
 
         Args:
             changes: by the field's name.
-            accept_changes: also accept what was edited in a config.toml since the newest checkpoint.
+            accept_changes: also accept edits of a config.toml since the newest checkpoint.
 
         Raises:
             ConfigError: the runs cannot go on like this; none has been changed.
@@ -166,7 +166,7 @@ def _read_seeds(path: Path) -> list[int]:
     """The seeds that seeds.json lists, whose folders are real ones.
 
     Raises:
-        DamagedFile: it is not what `SeedsFolder.create` writes, or a seed's folder is a link.
+        DamagedFile: not a file of `SeedsFolder.create`, or a seed's folder is a link.
         ConfigError: it cannot be read.
     """
     file = path / SEEDS_FILE

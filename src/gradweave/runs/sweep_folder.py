@@ -1,4 +1,4 @@
-"""Sweeps: what is searched, and the folder that any number of workers share, on one machine or on many.
+"""Sweeps: the plan, and the folder that any number of workers share, on one machine or on many.
 
 runs/<preset>-sweep-<environment>-<utc time>-<4 random letters>/
 sweep.json  sweep.toml  journal.jsonl  claims.lock  sweep.csv  best.toml
@@ -52,8 +52,8 @@ class SweepPlan:
     """Plan of a sweep.
 
     Attributes:
-        base: what all settings have in common; `run.seed` is the first seed, and that of sampling.
-        space: what is searched.
+        base: the configuration that all settings share; `run.seed` is the first seed, and that of sampling.
+        space: the space to search.
         sampling: how settings are chosen.
         trials: how many.
         num_seeds: runs of each setting.
@@ -73,7 +73,7 @@ class SweepPlan:
         return range(self.base.run.seed, self.base.run.seed + self.num_seeds)
 
     def differences(self, other: "SweepPlan") -> list[str]:
-        """Names of what is not the same, wherever the runs lie."""
+        """Names of fields that differ, wherever the runs lie."""
         mine, theirs = (
             dataclasses.replace(plan.base, run=dataclasses.replace(plan.base.run, runs_dir=""))
             for plan in (self, other)
@@ -96,7 +96,7 @@ def join_sweep(plan: SweepPlan, name: str | None, begin: Callable[[Path], object
     """The folder of a sweep in `plan.base.run.runs_dir`: a new one, or the one that other workers have made.
 
     Args:
-        plan: what is swept.
+        plan: of the sweep.
         name: the folder's; None: a new name.
         begin: puts the journal into a new folder, before any other worker sees that.
 
@@ -161,7 +161,7 @@ def read_plan(path: Path) -> SweepPlan:
     """Read the plan of a sweep from its folder.
 
     Raises:
-        DamagedFile: sweep.json is not what `join_sweep` writes.
+        DamagedFile: sweep.json is not a file of `join_sweep`.
         ConfigError: a file cannot be read.
     """
     file = path / SWEEP_FILE

@@ -1,7 +1,7 @@
 """The trials of a sweep, as an Optuna study whose journal lies in the sweep's folder, where all workers share it.
 
 A trial is one setting with all of its seeds. A worker claims it by locking its folder; a trial that the journal has
-as running and that nobody has locked was left by a worker that is gone, and whoever asks next goes on with it. The
+as running and that nobody has locked was left by a worker that is gone, and the next to ask goes on with it. The
 locks are the system's, which frees them however a process ends, so that nothing has to be kept alive by heartbeats.
 """
 
@@ -46,7 +46,7 @@ class Record(NamedTuple):
 
     Attributes:
         number: of the trial.
-        setting: what it tries.
+        setting: the values that it tries.
         outcome: "running" until it has ended, wherever; "twin": drawn, but known; "refused": it cannot be trained.
         diverged: its seeds that met a value that is not finite.
     """
@@ -115,7 +115,7 @@ class SweepStudy:
         """Open the journal in `path`.
 
         Raises:
-            DamagedFile: it is not there, or not what Optuna writes.
+            DamagedFile: it is not there, or not a journal of Optuna.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.path, self.plan = path, plan
@@ -131,7 +131,7 @@ class SweepStudy:
             leave: numbers of trials to leave to others.
 
         Raises:
-            DamagedFile: the journal, or a setting's folder, is not what gradweave makes.
+            DamagedFile: the journal, or a setting's folder, is not one of gradweave.
         """
         with waiting_lock(self.path / "claims.lock"), self._reading():
             for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -203,7 +203,7 @@ class SweepStudy:
         trial.set_user_attr(_OUTCOME, outcome)
         if value is not None:
             state = TrialState.COMPLETE
-        else:  # TPE learns from what was pruned that it is bad, and nothing from what failed
+        else:  # TPE takes pruned trials for bad ones, and ignores failed ones
             state = TrialState.FAIL if outcome in ("refused", "twin") else TrialState.PRUNED
         self._study.tell(trial.number, value, state=state)
 
@@ -239,7 +239,7 @@ class SweepStudy:
         return sum(trial.user_attrs.get(_OUTCOME) != "twin" for trial in trials)
 
     def _sampler(self, number: int) -> BaseSampler:
-        """The sampler of one trial, so that its draws depend on the seed, its number and what is known by then."""
+        """The sampler of one trial, so that its draws depend on the seed, its number and the earlier results."""
         digest = hashlib.sha256(f"{self.plan.base.run.seed} {number}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big")
         if self.plan.sampling == "grid":
@@ -263,7 +263,7 @@ class SweepStudy:
             raise self._damaged(f"cannot be read ({error.strerror})") from None
         except (GradweaveError, OSError):
             raise
-        except Exception as error:  # of whatever kind: the file may hold anything
+        except Exception as error:  # of any kind: the file may hold anything
             raise self._damaged(f"is no journal of this sweep ({type(error).__name__}: {str(error)[:100]})") from error
 
     def _damaged(self, what: str) -> DamagedFile:

@@ -31,10 +31,10 @@ class Tracker(Protocol):
     """A receiver of rows of metrics."""
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Send one row; `step` is its abscissa, and what is no number is left out."""
+        """Send one row; `step` is its abscissa, and only numbers are sent."""
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining rows."""
 
 
 def check_tracker(name: str) -> None:
@@ -113,7 +113,7 @@ class _Apart:
                 self._warn(f"{self._name} falls behind, and rows are left out there; metrics.jsonl has every row")
 
     def close(self) -> None:
-        """Wait until it has sent what is left, but not for ever."""
+        """Wait until it has sent the remaining rows, but not for ever."""
         try:
             self._rows.put(None, timeout=self._patience)
         except queue.Full:
@@ -134,7 +134,7 @@ class _Apart:
             self._off.set()
             what = f"{type(error).__name__}: {error!s:.200}".rstrip(": ")
             self._warn(f"{self._name} is switched off ({what}); metrics.jsonl has every row")
-            while row is not None:  # whoever waits to put something in can go on
+            while row is not None:  # a thread that waits to put something in can go on
                 row = self._rows.get()
 
 

@@ -1,7 +1,7 @@
 """Bootstrap intervals: how far a statistic of a sample may be from that of the population it came from.
 
 Percentile and BCa (bias-corrected and accelerated) intervals after Efron 1987 (Better Bootstrap Confidence Intervals,
-JASA 82), vectorised over whatever a statistic returns. With z_q the normal quantile, F the distribution of the
+JASA 82), vectorised over the values of a statistic. With z_q the normal quantile, F the distribution of the
 resampled statistic, t its value on the sample and a the acceleration, estimated from the jackknife, BCa reads off F at
 the levels
 
@@ -134,7 +134,7 @@ def bca_interval(
     cubes, squares = np.zeros_like(value), np.zeros_like(value)
     for left_out in jackknifed:
         count = len(left_out)
-        with np.errstate(invalid="ignore"):  # what is not finite is dealt with below
+        with np.errstate(invalid="ignore"):  # non-finite values are dealt with below
             influence = (count - 1) * (left_out.mean(0) - left_out)
         cubes += (influence**3).sum(0) / count**3
         squares += (influence**2).sum(0) / count**2

@@ -1,10 +1,10 @@
-"""How much signal is in noisy gradients: ratios of variances, and cosines of means, free of what noise adds to them.
+"""How much signal is in noisy gradients: ratios of variances, and cosines of means, without the bias by noise.
 
 The squared norm of a mean of n samples exceeds that of the true mean by tr(C) / n in expectation, C the covariance of
 one sample, and in a bootstrap resample by as much again. Where means are small against their noise this is most of the
-norm, and whatever is divided by it looks sharper than it is. So tr(C) / n is subtracted here, twice in resamples. What
+norm, and a quantity divided by it looks sharper than it is. So tr(C) / n is subtracted here, twice in resamples. What
 is left may be negative: then the data do not tell the mean from zero, and a quantity that is divided by it may be
-anything, which is what its interval says.
+anything, as its interval says.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def variance_ratio(
     Args:
         samples_a: (samples,) or (samples, leaves): gradients by estimator A.
         samples_b: the same by estimator B, as many leaves.
-        paired: sample i of both comes from the same data, and pairs are resampled; this is what makes the interval
+        paired: sample i of both comes from the same data, and pairs are resampled; this makes the interval
             narrow.
         confidence: in (0, 1).
         num_resamples: at least 1.
@@ -112,7 +112,7 @@ def cosine_of_means(
 
 
 class _Moments(NamedTuple):
-    """Of resamples, (resamples, leaves): unbiased variances, and squared means without what noise adds to them."""
+    """Of resamples, (resamples, leaves): unbiased variances, and squared means without the bias by noise."""
 
     variance: FloatArray
     square: FloatArray

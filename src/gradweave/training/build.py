@@ -1,4 +1,4 @@
-"""From a configuration to an agent that tunes itself: a learner from its package, joined to what tunes it."""
+"""From a configuration to an agent that tunes itself: a learner from its package, joined to its tuner."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """The state of training to and from disk: a pytree of arrays in a checkpoint file.
 
-`gradweave.runs.checkpoints` says what the file holds and how it is protected.
+`gradweave.runs.checkpoints` describes the file and its protection.
 """
 
 import warnings
@@ -39,7 +39,7 @@ def save(path: Path, tree: PyTree, step: int, metadata: Mapping[str, Any] | None
 
     Raises:
         ValueError: a leaf is no array, or two leaves have the same path.
-        OSError: the disk is full or not writable; what was there before is intact.
+        OSError: the disk is full or not writable; the earlier file is intact.
     """
     write(path, named_arrays(tree), step, metadata)
 

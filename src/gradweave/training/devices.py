@@ -161,7 +161,7 @@ class Devices(NamedTuple):
         try:
             jax.eval_shape(self.mapped(begin_and_step, (PartitionSpec(),), everywhere), jax.random.key(0))
         except (TypeError, ValueError) as error:
-            if "manual ax" not in str(error):  # JAX's words for what varies over which axes
+            if "manual ax" not in str(error):  # JAX's words for values that vary over axes
                 raise
             accepted = f"environments that JAX can split over devices; the loops of {name} cannot be"
             raise ConfigError("environment.name", name, accepted, "--devices 1, in one process") from None
@@ -170,7 +170,7 @@ class Devices(NamedTuple):
         """The sharding of every leaf of a state."""
 
         def split(spec: PartitionSpec, part: PyTree) -> PyTree:
-            # XLA leaves what has no elements undivided.
+            # XLA leaves arrays without elements undivided.
             return jax.tree.map(lambda leaf: self._sharding(spec if leaf.size else PartitionSpec()), part)
 
         return jax.tree.map(

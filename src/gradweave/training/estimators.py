@@ -28,7 +28,7 @@ def make_estimator(spec: Spec[EstimatorRow], **context: Any) -> AbstractEstimato
 
     Args:
         spec: from `parse_estimator`.
-        context: what rows may need beside the argument: `num_inner_steps`, `distance`.
+        context: inputs of rows beside the argument: `num_inner_steps`, `distance`.
     """
     row = spec.row
     argument = () if row.argument is None else (spec.argument,)

@@ -1,7 +1,7 @@
 """Evaluation on episodes of its own: whole episodes from fresh starts, their steps never mixed up with training's.
 
 One rule for all agents: the undiscounted return of the first episode of each environment, with actions
-sampled from the policy or greedy. An episode that outlasts `max_steps` counts with what it has collected by then.
+sampled from the policy or greedy. An episode that outlasts `max_steps` counts with its return by then.
 """
 
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ def evaluate(
         num_episodes: at least 1.
         max_steps: steps after which an episode is cut off, at least 1.
         uniform: ignore the network and act uniformly among the allowed actions: the random agent to compare with.
-        normalization: of what the network sees, `agent.normalization(state.rollout)`.
+        normalization: of observations, `agent.normalization(state.rollout)`.
     """
     environments: VectorEnvironment[Any] = VectorEnvironment(agent.environment.environment, num_episodes)
     conditioning = agent.conditioning(raw)
@@ -66,7 +66,7 @@ def evaluate(
         returns = result.returns + jnp.where(playing, outcome.reward, 0.0)
         lengths = result.lengths + playing.astype(result.lengths.dtype)
         playing = playing & ~(outcome.terminated | outcome.truncated)
-        # What is remembered need not begin anew: of each environment the first episode counts.
+        # The memory need not begin anew: of each environment the first episode counts.
         return state, outcome.observation, acted.memory, playing, Evaluation(returns, lengths), key, count + 1
 
     reset_key, key = jax.random.split(key)
@@ -88,7 +88,7 @@ def play_episode(
     max_steps: int,
     normalization: Normalization | None = None,
 ) -> tuple[Observation, Float[np.ndarray, " time"]]:
-    """One episode for looking at: what was seen before each action, and the rewards.
+    """One episode for looking at: the observation before each action, and the rewards.
 
     Returns:
         Observations (before each action, as the environment shows them) and rewards, time entries each, on the host,

@@ -19,7 +19,7 @@ class _NoMetrics:
 
 
 class NoFolder:
-    """Takes what a `RunFolder` takes and keeps none of it; process 0 does."""
+    """Takes the calls of a `RunFolder` and writes nothing; process 0 does."""
 
     path = None
 

@@ -1,10 +1,10 @@
 """Many processes, one run: how they find each other, agree, and end together.
 
 Each process runs the same program (`jax.distributed`); process 0 leads: it alone reads and writes the run's folder and
-reports, so that no shared file system is needed. What only it knows, the configuration of a run to go on with and its
+reports, so that no shared file system is needed. Its own knowledge, the configuration of a run to go on with and its
 checkpoint, it hands to the others.
 
-How many processes there are is not part of what a run is. The same run can go on with another number of them.
+The number of processes is no part of a run. The same run can go on with another number of them.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def check_hosts(hosts: Hosts) -> None:
     """Raise when these flags cannot be used.
 
     Raises:
-        ConfigError: with the flag, what is accepted and a remedy.
+        ConfigError: with the flag, the accepted values and a remedy.
     """
     coordinator, count, index = hosts.coordinator, hosts.num_processes, hosts.process_id
     if coordinator is None:
@@ -90,7 +90,7 @@ def join(hosts: Hosts) -> None:
     """Join the other processes of the run; to be called before JAX looks for devices.
 
     Raises:
-        ConfigError: no scheduler that JAX knows says what the flags leave out.
+        ConfigError: flags are missing, and no scheduler that JAX knows gives them.
         HostLost: the others were not there in time.
     """
     if not hosts.several:

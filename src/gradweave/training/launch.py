@@ -94,7 +94,7 @@ def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Su
 
     Args:
         config: checked here; its `runs_dir` must hold this run and no other.
-        argv: what to note in provenance.json as the command line.
+        argv: the command line for provenance.json.
 
     Returns:
         The run's folder and how it ended.
@@ -144,7 +144,7 @@ def _names_own_class(config: Config) -> bool:
 
 
 def _open_together(open_folder: Callable[[], RunFolder], hosts: Hosts) -> RunFolder | NoFolder:
-    """The run's folder, opened by process 0; the other processes are told what configuration it has.
+    """The run's folder, opened by process 0; the other processes are told its configuration.
 
     Raises:
         GradweaveError: it cannot be opened; in every process.

@@ -28,7 +28,7 @@ EvaluationRow = concurrent.futures.Future[dict[str, float]]
 class Log:
     """Turns a chunk's metrics into rows of metrics.jsonl, the tracker and, now and then, the table.
 
-    The row of a running evaluation, and what comes after it, are held back until it has ended. A context manager: when
+    The row of a running evaluation, and the rows after it, are held back until it has ended. A context manager: when
     it is left nothing is held any more.
     """
 
@@ -53,7 +53,7 @@ class Log:
         self._unshown = np.zeros(3)
         self._shown_at = time.monotonic()
         self._shown_step = agent.environment_steps(done)
-        # What to do with what an evaluation has found, once it has; None: there is nothing to wait for.
+        # Evaluations with the actions on their results; None: there is nothing to wait for.
         self._held: collections.deque[tuple[EvaluationRow | None, Callable[[dict[str, float]], object]]]
         self._held = collections.deque()
 
@@ -98,7 +98,7 @@ class Log:
         """Do all that is held back, waiting for evaluations.
 
         Raises:
-            Exception: what an evaluation raised; its row has been written.
+            Exception: of an evaluation; its row has been written.
         """
         self._go_on(wait=True)
 

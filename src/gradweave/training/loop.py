@@ -70,8 +70,8 @@ def train(
         config: checked by `validate`.
         folder: where metrics and checkpoints go; locked by the caller. In a run of several processes all but the first
             have none.
-        progress: what is shown meanwhile.
-        resume: go on from the newest checkpoint that verifies, whatever devices wrote it.
+        progress: the display meanwhile.
+        resume: go on from the newest checkpoint that verifies, written on any devices.
         devices: where to compute.
 
     Raises:
@@ -81,7 +81,7 @@ def train(
         KeyboardInterrupt: SIGINT arrived; a checkpoint was written.
         CheckpointError: nothing to resume from.
         OutOfMemory: training needs more than there is; said before it starts where that can be known.
-        FolderLost: rows or checkpoints can no longer be written; what could be saved was.
+        FolderLost: rows or checkpoints can no longer be written; as much as possible was saved.
     """
     agent = build_agent(config, devices.axis)
     devices = devices.of_agent(agent)
@@ -105,14 +105,14 @@ def train(
     if stopping:
         _stop(stopping, steps, folder)
     state = devices.gather(state)
-    # For what follows training: one device is enough, and the axis of devices is bound in training's programs only.
+    # For the work after training: one device is enough, and the axis of devices is bound in training's programs only.
     agent, programs = build_agent(config), programs._replace(devices=DEFAULT_DEVICE)
     evaluations = _final_evaluations(config, programs, state)
     return Summary(agent, state, steps, *evaluations)
 
 
 def load_agent(folder: RunFolder, warn: Callable[[str], None]) -> tuple[SelfTuning, SelfTuningState]:
-    """The agent of a run at its newest checkpoint that verifies, with what was edited since."""
+    """The agent of a run at its newest checkpoint that verifies, with later edits."""
     agent = build_agent(folder.config)
     shapes = _shapes(agent, folder.config)
     found = load_newest(folder, shapes, warn, lambda found: check_checkpoint(agent.environment_steps, found))
@@ -146,7 +146,7 @@ def _start(
 
 
 def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known) -> _Programs:
-    """Compile from shapes alone, so that what does not fit is found before it is allocated."""
+    """Compile from shapes alone, so that a lack of memory is found before anything is allocated."""
     run = config.run
     evaluated = build_agent(config)  # evaluation is one device's work
     step = skipping(agent.step) if run.on_nonfinite == "skip" else agent.step
@@ -174,7 +174,7 @@ def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known)
 
 
 def _tell(memory: Known, folder: RunFolder | NoFolder, progress: Progress) -> None:
-    """Say what training will need, and refuse what cannot be had."""
+    """Say how much memory training needs, and refuse more than there is."""
     forecast = memory.forecast
     if forecast is None:
         return
@@ -315,7 +315,7 @@ def _crossed(every: int, before: int, after: int) -> bool:
 
 
 def _stop(number: int, step: int, folder: RunFolder | NoFolder) -> None:
-    """Raise what says that a signal stopped the run, what was saved and how to go on."""
+    """Raise the error that a signal stopped the run, with the saved files and how to go on."""
     again = "gradweave resume" if folder.path is None else command_line("resume", folder.path)
     text = f"stopped by {signal.Signals(number).name} after a checkpoint at environment step {step}; `{again}` goes on"
     raise KeyboardInterrupt(text) if number == signal.SIGINT else Stopped(text)

@@ -1,14 +1,14 @@
-"""How much memory training will take, said before it starts, and what to do when that is too much.
+"""How much memory training will take, said before it starts, and the remedy when that is too much.
 
-The forecast is the compiler's own account of the compiled chunk: arguments, outputs, temporaries and code, less what
-outputs share with arguments. Not counted is what an evaluation needs while it runs beside training: a copy of the
-parameters and its own environments, and a copy of the state where a checkpoint waits for it. Logging takes next to
-nothing.
+The forecast is the compiler's own account of the compiled chunk: arguments, outputs, temporaries and code, less the
+part that outputs share with arguments. Not counted is the memory of an evaluation that runs beside training: a copy of
+the parameters and its own environments, and a copy of the state where a checkpoint waits for it. Logging takes
+next to nothing.
 
-What a smaller setting would take is worked out from the same account. The learner's states and gradients that a window
-records do not grow with the batch, and their sizes are known; whatever else there is (batches, activations) grows with
+The need of a smaller setting is worked out from the same account. The learner's states and gradients that a window
+records do not grow with the batch, and their sizes are known; all else (batches, activations) grows with
 the environments and steps. Where a batch is worked on in parts, the activations are those of one part, and only what is
-kept of whole batches grows. tests/training/test_memory.py compares these predictions with what is compiled then.
+kept of whole batches grows. tests/training/test_memory.py compares these predictions with compiled programs.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ __all__ = ["Forecast", "Sizes", "explaining", "forecast_memory", "num_bytes"]
 
 _STEP_BYTES = 256  # noise, values, targets and the like of one environment's step, beside its experience
 _BATCHES = 4  # at hand beside those of the window: the newest, the one being collected, both in parts
-_NEAR = 0.8  # of what is free; allocators and other programs need some, too
+_NEAR = 0.8  # of free memory; allocators and other programs need some, too
 
 
 class Sizes(NamedTuple):
@@ -105,7 +105,7 @@ class Forecast(NamedTuple):
         code: the program itself.
         aliased: outputs that take the place of arguments.
         num_devices: devices of this process that share `memory`.
-        memory: what the device and the host have.
+        memory: of the device and the host.
         sizes: of the agent's parts.
     """
 
@@ -125,7 +125,7 @@ class Forecast(NamedTuple):
         return per_device * self.num_devices + self.code
 
     def halved(self, field: str) -> int:
-        """About what `total` would be with half of `num_envs`, `num_steps` or `num_inner_steps`."""
+        """About the `total` with half of `num_envs`, `num_steps` or `num_inner_steps`."""
         sizes = self.sizes
         updates = sizes.num_inner_steps
         growing = sizes.growing(self.total // self.num_devices)
@@ -160,7 +160,7 @@ class Forecast(NamedTuple):
 
     @property
     def near(self) -> bool:
-        """Whether it takes most of what is free."""
+        """Whether it takes most of the free memory."""
         return self.total > _NEAR * self.memory.available
 
     def for_provenance(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def forecast_memory(compiled: Any, agent: SelfTuning, state: PyTree, num_devices
     """The forecast of a compiled chunk; None where the compiler gives no account.
 
     Args:
-        compiled: what `jax.jit(...).lower(...).compile()` returned.
+        compiled: the result of `jax.jit(...).lower(...).compile()`.
         agent: whose chunk it is.
         state: its state, or the shapes of it.
         num_devices: devices of this process that it runs on.
@@ -217,7 +217,7 @@ class Known:
             raise self.error(f"only {_size(self.forecast.memory.limit)} can be had ({self.forecast.memory.what})")
 
     def error(self, reason: str) -> OutOfMemory:
-        """The error that says what is known."""
+        """The error with the forecast, where there is one."""
         if self.forecast is None:
             return OutOfMemory(f"{reason}; lower --inner.num-envs, --inner.num-steps or --meta.num-inner-steps")
         return OutOfMemory(f"{reason}; {self.forecast.advice()}", self.forecast.total)
@@ -225,7 +225,7 @@ class Known:
 
 @contextlib.contextmanager
 def explaining() -> Iterator[Known]:
-    """Turn what JAX raises when memory runs out into an `OutOfMemory` that says what was predicted and what helps."""
+    """Turn JAX's error when memory runs out into an `OutOfMemory` with the forecast and remedies."""
     known = Known()
     try:
         yield known

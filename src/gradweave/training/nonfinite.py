@@ -1,6 +1,6 @@
 """Values that are not finite: training stops at them, naming them, or throws away the window that they come from.
 
-What must be finite is all that learning carries on, `gradweave.agents.state.learning_part`, and what is reported of it:
+All that learning carries on must be finite, `gradweave.agents.state.learning_part`, and so must its metrics:
 an infinite second moment freezes its parameter for good while every parameter still looks well.
 """
 
@@ -65,7 +65,7 @@ def check_finite(
         if not np.isfinite(value[index]):
             raise NonFiniteError(f"meta_gradient/{name}", step)
     found = _first_not_finite(learning_part(state))
-    if found is None:  # one of what is reported
+    if found is None:  # one of the metrics
         losses = {"outer_loss": metrics.outer_loss, **metrics.inner, **metrics.outer}
         found = next((name for name, value in losses.items() if not np.isfinite(value[index]).all()), "a state")
     raise NonFiniteError(found, step)
