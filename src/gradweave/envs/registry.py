@@ -80,7 +80,7 @@ def validate_environment(name: str, options: Mapping[str, Any]) -> None:
 
 
 def explain_name(name: str) -> tuple[str, str] | None:
-    """None for a name that can be made; otherwise (what is accepted, what to do about this one).
+    """None for a name that can be made; otherwise (accepted names, remedy).
 
     Example:
         >>> explain_name("Game2048-v1")[1]

@@ -171,7 +171,7 @@ def _watching() -> Iterator[_Watch | None]:
 
 
 def _leave(number: int) -> NoReturn:
-    """Say what was saved and end the process, from any thread, without waiting for anything."""
+    """Name the saved files and end the process, from any thread, without waiting for anything."""
     end = _SHOW_CURSOR if sys.stderr.isatty() else ""
     text = f"{end}\ngradweave: {signal.Signals(number).name}, left at once{'; ' if _saved else ''}{_saved}\n"
     with contextlib.suppress(OSError):

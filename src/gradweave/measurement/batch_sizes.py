@@ -68,7 +68,7 @@ def write_batch_sizes(folder: Path, rows: Sequence[BatchSizeRow]) -> list[Path]:
 
 
 def remove_batch_sizes(folder: Path) -> None:
-    """Delete what `write_batch_sizes` wrote, for a measurement that has none of these sizes.
+    """Delete the files of `write_batch_sizes`, for a measurement that has none of these sizes.
 
     Raises:
         OSError: a file cannot be deleted.

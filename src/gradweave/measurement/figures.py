@@ -97,7 +97,7 @@ def _ratios(axis: Axes, places: np.ndarray, estimates: Sequence[Estimate]) -> No
 
 
 def _bars(estimates: Sequence[Estimate]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values and the lengths of their error bars; what is not finite is left out of the picture."""
+    """Values and the lengths of their error bars; non-finite ones are left out of the picture."""
     values, low, high = (np.array([float(end) for end in ends]) for ends in zip(*estimates, strict=True))
     values, low, high = (np.where(np.isfinite(ends), ends, np.nan) for ends in (values, low, high))
     # The resampled statistic may be biased so much that its interval leaves out the value itself.

@@ -1,5 +1,5 @@
 """Is the meta-gradient of a training loop of one's own told from noise? An interval and a line in words for each
-meta-parameter, of independent samples: what `measure` says of a run.
+meta-parameter, of independent samples, as `measure` does for a run.
 
 Intervals and words are those of `summary` and `verdict`.
 """

@@ -171,7 +171,7 @@ def _loaded(options: MeasureOptions, asked: _Asked) -> "LoadedAgent":
     """The agent at the checkpoint that is asked for: without --step that of an unfinished measurement, if there is one.
 
     Raises:
-        ConfigError: what an interrupted call left there are no samples.
+        ConfigError: the file of an interrupted call has no samples.
         CheckpointError: there is no such checkpoint any more, or it is damaged.
     """
     from gradweave.measurement.sample_store import SampleStore
@@ -213,7 +213,7 @@ def _stores(
     """Stores of the samples for each size of batches, while they are drawn.
 
     Raises:
-        ConfigError: what an interrupted call left there are not samples of this checkpoint, drawn in this way.
+        ConfigError: the samples of an interrupted call are not of this checkpoint, or not drawn in this way.
         CheckpointError: the checkpoint is no longer there.
     """
     from gradweave.measurement.sample_store import SampleStore

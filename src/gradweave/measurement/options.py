@@ -50,7 +50,7 @@ def check_options(options: MeasureOptions, num_samples: int, length: int) -> int
         Updates in the windows that are sampled, after which the reference takes the outer loss.
 
     Raises:
-        ConfigError: with the flag, what is accepted and a remedy.
+        ConfigError: with the flag, the accepted values and a remedy.
     """
     _check_numbers(options)
     _check_estimators(options.estimators, length, num_samples)

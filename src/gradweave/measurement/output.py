@@ -1,7 +1,7 @@
 """Files of a measurement, and its table.
 
 estimators.csv   one row for each estimator, meta-parameter and statistic: value and both ends of its interval
-summary.json     the same, nested, with what was measured and how
+summary.json     the same, nested, with the plan of the measurement
 samples.npz      the samples themselves: plain arrays, readable without gradweave
 horizons.png  estimators.png
 """
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
     estimator: str
     meta_parameter: str
-    """"all" for what concerns all of them together."""
+    """"all" for all of them together."""
     statistic: str
     value: float
     low: float

@@ -1,4 +1,4 @@
-"""A measurement in memory: samples, what they say of each estimator, and the table that is read first."""
+"""A measurement in memory: samples, statistics of each estimator, and the table that is read first."""
 
 import dataclasses
 import shutil

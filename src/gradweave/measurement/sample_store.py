@@ -44,10 +44,10 @@ def _check_unpacked(content: bytes) -> None:
 
 
 class SampleStore:
-    """One file of samples with what they were drawn with.
+    """One file of samples with their origin.
 
     Sample i depends on the settings and on i alone, so that a measurement of more samples goes on with one of fewer. It
-    also depends on the code: what drew the samples is kept beside them, and different code is not refused.
+    also depends on the code: its version is kept beside them, and different code is not refused.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class SampleStore:
         self._kept_at, self.num_kept = time.monotonic(), len(samples)
 
     def remove(self) -> None:
-        """Delete the file, and what killed processes left of it: the measurement is finished."""
+        """Delete the file, and remains of killed processes: the measurement is finished."""
         for path in (self.path, *self.path.parent.glob(f".*.{self.path.name}.tmp")):
             path.unlink(missing_ok=True)
         self.num_kept = 0

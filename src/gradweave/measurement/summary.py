@@ -8,8 +8,8 @@ its cosine and sign are taken against the mean of all other samples. Samples are
 percentiles for cosine and sign), reference included, so that a difference from the reference has its own,
 smaller spread.
 
-Squares of means and of biases are free of what noise adds to them (`pairs`). They may come out negative, and so may
-their intervals' ends: what is reported is cut off where a square ends, at 0.
+Squares of means and of biases are free of the bias by noise (`pairs`). They may come out negative, and so may
+their intervals' ends: reported values are cut off where a square ends, at 0.
 """
 
 from collections.abc import Mapping
