@@ -215,7 +215,7 @@ def main(quick: bool = False) -> dict[str, float]:
     runs = {
         "tuned": (START, num_steps, True),
         "plain": (START, num_steps, False),
-        "plain, three times the steps": (START, 3 * num_steps, False),
+        "plain, five times the steps": (START, 5 * num_steps, False),
         "plain, sensible values": (SENSIBLE, num_steps, False),
     }
     results = {}
