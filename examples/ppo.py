@@ -2,7 +2,8 @@
 
 The whole iteration, epochs and minibatches and all, is one `update`. Nothing in it knows of meta-gradients but the two
 lines that read `eta`. Plain PPO from the same start takes as many environment steps, and then five times as many,
-which costs more than tuning; the seconds of each are printed. The check that comes first is the one to run on a loop of your own.
+which costs more than tuning; the seconds of each are printed. The check that comes first is the one to run on a loop of
+your own.
 
     python examples/ppo.py [--quick]
 """
