@@ -1,4 +1,4 @@
-"""Learners as meta-problems, and what joins one to an estimator, a mode and a meta-optimiser."""
+"""Learners as meta-problems, and `SelfTuning`: a learner with an estimator, a mode and a meta-optimiser."""
 
 from gradweave.agents.actor_critic import (
     ActorCriticEta,

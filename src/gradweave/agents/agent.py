@@ -1,7 +1,7 @@
-"""The agent contract: what self-tuning needs of a learner that acts.
+"""The agent contract: self-tuning's requirements of a learner that acts.
 
-An `Agent` joins a learner (two functions over meta-parameters and batches, `gradweave.MetaProblem`) to how it acts and
-what it learns from. `SelfTuning` collects rollouts, drives the learner with them, differentiates, and knows no
+An `Agent` joins a learner (two functions over meta-parameters and batches, `gradweave.MetaProblem`) to its policy and
+its batches. `SelfTuning` collects rollouts, drives the learner with them, differentiates, and knows no
 algorithm. A new learner is a function that returns an `Agent`: see `gradweave.agents.actor_critic`.
 
 A rollout may drive any number of updates: `problem.update` gets all of it, and may pass over it in epochs and
@@ -62,13 +62,13 @@ class Agent(eqx.Module):
     """A learner that acts. Hand it to `SelfTuning`.
 
     Attributes:
-        problem: the learner. Its state has a field `params`, which are what acts; the aux of its functions are dicts of
-            scalars, for logging.
+        problem: the learner. Its state has a field `params`, the policy's parameters; the aux of its functions are
+            dicts of scalars, for logging.
         act: `(params, observations, memory, conditioning, *, key, greedy=False, uniform=False) -> Acted` for a batch of
             observations. `greedy` takes the most probable action, `uniform` ignores the network (the random agent to
             compare with); both may be traced booleans.
-        batch: `(trajectory, conditioning, *, key) -> batch`, what one rollout's updates and the outer loss read. It is
-            data: no derivative flows through it. By default the trajectory.
+        batch: `(trajectory, conditioning, *, key) -> batch`, the input of one rollout's updates and the outer loss. It
+            is data: no derivative flows through it. By default the trajectory.
         init: `(params) -> learner's state`; None for `problem.init`, which a `GradientLearner` and a
             `MinibatchLearner` have.
         memory: of one environment at the beginning of an episode, a pytree of arrays; None for an agent without.

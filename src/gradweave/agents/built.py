@@ -19,8 +19,8 @@ class BuiltLearner(NamedTuple):
     """A learner as a configuration describes it.
 
     Attributes:
-        agent: how it learns and acts.
-        eta: where its meta-parameters start, in their natural range.
+        agent: learner and policy.
+        eta: initial meta-parameters, in their natural range.
         spec: a bijector for each of them, shaped like `eta`; `Fixed` for those that are not learned.
         init_params: `(example_key, *, key) -> params`, fresh parameters for observations such as a reset with
             `example_key` gives (only their shapes count).

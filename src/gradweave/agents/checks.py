@@ -19,7 +19,7 @@ def check_parts(agent: "SelfTuning") -> None:
     """Raise where an agent cannot learn as it was put together.
 
     Raises:
-        ValueError: a number is out of range, or two parts exclude each other; the message says which, and what to do.
+        ValueError: a number is out of range, or two parts exclude each other; the message names them and a remedy.
         TypeError: the mode cannot differentiate the estimator.
     """
     if agent.num_inner_steps < 1 or agent.num_steps < 1:

@@ -1,4 +1,4 @@
-"""How a window is collected: update, roll out, update, roll out, ...
+"""Collection of a window: update, roll out, update, roll out, ...
 
 The environment is never inside a differentiated function. States, inner gradients and batches are recorded while the
 agent learns, and the meta-gradient is taken of the recording.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["collect_rollout", "collect_with"]
 
-_FOR_BATCH = (1 << 31) + 1  # the first numbers give what splitting the key gives
+_FOR_BATCH = (1 << 31) + 1  # the first numbers give the keys of a split
 
 
 def collect_rollout(
@@ -34,14 +34,14 @@ def collect_rollout(
     Observations are acted on, and learned from, as normalised by the statistics from before the rollout.
 
     Args:
-        agent: who acts.
+        agent: the acting agent.
         params: of its network.
         raw: the meta-parameters, for networks that are conditioned on them.
         running: the state of the environments.
         key: for actions, environments and the batch.
 
     Returns:
-        (where the environments stand afterwards, the batch, totals of the episodes that stopped).
+        (the environments' state afterwards, the batch, totals of the episodes that stopped).
     """
     conditioning, memory = agent.conditioning(raw), agent.agent.memory
     normalization = agent.normalization(running)
@@ -67,7 +67,7 @@ def collect_with(
     """One window of alternating updates and rollouts.
 
     Args:
-        agent: who acts and learns.
+        agent: the learning agent.
         update: `(learner's state, tangents, newest batch) -> Updated`.
         tangents: before the first update; None where none are carried.
         state: of the agent before the window.

@@ -1,4 +1,4 @@
-"""The meta-gradient of what an agent collected, with or without a sampling correction."""
+"""The meta-gradient of a collected window, with or without a sampling correction."""
 
 from typing import TYPE_CHECKING
 

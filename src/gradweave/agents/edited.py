@@ -1,4 +1,4 @@
-"""An agent's state after its configuration was edited: what no gradient and no tuner moves has its configured value."""
+"""An agent's state after its configuration was edited: values moved by no gradient or tuner are the configured ones."""
 
 from typing import Any
 

@@ -29,7 +29,7 @@ class GuardMemory(NamedTuple):
         first: the mean when it was first known.
         best: the highest mean so far.
         low: consecutive windows with a mean too low.
-        restores: how often the state of `best` has been gone back to.
+        restores: number of restorations of the state of `best`.
         saved: the state of learning (`learning_part`) at the time of `best`; before that, the first state.
         scale: factor on the moves of the meta-optimiser.
     """
@@ -49,8 +49,8 @@ class ReturnGuard(eqx.Module):
     """Restores the learner and the meta-parameters of the best running mean return when it is lost for long.
 
     Returns are lost while their running mean lies below first + `fraction` (best - first), where first is its first
-    value: half of the best for returns that begin near zero, and the middle for negative ones. Both what had been
-    gained, best - first, and what is missing, best - mean, have to be more than single windows' returns scatter about
+    value: half of the best for returns that begin near zero, and the middle for negative ones. Both the gain,
+    best - first, and the loss, best - mean, have to be more than single windows' returns scatter about
     the running mean: chance alone must restore nothing, nor may a policy be held where it began, which often has to get
     worse before it learns. When that has lasted for `patience` windows, parameters, meta-parameters and the states of
     optimisers, estimator and tuners are those of the best mean again, and all later moves of the meta-optimiser are
@@ -124,7 +124,7 @@ class ReturnGuard(eqx.Module):
         restores = jnp.where(better, 0, memory.restores)
         restored = low >= self.patience << jnp.minimum(restores, _MOST_DOUBLINGS)
         saved = chosen(better, _carried(after), memory.saved)
-        # The mean starts afresh, at what the restored state had earned.
+        # The mean starts afresh, at the restored state's return.
         fresh = RunningMean(best * recent.weight, recent.weight)
         kept = memory._replace(
             recent=chosen(restored, fresh, recent),

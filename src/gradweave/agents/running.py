@@ -1,4 +1,4 @@
-"""An exponential mean that is exact from the first value on: what self-tuning agents carry from window to window."""
+"""An exponential mean that is exact from the first value on, carried from window to window."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class RunningMean(NamedTuple):
         return RunningMean(jnp.zeros(()), jnp.zeros(()))
 
     def add(self, value: Array, decay: float, count: ArrayLike = 1.0) -> "RunningMean":
-        """With one value more; a `count` of 0 leaves the mean as it is, whatever the value."""
+        """With one value more; a `count` of 0 leaves the mean as it is, at any value."""
         present = jnp.asarray(count) > 0
         value = jnp.where(present, value.astype(self.total.dtype), 0.0)
         total = decay * self.total + (1 - decay) * value

@@ -3,8 +3,8 @@
     raw eta = base + network(features),        eta = constrain(raw eta)
 
 after Luketina et al. 2022 (arXiv 2209.06159), who let meta-parameters depend on context where the problem is not
-stationary. The base is what is learned without a network; the network's last layer starts at zero, so that a schedule
-begins as the constant it replaces. What it reads, its context, are data of earlier windows: running statistics of
+stationary. The base is the raw eta without a network; the network's last layer starts at zero, so that a schedule
+begins as the constant it replaces. Its input, the context, is data of earlier windows: running statistics of
 learning, or the rewards of the last rollouts.
 """
 
@@ -141,7 +141,7 @@ class ScheduleNetwork(eqx.Module):
 
     def spec(self, spec: PyTree) -> Contextual:
         """Bijectors of the output of `init`: the network unbounded, context and unlearned values fixed."""
-        # What is learned is constrained after the network's output was added to it, so that the base is not.
+        # The sum of the base and the network's output is constrained, so that the base is not.
         base = jax.tree.map(
             lambda bijector: bijector if isinstance(bijector, Fixed) else Unbounded(), spec, is_leaf=_is_bijector
         )

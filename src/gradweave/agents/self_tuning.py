@@ -58,7 +58,7 @@ from gradweave.rl import (
     pooled,
 )
 
-_FOR_ESTIMATOR = 1 << 31  # the first numbers give what splitting the key gives
+_FOR_ESTIMATOR = 1 << 31  # the first numbers give the keys of a split
 
 __all__ = ["CollectedWindow", "MetaStepMetrics", "SelfTuning", "SelfTuningState"]
 
@@ -67,21 +67,21 @@ class SelfTuning(eqx.Module):
     """Joins an agent to an estimator, a mode and a meta-optimiser.
 
     Attributes:
-        agent: the learner and how it acts, from `actor_critic_agent` for example.
-        environment: where it acts; shared by all inner steps. If its environments are split over an axis of devices,
+        agent: the learner with its policy, from `actor_critic_agent` for example.
+        environment: of the agent; shared by all inner steps. If its environments are split over an axis of devices,
             `init` and `step` are to be called inside a `jax.shard_map` over that axis, and the agent and a distance in
             the estimator have to know the axis as well.
-        initial_raw: where the meta-parameters start, unconstrained.
+        initial_raw: the initial unconstrained meta-parameters.
         spec: bijectors; every leaf `Fixed` makes this plain actor-critic, and nothing is spent on a meta-gradient.
         estimator: of the meta-gradient.
-        mode: how it is differentiated.
+        mode: the mode of differentiation.
         meta_optimizer: moves the unconstrained meta-parameters, learning rate included; it is not differentiated
             through.
         num_inner_steps: L, at least 1.
         num_steps: steps of each environment in one inner batch.
         condition_on_eta: feed the learned raw meta-parameters to the network (Xu et al. 2018, section 2.3).
-        outer_rollout: "next": the rollout after update k, which drives update k + 1, is also what the outer loss is
-            evaluated on at x_k. "own": a rollout after every update serves the outer loss alone, as in Bonnet et al.
+        outer_rollout: "next": the outer loss at x_k is evaluated on the rollout after update k, which also drives
+            update k + 1. "own": a rollout after every update serves the outer loss alone, as in Bonnet et al.
             2022 (arXiv 2211.10550); its steps are counted, and the environments go on from its end. No such rollout is
             made where nothing is learned.
         sampling_correction: account for how the meta-parameters change the data; None does not.
@@ -90,8 +90,8 @@ class SelfTuning(eqx.Module):
         tuners: rules that move meta-parameters without a gradient, by their names (`gradweave.agents.tuners`); the spec
             of each is `Fixed`.
         guard: goes back to an earlier state when returns were lost for long; None does not.
-        trust_region: how far the next update may move the policy after a move of the learned meta-parameters, in nats;
-            a move is cut to that (`gradweave.agents.trust_region`). None: as far as it will.
+        trust_region: limit, in nats, on the policy's next update after a move of the learned meta-parameters;
+            a move is cut to that (`gradweave.agents.trust_region`). None: no limit.
     """
 
     agent: Agent
@@ -168,7 +168,7 @@ class SelfTuning(eqx.Module):
             learned=learned,
             fixed=fixed,
             meta_optimizer_state=self.meta_optimizer.init(learned),
-            # fold_in leaves the key itself untouched: agents without such an estimator stay what they were, to the bit.
+            # fold_in leaves the key itself untouched: agents without such an estimator are unchanged, to the bit.
             estimator_state=self.estimator.init(
                 raw, self.meta_spec, learner, key=jax.random.fold_in(key, _FOR_ESTIMATOR)
             ),
@@ -336,7 +336,7 @@ class SelfTuning(eqx.Module):
         normalization: Normalization | None = None,
     ) -> Policy:
         """The policy of these parameters, sampled or greedy, for `gradweave.rl.rollout`; of the environment's own
-        observations, whatever the network sees of them.
+        observations; the network may see normalised ones.
         """
 
         def act(observations: Observation, memory: PyTree, key: Key[Array, ""]) -> Acted:

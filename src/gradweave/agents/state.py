@@ -69,7 +69,7 @@ class SelfTuningState(NamedTuple):
 def learning_part(state: SelfTuningState) -> SelfTuningState:
     """The state without the parts that environments decide, None in their place.
 
-    What is left must be finite: parameters, meta-parameters, the states of both optimisers and of the estimator,
+    The rest must be finite: parameters, meta-parameters, the states of both optimisers and of the estimator,
     running statistics. An infinite second moment freezes its parameter for good while every parameter is still finite.
     """
     nothing: Any = None

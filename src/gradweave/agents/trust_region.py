@@ -28,7 +28,7 @@ def cut_to_trust_region(
     """As much of a move of the meta-parameters as the policy's next update allows.
 
     The share is halved until the next update, tried on the newest batch, moves the policy by at most `limit`; a move of
-    which not even 1/32 is allowed is left out. What moves the policy too far without any move is not mended here.
+    which not even 1/32 is allowed is left out. An update too large without any move is not mended here.
 
     Args:
         agent: with a divergence.
@@ -36,7 +36,7 @@ def cut_to_trust_region(
         batch: that it will be made on.
         eta: maps learned raw meta-parameters to the natural ones.
         before: learned raw meta-parameters.
-        after: where the meta-optimiser would move them.
+        after: the meta-optimiser's proposal for them.
         limit: mean KL(before ‖ after the update) over the batch, in nats, above 0.
 
     Returns:
@@ -48,7 +48,7 @@ def cut_to_trust_region(
     def too_far(share: Array) -> Array:
         updated, _ = agent.problem.update(learner, eta(part_of_the_way(share, before, after)), sliced_out(batch))
         moved = divergence(learner, updated, batch)
-        return (share >= _SMALLEST) & ~(moved <= limit)  # what is not finite is too far
+        return (share >= _SMALLEST) & ~(moved <= limit)  # a non-finite KL is too far
 
     share = jax.lax.while_loop(too_far, lambda share: share / 2, jnp.ones(()))
     share = jnp.where(share < _SMALLEST, 0.0, share)

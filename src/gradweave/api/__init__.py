@@ -1,6 +1,6 @@
 """The commands as Python functions: train, go on, read back, play, measure.
 
-JAX is imported by what needs it, after everything that can be refused has been refused.
+JAX is imported where it is needed, after everything that can be refused has been refused.
 """
 
 from gradweave.api.measuring import measure

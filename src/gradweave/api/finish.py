@@ -27,11 +27,11 @@ def finish(folder: RunFolder, summary: "Summary", say: Say) -> str:
 
     Args:
         folder: the run's, still locked.
-        summary: what training returned.
-        say: told what is being done.
+        summary: the result of training.
+        say: shows a progress message.
 
     Returns:
-        What they show, in words.
+        The findings, in words.
     """
     config, lines = folder.config, [_returns(summary)]
     write_atomically(folder.path / EVALUATION_FILE, format_row(_evaluation(summary)) + "\n")

@@ -24,7 +24,7 @@ __all__ = ["Run", "load_run", "read_table"]
 
 @dataclass(frozen=True)
 class Run:
-    """A trained agent, and what was logged on the way.
+    """A trained agent and its logged metrics.
 
     Attributes:
         agent: the agent: learner, environment, estimator, mode.
@@ -33,7 +33,7 @@ class Run:
         metrics: the logged meta-steps as columns; also those after the checkpoint that was asked for.
         config: None of an agent that was not built from a configuration.
         path: the run's folder; None of an agent that was trained without one.
-        summary: what the command prints at the end of training; empty of a run that was read.
+        summary: the command's text at the end of training; empty of a run that was read.
     """
 
     agent: "SelfTuning"
@@ -66,7 +66,7 @@ class Run:
 
         Args:
             observation: of one environment, without a batch axis; `jax.vmap` serves many.
-            memory: what the agent remembers of the episode, as the last call returned it; None at its beginning.
+            memory: the agent's memory of the episode, as the last call returned it; None at its beginning.
                 Always None of an agent without a memory.
             key: sample the action as in training; without it the most probable one is taken.
 
@@ -108,7 +108,7 @@ class Run:
 
     @functools.cached_property
     def _normalization(self) -> Any:
-        """Of what the network sees, or None; the state is a whole one, whatever devices trained it."""
+        """Of the network's observations, or None; the state is a whole one, after any number of devices."""
         return self.agent.normalization(self.state.rollout)
 
     def evaluate(

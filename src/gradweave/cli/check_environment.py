@@ -25,7 +25,7 @@ class _Flags:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Check and print what was found; returns 1 if the contract is broken."""
+    """Check and print the findings; returns 1 if the contract is broken."""
     words, given = take_environment_options(argv)
     about = "Check that an environment keeps the contract. Its options: --environment.options.NAME VALUE."
     flags = parse_flags(_Flags, "gradweave check-environment", about, words or ["--help"])

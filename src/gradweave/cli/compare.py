@@ -1,7 +1,7 @@
 """`gradweave compare [PRESET]`: self-tuning beside its rivals, all at the same number of environment steps.
 
-Rivals learn in one process, several copies of an agent at a time in one compiled program. What each member did is in
-comparison.csv, what a user would have got of each rival in summary.csv and, in words, in comparison.md.
+Rivals learn in one process, several copies of an agent at a time in one compiled program. Members' results are in
+comparison.csv, each rival's result for a user in summary.csv and, in words, in comparison.md.
 """
 
 import sys
@@ -82,7 +82,7 @@ def resume_comparison(path: Path, changes: Mapping[str, Any]) -> int:
 
     Args:
         path: of the comparison.
-        changes: what the flags of `gradweave resume` say; only None can be.
+        changes: the flags of `gradweave resume`; all must be None.
 
     Raises:
         ConfigError: a change was asked for, after which the rivals could not be compared.

@@ -31,7 +31,7 @@ class _Problem(Exception):
 
 
 def run(argv: Sequence[str]) -> int:
-    """Make every check and print what it found; returns 1 when one failed."""
+    """Make every check and print the finding; returns 1 when one failed."""
     flags = parse_flags(
         _Flags,
         "gradweave doctor",
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> int:
         start = time.monotonic()
         try:
             found, passed = check(flags.runs_dir), True
-        except Exception as error:  # whatever breaks here is what the user wants to know
+        except Exception as error:  # any failure here is a finding for the user
             found, passed = f"{type(error).__name__}: {error}" if not isinstance(error, _Problem) else str(error), False
             num_failed += 1
         seconds = time.monotonic() - start
@@ -160,7 +160,7 @@ def _meta_gradient(runs_dir: Path) -> str:
 
 
 def _check_learner(runs_dir: Path) -> str:
-    """A small network with a dead ReLU unit, trained by Adam and a clipped norm: what breaks most meta-gradients."""
+    """A small network with a dead ReLU unit, trained by Adam and a clipped norm: a hard case for meta-gradients."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -204,4 +204,4 @@ CHECKS: dict[str, Callable[[Path], str]] = {
     "learner": _check_learner,
     "figures": _figures,
 }
-"""Every check: given the folder for runs, it returns what it found or raises."""
+"""Every check: given the folder for runs, it returns its finding or raises."""

@@ -17,7 +17,7 @@ _WORDS = {"True": True, "False": False, "None": None}
 
 
 def take_environment_options(argv: Sequence[str]) -> tuple[list[str], dict[str, EnvironmentOption | None]]:
-    """A command line without the flags of environments' options, and what they say.
+    """A command line without the flags of environments' options, and their values.
 
     Example:
         >>> take_environment_options(["snake", "--environment.options.num-rows", "6", "--seed", "1"])

@@ -1,4 +1,4 @@
-"""`gradweave environments`: what can be trained on by name, and what cannot and why. JAX is not imported."""
+"""`gradweave environments`: names to train on, and refused ones with the reason. JAX is not imported."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

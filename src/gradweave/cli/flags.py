@@ -1,4 +1,4 @@
-"""Parsing the flags of a command, with what to do where they cannot be parsed."""
+"""Parsing the flags of a command, with a remedy where they cannot be parsed."""
 
 import shutil
 import sys

@@ -1,4 +1,4 @@
-"""The command `gradweave`: finds the sub-command, runs it, and turns what goes wrong into an exit code.
+"""The command `gradweave`: finds the sub-command, runs it, and turns its errors into exit codes.
 
 0 done, 2 bad configuration or command line, or a damaged file, 3 no usable checkpoint, 4 a non-finite value, 5 out of
 memory, 6 the run folder is in use, 7 another process of the run is gone, 8 a file cannot be written or read, 130

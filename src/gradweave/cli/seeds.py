@@ -92,7 +92,7 @@ def train_seeds(config: Config, num_seeds: int, argv: Sequence[str]) -> int:
 
     Args:
         config: checked.
-        num_seeds: how many; checked.
+        num_seeds: their number; checked.
         argv: the command line for every provenance.json.
     """
     shares = plan_shares(config, num_seeds)
@@ -167,7 +167,7 @@ def training_job(name: str, run: Path) -> Job:
 
 
 def say_how_to_resume(path: Path) -> None:
-    """Set what is said when this process leaves at once, of the folder that holds the runs."""
+    """Set the message for when this process leaves at once, about the folder of the runs."""
     again = command_line("resume", path)
     say_when_leaving(f"the runs are stopped as well, each after a checkpoint; go on with: {again}")
 
@@ -257,7 +257,7 @@ class RunsView:
             _say(f"{job.name}: {how_far(job.log.with_name('metrics.jsonl'))}")
 
     def _last_words(self, job: Job) -> str:
-        """The message that the run ended with, or else its last lines, of what it wrote since it was started here."""
+        """The message that the run ended with, or else its last lines, of its output since it was started here."""
         with open_regular(job.log) as file:
             file.seek(max(self._written[job.name], file.seek(0, 2) - _TAIL_BYTES))
             lines = file.read(_TAIL_BYTES).decode(errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""`gradweave sweep [PRESET]`: what self-tuning is meant to spare you, done honestly, to compare with.
+"""`gradweave sweep [PRESET]`: the search that self-tuning is to spare you, done honestly, to compare.
 
 The learner without tuning, unless `--meta.learned` says otherwise, with settings that Optuna chooses: all of a grid,
 or draws from ranges. Each run is an ordinary one, and the total cost is reported next to the best score. The same
@@ -41,7 +41,7 @@ _USUAL_TRIALS: Final = 20
 
 
 def _arg(metavar: str) -> Any:
-    """A flag whose help says what happens without it."""
+    """A flag with its default explained in its help."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
@@ -82,7 +82,7 @@ def resume_sweep(path: Path, changes: Mapping[str, Any]) -> int:
 
     Args:
         path: of the sweep.
-        changes: what --total-steps, --devices, --track and --accept-changes say; only None can be.
+        changes: --total-steps, --devices, --track and --accept-changes; all must be None.
 
     Raises:
         ConfigError: a change was asked for, after which runs could not be compared.
@@ -124,10 +124,10 @@ def _parse(argv: Sequence[str]) -> tuple[Config, _Flags]:
 
 
 def _num_trials(sampling: Sampling, trials: int | None, space: Space) -> int:
-    """How many settings are tried.
+    """The number of trials.
 
     Raises:
-        ConfigError: the sampler cannot do what is asked for.
+        ConfigError: a grid with ranges or `trials`, or no trials.
     """
     choices = [values for values in space.values() if isinstance(values, tuple)]
     most = math.prod(map(len, choices)) if len(choices) == len(space) else None

@@ -1,7 +1,7 @@
 """One worker of a sweep: claims trials, trains their seeds side by side, and records their results.
 
 Any number of workers share a sweep's folder, on one machine or on many. A trial whose run fails otherwise than by a
-value that is not finite stays open, for another worker or a later one.
+non-finite value stays open, for another worker or a later one.
 """
 
 import contextlib
@@ -76,10 +76,10 @@ class _Training:
 
 @dataclass
 class Worker:
-    """Trains trials of a study until none is left to claim; gives `run_jobs` what it asks for.
+    """Trains trials of a study until none is left to claim; gives `run_jobs` jobs and callbacks.
 
     Attributes:
-        study: whose trials.
+        study: the study of the trials.
         configure: the configuration of a setting.
         argv: the command line for every provenance.json.
         failed: the exit codes of runs that failed, by name.
@@ -196,7 +196,7 @@ class Worker:
     def _report(self, training: _Training) -> None:
         """Report the stretches that all seeds which have begun have done, and give up where the pruner says so.
 
-        Where seeds train one after another, this is the first of them.
+        If seeds train one after another, this is the first of them.
         """
         total = self.study.plan.base.run.total_steps
         for curve in training.curves.values():
@@ -220,7 +220,7 @@ class Worker:
             self._settle(training)
 
     def _settle(self, training: _Training) -> None:
-        """Where all runs of a trial have ended, tell the study how."""
+        """Tell the study the outcome of a trial when all its runs have ended."""
         if training.waiting:
             return
         claim = training.claim

@@ -1,6 +1,6 @@
 """`gradweave train [PRESET]`: resolve and check the configuration, make the run's folder, hand over to the loop.
 
-What counts, from weak to strong: the preset, the file given with --config, the flags. JAX is imported after all three
+Precedence, from weak to strong: the preset, the file given with --config, the flags. JAX is imported after all three
 have been found to be good.
 """
 
@@ -97,7 +97,7 @@ def parse_all(
         kind: the flags of the command.
         prog: name of the command.
         description: of the command.
-        start: what becomes of a preset, or of a file, before flags change it.
+        start: changes a preset, or a file, before flags do.
 
     Raises:
         ConfigError: as `parse_config`.

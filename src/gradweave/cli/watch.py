@@ -59,14 +59,14 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _watch_run(path: Path, wait: Callable[[float], object]) -> None:
-    """Show what has been, in a few rows, and then what comes."""
+    """Show the past in a few rows, and then each new row."""
     from gradweave.reports.tables import curve_of
 
     config = read_config(path / "config.toml")
     tail = MetricsTail(path / "metrics.jsonl")
     with Progress(config.moving_names, config.run.total_steps, stream=sys.stdout) as progress:
         progress.message(f"run folder: {path}")
-        goes_on = _goes_on(path)  # before reading: whoever has let go of it has written all
+        goes_on = _goes_on(path)  # before reading: a process that let go of it has written all
         rows = tail.read()
         for row in curve_of(rows, _ROWS_OF_THE_PAST):
             progress.update(row)

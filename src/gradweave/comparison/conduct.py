@@ -32,7 +32,7 @@ class _Part(NamedTuple):
 
     Attributes:
         name: of its file and of its rows.
-        rival: whose it is.
+        rival: the one trained.
         config: of every member.
         seeds: one for each group.
         settings: of the members of each group.
@@ -58,14 +58,14 @@ def conduct(plan: ComparisonPlan, path: Path, tell: Callable[[str], None]) -> li
     Args:
         plan: of the comparison; `check_plan` has found it good.
         path: the comparison's folder, locked by the caller.
-        tell: told what is done, line by line.
+        tell: shows progress, line by line.
 
     Returns:
         A row for each member and stretch: rival, seed, member, stretch, environment_steps, training_return,
         evaluation_return, finite, eta/NAME.
 
     Raises:
-        Stopped: SIGTERM or SIGHUP arrived; what was done is saved.
+        Stopped: SIGTERM or SIGHUP arrived; progress is saved.
         KeyboardInterrupt: SIGINT arrived, likewise.
         ConfigError: the folder's files are of another plan.
     """

@@ -1,4 +1,4 @@
-"""Environments that count their own steps, so that a budget is what was taken and not what was planned."""
+"""Environments that count their own steps, so that a budget counts steps taken, not steps planned."""
 
 from typing import Any, NamedTuple, cast
 

@@ -42,7 +42,7 @@ class Stretch(NamedTuple):
 class Population:
     """A configured agent, many times.
 
-    What differs are the hyper-parameters that are fixed, which are numbers in the state, so that one program serves
+    Members differ in the fixed hyper-parameters, which are numbers in the state, so that one program serves
     every setting.
     """
 
@@ -51,7 +51,7 @@ class Population:
 
         Args:
             config: checked by `validate`.
-            at_once: members computed side by side at most, at least 1; the others wait. What is computed does not
+            at_once: members computed side by side at most, at least 1; the others wait. The results do not
                 depend on it beyond rounding. Groups are of equal size.
         """
         agent = build_agent(config)

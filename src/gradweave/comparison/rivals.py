@@ -1,4 +1,4 @@
-"""The table of rivals: how each spends a budget of environment steps, and what a user would get of it.
+"""The table of rivals: their uses of a budget of environment steps, and their results for a user.
 
 Every rival has the same budget for each seed that is reported. A search divides it among its trials; only `sweep`, the
 line to look up to, trains every trial for as long as the others' single run, and its cost is reported beside it.
@@ -29,7 +29,7 @@ class Exchange:
     """Changes of a population between two stretches.
 
     Attributes:
-        source: which member each is a copy of, itself for most.
+        source: the member that each copies, itself for most.
         settings: of each member from now on.
     """
 
@@ -77,7 +77,7 @@ def parse_rivals(names: Sequence[str], config: Config) -> list[Rival]:
 
     Args:
         names: as `--rivals` has them.
-        config: whose own tuning `meta` is.
+        config: of the rival `meta`.
 
     Raises:
         ConfigError: an unknown name, one twice, or `meta` of a configuration that tunes nothing.
@@ -117,14 +117,14 @@ def exchange(
     """Replace the worst quarter of a population by copies of members of its best quarter.
 
     Args:
-        rival: says whether anything is copied, and whether settings are then moved.
+        rival: decides on copies and on moves of their settings.
         settings: of each member.
         scores: of each member, its mean training return over the last stretch; NaN counts as the worst.
-        ranges: within which settings stay.
-        rng: chooses whom to copy and which way to move.
+        ranges: the bounds of settings.
+        rng: for the choice of sources and moves.
 
     Returns:
-        Whom each member copies, and what it goes on with.
+        Each member's source and its new settings.
     """
     source, after = list(range(len(settings))), list(settings)
     if rival.copies and len(settings) > 1:

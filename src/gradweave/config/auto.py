@@ -34,7 +34,7 @@ def with_auto(config: Config) -> Config:
 
 
 def is_auto(config: Config) -> bool:
-    """Whether a configuration tunes exactly what `auto` does."""
+    """Whether a configuration has exactly the tuning of `auto`."""
     return config.meta.preset == "auto" and config.meta == with_auto(config).meta
 
 

@@ -1,4 +1,4 @@
-"""Checks of one value each, for what a configuration may hold: they yield a problem, or nothing."""
+"""Checks of one value each, of a configuration: they yield a problem, or nothing."""
 
 import math
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,7 @@
-"""The table of estimators: their names in configurations and on command lines, their arguments, what serves them.
+"""The table of estimators: their names in configurations and on command lines, their arguments and modes.
 
 `gradweave train --meta.estimator truncated:3` and `gradweave measure RUN --estimators unrolled horizon-mix` read the
-same rows. A row names what builds it, as text, because this room never imports JAX.
+same rows. A row names its builder, as text, because this room never imports JAX.
 """
 
 import math

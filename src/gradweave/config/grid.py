@@ -9,7 +9,7 @@ from gradweave.errors import ConfigError
 __all__ = ["Setting", "flags_of", "parse_grid", "setting_name"]
 
 Setting: TypeAlias = Mapping[str, str]
-"""Fields of a configuration, as flags name them without the dashes, and what they are set to."""
+"""Fields of a configuration, as flags name them without the dashes, and their values."""
 
 _SECTIONS: Final = ("environment", "network", "inner", "meta", "outer")
 _ENTRY: Final = "FIELD=VALUE,VALUE,..., such as inner.discount=0.9,0.99"

@@ -39,7 +39,7 @@ class Range:
 
     def contains(self, value: int | float, *, learned: bool) -> bool:
         """Whether the value may be used; never a NaN or an infinity."""
-        rounded = single(value)  # what training computes with: 0.99999999999 is 1
+        rounded = single(value)  # the value in training: 0.99999999999 is 1
         if self.lower < rounded < self.upper:
             return True
         return self.closed and not learned and value in (self.lower, self.upper) and math.isfinite(rounded)

@@ -1,6 +1,6 @@
-"""Numbers that no run can use, whatever else is chosen: too large for indices, or gone in single precision.
+"""Numbers that no run can use, with any options: too large for indices, or gone in single precision.
 
-Training computes in float32 and counts in int32. What is beyond them would be rounded to 0, 1 or infinity without a
+Training computes in float32 and counts in int32. Numbers beyond them would be rounded to 0, 1 or infinity without a
 word, or end in a failure of XLA after minutes.
 """
 

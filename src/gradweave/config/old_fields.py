@@ -30,7 +30,7 @@ ADDED: Final = (
     "meta.guard",
     "meta.preset",
 )
-"""Fields that complete files of earlier versions lack, and whose default is what those versions did."""
+"""Fields that complete files of earlier versions lack; defaults keep those versions' behaviour."""
 
 _OF_ESTIMATOR: Final = {
     "truncated": ("window",),

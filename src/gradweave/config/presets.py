@@ -1,8 +1,8 @@
 """Named configurations: `auto` (the default), `quick` (the demo), `snake` (the paper's), `snake-6x6`,
 `discounting-chain`, `ppo` and `vtrace`.
 
-[B21] is Bonnet et al. 2021 (arXiv 2111.00206), [B22] Bonnet et al. 2022 (arXiv 2211.10550). What departs from them is
-said in docs/paper-notes.md.
+[B21] is Bonnet et al. 2021 (arXiv 2111.00206), [B22] Bonnet et al. 2022 (arXiv 2211.10550). Departures from them
+are in docs/paper-notes.md.
 """
 
 import dataclasses

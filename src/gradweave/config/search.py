@@ -1,4 +1,4 @@
-"""Ranges that a search draws hyper-parameters from: what `--search learning_rate=1e-5:0.1` means."""
+"""Ranges that a search draws hyper-parameters from, as in `--search learning_rate=1e-5:0.1`."""
 
 import math
 import random

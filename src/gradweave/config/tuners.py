@@ -1,4 +1,4 @@
-"""The table of tuners: what `--meta.tuners learning_rate=kl:0.01` means, and classes of the user's beside it."""
+"""The table of tuners, for `--meta.tuners learning_rate=kl:0.01`, and classes of the user's beside it."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
-"""Checks a configuration before JAX is imported: every bad value with its field, what is accepted and a remedy.
+"""Checks a configuration before JAX is imported: every bad value with its field, accepted values and a remedy.
 
-`find_problems` looks at everything and returns what it finds; `validate` raises it. Flags are named in the remedies as
+`find_problems` checks everything and returns the problems; `validate` raises them. Flags are named in the remedies as
 the command line spells them.
 """
 
@@ -28,7 +28,7 @@ def validate(config: Config, *, num_processes: int = 1) -> None:
 
     Args:
         config: the one to check.
-        num_processes: how many processes share the environments, each with `run.devices` devices.
+        num_processes: processes that share the environments, each with `run.devices` devices.
 
     Raises:
         ConfigError: the first bad value; the others are in its `others` and in its message.
@@ -76,7 +76,7 @@ def _environment(config: Config) -> Iterator[ConfigError]:
     if unknown is not None:
         yield ConfigError("environment.name", name, *unknown)
         return
-    if name not in ENVIRONMENTS:  # a class of the user's, which says what it takes when it is made
+    if name not in ENVIRONMENTS:  # a class of the user's, which checks its options when it is made
         return
     known = ENVIRONMENTS[name]
     for option, value in config.environment.options.items():

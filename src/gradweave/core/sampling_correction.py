@@ -34,9 +34,9 @@ __all__ = ["SamplingCorrection", "check_correctable", "corrected_meta_gradient",
 
 
 class SamplingCorrection(eqx.Module):
-    """How much of the correction is added. An option of self-tuning agents, off by default.
+    """The correction, times a coefficient. An option of self-tuning agents, off by default.
 
-    1 makes the estimate unbiased in what lies within the window, 0 is the usual one; in between, bias is traded against
+    1 makes the estimate unbiased within the window, 0 is the usual one; in between, bias is traded against
     variance. The variance grows with the number of samples in a batch times L, because the log-likelihood is a sum over
     them: on large batches expect to need a small coefficient, or none.
 

@@ -1,4 +1,4 @@
-"""The actor-critic as an `Agent`: how it acts, what its outer objective reads, and how its batches are laid out."""
+"""The actor-critic as an `Agent`: its policy, the inputs of its outer objective, and the layout of its batches."""
 
 import functools
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Distances between actor-critics, for bootstrapped meta-gradients: what the policies do and what the critics say.
+"""Distances between policies and values of actor-critics, for bootstrapped meta-gradients.
 
 Flennerhag et al. 2021 (arXiv 2109.04504) match a policy to its target by the divergence of the one from the other. It
-measures what a change of parameters does, and so does not depend on how they are scaled, as a Euclidean distance would.
+measures the effect of a change of parameters, independently of their scale, unlike a Euclidean distance.
 """
 
 from collections.abc import Callable
@@ -27,8 +27,8 @@ def policy_distance(
 ) -> Callable[[LearnerState, LearnerState, Experience], Float[Array, ""]]:
     """A `distance` for `gradweave.Bootstrapped`: mean of KL(target ‖ policy) + value_cost (v - v_target)^2.
 
-    The divergence is from the target's side, as in the paper: the policy is asked to give probability to whatever the
-    target does. Its gradient by the policy's logits is the difference of probabilities, bounded whatever the target.
+    The divergence is from the target's side, as in the paper: the policy is asked to give probability to the
+    target's actions. Its gradient by the policy's logits is the difference of probabilities, bounded for any target.
 
     Args:
         apply: the network, as for `actor_critic`.

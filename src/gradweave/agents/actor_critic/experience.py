@@ -63,15 +63,14 @@ class AdvantageMoments(NamedTuple):
 
 
 class Experience(NamedTuple):
-    """One inner batch: what a rollout of all environments collected, (time, batch, ...), and what the network was
-    conditioned on.
+    """One inner batch: a rollout of all environments, (time, batch, ...), and the network's conditioning.
 
     Everything in it is data: no meta-gradient flows through it.
 
     Attributes:
         trajectory: observations, actions and rewards.
         conditioning: the vector that the network was fed beside the observation, or None.
-        anchor_logits: what the policy before the window, x_0, would have said at every step; (time, batch, actions).
+        anchor_logits: logits of the policy before the window, x_0, at every step; (time, batch, actions).
             Only for an outer objective with a `kl_cost`, else None.
         advantage_moments: only for an outer objective that standardises advantages, else None.
     """
@@ -271,7 +270,7 @@ def _evaluate(apply: Apply, params: PyTree, observations: Observation, condition
 
 
 def at_least_single(output: NetworkOutput) -> NetworkOutput:
-    """Outputs in single precision at least, whatever the network computes in: returns and losses are not in half
+    """Outputs in single precision at least, also of half-precision networks: returns and losses are not in half
     precision, where a discount of 0.999 would be 1. Its memory stays as it is.
     """
 

@@ -116,8 +116,8 @@ def actor_critic(
 
     def targets_of(outputs: Outputs, eta: ActorCriticEta, batch: Experience) -> _Targets:
         if targets == "stopped":
-            # Removes d(targets)/d(parameters) from the meta-gradient, the very path that must not be removed: this is
-            # the option that shows what becomes of it then.
+            # Removes d(targets)/d(parameters) from the meta-gradient, the very path that must not be removed: this
+            # option shows the consequence.
             outputs = jax.lax.stop_gradient(outputs)
         return _inner_targets(outputs, eta, batch.trajectory, outer)
 

@@ -1,7 +1,7 @@
 """Running moments of the outer advantages, by which an objective that standardises them divides.
 
-They come from earlier windows. A moment of a batch that enters that same batch's loss would be a function of what is
-differentiated, and of the noise that it is meant to normalise.
+They come from earlier windows. A moment of a batch that enters that same batch's loss would be a function of the
+differentiated variables, and of the noise that it is meant to normalise.
 """
 
 from typing import NamedTuple

@@ -102,7 +102,7 @@ def log_likelihood(
 
 
 def mean_reward(batch: Experience, axis: DeviceAxis = ONE_DEVICE) -> Float[Array, ""]:
-    """Reward per step: what an outer loss that is a mean over steps is about, in its own units."""
+    """Reward per step: the quantity of an outer loss that is a mean over steps, in its own units."""
     return axis.mean(batch.trajectory.rewards.mean())
 
 

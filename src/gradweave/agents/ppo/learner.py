@@ -14,7 +14,7 @@ Where the network remembers, a minibatch is some environments with all their ste
 rollout began with.
 
 The clip range is an option and no meta-parameter. Where the clipped term counts the loss has no gradient by the
-parameters, whatever the range; the range only decides where that is, so that the derivative of an update by it is zero
+parameters, at any range; the range only decides where that is, so that the derivative of an update by it is zero
 almost everywhere.
 
 The outer loss is the actor-critic's (`gradweave.OuterObjective`), with or without a critic of its own.
@@ -75,7 +75,7 @@ class PPOOptions(NamedTuple):
     Attributes:
         num_epochs: passes over each rollout, at least 1.
         num_minibatches: gradient steps of each pass; must divide the steps of a rollout.
-        clip_range: how far from 1 the ratio of probabilities pays, above 0.
+        clip_range: clipping distance of the probability ratio from 1, > 0.
         normalize_advantages: standardise the advantages of each minibatch.
         clip_values: also clip how far values move from those at the beginning, by the clip range.
         target_kl: no step is taken any more once a minibatch's policy is 1.5 times this far from the one that collected
@@ -142,7 +142,7 @@ def ppo_agent(
             `actor_critic`.
         optimizer: gives directions without a learning rate; Adam by default. See `inner_optimizer`.
         objective: the outer objective.
-        options: how the update passes over a rollout.
+        options: the update's passes over a rollout.
         head: of the policy.
         memory: of a recurrent network at the beginning of an episode; None for a feed-forward one.
         reward_discount: as `Agent.reward_discount`.

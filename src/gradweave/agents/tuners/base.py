@@ -1,7 +1,7 @@
 """Tuners: rules that move one meta-parameter between windows, by statistics of the window.
 
-A meta-gradient sees a few updates ahead and asks for a derivative. A tuner asks for neither: it reads how far the
-policy moved, how random it is, or what it earned. Its meta-parameter is `Fixed` in the spec, so that nothing is
+A meta-gradient sees a few updates ahead and asks for a derivative. A tuner asks for neither: it reads the
+policy's movement, entropy or returns. Its meta-parameter is `Fixed` in the spec, so that nothing is
 differentiated by it; both kinds work in one run.
 """
 

@@ -12,7 +12,7 @@ from gradweave.agents.tuners.trials import Trial
 
 __all__ = ["LiveEvolution", "LiveEvolutionState"]
 
-_SIGNS = (1.0, -1.0, -1.0, 1.0)  # what drifts evenly from trial to trial cancels
+_SIGNS = (1.0, -1.0, -1.0, 1.0)  # an even drift from trial to trial cancels
 _SQUARES_DECAY = 0.8
 
 
@@ -21,7 +21,7 @@ class LiveEvolutionState(NamedTuple):
 
     Attributes:
         centre: logarithm of the value that is perturbed.
-        place: which of the four trials is going on.
+        place: index of the current trial, of four.
         trial: its windows and returns.
         difference: over the trials that are over, mean returns above the centre minus those below.
         squares: running mean of squared slopes.
@@ -51,7 +51,7 @@ class LiveEvolution(AbstractTuner):
     Attributes:
         sigma: of the perturbation of the logarithm, above 0.
         period: windows of a trial, at least 1; a trial lasts on until an episode has ended.
-        rate: how far the logarithm moves after four trials, above 0.
+        rate: step of the logarithm after four trials, above 0.
         lowest: the value that is perturbed stays above it.
         highest: and below this.
 

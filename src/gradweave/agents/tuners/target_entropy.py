@@ -12,8 +12,8 @@ __all__ = ["TargetEntropy", "mean_entropy"]
 class TargetEntropy(AbstractTuner):
     """Raises the entropy cost while the policy is less random than wanted, and lowers it while it is more random.
 
-    The logarithm of the cost moves by `rate` times (target - mean entropy of the window). The mean entropy is what the
-    learner reports of its inner updates as "entropy".
+    The logarithm of the cost moves by `rate` times (target - mean entropy of the window). The mean entropy is the
+    "entropy" that the learner reports of its inner updates.
 
     ```python
     agent = SelfTuning(..., tuners={"entropy_cost": gw.TargetEntropy(0.5)})

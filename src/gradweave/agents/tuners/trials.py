@@ -1,4 +1,4 @@
-"""A trial: some windows with one value, and what was earned in them."""
+"""A trial: some windows with one value, and their returns."""
 
 from typing import NamedTuple
 

@@ -11,7 +11,7 @@ those under the policy that collected the rollout, a step goes down
 G and A are constants of the step; but they are part of the update that the meta-gradient differentiates, ratios
 included, with no `stop_gradient` in it.
 
-The first step is taken by the policy that collected the rollout. Its ratios are 1 whatever the parameters, and so they
+The first step is taken by the policy that collected the rollout. Its ratios are 1 at any parameters, and so they
 are written: as quotients they would lie on the kink of min(1, ratio) to the rounding, where there is no derivative.
 With one epoch and one minibatch this is the actor-critic of `gradweave.actor_critic`.
 
@@ -20,7 +20,7 @@ V-trace returns at the outer discount and lambda with alpha = 1.
 
 A network may have auxiliary heads (STACX): further policies and values on the same torso, each with the loss above at a
 discount, a lambda and a weight of its own, and with ratios of *its* policy to the one that collected, from the first
-step on. They shape what the torso says to the first policy, which alone acts and is evaluated.
+step on. They shape the torso's features for the first policy, which alone acts and is evaluated.
 """
 
 import functools
@@ -95,8 +95,8 @@ class VTraceOptions(NamedTuple):
     Attributes:
         num_epochs: passes over each rollout, at least 1.
         num_minibatches: gradient steps of each pass; must divide the environments.
-        clip_rho: where the weights of errors and advantages are clipped, above 0.
-        clip_c: where the weights that errors travel back with are clipped, above 0.
+        clip_rho: upper bound of the weights of errors and advantages, above 0.
+        clip_c: upper bound of the weights that errors travel back with, above 0.
     """
 
     num_epochs: int = 2
@@ -143,7 +143,7 @@ def vtrace_agent(
             `actor_critic`.
         optimizer: gives directions without a learning rate; Adam by default. See `inner_optimizer`.
         objective: the outer objective.
-        options: how the update passes over a rollout, and where weights are clipped.
+        options: the update's passes over a rollout, and bounds of weights.
         head: of the policy.
         memory: of a recurrent network at the beginning of an episode; None for a feed-forward one.
         reward_discount: as `Agent.reward_discount`.
