@@ -39,9 +39,9 @@ class LiveEvolutionState(NamedTuple):
 class LiveEvolution(AbstractTuner):
     """Climbs the returns that are earned with slightly higher and lower values.
 
-    The value is perturbed by a factor exp(sigma) or exp(-sigma) for a whole trial of `period` windows, so that what it
-    does over hundreds of updates is seen. Four trials, above, below, below and above, give a central difference of the
-    mean return that no even drift of the returns biases; the logarithm moves by `rate` times that slope over its
+    The value is perturbed by a factor exp(sigma) or exp(-sigma) for a whole trial of `period` windows, so that its
+    effect over hundreds of updates is seen. Four trials, above, below, below and above, give a central difference of
+    the mean return that no even drift of the returns biases; the logarithm moves by `rate` times that slope over its
     running root mean square.
 
     ```python
