@@ -4,7 +4,7 @@ A meta-optimiser moves unconstrained numbers (`raw`); a learner reads constraine
 bijectors shaped like `eta`, or a prefix of it, so that one bijector may stand for a whole sub-tree.
 
 `Interval` is the sigmoid of Xu et al. 2018 (arXiv 1805.09801) stretched to any interval; `Positive` is the exponential,
-so that a step of the meta-optimiser is a relative change, which is what costs and learning rates need.
+so that a step of the meta-optimiser is a relative change, as costs and learning rates need.
 """
 
 import abc
@@ -98,10 +98,10 @@ class Unbounded(AbstractBijector):
 
 
 class Fixed(AbstractBijector):
-    """Not learned: eta = raw with a derivative of exactly 0, whatever the estimator and the mode."""
+    """Not learned: eta = raw with a derivative of exactly 0, for every estimator and mode."""
 
     def forward(self, raw: ArrayLike) -> Array:
-        # Removes d(anything)/d(raw) for this leaf: that is what being fixed means.
+        # Removes d(anything)/d(raw) for this leaf: the definition of a fixed one.
         return jax.lax.stop_gradient(jnp.asarray(raw))
 
     def inverse(self, eta: ArrayLike) -> Array:

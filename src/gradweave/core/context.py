@@ -1,7 +1,7 @@
 """Meta-parameters as a function of data: eta = mapping(weights, context), where only the weights are learned.
 
-A small network may read statistics of learning (recent returns, gradient norms, progress) and say what the discount or
-the learning rate should be now, so that what is learned is a schedule (Luketina et al. 2022, arXiv 2209.06159). The
+A small network may read statistics of learning (recent returns, gradient norms, progress) and set the discount or the
+learning rate by them, so that a schedule is learned (Luketina et al. 2022, arXiv 2209.06159). The
 context enters beside the weights, as meta-parameters whose bijector is `Fixed`: it is constant over a window and has no
 derivative, and since neither an estimator nor a mode can tell such a problem from any other, all of them serve.
 """
@@ -36,7 +36,7 @@ class Contextual(NamedTuple):
 def contextual(problem: MetaProblemLike, mapping: Mapping) -> MetaProblemLike:
     """The same learner, whose meta-parameters are `mapping(weights, context)`.
 
-    What varies *within* a window belongs into the batches, where an update function can read it.
+    Data that vary *within* a window belong into the batches, where an update function can read them.
 
     Args:
         problem: a learner over eta. A `GradientLearner` stays one, so that `MixedMode` serves.

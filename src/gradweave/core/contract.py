@@ -17,7 +17,7 @@ __all__ = ["check_pair", "check_scalar", "settle_window", "strong"]
 
 
 def strong(leaf: Any) -> Any:
-    """An array whose dtype sticks. A Python number's would follow whatever it meets, and its tangent would not."""
+    """An array whose dtype sticks. A Python number's would follow its operands', and its tangent's would not."""
     array = jnp.asarray(leaf)
     return jnp.asarray(array, array.dtype) if _is_weak(array) else array
 
@@ -33,7 +33,7 @@ def settle_window(
         problem: the learner.
         to_eta: maps `learned` to the natural meta-parameters.
         learned: raw meta-parameters without the `Fixed` ones.
-        window: with `state` as the user gave it. What was recorded was checked when it was recorded.
+        window: with `state` as the user gave it. A recording was checked when it was made.
 
     Raises:
         TypeError: `update` or `outer_loss` does not return a pair; the state changes its structure or a dtype; the

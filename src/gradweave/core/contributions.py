@@ -50,7 +50,7 @@ def step_contributions(
 
     Returns:
         A pytree shaped like `raw` with two leading axes of length L, horizons (k - 1) and steps (j); 0 where the spec
-        is `Fixed`. Costs L (L + 1) / 2 steps of mixed mode, whatever the number of meta-parameters: less than forward
+        is `Fixed`. Costs L (L + 1) / 2 steps of mixed mode, for any number of meta-parameters: less than forward
         mode's horizons for several meta-parameters and windows of up to about a dozen updates. Memory is that of mixed
         mode. Of a problem that is neither of these each row is a pass of reverse mode, L in all.
 

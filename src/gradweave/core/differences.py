@@ -15,7 +15,7 @@ def finite_difference(
 
     Args:
         fn: pure scalar function of a pytree.
-        raw: where to differentiate; float64 is strongly advised (`jax.config.update("jax_enable_x64", True)`).
+        raw: the point of differentiation; float64 is strongly advised (`jax.config.update("jax_enable_x64", True)`).
         direction: pytree shaped like `raw`.
         step: h, above 0. By default the cube root of the machine epsilon, which balances truncation error (h^2) and
             rounding error (epsilon / h): about 6e-6 in float64, with a relative error near 1e-10 for well-scaled

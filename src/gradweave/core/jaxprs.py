@@ -22,7 +22,7 @@ Cut = Callable[[JaxprEqn], bool]
 """Whether an equation counts as reading nothing."""
 
 OPAQUE = frozenset({"custom_jvp_call", "custom_vjp_call"})
-"""Calls whose derivative somebody has written down: what is inside of them is not differentiated."""
+"""Calls with a custom derivative rule: the equations inside of them are not differentiated."""
 
 
 def rewritten(function: Callable[..., PyTree], rules: Mapping[str, Rule]) -> Callable[..., PyTree]:
@@ -99,7 +99,7 @@ def reads(jaxpr: Jaxpr, needed: list[bool], *, cut: Cut | None = None) -> list[b
 
     Args:
         jaxpr: any.
-        needed: which of its outputs count.
+        needed: for each output, whether it counts.
         cut: equations that count as reading nothing; None: none.
     """
     pairs = zip(jaxpr.outvars, needed, strict=True)
@@ -121,7 +121,7 @@ def _reads_of(equation: JaxprEqn, wanted: list[bool], cut: Cut | None) -> list[b
     if name != "scan":
         return [True] * len(equation.invars)
     inner, consts, carries = params["jaxpr"].jaxpr, params["num_consts"], params["num_carry"]
-    while True:  # what the carry of the next round reads is needed of this one
+    while True:  # a carry read in the next round is needed of this one
         used = reads(inner, wanted, cut=cut)
         carried = used[consts : consts + carries]
         grown = [a or b for a, b in zip(wanted[:carries], carried, strict=True)] + wanted[carries:]

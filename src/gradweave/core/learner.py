@@ -9,7 +9,7 @@ learner differentiates,
     G_k = d/dtheta loss(theta, T_k, eta, batch_k) at theta_k
     theta_{k+1} = theta_k - learning_rate(eta) * direction(G_k, optimiser state),
 
-so that no `stop_gradient` is needed. The parts are also what `MixedMode` needs (Kemaev et al. 2025, arXiv 2505.00793).
+so that no `stop_gradient` is needed. `MixedMode` needs the same parts (Kemaev et al. 2025, arXiv 2505.00793).
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Microbatches(NamedTuple):
     """The parts of a batch, for a loss that is a mean over them.
 
     Attributes:
-        num_parts: how many, at least 1.
+        num_parts: their number, at least 1.
         part: `(batch, index) -> one part`, of the same shapes for every index; the index, below `num_parts`, is traced.
     """
 
@@ -76,14 +76,14 @@ class GradientLearner(eqx.Module):
         forward: optional `(params, batch) -> outputs`. When given, `targets` and `loss` receive these outputs in the
             place of `params`, and `outer_loss` receives `LearnerState(outputs, optimizer_state)`: the network is then
             evaluated once where `MixedMode` needs all three, and their derivatives travel back through it in one pass.
-            What the loss does not read of them costs the learner no pass back.
+            Outputs that the loss does not read cost the learner no pass back.
         companion_loss: optional `(outputs, targets, batch) -> scalar`, trained along: its gradient is added to the
             loss's, and the meta-gradient treats it as a constant, in every mode, which costs nothing. That is exact if
             and only if the parameters that it moves do not reach the losses through anything that is differentiated: an
             outer critic that supplies baselines, say. (A clipping of the global norm is such a way.)
         microbatches: optional parts of a batch, for a loss that is a mean over them: gradients and outer losses are
-            then computed part by part and averaged. Changes nothing but the rounding, and the memory: what fits into a
-            processor's cache is several times faster there.
+            then computed part by part and averaged. Changes nothing but the rounding, and the memory: parts that fit
+            into a processor's cache are several times faster.
     """
 
     targets: Callable[..., PyTree]
@@ -265,7 +265,7 @@ class GradientLearner(eqx.Module):
 
     def _read_by_loss(self, params: PyTree, eta: PyTree, batch: PyTree) -> list[bool]:
         """Whether the loss itself reads and can differentiate each leaf of the outputs. No gradient arrives at the
-        others (values to bootstrap from, say), and a pass back through what made them would push zeros.
+        others (values to bootstrap from, say), and a pass back through them would push zeros.
         """
         outputs = jax.eval_shape(lambda params: self.forward(params, batch), params)
         targets = jax.eval_shape(lambda outputs: self.targets(outputs, eta, batch), outputs)

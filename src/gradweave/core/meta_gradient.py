@@ -69,7 +69,7 @@ def meta_gradient(
             and it is taken on entry k (online cross-validation), which lets a mode share work between evaluating x_k
             and updating it.
         estimator: of the meta-gradient; `Unrolled()` by default.
-        mode: how it is differentiated; `ReverseMode()` by default, where the estimator leaves the choice.
+        mode: the differentiation mode; `ReverseMode()` by default, where the estimator leaves the choice.
         estimator_state: the memory of an estimator that has one, from `estimator.init` or the last `MetaGradient`.
         recording: made during the updates; a mode that can use it replays nothing. States and inner
             gradients serve `MixedMode`, a `HorizonRecording` (needs `outer_batches` None) serves `ForwardMode`. It must
@@ -184,7 +184,7 @@ def differentiate_learned(
 
 
 def _remembering(problem: MetaProblemLike) -> MetaProblemLike:
-    """The same problem, whose Python runs once for all that a meta-gradient asks of it."""
+    """The same problem, whose Python runs once for all its uses in a meta-gradient."""
     if isinstance(problem, GradientLearner):
         return problem.remembering()
     if isinstance(problem, MetaProblem):

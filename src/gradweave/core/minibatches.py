@@ -1,6 +1,6 @@
 """Learners that take several gradient steps on one batch, as PPO does in epochs and minibatches.
 
-What the steps aim at is computed once, at the parameters before the first of them, and is a constant of each step:
+The targets of the steps are computed once, at the parameters before the first of them, and are constants of each:
 
     T = targets(theta_0, eta, batch)
     theta_{m+1} = theta_m - learning_rate(eta) * direction(d/dtheta loss(theta_m, T, eta, part_m), optimiser state)

@@ -1,7 +1,7 @@
 """A meta-problem: any learner as two pure functions, with no environment inside.
 
 An inner update x_{k+1} = update(x_k, eta, batch_k) depends on meta-parameters eta, and an outer loss J(x_k; batch)
-evaluates the learner's state. Batches are recorded and held fixed while differentiating, which is what makes a
+evaluates the learner's state. Batches are recorded and held fixed while differentiating, which makes a
 meta-gradient well defined (Xu et al. 2018, arXiv 1805.09801, section 2).
 """
 

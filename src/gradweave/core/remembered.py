@@ -1,11 +1,11 @@
 """Run a pure function's Python once for each kind of arguments, however often JAX asks for it.
 
-An inner update is looked at several times while a meta-step is compiled: its contract is checked, what its loss reads
-is found out, loops want to know shapes, and then it is differentiated. Each look would run the user's functions again.
+An inner update is looked at several times while a meta-step is compiled: its contract is checked, the outputs read by
+its loss are found, loops ask for shapes, and then it is differentiated. Each look would run the user's functions again.
 Here the first one writes down the jaxpr and the others evaluate that: the same equations, so the same numbers to the
 bit.
 
-What is remembered lives as long as one call of an entry point: it outlives nothing that the function closes over.
+A trace lives as long as one call of an entry point: it outlives nothing that the function closes over.
 """
 
 from collections.abc import Callable, Hashable
@@ -18,7 +18,7 @@ __all__ = ["Remembered"]
 
 
 class _Known(NamedTuple):
-    """A traced function: its outputs are arrays at some places and whatever else it returned at the others."""
+    """A traced function: its outputs are arrays at some places and other objects at the others."""
 
     jaxpr: ClosedJaxpr
     structure: Any
@@ -40,7 +40,7 @@ class _Same:
 
 
 class Remembered:
-    """A function of pytrees that is traced once for each structure and type of what is traced in its arguments.
+    """A function of pytrees that is traced once for each structure and type of the traced leaves of its arguments.
 
     Args:
         function: pure. Numbers of Python among its arguments and results stay such numbers; arrays that are not traced

@@ -98,19 +98,19 @@ def corrected_meta_gradient(
         spec: as for `meta_gradient`.
         state: x_0.
         batches: L + 1 entries, entry k collected with x_k; it evaluates x_k and then drives update k + 1.
-        correction: how much of it.
+        correction: holds its coefficient.
         log_prob: `(state, batch) -> log p(batch | state)` up to terms that do not depend on the state: the sum of the
             log-probabilities of all actions. Given a `forward`, the state holds its outputs, as for `outer_loss`.
-        reward: `(batch) -> R`, what the outer loss wants more of, in its units: if the outer loss is a mean over steps,
+        reward: `(batch) -> R`, the quantity to maximise, in units of the loss: if the outer loss is a mean over steps,
             a mean over steps.
         estimator: a linear one.
         baseline: b, from data of other windows.
-        mode: how it is differentiated.
+        mode: the differentiation mode.
         recording: of states and inner gradients, as for `meta_gradient`; one of horizons knows no correction.
 
     Returns:
         As `meta_gradient`; `outer_loss` and `aux` are those without the correction. Costs every horizon's outer loss,
-        whatever the estimator.
+        for every estimator.
 
     Raises:
         ValueError: the estimator is not linear; and as `meta_gradient`.

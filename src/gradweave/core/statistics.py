@@ -46,14 +46,14 @@ class EstimatorStatistics(NamedTuple):
 def gradient_samples(
     sample: Callable[[Key[Array, ""]], PyTree], keys: Key[Array, " samples"], *, batch_size: int | None = None
 ) -> PyTree:
-    """Many independent samples of whatever `sample` returns: one gradient, or a pytree of several estimators' on the
+    """Many independent samples of the result of `sample`: one gradient, or a pytree of several estimators' on the
     same data.
 
     Args:
         sample: `(key) -> pytree`, pure: draws data with `key` and returns meta-gradients. Returning several estimators'
             gradients from one call pairs them on the same data, which makes their comparison far more precise.
         keys: one key for each sample.
-        batch_size: how many samples are computed side by side (`jax.lax.map`); None: one after another, in the least
+        batch_size: the number of samples computed side by side (`jax.lax.map`); None: one after another, in the least
             memory.
 
     Returns:

@@ -76,7 +76,7 @@ def _flops(jaxpr: Jaxpr) -> float:
 
 
 def _peak(jaxpr: Jaxpr) -> float:
-    """The largest sum of what is alive, going through the equations in order."""
+    """The largest sum of live bytes, going through the equations in order."""
     last: dict[Var, int] = {}
     for index, equation in enumerate(jaxpr.eqns):
         last.update({atom: index for atom in equation.invars if isinstance(atom, Var)})

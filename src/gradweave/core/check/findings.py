@@ -1,4 +1,4 @@
-"""From what was measured and what is written to sentences with a remedy."""
+"""From measurements and traced code to sentences with a remedy."""
 
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Evaluate a traced function while holding constant what it stops the derivatives of.
+"""Evaluate a traced function with the values whose derivatives it stops held constant.
 
 A difference quotient moves a stopped baseline along with everything else, the derivative does not. Given the values
 that were stopped at another point, the function here keeps them, so that both answer the same question.
@@ -76,7 +76,7 @@ def evaluate_held(
 
 
 def nothing_stopped(closed: ClosedJaxpr) -> list[Array]:
-    """Zeros in the shape of what `evaluate_held` returns as stopped."""
+    """Zeros in the shapes of the values that `evaluate_held` stops."""
     found: list[Array] = []
     if not contains(closed, "stop_gradient"):
         return found

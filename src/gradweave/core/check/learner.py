@@ -34,7 +34,7 @@ def check_learner(
     """Differentiate a learner on recorded data, compare with differences, and name everything that breaks it.
 
     For every learned leaf: whether `update` reads it, whether its derivative is finite, zero or stopped on the way, and
-    whether it agrees with a central difference in float64. For every mode: whether it applies, and what it costs. And
+    whether it agrees with a central difference in float64. For every mode: whether it applies, and its costs. And
     each line of the learner that has an infinite derivative on these data, stops one, or limits the choice of the mode.
 
     One program is compiled, with little effort, and run three or five times for each learned leaf, in float64: seconds
@@ -111,7 +111,7 @@ def _first_steps(window: Window, num_steps: int) -> Window:
 
 
 def _traced(problem: MetaProblemLike, given: Differentiand) -> tuple[Traced, Differentiand, list[Finding]]:
-    """(the learner in float64 if it runs in it, what it was traced on, what could not be done)."""
+    """(the learner in float64 if it runs in it, the arguments of the trace, findings)."""
     try:
         with jax.enable_x64(True):
             window = Window(*in_float64(tuple(given.window)[:3]))

@@ -1,4 +1,4 @@
-"""Where a learner can break: every operation in its traced code that is known for it, with its source line.
+"""Places where a learner can break: operations in its traced code known for it, with their source lines.
 
 Two ways of looking. The code itself shows loops, stopped derivatives and rules of one's own. And a run on the given
 data shows which roots, logarithms and quotients were taken at a point where their derivative is infinite.
@@ -47,7 +47,7 @@ class Met(NamedTuple):
 
     Attributes:
         operation: the primitive, "sqrt" for instance.
-        place: where it is written.
+        place: its source line.
         in_optimizer: whether an optax optimiser made it.
     """
 
@@ -142,7 +142,7 @@ def met_singularities(closed: ClosedJaxpr, inputs: list[Any]) -> list[Met]:
 
 
 def fast_options() -> dict[str, Any]:
-    """Options that make XLA compile quickly on CPUs, for what runs only once."""
+    """Options that make XLA compile quickly on CPUs, for programs run once."""
     if jax.default_backend() != "cpu":
         return {}
     return {

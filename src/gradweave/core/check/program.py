@@ -38,8 +38,8 @@ class Values(NamedTuple):
         outer_loss: J(x_L).
         derivative: along the given direction.
         stopped: the values whose derivatives the outer loss stopped.
-        is_finite: whether the derivative of x_L is finite, too. What the outer loss does not read of it, the next
-            update does.
+        is_finite: whether the derivative of x_L is finite, too. The next update reads leaves of it that the
+            outer loss does not.
     """
 
     outer_loss: Array
@@ -49,7 +49,7 @@ class Values(NamedTuple):
 
 
 def on_host(tree: PyTree) -> PyTree:
-    """Every leaf as a NumPy array, whose slices and casts compile nothing; typed keys stay what they are."""
+    """Every leaf as a NumPy array, whose slices and casts compile nothing; typed keys are unchanged."""
 
     def moved(leaf: Any) -> Any:
         is_key = jnp.issubdtype(getattr(leaf, "dtype", np.dtype(float)), jax.dtypes.extended)
@@ -89,8 +89,8 @@ def compiled_values(
 ) -> Callable[[PyTree, PyTree, list[Array] | None], Values]:
     """`(learned, direction, stopped) -> Values`, compiled; `stopped` None for the outer loss as it is.
 
-    Given what it stopped at another point, the outer loss holds those values constant, so that its difference quotients
-    see what its derivative sees.
+    Given the values stopped at another point, the outer loss holds them constant, so that its difference quotients
+    approximate its derivative.
     """
     state = jax.tree.leaves(window.state)
     batches = jax.tree.leaves(window.inner)
@@ -111,7 +111,7 @@ def compiled_values(
 
     def both(learned: PyTree, direction: PyTree, given: list[Array], held: Array) -> Values:
         # The state has a tangent, too, of zeros: a loop that begins with it is differentiated once, not once more to
-        # find out that its state depends on what is learned.
+        # find out that its state depends on learned leaves.
         moves = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in state]
         moving = [leaf for leaf, moved in zip(state, moves, strict=True) if moved]
 

@@ -14,7 +14,7 @@ class LeafReport:
     Attributes:
         name: its path in `raw`, such as "['lr']".
         derivative: of the outer loss along the leaf (for an array: along a random direction of it).
-        difference: the central difference along the same direction, with what the outer loss stops held constant.
+        difference: the central difference along the same direction, with the outer loss's stopped values held constant.
         is_read: whether `update` computes the new state from it.
         agrees: whether derivative and difference are the same up to the tolerance.
         verdict: one word: "good", "never read", "stopped", "zero", "not finite" or "disagrees".
@@ -34,7 +34,7 @@ class ModeReport:
 
     Attributes:
         name: as it is written, `ReverseMode()` for instance.
-        reason: why it does not apply; "" if it does.
+        reason: the obstacle; "" if it applies.
         arithmetic: operations relative to the updates alone, counted in the traced program.
         memory: bytes kept for a window beside its batches, estimated.
     """
@@ -80,9 +80,9 @@ class LearnerReport:
         modes: one for each mode.
         findings: errors first.
         outer_loss: at the end of the checked window.
-        num_inner_steps: how many updates were checked.
-        precision: in what the differences were taken, "float64" unless the learner does not run in it.
-        seconds: how long it took.
+        num_inner_steps: the number of checked updates.
+        precision: the dtype of the differences, "float64" unless the learner does not run in it.
+        seconds: time of the check.
     """
 
     leaves: tuple[LeafReport, ...]

@@ -26,12 +26,12 @@ def num_bytes(tree: PyTree) -> float:
 def mode_reports(
     problem: MetaProblemLike, traced: Traced, given: Differentiand, state_bytes: float
 ) -> tuple[ModeReport, ...]:
-    """Arithmetic by counting one update with and without its derivative; memory by what each mode keeps.
+    """Arithmetic by counting one update with and without its derivative; memory by the arrays each mode keeps.
 
     Args:
         problem: the learner.
         traced: its functions.
-        given: what they were traced on, perhaps in float64.
+        given: the arguments of the trace, perhaps in float64.
         state_bytes: the size of the learner's state in its own precision.
     """
     length, num_learned = given.window.num_inner_steps, sum(leaf.size for leaf in jax.tree.leaves(given.learned))

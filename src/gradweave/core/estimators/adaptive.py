@@ -3,7 +3,7 @@
 Running estimates over windows give, for every meta-parameter, the mean m_k and the covariance C of its horizon
 gradients g_1 .. g_L. A criterion turns them into non-negative weights that sum to one, and the estimate is
 sum_k w_k g_k. The weights that a window is given come from the windows before it, so that they are independent of its
-noise. What was tried, and what it is worth, is in docs/estimators.md.
+noise. Experiments and their results are in docs/estimators.md.
 """
 
 import abc
@@ -26,7 +26,7 @@ class HorizonMoments(NamedTuple):
     Attributes:
         mean: m_1 .. m_L.
         covariance: C, unbiased.
-        num_samples: how many independent windows the mean is worth.
+        num_samples: the effective number of independent windows.
     """
 
     mean: Float[Array, " L"]

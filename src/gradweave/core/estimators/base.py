@@ -1,4 +1,4 @@
-"""The contract of an estimator: *what* meta-gradient is estimated, whatever the mode that differentiates it."""
+"""The contract of an estimator: *which* meta-gradient is estimated, in any mode that differentiates it."""
 
 import abc
 from typing import Any, ClassVar

@@ -172,7 +172,7 @@ def _with_distance(distance: Distance, problem: MetaProblemLike) -> MetaProblemL
     parts = problem.microbatches
 
     def forward(params: PyTree, batch: PyTree) -> PyTree:
-        # A distance is between states, whatever the network makes of them.
+        # A distance is between states, not between outputs of the network.
         return params if isinstance(batch, _TargetBatch) else problem.forward(params, batch)
 
     def part(batch: PyTree, index: Array) -> PyTree:

@@ -1,4 +1,4 @@
-"""Evolution strategies: meta-gradients from differences of outer losses, for what cannot be differentiated.
+"""Evolution strategies: meta-gradients from differences of outer losses, for learners without derivatives.
 
 With unit normal directions n_i and F(raw) = J(x_L(raw)),
 
@@ -68,7 +68,7 @@ class EvolutionStrategies(AbstractEstimator):
 
     Costs 2 num_pairs unrolls, all at once, and nothing is differentiated: neither the update nor the outer loss needs a
     derivative. At small sigma an unbiased estimate of `Unrolled`, if the outer loss stops no derivatives: differences
-    see what `stop_gradient` hides, such as the returns and baselines of an actor-critic's outer loss. Its variance
+    see terms that `stop_gradient` hides, e.g. the returns and baselines of an actor-critic's outer loss. Its variance
     grows with the number P of meta-parameters, about (P + 1) / num_pairs times the squared gradient even on noiseless
     data. Not for anything that can be differentiated and is smooth; of use as a reference, and where the loss is so
     rugged that smoothing helps.
@@ -118,8 +118,8 @@ class PersistentEvolutionStrategies(AbstractEstimator):
     Attributes:
         sigma: width of the perturbations in raw units, above 0.
         num_pairs: N, at least 1.
-        num_windows: how many windows until all particles start anew from the learner's state; None for never. 1 is the
-            plain kind.
+        num_windows: the number of windows until all particles start anew from the learner's state; None for never. 1 is
+            the plain kind.
     """
 
     supported_modes: ClassVar[tuple[type[AbstractMode], ...]] = ()
@@ -200,7 +200,7 @@ def _credit(losses: Float[Array, "2 pairs"], directions: Float[Array, "pairs P"]
 
 
 def _at_center(differentiand: Differentiand, grad: PyTree) -> Differentiated:
-    """The estimate together with what the unperturbed learner does; its updates are not made where recorded."""
+    """The estimate with the results of the unperturbed learner; its updates are not made where recorded."""
     problem, window = differentiand.problem, differentiand.window
     if window.recording is None:
         final, inner_aux = unroll(problem, differentiand.eta, window.state, window.inner)

@@ -3,7 +3,7 @@
 With g_k the horizon gradient (outer loss after k updates, differentiated through all k) and h_m the truncated gradient
 (outer loss after L updates, differentiated through the last m), mixing step counts, as Bonnet et al. 2021 (arXiv
 2111.00206) propose, can be read as sum_m w_m h_m or as sum_k w_k g_k. Both are here, under their own names.
-docs/paper-notes.md says what is known.
+docs/paper-notes.md has the details.
 """
 
 import equinox as eqx
@@ -143,7 +143,7 @@ def _check_count(n: int) -> None:
 
 
 def _checked_weights(weights: ArrayLike, name: str) -> Float[Array, " n"]:
-    # Checked in numpy: what jax.numpy makes of known numbers within jit is not known any more.
+    # Checked in numpy: within jit, jax.numpy returns tracers even for concrete numbers.
     known = None if isinstance(weights, jax.core.Tracer) else np.asarray(weights)
     shape = jnp.shape(weights)
     if len(shape) != 1 or shape[0] == 0:

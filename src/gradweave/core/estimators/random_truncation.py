@@ -1,6 +1,6 @@
-"""Truncation at a random depth that is unbiased: Russian roulette over how far back one differentiates.
+"""Truncation at a random depth that is unbiased: Russian roulette over the depth of differentiation.
 
-Let c_j be what the step that lies j steps before the end contributes to the full gradient, c_1 + ... + c_L. With a
+Let c_j be the contribution of the step j steps before the end to the full gradient, c_1 + ... + c_L. With a
 random depth K,
 
     estimate = sum_j 1[K >= j] / P(K >= j) c_j,
@@ -32,7 +32,7 @@ class RandomTruncation(AbstractEstimator):
     The last update always counts; each step further back is followed with `probability`, P(K >= j) = probability^(j-1).
 
     All modes serve, one kernel each: as costly as `Unrolled`, because the shape of a compiled program cannot depend on
-    K. It is a reference for what truncation costs in bias, not a way to save time. Its variance is larger than that
+    K. It is a reference for the bias of truncation, not a way to save time. Its variance is larger than that
     of `Unrolled`, and without bound where contributions fall off more slowly than sqrt(probability)^j; prefer
     `Unrolled` or `TruncationMix` to learn with.
 

@@ -1,4 +1,4 @@
-"""How a meta-gradient is differentiated: three ways to one number."""
+"""Differentiation modes: three algorithms for the same meta-gradient."""
 
 from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, Footprint, KernelWeights
 from gradweave.core.modes.forward import ForwardMode

@@ -93,8 +93,8 @@ class AbstractMode(eqx.Module):
     """A way to differentiate through a window.
 
     Attributes:
-        recording: what `meta_gradient` can be given of the updates, so that this mode need not make them again: the
-            type of its argument `recording`, or None if nothing helps.
+        recording: the type of `meta_gradient`'s argument `recording` with which this mode need not make the updates
+            again, or None if there is none.
     """
 
     recording: ClassVar[type[Recording] | type[HorizonRecording] | None] = None
@@ -124,7 +124,7 @@ def combine_steps(contributions: PyTree, weights: KernelWeights) -> PyTree:
 
 
 def ravel_learned(learned: PyTree) -> tuple[Float[Array, " P"], Callable[[Array], PyTree]]:
-    """(the learned numbers as one vector, what turns such a vector back into leaves of their own dtypes).
+    """(the learned numbers as one vector, the map from such a vector back to leaves of their own dtypes).
 
     As `ravel_pytree`, but the leaves may differ in dtype, and so may the vector that is turned back: a gradient taken
     in float32 of meta-parameters in float64, say.

@@ -1,8 +1,8 @@
 """Forward mode through functions that define only their reverse derivative (`jax.custom_vjp`).
 
 Such a function gives its pullback u -> J^T u and no J v, so that JAX refuses `jax.jvp`. But a pullback is linear, and
-the transpose of u -> J^T u is v -> J v: whatever the rule says (a clipped or a straight-through gradient, too), both
-directions then say the same.
+the transpose of u -> J^T u is v -> J v: for any rule (a clipped or a straight-through gradient, too), both
+directions then agree.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def _turned(equation: JaxprEqn, *inputs: Any) -> list[Any]:
             pushed = iter(jax.linear_transpose(pullback, read)(tuple(tangents[place] for place in live))[0])
         except (TypeError, ValueError, RuntimeError, AssertionError) as error:
             raise TypeError(NEEDS_REVERSE.format(why="it is not linear in its cotangent")) from error
-        # What is discrete has a tangent without content.
+        # A discrete output has a tangent without content.
         return outputs, [
             next(pushed) if jnp.issubdtype(out.dtype, jnp.inexact) else SymbolicZero(out.aval.to_tangent_aval())
             for out in outputs

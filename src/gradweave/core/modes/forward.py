@@ -64,7 +64,7 @@ class ForwardMode(AbstractMode):
 
 
 def every_horizon(differentiand: Differentiand) -> tuple[PyTree, HorizonRecording]:
-    """(the updates' aux, or None if a recording made them unnecessary; g_1 .. g_L and what goes with them)."""
+    """(the updates' aux, or None if a recording made them unnecessary; g_1 .. g_L with losses and aux)."""
     problem, to_eta, learned, window = differentiand
     flat, _ = ravel_learned(learned)
     if window.horizons is not None:
@@ -109,7 +109,7 @@ def tracked_update(
         batch: drives update k.
 
     Returns:
-        (x_{k+1}, z_{k+1}, (inner gradient, aux), (z_k^T grad J, J, outer aux) at x_k): what `tracked_horizons` gathers.
+        (x_{k+1}, z_{k+1}, (inner gradient, aux), (z_k^T grad J, J, outer aux) at x_k), for `tracked_horizons`.
     """
     flat, unravel = ravel_learned(learned)
     moving, still = eqx.partition(state, eqx.is_inexact_array)
@@ -144,7 +144,7 @@ def tracked_horizons(
         last_batch: outer batch of x_L.
     """
     last = leading(outer_derivative(problem, state, tangents, last_batch))
-    # x_0 does not depend on the meta-parameters; what was found there is not asked for.
+    # x_0 does not depend on the meta-parameters; the values found there are dropped.
     gradients, outer_losses, outer_aux = jax.tree.map(
         lambda early, end: jnp.concatenate([early[1:], end]), evaluated, last
     )

@@ -1,8 +1,8 @@
 """Mixed mode through the gradient steps of a `MinibatchLearner`.
 
 Each step is walked back over as an inner update of its own is (`gradweave.core.modes.mixed`), with the batch's targets
-among what is differentiated: to a step they are meta-parameters. Their cotangents are summed over the steps and pulled
-back once, through the targets' own computation, to the parameters before the first step and to eta.
+among the differentiated inputs: to a step, they are meta-parameters. Their cotangents are summed over the steps and
+pulled back once, through the targets' own computation, to the parameters before the first step and to eta.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def pull_back_steps(
 
     Args:
         pull_back: for one gradient step.
-        differentiand: the learner, what is learned.
+        differentiand: the learner and its meta-parameters.
         cotangent: of the state after the update.
         state: before the update.
         steps: recorded in it.

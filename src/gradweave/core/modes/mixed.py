@@ -40,7 +40,7 @@ class MixedMode(AbstractMode):
     """Walks back over recorded learner states.
 
     Needs a `GradientLearner` or a `MinibatchLearner`, any optax optimiser, and is exact, semi-gradient targets
-    included. Costs about six to eight forward passes an inner step on top of the updates, whatever the number of
+    included. Costs about six to eight forward passes an inner step on top of the updates, for any number of
     meta-parameters; memory is L x (learner state + inner gradient + batch), with M gradient steps in an update M times
     the first two. The mode to prefer wherever it applies, unless a single number is learned and a `HorizonRecording` is
     at hand. With a `Recording` of the updates nothing is replayed.

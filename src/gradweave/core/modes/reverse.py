@@ -25,7 +25,7 @@ from gradweave.core.modes.base import (
 class ReverseMode(AbstractMode):
     """Back-propagates through the unrolled window.
 
-    Works for every `MetaProblem`. Costs about nine forward passes an inner step on top of the updates, whatever the
+    Works for every `MetaProblem`. Costs about nine forward passes an inner step on top of the updates, for any
     number of meta-parameters; memory holds the activations of all L updates, unless they are recomputed.
 
     Attributes:

@@ -1,9 +1,9 @@
-"""Any optax optimiser, made safe to differentiate, whatever its settings.
+"""Any optax optimiser, made safe to differentiate at all its settings.
 
 Published optimisers were written to be run, not to be differentiated: Adam's root has an infinite derivative at a
-second moment of zero, which is what a dead ReLU unit or a bias that has not been used gives, and a clipped global norm
+second moment of zero, that of a dead ReLU unit or of a bias that has not been used, and a clipped global norm
 divides zero by zero at a gradient of zero. One such entry makes a whole meta-gradient NaN. Changing the optimiser
-(`eps_root`) changes what is learned; here its values are kept to the bit and its derivatives are mended, by tracing the
+(`eps_root`) changes the updates; here its values are kept to the bit and its derivatives are mended, by tracing the
 update and differentiating each of its operations by the rules in `safe_rules`.
 """
 
@@ -29,9 +29,9 @@ def differentiable(optimizer: optax.GradientTransformation) -> optax.GradientTra
     hold in forward, reverse and mixed mode, and in derivatives of higher order.
 
     Any optax transformation will do: `chain`, schedules, `inject_hyperparams`, `masked`, `partition`, `MultiSteps` and
-    so on; wrap the whole. Not for a meta-optimiser: nothing is differentiated through that. What is piecewise constant
-    stays so: the sign in `lion`, `sign_sgd` or `rprop` has a derivative of zero by the gradient, so that only what
-    scales the step (the learning rate, weight decay) has a meta-gradient.
+    so on; wrap the whole. Not for a meta-optimiser: nothing is differentiated through that. A piecewise constant
+    step stays so: the sign in `lion`, `sign_sgd` or `rprop` has a derivative of zero by the gradient, so that only the
+    scales of the step (the learning rate, weight decay) have a meta-gradient.
 
     Args:
         optimizer: any optax transformation that needs gradients, state and parameters only.

@@ -37,7 +37,7 @@ def check_descends(optimizer: optax.GradientTransformation, params: PyTree) -> N
     Two, because a rate that warms up from zero moves nothing in the first.
 
     Args:
-        optimizer: as a `GradientLearner` takes it: what it returns is subtracted.
+        optimizer: as a `GradientLearner` takes it: its updates are subtracted.
         params: of the learner; only their structure, shapes and dtypes are read.
 
     Raises:

@@ -17,7 +17,7 @@ class GuardedState(NamedTuple):
 
     Attributes:
         inner: the state of the optimiser inside, as the last finite update left it.
-        num_skipped: how many updates were skipped so far.
+        num_skipped: the number of updates skipped so far.
         skipped: whether the last one was.
     """
 
@@ -27,10 +27,10 @@ class GuardedState(NamedTuple):
 
 
 def guarded(meta_optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The same optimiser, which skips every update that is not finite, and counts what it skipped.
+    """The same optimiser, which skips every update that is not finite, and counts those skipped.
 
     A skipped update is exactly zero and leaves the state inside as it was. An update is skipped if an entry of the
-    gradient, of what the optimiser makes of it, or of its new state is infinite or NaN. Works within `jit`, `vmap`
+    gradient, of the optimiser's update, or of its new state is infinite or NaN. Works within `jit`, `vmap`
     (each seed by itself) and `scan`.
 
     A guard is no cure: log `num_skipped`, and ask `check_learner` for the reason if it grows.
@@ -60,7 +60,7 @@ def guarded(meta_optimizer: optax.GradientTransformation) -> optax.GradientTrans
         updates: PyTree, state: GuardedState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, GuardedState]:
         finite = all_finite(updates)
-        # Not computed with what is not finite, which `jax_debug_nans` would stop at.
+        # Not computed with infinities and NaNs, which `jax_debug_nans` would stop at.
         usable = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.zeros_like(leaf)), updates)
         # optax multiplies integer counts with floats, which strict promotion would refuse.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

@@ -2,7 +2,7 @@
 
 The rule: each partial derivative of an elementwise operation is the usual one where that is finite, and 0 where it is
 not. Values are untouched. At a gradient of zero this is the derivative that one wants of the usual optimisers: in
-m / (sqrt(v) + eps) the root's derivative is infinite at v = 0, but m is 0 there, and what remains, dm / eps, is exact.
+m / (sqrt(v) + eps) the root's derivative is infinite at v = 0, but m is 0 there, and the rest, dm / eps, is exact.
 A branch that is not taken (t / norm at norm = 0, in clipping) no longer multiplies its zero by infinity.
 
 The rules are linear in tangents, so that they serve forward, reverse and mixed mode, and their own derivatives are
@@ -72,7 +72,7 @@ def _safe(equation: JaxprEqn, *inputs: Any) -> list[Any] | None:
         return call(*inputs)[0]
 
     def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        # JAX's own derivative of a power promotes integers, whatever the setting where it is differentiated.
+        # JAX's own derivative of a power promotes integers, under any setting where it is differentiated.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             output, slopes = _safely(lambda *inputs: call(*inputs)[0], operands, primals)
             parts = [
@@ -99,7 +99,7 @@ def _safely(call: Callable[..., Any], operands: list[int], primals: tuple[Any, .
 
         return jax.jvp(moved, (inputs[place],), (jnp.ones_like(inputs[place]),))[1]
 
-    # Constants in the derivative: they are what it is masked by, and what is put in where it is masked.
+    # Constants in the derivative: the masks, and the values that are put in where it is masked.
     known = tuple(jax.lax.stop_gradient(primal) for primal in primals)
     constants = [slope(place, known) for place in operands]
     masks = [~jnp.isfinite(constant) for constant in constants]

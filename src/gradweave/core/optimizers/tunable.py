@@ -1,6 +1,6 @@
 """Hyper-parameters of any optax optimiser as traced values: learned, batched, or changed without recompiling.
 
-optax's factories compute with whatever they are given, so a traced learning rate or beta works, up to one thing: a
+optax's factories compute with the numbers they are given, so a traced learning rate or beta works, up to one thing: a
 traced float64 or float32 number is an array of that dtype, and would drag bfloat16 or float32 moments along with it.
 Here the numbers are given JAX's weak type, that of Python's own numbers, and the optimiser cannot tell them apart.
 """
@@ -24,7 +24,7 @@ __all__ = ["tunable"]
 def tunable(
     factory: Callable[..., optax.GradientTransformation],
 ) -> Callable[..., optax.GradientTransformationExtraArgs]:
-    """The same factory, whose hyper-parameters may be traced values; what it builds is `differentiable`.
+    """The same factory, whose hyper-parameters may be traced values; its optimisers are `differentiable`.
 
     Build the optimiser where it is used, inside of `update`: its state has no hyper-parameters in it, so that nothing
     is recompiled when they change. Python numbers stay constants, and so do the results with them. For traced numbers
@@ -37,7 +37,7 @@ def tunable(
         A function with the parameters of `factory`.
 
     Raises:
-        TypeError: when the result is called with a name that `factory` does not know, or with a traced value for what
+        TypeError: the result is called with a name that `factory` does not know, or with a traced value that
             decides on the structure of the update (a flag, a number of steps).
 
     Example:
