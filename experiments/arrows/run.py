@@ -166,10 +166,12 @@ def agreement_rows(gradients: Sequence[Row], effects: Sequence[Row]) -> Iterator
                     yield {**known, "told": len(pairs), "agreeing": agreeing}
 
 
-def cached(path: Path, step: int, name: str, make: Callable[[], Iterator[Row]]) -> list[Row]:
-    """Rows as they were made, kept beside the run so that a study goes on where it was stopped."""
+def cached(path: Path, step: int, name: str, make: Callable[[], Iterator[Row]] | None) -> list[Row]:
+    """Rows as they were made, kept beside the run so that a study goes on where it was stopped; none without `make`."""
     file = path / "arrows" / f"{step:012d}-{name}.csv"
     if not file.exists():
+        if make is None:
+            return []
         file.parent.mkdir(exist_ok=True)
         write_rows(file, list(make()))
     numbers = ("updates", "value", "low", "high", "num")
@@ -177,7 +179,8 @@ def cached(path: Path, step: int, name: str, make: Callable[[], Iterator[Row]]) 
     return [{**row, **{key: float(row[key]) for key in numbers}, "updates": int(row["updates"])} for row in rows]
 
 
-def measure(job: Job, path: Path, size: Size) -> tuple[list[Row], list[Row]]:
+def measure(job: Job, path: Path, size: Size, only_known: bool) -> tuple[list[Row], list[Row]]:
+    """(gradients, effects) of one agent; `only_known`: those that have been measured."""
     gradients: list[Row] = []
     effects: list[Row] = []
     for step in moments(path, size):
@@ -185,7 +188,8 @@ def measure(job: Job, path: Path, size: Size) -> tuple[list[Row], list[Row]]:
         place = {"seed": job.seed, "step": step}
         for rows, name, make in ((gradients, "gradients", gradient_rows), (effects, "effects", effect_rows)):
             begun = time.monotonic()
-            rows += [{**place, **row} for row in cached(path, step, name, partial(make, loaded, size, job.seed))]
+            wanted = None if only_known else partial(make, loaded, size, job.seed)
+            rows += [{**place, **row} for row in cached(path, step, name, wanted)]
             print(f"{job.name}: {name} at {step:,}, {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     return gradients, effects
 
@@ -197,7 +201,7 @@ def main(flags: Flags) -> None:
     train(flags, planned)
     wanted = chosen(flags, planned) if flags.stage == "runs" else planned
     collected = collect(wanted)
-    measured = [measure(job, path, size) for job, path in collected.finished]
+    measured = [measure(job, path, size, flags.stage == "tables") for job, path in collected.finished]
     if flags.stage == "runs":
         return
     gradients = [row for own, _ in measured for row in own]

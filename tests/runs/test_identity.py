@@ -97,11 +97,12 @@ def test_resume_says_so_and_takes_the_flag(
 ) -> None:
     trained: list[Any] = []
 
-    def train_in(open_folder: Any, **_: Any) -> None:
+    def launch(open_folder: Any, **_: Any) -> None:
         with open_folder() as folder:
             trained.append(folder.config)
 
-    monkeypatch.setattr("gradweave.cli.resume.train_in", train_in)
+    monkeypatch.setattr("gradweave.cli.resume.launch", launch)
+    monkeypatch.setattr("gradweave.cli.resume.train_in", lambda started: started)
     edit(run, "inner", discount=0.8)
     assert main(["resume", str(run)]) == 2
     said = capsys.readouterr().err

@@ -5,7 +5,8 @@ JAX is imported after everything that can be refused has been refused.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from gradweave.training.launch import launch
 
 if TYPE_CHECKING:  # imports JAX
     from gradweave.agents import SelfTuning
+    from gradweave.training.loop import Summary
 
 __all__ = ["open_to_resume", "resume", "train", "train_config", "train_in"]
 
@@ -117,11 +119,12 @@ def resume(
         >>> resume(folder, total_steps=300, quiet=True).step  # whole chunks of three windows of 40 steps
         380
     """
-    trained = train_in(
+    started = launch(
         lambda: open_to_resume(Path(path), total_steps, devices, track, accept_changes=accept_changes),
         resume=True,
         quiet=quiet,
     )
+    trained = train_in(started, quiet=quiet)
     assert trained is not None
     return trained
 
@@ -137,23 +140,19 @@ def train_config(config: Config, argv: Sequence[str] = (), hosts: Hosts = ALONE,
     """
     validate(config, num_processes=hosts.num_processes or 1)
     check_tracker(config.run.track)
-    return train_in(lambda: RunFolder.create(config, argv), resume=False, config=config, hosts=hosts, quiet=quiet)
+    started = launch(lambda: RunFolder.create(config, argv), resume=False, config=config, hosts=hosts, quiet=quiet)
+    return train_in(started, quiet=quiet)
 
 
 def train_in(
-    open_folder: Callable[[], RunFolder],
-    *,
-    resume: bool | None = None,
-    config: Config | None = None,
-    num_devices: NumDevices = 1,
-    hosts: Hosts = ALONE,
-    quiet: bool = False,
+    started: AbstractContextManager["tuple[RunFolder | NoFolder, Summary]"], *, quiet: bool = False
 ) -> Run | None:
-    """Train in a folder, then draw, measure and report the result; of several processes only the first reports.
+    """Train, then draw, measure and report the result; of several processes only the first reports.
 
-    Arguments are those of `gradweave.training.launch.launch`.
+    Args:
+        started: a run from `gradweave.training.launch.launch`.
+        quiet: show nothing meanwhile.
     """
-    started = launch(open_folder, resume=resume, config=config, num_devices=num_devices, hosts=hosts, quiet=quiet)
     with started as (folder, summary):
         if isinstance(folder, NoFolder):
             return None

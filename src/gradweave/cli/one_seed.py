@@ -12,6 +12,7 @@ from gradweave.cli.main import answering
 from gradweave.machine.processes import end_with_parent, use_cores
 from gradweave.machine.signals import leaving_at_once
 from gradweave.runs.run_folder import RunFolder
+from gradweave.training.launch import launch
 
 __all__ = ["command", "run"]
 
@@ -25,7 +26,7 @@ def run(argv: Sequence[str]) -> int:
     """Train; returns the exit code."""
     end_with_parent()
     use_cores([int(core) for core in argv[1:]])
-    trained = train_in(lambda: RunFolder.open(Path(argv[0])))
+    trained = train_in(launch(lambda: RunFolder.open(Path(argv[0]))))
     assert trained is not None  # a seed is one process
     print(trained.summary)
     return 0

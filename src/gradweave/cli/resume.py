@@ -17,6 +17,7 @@ from gradweave.runs.comparison_folder import is_comparison_folder
 from gradweave.runs.seeds_folder import is_seeds_folder
 from gradweave.runs.sweep_folder import is_sweep_folder
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
+from gradweave.training.launch import launch
 
 __all__ = ["run"]
 
@@ -71,7 +72,7 @@ def run(argv: Sequence[str]) -> int:
     several = flags.hosts.several
     # Only process 0 can look into the folder, so that with several processes the flag decides for all.
     num_devices = 1 if several and flags.devices is None else flags.devices
-    trained = train_in(
+    started = launch(
         lambda: open_to_resume(
             flags.run,
             flags.total_steps,
@@ -84,6 +85,7 @@ def run(argv: Sequence[str]) -> int:
         num_devices=num_devices or 1,
         hosts=flags.hosts,
     )
+    trained = train_in(started)
     if trained is not None:  # only process 0 has something to say
         print(trained.summary)
     return 0

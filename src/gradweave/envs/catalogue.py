@@ -19,6 +19,12 @@ _MAX_STEPS: Final = {"max_steps_in_episode": Option(1)}
 _TURN: Final = "face x layer x direction: 6 x 1 x 3"
 _DIGIT: Final = "row x column x digit: 9 x 9 x 9"
 
+
+def _beside_rejax(ours: float, theirs: float, steps: int) -> tuple[Learned, Learned]:
+    """Our PPO and rejax's with its constants, in five seeds each."""
+    return Learned("PPO", ours, steps, 5), Learned("rejax's PPO", theirs, steps, 5)
+
+
 _OURS: Final[Mapping[str, Row]] = {
     "snake": Row(
         (12, 12, 5),
@@ -73,38 +79,11 @@ _JUMANJI: Final[Mapping[str, Row]] = {
 """Jumanji's environments with discrete actions; options are handed to `jumanji.make`."""
 
 _GYMNAX: Final[Mapping[str, Row]] = {
-    "Acrobot-v1": Row(
-        (6,),
-        0,
-        3,
-        _MAX_STEPS,
-        learned=(
-            Learned("PPO", -87.1, 100_000, 5),
-            Learned("rejax's PPO", -88.4, 100_000, 5),
-        ),
-    ),
+    "Acrobot-v1": Row((6,), 0, 3, _MAX_STEPS, learned=_beside_rejax(-87.1, -88.4, 100_000)),
     "Asterix-MinAtar": Row((10, 10, 4), 0, 5, _MAX_STEPS),
     "BernoulliBandit-misc": Row((4,), 0, 2, _MAX_STEPS),
-    "Breakout-MinAtar": Row(
-        (10, 10, 4),
-        0,
-        3,
-        _MAX_STEPS,
-        learned=(
-            Learned("PPO", 5.77, 1_003_520, 5),
-            Learned("rejax's PPO", 5.69, 1_003_520, 5),
-        ),
-    ),
-    "CartPole-v1": Row(
-        (4,),
-        0,
-        2,
-        _MAX_STEPS,
-        learned=(
-            Learned("PPO", 499, 100_000, 5),
-            Learned("rejax's PPO", 396, 100_000, 5),
-        ),
-    ),
+    "Breakout-MinAtar": Row((10, 10, 4), 0, 3, _MAX_STEPS, learned=_beside_rejax(5.77, 5.69, 1_003_520)),
+    "CartPole-v1": Row((4,), 0, 2, _MAX_STEPS, learned=_beside_rejax(499.0, 396.0, 100_000)),
     "Catch-bsuite": Row((10, 5, 1), 0, 3, _MAX_STEPS),
     "DeepSea-bsuite": Row((8, 8, 1), 0, 2, _MAX_STEPS),
     "DiscountingChain-bsuite": Row((2,), 0, 5, _MAX_STEPS),
@@ -128,29 +107,10 @@ _GYMNAX: Final[Mapping[str, Row]] = {
     "Pong-misc": Row((30, 40, 3), 0, 3, _MAX_STEPS),
     "Seaquest-MinAtar": Row((10, 10, 10), 0, 6, _MAX_STEPS),
     "SimpleBandit-bsuite": Row((1, 1, 1), 0, 11, _MAX_STEPS),
-    "SpaceInvaders-MinAtar": Row(
-        (10, 10, 6),
-        0,
-        4,
-        _MAX_STEPS,
-        learned=(
-            Learned("PPO", 59.7, 1_003_520, 5),
-            Learned("rejax's PPO", 50.2, 1_003_520, 5),
-        ),
-    ),
+    "SpaceInvaders-MinAtar": Row((10, 10, 6), 0, 4, _MAX_STEPS, learned=_beside_rejax(59.7, 50.2, 1_003_520)),
     "UmbrellaChain-bsuite": Row((3,), 0, 2, _MAX_STEPS),
     "MountainCarContinuous-v0": Row((2,), 0, 1, _MAX_STEPS, continuous=True),
-    "Pendulum-v1": Row(
-        (3,),
-        0,
-        1,
-        _MAX_STEPS,
-        continuous=True,
-        learned=(
-            Learned("PPO", -575, 200_000, 5),
-            Learned("rejax's PPO", -783, 200_000, 5),
-        ),
-    ),
+    "Pendulum-v1": Row((3,), 0, 1, _MAX_STEPS, continuous=True, learned=_beside_rejax(-575.0, -783.0, 200_000)),
     "PointRobot-misc": Row((6,), 0, 2, _MAX_STEPS, continuous=True),
     "Reacher-misc": Row((8,), 0, 2, _MAX_STEPS, continuous=True),
     "Swimmer-misc": Row((16,), 0, 2, _MAX_STEPS, continuous=True),
