@@ -2,9 +2,9 @@
 
 physics.csv  mean return over 32 episodes (actions sampled) after every fifth of the steps, five seeds, both
 
-Needs Python 3.12 and Brax beside gradweave (docs/suites.md). Constants are those that Brax's training notebook has for
-the task, with 32 environments in place of 2048, so that 300,000 steps are many updates. Differences are listed in
-README.md beside the results.
+Needs Python 3.12 and Brax beside gradweave (docs/suites.md). Learning rate, discount, entropy cost, epochs and
+reward scale are those of Brax's training notebook for the task. Batches are smaller, so that 300,000 steps are many
+updates; README.md beside the results lists every constant and the differences.
 
     python experiments/baselines/physics.py --results results/baselines/brax
 """
