@@ -4,7 +4,6 @@ JAX is imported after everything that can be refused has been refused.
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +15,7 @@ from gradweave.config.presets import preset
 from gradweave.config.schema import Config, NumDevices, Tracker
 from gradweave.config.validation import validate
 from gradweave.errors import CheckpointError
+from gradweave.machine.streams import say
 from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps
 from gradweave.runs.trackers import check_tracker
 from gradweave.training.follower import NoFolder
@@ -159,7 +159,7 @@ def train_in(
         from gradweave.training.memory import explaining
 
         with explaining():
-            text = finish(folder, summary, (lambda text: None) if quiet else _say)
+            text = finish(folder, summary, (lambda text: None) if quiet else say)
         metrics = read_table(folder.path)
     return Run(summary.agent, summary.state, summary.environment_steps, metrics, folder.config, folder.path, text)
 
@@ -206,7 +206,3 @@ def open_to_resume(
         folder.close()
         raise
     return folder
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

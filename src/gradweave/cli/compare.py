@@ -4,7 +4,6 @@ Rivals learn in one process, several copies of an agent at a time in one compile
 comparison.csv, each rival's result for a user in summary.csv and, in words, in comparison.md.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from gradweave.config.schema import Config
 from gradweave.config.search import parse_search
 from gradweave.config.validation import validate
 from gradweave.errors import ConfigError
+from gradweave.machine.streams import say
 from gradweave.runs.comparison_folder import ComparisonPlan, create_comparison, read_comparison
 from gradweave.runs.locks import lock_folder
 from gradweave.training.hosts import ALONE, Hosts
@@ -99,7 +99,7 @@ def resume_comparison(path: Path, changes: Mapping[str, Any]) -> int:
 
 def _go_on(plan: ComparisonPlan, path: Path) -> int:
     def tell(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        say(text)
 
     with lock_folder(path):
         tell(f"comparison: {path}")

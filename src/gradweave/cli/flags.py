@@ -1,12 +1,13 @@
 """Parsing the flags of a command, with a remedy where they cannot be parsed."""
 
 import shutil
-import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import tyro
+
+from gradweave.machine.streams import say
 
 __all__ = ["parse_flags", "wrapped"]
 
@@ -33,7 +34,7 @@ def parse_flags(
         return tyro.cli(kind, prog=prog, description=wrapped(description), args=list(argv), **options)
     except SystemExit as error:
         if error.code == 2:
-            print(f"  remedy:   correct it; `{prog} --help` lists the values of each flag", file=sys.stderr)
+            say(f"  remedy:   correct it; `{prog} --help` lists the values of each flag")
         raise
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from gradweave.errors import ConfigError, FolderLost, GradweaveError, OutOfMemory, nearest_name
 from gradweave.machine.signals import leaving_at_once
+from gradweave.machine.streams import say, standard_error
 from gradweave.training.hosts import end
 
 __all__ = ["COMMANDS", "answering", "main"]
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit code.
     """
-    with leaving_at_once():
+    with standard_error(), leaving_at_once():
         arguments = list(sys.argv[1:] if argv is None else argv)
         return answering(lambda: _dispatch(arguments))
 
@@ -54,20 +55,20 @@ def answering(command: Callable[[], int]) -> int:
     except GradweaveError as error:
         found = [error.own, *map(str, error.others)] if isinstance(error, ConfigError) else [error]
         for one in found:
-            print(f"gradweave: {one}", file=sys.stderr)
+            say(f"gradweave: {one}")
         return end(error.exit_code)
     except MemoryError:
-        print("gradweave: this machine is out of memory; lower --inner.num-envs or close something", file=sys.stderr)
+        say("gradweave: this machine is out of memory; lower --inner.num-envs or close something")
         return OutOfMemory.exit_code
     except KeyboardInterrupt as error:
-        print("gradweave: interrupted" + (f"; {error}" if str(error) else ""), file=sys.stderr)
+        say("gradweave: interrupted" + (f"; {error}" if str(error) else ""))
         return 130
     except BrokenPipeError:  # the reader of a pipe went away, as in `gradweave doctor | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
-        print(f"gradweave: the system refuses{place}: {error.strerror or error}", file=sys.stderr)
+        say(f"gradweave: the system refuses{place}: {error.strerror or error}")
         return end(FolderLost.exit_code)
 
 

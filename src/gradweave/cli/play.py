@@ -1,6 +1,5 @@
 """`gradweave play RUN`: let a trained agent play one episode, and write it as a GIF."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import tyro
 from gradweave.api.run import load_run
 from gradweave.cli.flags import parse_flags
 from gradweave.errors import ConfigError
+from gradweave.machine.streams import say
 from gradweave.training.loading import check_run
 
 __all__ = ["run"]
@@ -61,6 +61,6 @@ def _play(flags: _Flags, output: Path) -> None:
     from gradweave.training.runtime import enable_compilation_cache
 
     enable_compilation_cache()
-    run = load_run(flags.run, flags.step, lambda text: print(text, file=sys.stderr))
+    run = load_run(flags.run, flags.step, say)
     played = run.play(output, seed=flags.seed, greedy=flags.greedy, max_steps=flags.max_steps)
     print(f"return {played.episode_return:g} in {played.num_steps} steps: {output}")

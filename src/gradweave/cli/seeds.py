@@ -6,7 +6,6 @@ On CPUs one seed trains on each core, elsewhere one after another: docs/decision
 import dataclasses
 import functools
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from gradweave.files import open_regular
 from gradweave.machine.processes import Job, default_backend, run_jobs, share_cores
 from gradweave.machine.runtime import usable_cores
 from gradweave.machine.signals import noted_signals, say_when_leaving
+from gradweave.machine.streams import say
 from gradweave.runs.metrics import parse_row
 from gradweave.runs.run_folder import newest_checkpoint
 from gradweave.runs.seeds_folder import SUMMARY_FILE, SeedsFolder, is_finished
@@ -149,7 +149,7 @@ def train_runs(path: Path, runs: Mapping[str, Path], shares: Sequence[tuple[int,
         Stopped: SIGTERM arrived; the runs have written their checkpoints.
         KeyboardInterrupt: SIGINT arrived, likewise.
     """
-    _say(f"folder: {path}; up to {len(shares)} at a time")
+    say(f"folder: {path}; up to {len(shares)} at a time")
     jobs = [training_job(name, run) for name, run in runs.items() if not is_finished(run)]
     view = RunsView()
     say_how_to_resume(path)
@@ -239,14 +239,14 @@ class RunsView:
 
     def started(self, job: Job) -> None:
         """Say so."""
-        _say(f"{job.name}: started, its output is in {job.log}")
+        say(f"{job.name}: started, its output is in {job.log}")
 
     def ended(self, job: Job, code: int) -> None:
         """Say how, with its last words where it failed."""
         if code == 0:
-            _say(f"{job.name}: done")
+            say(f"{job.name}: done")
         else:
-            _say(f"{job.name}: ended with exit code {code}\n{self._last_words(job)}")
+            say(f"{job.name}: ended with exit code {code}\n{self._last_words(job)}")
 
     def looked(self, running: Sequence[Job]) -> None:
         """Say how far each is, now and then."""
@@ -254,7 +254,7 @@ class RunsView:
             return
         self._shown_at = time.monotonic()
         for job in running:
-            _say(f"{job.name}: {how_far(job.log.with_name('metrics.jsonl'))}")
+            say(f"{job.name}: {how_far(job.log.with_name('metrics.jsonl'))}")
 
     def _last_words(self, job: Job) -> str:
         """The message that the run ended with, or else its last lines, of its output since it was started here."""
@@ -280,7 +280,3 @@ def how_far(metrics: Path) -> str:
         return "nothing logged yet"
     returns = [row["return"] for row in rows if row.get("return") is not None]
     return f"{rows[-1]['step']:,} steps, return {f'{returns[-1]:.2f}' if returns else '-'}"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

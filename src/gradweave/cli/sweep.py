@@ -7,7 +7,6 @@ command in the same folder, on any machine that sees it, is another worker.
 
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from gradweave.config.validation import validate
 from gradweave.errors import ConfigError, command_line
 from gradweave.machine.processes import run_jobs
 from gradweave.machine.signals import noted_signals
+from gradweave.machine.streams import say
 from gradweave.runs.locks import waiting_lock
 from gradweave.runs.sweep_folder import BASE_FILE, Pruning, Sampling, SweepPlan, join_sweep, read_plan, setting_runs
 from gradweave.runs.trackers import check_tracker
@@ -199,7 +199,7 @@ def _work(path: Path, plan: SweepPlan, shares: Sequence[tuple[int, ...]], argv: 
 
     study, num_runs = SweepStudy(path, plan), plan.trials * plan.num_seeds
     cost = f"{num_runs} runs, {num_runs * plan.base.run.total_steps:,} environment steps planned"
-    _say(f"{plan.trials} settings, {cost}\nfolder: {path}; up to {len(shares)} at a time")
+    say(f"{plan.trials} settings, {cost}\nfolder: {path}; up to {len(shares)} at a time")
 
     def configure(setting: Mapping[str, str]) -> Config:
         return parse_all(["--config", str(path / BASE_FILE), *flags_of(setting)], _Flags, *_NAMES)[0]
@@ -254,7 +254,3 @@ def _summarize(study: "SweepStudy") -> None:
     write_config(dataclasses.replace(found, run=config), chosen)
     print(f"best: {best}. It was chosen by these scores, so they flatter it; on a seed that the sweep has not seen:")
     print(f"  {command_line('train', '--config', chosen)}")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

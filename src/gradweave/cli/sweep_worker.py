@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import math
 import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -24,6 +23,7 @@ from gradweave.config.schema import Config
 from gradweave.config.validation import validate
 from gradweave.errors import ConfigError, NonFiniteError
 from gradweave.machine.processes import Job
+from gradweave.machine.streams import say
 from gradweave.reports.sweep_scores import late_return, return_until
 from gradweave.runs.metrics import MetricsTail
 from gradweave.runs.seeds_folder import SeedsFolder, is_finished
@@ -124,7 +124,7 @@ class Worker:
             training.failed = True
             self.failed[job.name] = code
         if training.pruned and code:
-            _say(f"{job.name}: given up, its trial is pruned")
+            say(f"{job.name}: given up, its trial is pruned")
         else:
             self._view.ended(job, code)
         self._settle(training)
@@ -166,7 +166,7 @@ class Worker:
                 config = self.configure(claim.setting)
                 validate(config)
             except ConfigError as error:
-                _say(f"{claim.name}: cannot be trained, and is left out\n  {error}")
+                say(f"{claim.name}: cannot be trained, and is left out\n  {error}")
                 self.study.tell(claim, "refused")
                 return
             runs = self._runs_of(claim, config)
@@ -237,7 +237,3 @@ class Worker:
             score = float(np.mean([late_return(run, total) for run in training.runs.values()]))
             finite = math.isfinite(score)
             self.study.tell(claim, "finished" if finite else "unscored", score if finite else None)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from gradweave.errors import Stopped
+from gradweave.machine.streams import forgiving
 
 __all__ = ["STOPPING", "interruptible", "leaving_at_once", "noted_signals", "say_when_leaving"]
 
@@ -172,7 +173,7 @@ def _watching() -> Iterator[_Watch | None]:
 
 def _leave(number: int) -> NoReturn:
     """Name the saved files and end the process, from any thread, without waiting for anything."""
-    end = _SHOW_CURSOR if sys.stderr.isatty() else ""
+    end = _SHOW_CURSOR if forgiving(sys.stderr).isatty() else ""
     text = f"{end}\ngradweave: {signal.Signals(number).name}, left at once{'; ' if _saved else ''}{_saved}\n"
     with contextlib.suppress(OSError):
         os.write(2, text.encode())

@@ -6,7 +6,6 @@ JAX is imported after everything that can be refused has been refused.
 import dataclasses
 import hashlib
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from gradweave.errors import CheckpointError, ConfigError, Stopped
 from gradweave.files import open_regular, real_folder
 from gradweave.machine.signals import interruptible
+from gradweave.machine.streams import say
 from gradweave.measurement.options import MeasureOptions, check_measurable, check_options
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.metrics import read_metrics
@@ -118,7 +118,7 @@ def _measure(options: MeasureOptions, asked: _Asked, first: Callable[["Measureme
     for num_envs in dict.fromkeys(options.batch_sizes):
         sized = samples
         if num_envs != asked.num_envs[0]:
-            _say(f"batches of {num_envs} environments")
+            say(f"batches of {num_envs} environments")
             sized = _sampled(options, asked, *_resized(loaded, num_envs), stores[num_envs])
         by_size[num_envs] = compare(sized, asked.length, options.estimators, seed=options.seed)[0]
     if by_size:
@@ -134,7 +134,7 @@ def _tidy(stores: Mapping[int, "SampleStore"], asked: _Asked) -> None:
     """Delete the samples that have been measured with, unless there are more."""
     for store in stores.values():
         if store.num_kept > asked.num_samples:
-            _say(
+            say(
                 f"{store.num_kept} samples are kept in {store.path}: --samples {store.num_kept} measures with all of "
                 "them; delete it if they are not wanted"
             )
@@ -178,7 +178,7 @@ def _loaded(options: MeasureOptions, asked: _Asked) -> "LoadedAgent":
     from gradweave.training.loading import read_agent
 
     if options.step is not None:
-        return read_agent(asked.run, options.step, _say)
+        return read_agent(asked.run, options.step, say)
     for num_envs in asked.num_envs:
         path = asked.output / _UNFINISHED.format(num_envs)
         settings = SampleStore(path, {}).kept_settings()
@@ -186,12 +186,12 @@ def _loaded(options: MeasureOptions, asked: _Asked) -> "LoadedAgent":
             continue
         step, newest = settings["step"], max(checkpoint_steps(asked.run), default=None)
         if step != newest:
-            _say(f"{path} was begun at step {step}: measuring that, not step {newest}; delete it to begin again")
+            say(f"{path} was begun at step {step}: measuring that, not step {newest}; delete it to begin again")
         try:
-            return read_agent(asked.run, step, _say)
+            return read_agent(asked.run, step, say)
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {path} was begun at that step: delete {path} to measure another") from None
-    return read_agent(asked.run, None, _say)
+    return read_agent(asked.run, None, say)
 
 
 def _burn_in(options: MeasureOptions, asked: _Asked, loaded: "LoadedAgent") -> int:
@@ -203,7 +203,7 @@ def _burn_in(options: MeasureOptions, asked: _Asked, loaded: "LoadedAgent") -> i
     rows = read_metrics(asked.run / "metrics.jsonl")
     found = episode_rollouts(rows, loaded.config.inner.num_steps, loaded.step)
     capped = "; episodes are longer, give a greater number for independent samples" if found == MOST_BURN_IN else ""
-    _say(f"{found} to {2 * found} rollouts before each window (--burn-in {found}{capped})")
+    say(f"{found} to {2 * found} rollouts before each window (--burn-in {found}{capped})")
     return found
 
 
@@ -264,7 +264,7 @@ def _sampled(
 
     known = store.known()
     if known is not None:
-        _say(f"going on with {len(known)} samples of an unfinished measurement")
+        say(f"going on with {len(known)} samples of an unfinished measurement")
     newest = known
 
     def keep(samples: "FloatArray") -> None:
@@ -288,7 +288,7 @@ def _sampled(
     except (KeyboardInterrupt, Stopped):
         if newest is not None:
             store.keep(newest, now=True)
-            _say(f"{len(newest)} samples are kept; the same command goes on with them")
+            say(f"{len(newest)} samples are kept; the same command goes on with them")
         raise
     store.keep(samples.contributions, now=True)
     return samples
@@ -301,7 +301,7 @@ class _Progress:
         self._start: float | None = None
         self._first = 0
         self._shown = time.monotonic()
-        _say("compiling ...")
+        say("compiling ...")
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
@@ -310,9 +310,5 @@ class _Progress:
         if done == total or now - self._shown > 3:
             left = (now - self._start) / max(1, done - self._first) * (total - done)
             known = done > self._first and done < total
-            _say(f"{done} of {total} samples" + (f", {left:.0f} s left" if known else ""))
+            say(f"{done} of {total} samples" + (f", {left:.0f} s left" if known else ""))
             self._shown = now
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

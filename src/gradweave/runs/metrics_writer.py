@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from gradweave.files import is_regular, open_appending, open_regular, set_aside, write_atomically
+from gradweave.machine.streams import say
 from gradweave.runs.metrics import format_row, parse_row, readable_part
 
 __all__ = ["MetricsWriter", "warn_on_stderr"]
@@ -15,7 +15,7 @@ __all__ = ["MetricsWriter", "warn_on_stderr"]
 
 def warn_on_stderr(text: str) -> None:
     """Say something about a run's folder."""
-    print(f"gradweave: {text}", file=sys.stderr, flush=True)
+    say(f"gradweave: {text}")
 
 
 class MetricsWriter:

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, TextIO, cast, runtime_checkable
 
+from gradweave.machine.streams import forgiving
+
 __all__ = ["Progress", "format_duration"]
 
 _SHOWN_ROWS = 12
@@ -65,7 +67,7 @@ class Progress:
         """
         self._learned = tuple(learned)
         self._total_steps = total_steps
-        self._stream: TextStream = sys.stderr if stream is None else stream
+        self._stream: TextStream = forgiving(sys.stderr) if stream is None else stream
         self._live = self._stream.isatty() if live is None else live
         self._view: _View | None = None
 

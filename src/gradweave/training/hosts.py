@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from gradweave.errors import ConfigError, GradweaveError, HostLost, NonFiniteError, Stopped
+from gradweave.machine.streams import forgiving, say
 
 __all__ = [
     "ALONE",
@@ -100,7 +101,7 @@ def join(hosts: Hosts) -> None:
     if jax.distributed.is_initialized():
         return
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    print(f"waiting for the other processes of the run at {hosts.coordinator}", file=sys.stderr, flush=True)
+    say(f"waiting for the other processes of the run at {hosts.coordinator}")
     try:
         jax.distributed.initialize(
             None if hosts.coordinator == "auto" else hosts.coordinator,
@@ -269,8 +270,8 @@ def end(code: int) -> int:
 
 
 def _end_now(code: int) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        forgiving(stream).flush()
     os._exit(code)
 
 
