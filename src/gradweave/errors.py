@@ -54,7 +54,10 @@ class ConfigError(GradweaveError, ValueError):
 
 def _shown(value: object) -> str:
     """A value in an error, at most a line of it."""
-    text = repr(value) if not isinstance(value, int) or abs(value) < 10**100 else "a number of more than 100 digits"
+    try:
+        text = repr(value) if not isinstance(value, int) or abs(value) < 10**100 else "a number of more than 100 digits"
+    except RecursionError:
+        text = f"a {type(value).__name__}, nested too deeply,"
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 

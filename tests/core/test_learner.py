@@ -355,3 +355,11 @@ def test_many_parts_take_no_more_memory_than_few():
 def test_a_batch_of_no_parts_is_refused_when_it_is_declared():
     with pytest.raises(ValueError, match=r"at least 1 part; .* num_parts=0"):
         in_parts(0, 3)
+
+
+@pytest.mark.parametrize("optimizer", [None, optax.adam, (optax.identity().init, optax.identity().update)])
+def test_an_optimizer_that_is_none_is_refused_by_name(optimizer):
+    with pytest.raises(TypeError, match=r"optax transformation for optimizer.*optax.scale_by_adam\(\)"):
+        gw.GradientLearner(
+            lambda p, e, b: None, lambda p, t, e, b: (0.0, None), optimizer, lambda e: 1.0, lambda s, b: (0.0, None)
+        )

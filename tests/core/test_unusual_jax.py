@@ -181,6 +181,25 @@ def test_memories_follow_the_dtype_in_which_a_python_number_settles(start, dtype
             assert state.dtype == dtype and result.grad.dtype == jnp.float32 and bool(result.finite)
 
 
+WITHOUT_DERIVATIVE = {
+    "no state": (lambda x, eta, t: (x, None), lambda x, t: (t, None), None),
+    "a count": (lambda x, eta, t: (x + 1, None), lambda x, t: (0.5 * (x - t) ** 2, None), 0),
+    "a constant outer loss": (plain_update, lambda x, t: (2.5, None), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_DERIVATIVE)
+def test_where_nothing_can_be_differentiated_every_mode_gives_zero(name):
+    update, outer_loss, start = WITHOUT_DERIVATIVE[name]
+    for spec in SPECS.values():
+        for mode in MODES.values():
+            with jax.numpy_dtype_promotion("standard"):
+                result = gw.meta_gradient(
+                    gw.MetaProblem(update, outer_loss), RAW, spec, start, TARGETS, TARGETS, mode=mode
+                )
+            assert learned_sum(result.grad) == 0 and bool(result.finite)
+
+
 @pytest.mark.parametrize("num_learned", SPECS)
 def test_custom_vjp_in_a_gradient_learner_serves_every_mode(num_learned):
     """Mixed mode pushes tangents through the loss and the network: there, too, the rule is followed."""
@@ -301,6 +320,24 @@ BROKEN = {
         TypeError,
         "its dtype is int64",
     ),
+    "no outer loss": ({"outer_loss": lambda x, t: (None, None)}, TypeError, "real floating-point scalar, but is None"),
+    "an outer loss of words": ({"outer_loss": lambda x, t: ("x", None)}, TypeError, "but is 'x' of type str"),
+    "outer losses by name": (
+        {"outer_loss": lambda x, t: ({"l": plain_outer(x, t)[0]}, None)},
+        TypeError,
+        "real floating-point scalar, but is .* of type dict",
+    ),
+    "a function in update's aux": (
+        {"update": lambda x, eta, t: (plain_update(x, eta, t)[0], {"f": jnp.tanh})},
+        TypeError,
+        r"update's aux must hold arrays and numbers only, but aux\['f'\]",
+    ),
+    "words in the outer aux": (
+        {"outer_loss": lambda x, t: (plain_outer(x, t)[0], ["x"])},
+        TypeError,
+        r"outer_loss's aux must hold arrays and numbers only, but aux\[0\] is 'x'",
+    ),
+    "a big-endian state": ({"start": np.array(1.0, ">f8")}, TypeError, "state is an array of dtype >f8"),
     "a function in the state": (
         {"start": {"x": 1.0, "f": jnp.tanh}},
         TypeError,

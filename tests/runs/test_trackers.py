@@ -126,7 +126,12 @@ def module(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     return found
 
 
-RAISED = [RuntimeError("no network"), SystemExit(0), KeyboardInterrupt(), GeneratorExit()]
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+RAISED = [RuntimeError("no network"), SystemExit(0), KeyboardInterrupt(), GeneratorExit(), Speechless()]
 
 
 @pytest.mark.parametrize("error", RAISED, ids=[type(error).__name__ for error in RAISED])

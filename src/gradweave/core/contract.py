@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from gradweave.core.problem import MetaProblemLike, Window
@@ -48,7 +49,9 @@ def settle_window(
         return check_pair(problem.update(state, to_eta(learned), batch), "update", "(state, aux)")[0]
 
     def outer_loss(state: PyTree, window: Window) -> Any:
-        return check_pair(problem.outer_loss(state, window.last_outer), "outer_loss", "(scalar, aux)")[0]
+        value, _ = check_pair(problem.outer_loss(state, window.last_outer), "outer_loss", "(scalar, aux)")
+        check_scalar(value, "outer_loss")
+        return value
 
     given = _arrays(window.state)
     after = jax.eval_shape(update, learned, given, window.inner)
@@ -57,13 +60,19 @@ def settle_window(
     if any(_is_weak(leaf) for leaf in jax.tree.leaves(given)):
         after = jax.eval_shape(update, learned, state, window.inner)
     _check_leaves(state, after)
-    check_scalar(jax.eval_shape(outer_loss, state, window), "outer_loss")
+    jax.eval_shape(outer_loss, state, window)
     return window._replace(state=state)
 
 
 def check_pair(result: Any, name: str, pair: str) -> Any:
-    """`result`, if it is a pair."""
+    """`result`, if it is a pair whose aux loops can carry along."""
     if isinstance(result, tuple) and len(result) == 2:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(result[1]):
+            if not _is_array(leaf):
+                raise TypeError(
+                    f"{name}'s aux must hold arrays and numbers only, but aux{jax.tree_util.keystr(path)} is "
+                    f"{_described(leaf)}; leave it out of aux."
+                )
         return result
     found = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
     raise TypeError(f"{name} must return a pair {pair}, but returned {found}; without anything to report, aux is None.")
@@ -71,6 +80,10 @@ def check_pair(result: Any, name: str, pair: str) -> Any:
 
 def check_scalar(value: Any, name: str) -> None:
     """Refuse a loss that is not one real number."""
+    if not _is_array(value):
+        raise TypeError(
+            f"{name} must be a real floating-point scalar, but is {_described(value)}; return one number beside aux."
+        )
     shape, dtype = jnp.shape(value), jnp.result_type(value)
     if shape != ():
         raise ValueError(
@@ -89,17 +102,30 @@ def _is_weak(leaf: Any) -> bool:
     return bool(getattr(jax.typeof(leaf), "weak_type", False))
 
 
+def _is_array(leaf: Any) -> bool:
+    """Whether JAX takes it for an array: it is one, of a dtype that JAX has, or a number."""
+    try:
+        jnp.asarray(leaf)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def _arrays(state: PyTree) -> PyTree:
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        try:
-            jnp.asarray(leaf)
-        except (TypeError, ValueError) as error:
+        if not _is_array(leaf):
             raise TypeError(
-                f"the learner's state must hold arrays and numbers only, but {_name(path)} is {leaf!r} of type "
-                f"{type(leaf).__name__}; keep it outside of the state (equinox.partition(model, equinox.is_array) "
-                "splits a module)."
-            ) from error
+                f"the learner's state must hold arrays and numbers only, but {_name(path)} is {_described(leaf)}; "
+                "keep it outside of the state (equinox.partition(model, equinox.is_array) splits a module)."
+            )
     return jax.tree.map(jnp.asarray, state)
+
+
+def _described(leaf: Any) -> str:
+    """What a leaf is that JAX does not take; of an array its dtype, as that is what is wrong with it."""
+    if isinstance(leaf, np.ndarray):
+        return f"an array of dtype {leaf.dtype}, which JAX does not have"
+    return f"{leaf!r:.100} of type {type(leaf).__name__}"
 
 
 def _settled(leaf: Any, after: Any) -> Any:

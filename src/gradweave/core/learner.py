@@ -118,6 +118,11 @@ class GradientLearner(eqx.Module):
             if not callable(part):
                 raise TypeError(f"GradientLearner needs a function for {name}, but was given {part!r}.")
         assert outer_loss is not None
+        if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+            raise TypeError(
+                f"GradientLearner needs an optax transformation for optimizer, but was given {optimizer!r}; call the "
+                "factory first: optax.scale_by_adam()."
+            )
         if microbatches is not None and microbatches.num_parts < 1:
             raise ValueError(f"a batch has at least 1 part; Microbatches was given num_parts={microbatches.num_parts}.")
         self.targets = targets

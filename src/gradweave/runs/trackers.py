@@ -132,10 +132,18 @@ class _Apart:
             tracker.close()
         except BaseException as error:  # SystemExit, too: a tracker does not end the run
             self._off.set()
-            what = f"{type(error).__name__}: {error!s:.200}".rstrip(": ")
+            what = f"{type(error).__name__}: {_words(error)}".rstrip(": ")
             self._warn(f"{self._name} is switched off ({what}); metrics.jsonl has every row")
             while row is not None:  # a thread that waits to put something in can go on
                 row = self._rows.get()
+
+
+def _words(error: BaseException) -> str:
+    """What an exception says; nothing where it cannot even do that."""
+    try:
+        return f"{error!s:.200}"
+    except BaseException:
+        return ""
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:

@@ -66,7 +66,7 @@ class Trace(AbstractEstimator):
         # A Python number in the learner's state may have settled at another dtype since `init`.
         before = jax.tree.map(lambda given, zero: given.astype(zero.dtype), memory, expected)
         final, tangents, (inner_aux, _) = propagate(differentiand, KernelWeights(), tangents=before, decay=self.decay)
-        gradient, outer_loss, outer_aux = outer_derivative(problem, final, tangents, window.last_outer)
+        gradient, outer_loss, outer_aux = outer_derivative(problem, final, tangents, window.last_outer, flat.size)
         outer_losses, outer_aux = leading((outer_loss, outer_aux))
         return Differentiated(unravel(gradient), outer_loss, outer_losses, outer_aux, inner_aux, final), tangents
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from gradweave.core.contract import strong
 from gradweave.core.jaxprs import OPAQUE, contains
 from gradweave.core.learner import GradientLearner, LearnerState
 from gradweave.core.modes.base import (
@@ -46,7 +47,7 @@ class ForwardMode(AbstractMode):
 
     def differentiate(self, differentiand: Differentiand, weights: KernelWeights) -> Differentiated:
         problem, _, learned, window = differentiand
-        _, unravel = ravel_learned(learned)
+        flat, unravel = ravel_learned(learned)
         if weights.steps is None and (weights.horizons is not None or window.horizons is not None):
             inner_aux, (gradients, outer_losses, outer_aux, state) = every_horizon(differentiand)
             if weights.horizons is None:
@@ -54,7 +55,7 @@ class ForwardMode(AbstractMode):
         else:
             state, tangents, (inner_aux, evaluated) = propagate(differentiand, weights)
             if evaluated is None:
-                evaluated = leading(outer_derivative(problem, state, tangents, window.last_outer))
+                evaluated = leading(outer_derivative(problem, state, tangents, window.last_outer, flat.size))
             gradients, outer_losses, outer_aux = evaluated
         gradient = gradients[-1]
         if weights.horizons is not None:
@@ -143,7 +144,8 @@ def tracked_horizons(
         evaluated: the outer losses of x_0 .. x_{L-1} and their derivatives, as `tracked_update` returns it, stacked.
         last_batch: outer batch of x_L.
     """
-    last = leading(outer_derivative(problem, state, tangents, last_batch))
+    num_learned = evaluated[0].shape[-1]
+    last = leading(outer_derivative(problem, state, tangents, last_batch, num_learned))
     # x_0 does not depend on the meta-parameters; the values found there are dropped.
     gradients, outer_losses, outer_aux = jax.tree.map(
         lambda early, end: jnp.concatenate([early[1:], end]), evaluated, last
@@ -190,7 +192,9 @@ def propagate(
             tangents = jax.tree.map(lambda leaf: decay * leaf, tangents)
         new_moving, tangents, (new_still, inner_aux) = _push_all(update, (moving, flat), (tangents, weight * basis))
         state = eqx.combine(new_moving, new_still)
-        evaluated = None if weights.horizons is None else outer_derivative(problem, state, tangents, outer_batch)
+        evaluated = None
+        if weights.horizons is not None:
+            evaluated = outer_derivative(problem, state, tangents, outer_batch, flat.size)
         return (state, tangents), (inner_aux, evaluated)
 
     start = zero_tangents(window.state, flat.size) if tangents is None else tangents
@@ -224,19 +228,21 @@ def zero_tangents(state: PyTree, num_learned: int) -> PyTree:
 
 
 def outer_derivative(
-    problem: MetaProblemLike, state: PyTree, tangents: PyTree, outer_batch: PyTree
+    problem: MetaProblemLike, state: PyTree, tangents: PyTree, outer_batch: PyTree, num_learned: int
 ) -> tuple[Float[Array, " P"], Float[Array, ""], PyTree]:
     """(z^T grad J, J, aux) at one state, for P tangents."""
     moving, still = eqx.partition(state, eqx.is_inexact_array)
 
     def outer_loss_of(moving: PyTree) -> tuple[Array, PyTree]:
-        return problem.outer_loss(eqx.combine(moving, still), outer_batch)
+        outer_loss, aux = problem.outer_loss(eqx.combine(moving, still), outer_batch)
+        return strong(outer_loss), aux  # it may be a Python number, where it is a constant
 
+    if not jax.tree.leaves(moving):  # nothing that a derivative could come through
+        outer_loss, aux = outer_loss_of(moving)
+        return jnp.zeros((num_learned,), outer_loss.dtype), outer_loss, aux
     # One tangent: pushing it forward (two forward passes) is cheaper than the whole gradient (three). And through a
     # while loop there is no other way.
-    if jax.tree.leaves(tangents)[0].shape[0] == 1 or contains(
-        jax.make_jaxpr(outer_loss_of)(moving), "while", opaque=OPAQUE
-    ):
+    if num_learned == 1 or contains(jax.make_jaxpr(outer_loss_of)(moving), "while", opaque=OPAQUE):
         outer_loss, derivatives, aux = _push_all(outer_loss_of, (moving,), (tangents,))
         return derivatives, outer_loss, aux
     (outer_loss, aux), gradient = jax.value_and_grad(outer_loss_of, has_aux=True)(moving)

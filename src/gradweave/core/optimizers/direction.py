@@ -22,7 +22,8 @@ def checked_params(params: PyTree) -> PyTree:
         except (TypeError, ValueError):
             dtype = None
         if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
-            kind = f"is a {type(leaf).__name__}" if dtype is None else f"has dtype {dtype}"
+            found = getattr(leaf, "dtype", dtype)  # a dtype of NumPy's that JAX does not have is one, too
+            kind = f"is a {type(leaf).__name__}" if found is None else f"has dtype {found}"
             raise TypeError(
                 f"parameters must be real arrays or numbers that a gradient moves, but params"
                 f"{jax.tree_util.keystr(path)} {kind}; keep it outside of the parameters "
