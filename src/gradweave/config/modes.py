@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from gradweave.config.estimators import EstimatorRow
-from gradweave.config.specs import Refused, Row, Spec, parse_spec
+from gradweave.config.specs import Refused, Row, Spec, parse_spec, whole_number
 from gradweave.errors import ConfigError
 
 __all__ = ["AUTO", "MODES", "parse_mode"]
 
 AUTO: Final = "auto"
 """The mode that costs least, among those that serve the estimator."""
+
+_MOST_UPDATES: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class Remat:
         """The argument of `ReverseMode`."""
         if text == "none" or text == "step":
             return "none" if text == "none" else "step"
-        if text.isdecimal() and int(text) >= 1:
-            return int(text)
+        length = whole_number(text)
+        if length is not None and 1 <= length <= _MOST_UPDATES:
+            return length
         raise Refused("REMAT none, step, or the updates of a segment, a whole number of at least 1", "step")
 
 

@@ -26,6 +26,7 @@ _LARGEST: Final = {
     "network.kernel_size": 1024,
     "network.policy_layers": 65_536,
     "network.value_layers": 65_536,
+    "network.memory_size": 65_536,
     "inner.num_envs": 2**20,
     "inner.num_steps": 2**20,
     "meta.num_inner_steps": 10_000,

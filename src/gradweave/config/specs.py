@@ -10,9 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
+from gradweave.config.hyperparameters import single
 from gradweave.errors import ConfigError, nearest_name
 
-__all__ = ["Argument", "Choice", "Count", "Number", "Refused", "Row", "Spec", "parse_spec", "resolve", "usage"]
+__all__ = [
+    "Argument",
+    "Choice",
+    "Count",
+    "Number",
+    "Refused",
+    "Row",
+    "Spec",
+    "parse_spec",
+    "resolve",
+    "usage",
+    "whole_number",
+]
 
 
 class Refused(Exception):
@@ -74,7 +87,11 @@ class Number:
     def parse(self, text: str, num_inner_steps: int) -> float:
         """The number."""
         value = _number(text, float)
-        if value is None or not self.lowest <= value <= self.highest or (self.exclusive and value == self.lowest):
+        if (
+            value is None
+            or not self.lowest <= value <= self.highest
+            or (self.exclusive and single(value) == self.lowest)
+        ):
             bracket = "(" if self.exclusive else "["
             raise Refused(
                 f"{self.metavar} a number in {bracket}{self.lowest:g}, {self.highest:g}]", f"{self.default:g}"
@@ -190,6 +207,12 @@ def resolve(constructor: str) -> Any:
     """Import the module of "module:attribute", and return the attribute."""
     module, _, attribute = constructor.partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def whole_number(text: str) -> int | None:
+    """The whole number that a text means, or None."""
+    value = _number(text, int) if text.isdecimal() else None
+    return None if value is None else int(value)
 
 
 def _number(text: str, kind: type[int] | type[float]) -> int | float | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gradweave.config.hyperparameters import Range
+from gradweave.config.hyperparameters import Range, single
 from gradweave.config.specs import Number, Refused, Row, Spec, parse_spec, usage
 from gradweave.envs.own import class_reference
 from gradweave.errors import ConfigError, nearest_name
@@ -39,7 +39,7 @@ class Candidates:
             values = tuple(float(entry) for entry in text.split(","))
         except ValueError:
             values = ()
-        if len(values) < 2 or len(set(values)) < len(values) or not all(map(math.isfinite, values)):
+        if len(values) < 2 or len({single(value) for value in values}) < len(values) or not all(map(_usable, values)):
             raise Refused(f"{self.metavar} at least two different numbers", "3e-4,1e-3")
         return values
 
@@ -57,9 +57,14 @@ class Shares:
             shares = [float(entry) for entry in text.split(",")]
         except ValueError:
             shares = []
-        if len(shares) not in (1, 2) or not 0 < shares[0] <= shares[-1] <= 1:
+        if len(shares) not in (1, 2) or not 0 < single(shares[0]) <= shares[-1] <= 1:
             raise Refused("SHARE a number in (0, 1], or the least and the most", f"{self.default:g}")
         return shares[0] if len(shares) == 1 else (shares[0], shares[1])
+
+
+def _usable(value: float) -> bool:
+    """Whether single precision has the number, which is neither lost below nor above."""
+    return math.isfinite(single(value)) and (value == 0) == (single(value) == 0)
 
 
 TUNERS: Final = (

@@ -76,9 +76,10 @@ def check_hosts(hosts: Hosts) -> None:
     if coordinator == "auto":
         return
     host, _, port = coordinator.rpartition(":")
-    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+    if not re.fullmatch(r"[!-~]+", host) or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         accepted = "HOST:PORT with a port from 1 to 65535, or auto"
-        raise ConfigError("--coordinator", coordinator, accepted, f"--coordinator {host or coordinator}:12345")
+        name = "".join((host or coordinator).split()) or "localhost"
+        raise ConfigError("--coordinator", coordinator, accepted, f"--coordinator {name}:12345")
     if count is None or count < 1:
         accepted = "the number of processes, the same for each of them"
         raise ConfigError("--num-processes", count, accepted, "--num-processes 2, say")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from gradweave.config.checks import at_least, choice, in_range, positive, unused
+from gradweave.config.hyperparameters import single
 from gradweave.errors import ConfigError
 
 __all__ = ["InnerSection", "NetworkSection", "OptimizerSection", "OuterRollout", "OuterSection", "optimizer_problems"]
@@ -65,7 +66,7 @@ def optimizer_problems(inner: OptimizerSection) -> Iterator[ConfigError]:
     decay, eps_root = inner.rmsprop_decay, inner.eps_root
     if inner.optimizer == "rmsprop":
         yield from positive("inner", {"eps": inner.eps})
-        yield from in_range("inner.rmsprop_decay", decay, "a number in [0, 1)", 0 <= decay < 1)
+        yield from in_range("inner.rmsprop_decay", decay, "a number in [0, 1)", 0 <= single(decay) < 1)
         yield from unused("inner.eps_root", eps_root, OptimizerSection.eps_root, "--inner.optimizer adam")
     else:
         yield from unused("inner.rmsprop_decay", decay, OptimizerSection.rmsprop_decay, "--inner.optimizer rmsprop")
