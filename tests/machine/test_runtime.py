@@ -53,6 +53,18 @@ def test_entries_that_others_can_have_made_are_deleted(cache: Path, monkeypatch:
     assert sorted(path.name for path in cache.iterdir()) == ["own", "usual"]
 
 
+def test_folders_of_the_compiler_are_kept_and_cleaned(cache: Path) -> None:
+    """On GPUs JAX makes one for tuned kernels in its cache, which the second run must not stumble over."""
+    kernels = cache / "xla_gpu_per_fusion_autotune_cache_dir"
+    kernels.mkdir()
+    (kernels / "own").touch(0o600)
+    (kernels / "writable").touch()
+    (kernels / "writable").chmod(0o666)
+    kernels.chmod(0o777)
+    assert compilation_cache_folder() == cache
+    assert [path.name for path in kernels.iterdir()] == ["own"] and stat.S_IMODE(kernels.stat().st_mode) == 0o700
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_group_of_several_is_not_trusted_and_the_users_own_is(cache: Path) -> None:
     for group, used in ((os.getuid(), True), (12345, False)):
@@ -63,8 +75,10 @@ def test_a_group_of_several_is_not_trusted_and_the_users_own_is(cache: Path) -> 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_entries_of_somebody_else_are_deleted(cache: Path) -> None:
-    (cache / "theirs").touch()
-    os.chown(cache / "theirs", 12345, 12345)
+    (cache / "folder").mkdir()
+    for name in ("theirs", "folder/theirs", "folder"):
+        (cache / name).touch()
+        os.chown(cache / name, 12345, 12345)
     assert compilation_cache_folder() == cache and not list(cache.iterdir())
     os.chown(cache.parent, 12345, 12345)
     assert compilation_cache_folder() is None

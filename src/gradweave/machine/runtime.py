@@ -4,6 +4,7 @@ Compiled programs are code that later runs execute, so the cache lies in a folde
 """
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -66,10 +67,18 @@ def _others_write(state: os.stat_result) -> bool:
 
 
 def _remove_foreign(folder: Path) -> None:
-    """Delete files that others may have put into the folder while they could: it would be executed."""
+    """Delete files that others may have put into the folder while they could: it would be executed.
+
+    JAX makes folders of its own in it, on GPUs one of tuned kernels; in them it is the same.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             state = entry.stat(follow_symlinks=False)
-            own = stat.S_ISREG(state.st_mode) and state.st_uid == os.getuid()
-            if not own or _others_write(state):
+            own = state.st_uid == os.getuid()
+            if own and stat.S_ISDIR(state.st_mode):
+                os.chmod(entry.path, 0o700)
+                _remove_foreign(Path(entry.path))
+            elif stat.S_ISDIR(state.st_mode):
+                shutil.rmtree(entry.path)
+            elif not own or not stat.S_ISREG(state.st_mode) or _others_write(state):
                 os.unlink(entry.path)
