@@ -11,10 +11,10 @@ import pytest
 
 from gradweave.api import Run
 from gradweave.cli.main import main
-from gradweave.errors import DamagedFile
+from gradweave.errors import ConfigError, DamagedFile
 from gradweave.runs.metrics import MetricsTail, read_metrics
 from gradweave.runs.metrics_writer import MetricsWriter
-from gradweave.runs.run_folder import RunFolder
+from gradweave.runs.run_folder import RunFolder, check_longer
 from gradweave.runs.seeds_folder import seed_runs
 from gradweave.runs.sweep_folder import setting_runs
 
@@ -206,6 +206,17 @@ def test_runs_of_a_folder_lie_in_it(
     (tmp_path / link).symlink_to(run)
     with pytest.raises(DamagedFile, match="symbolic link"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["empty", "folder", "copy"])
+def test_a_name_is_no_proof_of_steps_that_were_taken(kind: str, run: Path) -> None:
+    """A file that only is called a newer checkpoint does not keep the run from being made longer."""
+    newer = run / "checkpoints" / "000000099999.safetensors"
+    newest = run / "checkpoints" / f"{STEPS[-1]:012}.safetensors"
+    {"empty": newer.touch, "folder": newer.mkdir, "copy": lambda: newer.write_bytes(newest.read_bytes())}[kind]()
+    check_longer(run, STEPS[-1])
+    with pytest.raises(ConfigError, match=f"{STEPS[-1]} or more"):
+        check_longer(run, STEPS[-1] - 1)
 
 
 def test_hard_links_of_a_backup_stay_as_they_are(run: Path) -> None:
