@@ -180,7 +180,7 @@ def their_returns(name: str, game: Game) -> list[Row]:
     ]
 
 
-def speed(game_name: str, game: Game, repeats: int = 7) -> list[Row]:
+def speed(game_name: str, game: Game, repeats: int = 21) -> list[Row]:
     """Training alone, one seed, the two in turns."""
     rollouts = max(1, 20_000 // game.rollout_steps)
     algorithm = their_algorithm(game)
