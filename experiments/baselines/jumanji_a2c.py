@@ -7,6 +7,8 @@ for a web service, neptune, is left out. Constants are those of its configs/env;
 beside the results.
 
     python experiments/baselines/jumanji_a2c.py --results results/baselines/jumanji
+
+Half an hour to two hours for a game on one core. A file is written after every seed; the same command goes on from it.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +29,7 @@ from gradweave.comparison.population import Population
 from gradweave.config.configure import configure
 from gradweave.config.schema import Config
 from gradweave.measurement.sample_store import current_source
-from gradweave.reports.tables import write_rows
+from gradweave.reports.tables import read_rows, write_rows
 
 SEEDS = (0, 1, 2, 3, 4)
 EPISODES = 128
@@ -58,6 +60,8 @@ GAMES = {
 }
 
 Row = dict[str, Any]
+Returns = Callable[[int], Iterator[tuple[int, float]]]
+"""From a seed: environment steps and mean return after every fifth."""
 
 
 def our_config(game: Game) -> Config:
@@ -84,22 +88,20 @@ def our_config(game: Game) -> Config:
     )
 
 
-def our_returns(name: str, game: Game) -> list[Row]:
-    rows = []
-    for seed in SEEDS:  # one after another: several convolutional networks at once are slower on a CPU
-        population = Population(our_config(game), 1)
+def our_returns(game: Game) -> Returns:
+    population = Population(our_config(game), 1)  # several convolutional networks at once are slower on a CPU
+
+    def returns(seed: int) -> Iterator[tuple[int, float]]:
         members = population.begin([seed], [{}])
         for fifth in range(FIFTHS):
             begun = int(fifth == 0)  # with one rollout: it is collected before the first window
             members, found = population.advance(members, game.updates_of_a_fifth - begun)
-            steps, mean = int(found.environment_steps[0]), float(found.evaluation_return[0])
-            rows.append(
-                {"game": name, "library": "gradweave", "seed": seed, "environment_steps": steps, "return": mean}
-            )
-    return rows
+            yield int(found.environment_steps[0]), float(found.evaluation_return[0])
+
+    return returns
 
 
-def their_returns(name: str, game: Game) -> list[Row]:
+def their_returns(name: str, game: Game) -> Returns:
     dropped.put_back()
     sys.modules.setdefault("neptune", ModuleType("neptune")).new = None
     import jumanji.training as training
@@ -126,17 +128,37 @@ def their_returns(name: str, game: Game) -> list[Row]:
             0
         ]
 
-    rows = []
-    for seed in SEEDS:
+    def returns(seed: int) -> Iterator[tuple[int, float]]:
         key, init_key = jax.random.split(jax.random.PRNGKey(seed))
         state = setup_training_state(env, agent, init_key)
         for _ in range(FIFTHS):
             state = fifth(state)
             key, evaluation_key = jax.random.split(key)
             played = evaluator.run_evaluation(state.params_state, evaluation_key)
-            steps, mean = int(state.acting_state.env_step_count[0]), float(played["episode_return"][0])
-            rows.append({"game": name, "library": "jumanji", "seed": seed, "environment_steps": steps, "return": mean})
-    return rows
+            yield int(state.acting_state.env_step_count[0]), float(played["episode_return"][0])
+
+    return returns
+
+
+def measure(name: str, file: Path) -> None:
+    """Write five rows for each seed of each library; those that the file has already are kept."""
+    game = GAMES[name]
+    rows: list[Row] = [*read_rows(file)] if file.exists() else []
+    done = {(row["library"], int(row["seed"])) for row in rows}
+    programs = {"jumanji": lambda: their_returns(name, game), "gradweave": lambda: our_returns(game)}
+    for library, program in programs.items():
+        missing = [seed for seed in SEEDS if (library, seed) not in done]
+        if not missing:
+            continue
+        returns = program()
+        for seed in missing:
+            begun = time.monotonic()
+            rows += [
+                {"game": name, "library": library, "seed": seed, "environment_steps": steps, "return": mean}
+                for steps, mean in returns(seed)
+            ]
+            write_rows(file, rows)
+            print(f"{name}, {library}, seed {seed}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -147,11 +169,7 @@ def main() -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     source = current_source()
     for name in options.games:
-        rows, begun = [], time.monotonic()
-        for returns in (their_returns, our_returns):
-            rows += returns(name, GAMES[name])
-            print(f"{name}, {returns.__name__}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-        write_rows(options.results / f"{name}.csv", rows)
+        measure(name, options.results / f"{name}.csv")
         libraries = {library: version(library) for library in ("jax", "jumanji", "dm-haiku", "rlax")}
         about = {**source, "device": "CPU", "libraries": libraries, "settings": GAMES[name]._asdict()}
         (options.results / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")

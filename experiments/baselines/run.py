@@ -72,7 +72,7 @@ GAMES: Mapping[str, Game] = {
 Row = dict[str, Any]
 
 
-def our_config(game: Game) -> Config:
+def our_config(game: Game, **network: Any) -> Config:
     inner = {
         "num_envs": game.num_envs,
         "num_steps": game.num_steps,
@@ -94,7 +94,7 @@ def our_config(game: Game) -> Config:
     return configure(
         "ppo",
         environment={"name": f"gymnax:{game.environment}"},
-        network={"activation": game.activation},
+        network={"activation": game.activation, **network},
         inner=inner,
         meta=meta,
         run=run,
@@ -180,25 +180,30 @@ def their_returns(name: str, game: Game) -> list[Row]:
     ]
 
 
-def speed(name: str, game: Game, repeats: int = 7) -> list[Row]:
+def speed(game_name: str, game: Game, repeats: int = 21) -> list[Row]:
     """Training alone, one seed, the two in turns."""
     rollouts = max(1, 20_000 // game.rollout_steps)
-    agent = build_agent(our_config(game))
     algorithm = their_algorithm(game)
+    networks: dict[str, dict[str, Any]] = {"gradweave": {}}
+    if "MinAtar" in game.environment:
+        networks["gradweave, dense layers"] = {"channels": [], "strides": []}  # as rejax has
 
-    @jax.jit
-    def ours(state: Any) -> Any:
-        return jax.lax.scan(lambda state, _: (agent.step(state)[0], None), state, length=rollouts)[0]
+    def ours(agent: Any) -> Callable[[Any], Any]:
+        return jax.jit(
+            lambda state: jax.lax.scan(lambda state, _: (agent.step(state)[0], None), state, length=rollouts)[0]
+        )
 
     @jax.jit
     def theirs(state: Any) -> Any:
         return jax.lax.scan(lambda state, _: (algorithm.train_iteration(state), None), state, length=rollouts)[0]
 
-    states = {
-        "gradweave": init_state(agent, our_config(game), key=jax.random.key(0)),
-        "rejax": algorithm.init_state(jax.random.PRNGKey(0)),
-    }
-    programs: Mapping[str, Callable[[Any], Any]] = {"gradweave": ours, "rejax": theirs}
+    states: dict[str, Any] = {"rejax": algorithm.init_state(jax.random.PRNGKey(0))}
+    programs: dict[str, Callable[[Any], Any]] = {"rejax": theirs}
+    for name, network in networks.items():
+        config = our_config(game, **network)
+        agent = build_agent(config)
+        states[name] = init_state(agent, config, key=jax.random.key(0))
+        programs[name] = ours(agent)
     rows = []
     for repeat in range(repeats + 1):
         for library, program in programs.items():
@@ -207,7 +212,7 @@ def speed(name: str, game: Game, repeats: int = 7) -> list[Row]:
             taken = time.perf_counter() - begun
             if repeat:  # the first one compiles
                 rate = rollouts * game.rollout_steps / taken
-                rows.append({"game": name, "library": library, "repeat": repeat, "steps_per_second": round(rate)})
+                rows.append({"game": game_name, "library": library, "repeat": repeat, "steps_per_second": round(rate)})
     return rows
 
 
