@@ -7,6 +7,7 @@ for a pipe, or reads more than the caller allows.
 import contextlib
 import io
 import json
+import math
 import os
 import stat
 from collections.abc import Iterable
@@ -110,10 +111,10 @@ def read_json(path: Path, most: int = SMALL) -> dict[str, Any]:
     """The JSON object in a regular file.
 
     Raises:
-        DamagedFile: as `read_text`, or it holds something else.
+        DamagedFile: as `read_text`, or it holds something else, or a number that no float has.
         OSError: as `open_regular`.
     """
-    return parse_json(path, read_text(path, most))
+    return _parsed(path, read_text(path, most), None, parse_int=_whole, parse_float=_finite)
 
 
 def parse_json(path: Path, text: str, line: int | None = None) -> dict[str, Any]:
@@ -122,8 +123,12 @@ def parse_json(path: Path, text: str, line: int | None = None) -> dict[str, Any]
     Raises:
         DamagedFile: it is something else; NaN and infinities are no JSON.
     """
+    return _parsed(path, text, line)
+
+
+def _parsed(path: Path, text: str, line: int | None, **numbers: Any) -> dict[str, Any]:
     try:
-        found = json.loads(text, parse_constant=_refuse_constant)
+        found = json.loads(text, parse_constant=_refuse_constant, **numbers)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else _short(error)
         raise DamagedFile(path, f"is no JSON ({reason})", _REMOVE, line) from None
@@ -134,6 +139,18 @@ def parse_json(path: Path, text: str, line: int | None = None) -> dict[str, Any]
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+def _whole(digits: str) -> int:
+    _finite(digits)  # int would take any number of digits, and a float of it fails where it is used
+    return int(digits)
 
 
 def _short(error: Exception) -> str:

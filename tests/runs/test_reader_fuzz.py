@@ -19,12 +19,16 @@ from gradweave.config.presets import preset
 from gradweave.config.toml_file import format_config, read_config
 from gradweave.errors import CheckpointError, ConfigError, DamagedFile
 from gradweave.measurement.sample_store import SampleStore
+from gradweave.reports import report
 from gradweave.runs.checkpoints import read
+from gradweave.runs.comparison_folder import read_comparison
+from gradweave.runs.locks import is_in_use
 from gradweave.runs.metrics import MetricsTail, read_metrics
 from gradweave.runs.metrics_writer import MetricsWriter
 from gradweave.runs.provenance import processes, read_provenance
 from gradweave.runs.seeds_folder import seed_runs
-from gradweave.runs.sweep_folder import read_plan
+from gradweave.runs.sweep_folder import JOURNAL_FILE, SweepPlan, read_plan
+from gradweave.runs.sweep_study import SweepStudy
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -53,6 +57,12 @@ def write_metrics(path: Path) -> None:
     list(read_metrics(path))  # what was kept can be read
 
 
+def read_journal(path: Path) -> None:
+    study = SweepStudy(path.parent, SweepPlan(preset("quick"), {"inner.discount": ("0.9",)}, "grid", 1, 1, "none"))
+    study.records()
+    assert study.ended in (False, True)
+
+
 READERS: dict[str, tuple[str, Callable[[Path], object], st.SearchStrategy[bytes]]] = {
     "metrics": ("metrics.jsonl", lambda path: list(read_metrics(path)), objects("step", "return", "num_episodes")),
     "tail": ("metrics.jsonl", lambda path: MetricsTail(path).read(), objects("step", "eta/x", "meta_step")),
@@ -64,6 +74,19 @@ READERS: dict[str, tuple[str, Callable[[Path], object], st.SearchStrategy[bytes]
     ),
     "seeds": ("seeds.json", lambda path: seed_runs(path.parent), objects("seeds")),
     "sweep": ("sweep.json", lambda path: read_plan(path.parent), objects("space", "sampling", "trials")),
+    "comparison": (
+        "compare.json",
+        lambda path: read_comparison(path.parent),
+        objects("rivals", "ranges", "trials", "seeds", "at_once"),
+    ),
+    "journal": (JOURNAL_FILE, read_journal, objects("op_code", "worker_id", "study_id", "study_name", "trial_id")),
+    "evaluation": ("evaluation.json", lambda path: report._random_return(path.parent), objects("random_return")),
+    "measurement": (
+        "measurement.json",
+        lambda path: report._measurement(path.parent, path.name, report._measured),
+        objects("estimator", "samples", "total", "total_scale_free", "verdict"),
+    ),
+    "lock": ("lock", lambda path: is_in_use(path.parent), st.binary(max_size=30)),
     "configuration": ("config.toml", read_config, st.text(max_size=40).map(str.encode)),
     "checkpoint": ("000000000050.safetensors", read, st.binary(max_size=100)),
     "samples": ("samples.npz", lambda path: SampleStore(path, {}).known(), st.binary(max_size=100)),
