@@ -278,6 +278,17 @@ def test_a_file_in_the_making_is_named_after_its_process(tmp_path, monkeypatch):
         (("measure", "RUN", "--reference", "unroll:1"), 2, "at least 2"),
         (("measure", "RUN", "--reference", "pes"), 2, "MetaProblem"),
         (("measure", "RUN", "--batch-sizes", "0"), 2, "--batch-sizes = 0"),
+        *(
+            (("measure", "RUN", flag, "9" * digits), 2, f"{flag} = ")
+            for flag in ("--samples", "--burn-in", "--horizons", "--batch-sizes", "--seed")
+            for digits in (13, 400)
+        ),
+        (("measure", "RUN", "--reference", f"unroll:{'9' * 5000}"), 2, "--reference = "),
+        (("play", "RUN", "--seed", "4294967296"), 2, "at most 4,294,967,295"),
+        (("play", "RUN", "--max-steps", "9" * 400), 2, "--max-steps = "),
+        (("check-environment", "snake", "--num-steps", "9" * 400), 2, "--num-steps = "),
+        (("compare", "discounting-chain", "--at-once", "9" * 400), 2, "--at-once = "),
+        (("sweep", "discounting-chain", "--sampler", "random", "--trials", "9" * 400), 2, "--trials = "),
         (("measure", "RUN", "--output", "RUN/config.toml"), 2, "choose another --output"),
         (("measure", "RUN", "--output", "RUN/config.toml/x"), 2, "a folder to write in"),
         (("measure", "RUNx"), 2, "did you mean"),

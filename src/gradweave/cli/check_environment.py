@@ -8,6 +8,7 @@ import tyro
 
 from gradweave.cli.environment_flags import merged, take_environment_options
 from gradweave.cli.flags import parse_flags
+from gradweave.config.checks import check_flags
 from gradweave.envs.registry import explain_name
 from gradweave.errors import ConfigError
 
@@ -32,8 +33,7 @@ def run(argv: Sequence[str]) -> int:
     wrong = explain_name(flags.name)
     if wrong is not None:
         raise ConfigError("NAME", flags.name, *wrong)
-    if flags.num_steps < 1:
-        raise ConfigError("--num-steps", flags.num_steps, "a whole number of at least 1", "leave --num-steps out")
+    check_flags(flags, {"num_steps": (1, 2**31 - 1)})
     from gradweave.envs import check_environment
     from gradweave.training.build import named_environment
 

@@ -9,6 +9,8 @@ import tyro
 
 from gradweave.api.run import load_run
 from gradweave.cli.flags import parse_flags
+from gradweave.config.checks import check_flags
+from gradweave.config.numbers import MOST_STEPS
 from gradweave.errors import ConfigError
 from gradweave.machine.streams import say
 from gradweave.training.loading import check_run
@@ -42,13 +44,7 @@ def run(argv: Sequence[str]) -> int:
         "Let a trained agent play one episode, and write it as a GIF.",
         argv or ["--help"],
     )
-    for name, least in (("seed", 0), ("max_steps", 1), ("step", 0)):
-        value = getattr(flags, name)
-        if value is not None and value < least:
-            flag = f"--{name.replace('_', '-')}"
-            raise ConfigError(
-                flag, value, f"a whole number of at least {least}", f"leave {flag} out for the usual value"
-            )
+    check_flags(flags, {"seed": (0, 2**32 - 1), "max_steps": (1, 2**31 - 1), "step": (0, MOST_STEPS)})
     check_run(flags.run, flags.step)
     output = flags.run / "agent.gif" if flags.output is None else flags.output
     if not output.parent.is_dir():

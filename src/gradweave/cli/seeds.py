@@ -55,8 +55,8 @@ def check_seeds(config: Config, num_seeds: int, hosts: Hosts) -> None:
     if num_seeds < 1:
         raise ConfigError("--seeds", num_seeds, "at least 1", "--seeds 5, say")
     if config.run.seed + num_seeds > 2**32:
-        accepted = f"few enough for the last seed, {config.run.seed + num_seeds - 1}, to be at most 2**32 - 1"
-        raise ConfigError("--seeds", num_seeds, accepted, "lower --seed")
+        accepted = f"few enough for the last seed, after --seed {config.run.seed}, to be at most 2**32 - 1"
+        raise ConfigError("--seeds", num_seeds, accepted, "lower --seeds, or --seed")
     refuse_hosts(hosts)
 
 

@@ -38,6 +38,7 @@ __all__ = ["resume_sweep", "run"]
 _NAMES = ("gradweave sweep", "Train any learner, untuned unless --meta.learned says otherwise, with many settings.")
 _USUAL = ("inner.learning-rate=3e-4,1e-3,3e-3", "inner.discount=0.9,0.97,0.997", "inner.entropy-cost=0.01,0.03")
 _USUAL_TRIALS: Final = 20
+_MOST_TRIALS: Final = 1_000_000
 
 
 def _arg(metavar: str) -> Any:
@@ -139,8 +140,8 @@ def _num_trials(sampling: Sampling, trials: int | None, space: Space) -> int:
             accepted = f"nothing with --sampler grid, which tries all {most} settings"
             raise ConfigError("--trials", trials, accepted, "leave it out, or draw with --sampler random")
         return most
-    if trials is not None and trials < 1:
-        raise ConfigError("--trials", trials, "at least 1", f"--trials {_USUAL_TRIALS}, say")
+    if trials is not None and not 1 <= trials <= _MOST_TRIALS:
+        raise ConfigError("--trials", trials, f"from 1 to {_MOST_TRIALS:,}", f"--trials {_USUAL_TRIALS}, say")
     wanted = _USUAL_TRIALS if trials is None else trials
     return wanted if most is None else min(wanted, most)
 

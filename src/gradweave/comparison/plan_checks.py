@@ -9,6 +9,8 @@ from gradweave.runs.comparison_folder import ComparisonPlan
 
 __all__ = ["check_plan", "config_of"]
 
+_MOST = 100_000
+
 
 def check_plan(plan: ComparisonPlan) -> None:
     """Refuse a plan of unknown rivals, of numbers out of range, or with a trial that would get less than one window.
@@ -17,8 +19,8 @@ def check_plan(plan: ComparisonPlan) -> None:
         ConfigError: with the flag, the accepted values and a remedy.
     """
     for flag, number, least in (("--trials", plan.trials, 2), ("--at-once", plan.at_once, 1)):
-        if number < least:
-            raise ConfigError(flag, number, f"at least {least}", f"{flag} {max(least, 8)}, say")
+        if not least <= number <= _MOST:
+            raise ConfigError(flag, number, f"at least {least}, and at most {_MOST:,}", f"{flag} {max(least, 8)}, say")
     run = plan.config.run
     if run.devices != 1:
         raise ConfigError("run.devices", run.devices, "1: members learn side by side on one device", "leave it out")

@@ -6,12 +6,29 @@ from typing import Any
 
 from gradweave.errors import ConfigError, nearest_name
 
-__all__ = ["at_least", "choice", "fields", "flag", "in_range", "positive", "unused"]
+__all__ = ["at_least", "check_flags", "choice", "fields", "flag", "in_range", "positive", "unused"]
 
 
 def flag(field: str) -> str:
     """The flag of a field, such as --inner.num-envs for inner.num_envs."""
     return "--" + field.removeprefix("run.").rstrip("_").replace("_", "-")
+
+
+def check_flags(flags: object, limits: Mapping[str, tuple[int, int]]) -> None:
+    """Raise where a whole number among a command's own flags is out of its limits; None is accepted.
+
+    Args:
+        flags: the parsed ones.
+        limits: by field, the least and the most.
+
+    Raises:
+        ConfigError: with the flag, the limits and a remedy.
+    """
+    for name, (least, most) in limits.items():
+        value = getattr(flags, name)
+        if value is not None and not least <= value <= most:
+            text = f"a whole number of at least {least}" + (f", and at most {most:,}" if value > most else "")
+            raise ConfigError(flag(name), value, text, f"leave {flag(name)} out for the usual value")
 
 
 def in_range(field: str, value: int | float, text: str, accepted: bool) -> Iterator[ConfigError]:

@@ -14,11 +14,11 @@ from gradweave.config.hyperparameters import single
 from gradweave.config.schema import Config
 from gradweave.errors import ConfigError
 
-__all__ = ["unusable_numbers"]
+__all__ = ["LARGEST", "MOST_STEPS", "unusable_numbers"]
 
 _INDEX: Final = 2**31 - 1
-_STEPS: Final = 900_000_000_000  # the names of checkpoints have twelve digits
-_LARGEST: Final = {
+MOST_STEPS: Final = 900_000_000_000  # the names of checkpoints have twelve digits
+LARGEST: Final = {
     "environment.options.num_rows": 1000,
     "environment.options.num_cols": 1000,
     "network.channels": 65_536,
@@ -30,9 +30,9 @@ _LARGEST: Final = {
     "inner.num_envs": 2**20,
     "inner.num_steps": 2**20,
     "meta.num_inner_steps": 10_000,
-    "run.total_steps": _STEPS,
-    "run.checkpoint_every": _STEPS,
-    "run.evaluate_every": _STEPS,
+    "run.total_steps": MOST_STEPS,
+    "run.checkpoint_every": MOST_STEPS,
+    "run.evaluate_every": MOST_STEPS,
     "run.seed": 2**32 - 1,
     "run.chunk_size": 1_000_000,
     "run.evaluation_episodes": 1_000_000,
@@ -62,7 +62,7 @@ def unusable_numbers(config: Config) -> Iterator[ConfigError]:
 
 
 def _problem(field: str, value: Any) -> Iterator[ConfigError]:
-    largest = _LARGEST.get(field, _INDEX)
+    largest = LARGEST.get(field, _INDEX)
     numbers = value if isinstance(value, tuple) else (value,)
     if len(numbers) > _MOST_LAYERS:
         yield ConfigError(field, f"{len(numbers)} values", f"at most {_MOST_LAYERS}", f"set {flag(field)} to fewer")

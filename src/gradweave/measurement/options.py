@@ -3,12 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from gradweave.config.checks import check_flags
 from gradweave.config.estimators import measurable_estimator, parse_reference
+from gradweave.config.numbers import LARGEST, MOST_STEPS
 from gradweave.config.schema import Config
 from gradweave.errors import ConfigError
 
 __all__ = ["MeasureOptions", "check_measurable", "check_options"]
+
+
+_LIMITS: Final = {
+    "samples": (2, LARGEST["run.measure_samples"]),
+    "burn_in": (0, 2**31 - 1),
+    "horizons": (1, LARGEST["meta.num_inner_steps"]),
+    "seed": (0, 2**32 - 1),
+    "step": (0, MOST_STEPS),
+}
 
 
 @dataclass(frozen=True)
@@ -74,17 +86,11 @@ def check_measurable(config: Config) -> None:
 
 def _check_numbers(options: MeasureOptions) -> None:
     for size in options.batch_sizes:
-        if size < 1:
+        if not 1 <= size <= LARGEST["inner.num_envs"]:
             remedy = "leave --batch-sizes out for the size of training alone"
-            raise ConfigError("--batch-sizes", size, "whole numbers of at least 1", remedy)
-    lowest = {"samples": 2, "burn_in": 0, "horizons": 1, "seed": 0, "step": 0}
-    for name, least in lowest.items():
-        value = getattr(options, name)
-        if value is not None and value < least:
-            flag = f"--{name.replace('_', '-')}"
-            raise ConfigError(
-                flag, value, f"a whole number of at least {least}", f"leave {flag} out for the usual value"
-            )
+            accepted = f"whole numbers of at least 1, and at most {LARGEST['inner.num_envs']:,}"
+            raise ConfigError("--batch-sizes", size, accepted, remedy)
+    check_flags(options, _LIMITS)
 
 
 def _check_estimators(names: Sequence[str], length: int, num_samples: int) -> None:
