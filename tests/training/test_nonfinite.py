@@ -166,5 +166,25 @@ def test_windows_that_are_not_finite_are_skipped(tmp_path: Path, absurd_rewards:
     assert of_chunks == [any(row.get("skipped") for row in rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("choice", ["stop", "skip"])
+def test_a_scale_of_rewards_that_is_infinite_is_not_kept(tmp_path: Path, absurd_rewards: None, choice: str) -> None:
+    """Divided by it every later reward is 0: nothing is learned any more, and every parameter looks well."""
+    config = configured(tmp_path, choice)
+    config = dataclasses.replace(config, inner=dataclasses.replace(config.inner, scale_rewards="on"))
+    with RunFolder.create(config) as folder:
+        if choice == "skip":
+            summary = run(config, folder)
+            assert np.isfinite(summary.state.rollout.reward_scale.sum_squares).all()
+        else:
+            with pytest.raises(NonFiniteError, match="reward_scale"):
+                run(config, folder)
+    with RunFolder.view(folder.path) as viewed:
+        _, state = load_agent(viewed, pytest.fail)
+    assert np.isfinite(state.rollout.reward_scale.sum_squares).all()
+    assert any(row.get("skipped") for row in read_metrics(folder.path / "metrics.jsonl")) == (choice == "skip")
+
+
 def leaves_of_learning(state: SelfTuningState) -> list[Any]:
     return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(learning_part(state))]

@@ -25,7 +25,14 @@ from gradweave.agents.schedule import (
     learning_features,
 )
 from gradweave.agents.self_tuning import SelfTuning
-from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, learning_part, named_leaves
+from gradweave.agents.state import (
+    CollectedWindow,
+    MetaStepMetrics,
+    SelfTuningState,
+    carried_on,
+    learning_part,
+    named_leaves,
+)
 from gradweave.agents.tuners import AbstractTuner, EntropyShare, KLControl, LiveEvolution, ReturnChoice, TargetEntropy
 from gradweave.agents.vtrace import VTraceEta, VTraceOptions, vtrace_agent
 
@@ -62,6 +69,7 @@ __all__ = [
     "actor_critic",
     "actor_critic_agent",
     "bundled_apply",
+    "carried_on",
     "inner_optimizer",
     "learning_features",
     "learning_part",

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from gradweave.agents.agent import Agent
 from gradweave.agents.checks import check_parts
@@ -24,7 +24,7 @@ from gradweave.agents.differentiation import sampling_terms, window_gradient
 from gradweave.agents.return_guard import ReturnGuard
 from gradweave.agents.running import DECAY, RunningMean
 from gradweave.agents.schedule import ScheduleNetwork
-from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, Updated, learning_part
+from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, Updated, carried_on, learning_part
 from gradweave.agents.trust_region import cut_to_trust_region
 from gradweave.agents.tuners import AbstractTuner, seen_by, start_tuners, tune
 from gradweave.core import (
@@ -234,11 +234,22 @@ class SelfTuning(eqx.Module):
             outer_loss=outer_loss,
             inner=jax.tree.map(jnp.mean, window.aux),
             outer=outer,
-            finite=all_finite((learning_part(new_state), grad, outer_loss, window.aux, outer)),
+            finite=self._is_finite((grad, outer_loss, window.aux, outer), new_state),
             restored=restored,
             kept=kept,
         )
         return new_state, metrics
+
+    def _is_finite(self, found: PyTree, state: SelfTuningState) -> Bool[Array, ""]:
+        """Whether what was found in a window, and all that is carried on after it, are finite; the same on all devices,
+        each of which has the statistics of its own environments.
+        """
+        statistics = carried_on(state).rollout
+        finite = all_finite((learning_part(state), found))
+        if not jax.tree.leaves(statistics):
+            return finite
+        lost = self.environment.axis.sum(1 - all_finite(statistics).astype(jnp.int32))
+        return finite & (lost == 0)
 
     @property
     def meta_problem(self) -> MetaProblemLike:

@@ -16,6 +16,7 @@ __all__ = [
     "MetaStepMetrics",
     "SelfTuningState",
     "Updated",
+    "carried_on",
     "chosen",
     "leaf_name",
     "learning_part",
@@ -76,6 +77,18 @@ def learning_part(state: SelfTuningState) -> SelfTuningState:
     return state._replace(rollout=nothing, batch=nothing, key=nothing)
 
 
+def carried_on(state: SelfTuningState) -> SelfTuningState:
+    """The same with the running statistics of rewards and observations, by which all later ones are divided.
+
+    An infinite scale makes every reward 0: nothing is learned any more, and every parameter looks well.
+    """
+    rollout, nothing = state.rollout, None
+    if isinstance(rollout, RolloutState):
+        kept = {"reward_scale": rollout.reward_scale, "observation_statistics": rollout.observation_statistics}
+        nothing = RolloutState(**dict.fromkeys(RolloutState._fields) | kept)
+    return learning_part(state)._replace(rollout=nothing)
+
+
 class MetaStepMetrics(NamedTuple):
     """Metrics of one meta-step. Inner quantities are means over the window.
 
@@ -88,7 +101,7 @@ class MetaStepMetrics(NamedTuple):
         inner: auxiliary scalars of the inner updates, and "gradient_norm" of a `GradientLearner`.
         outer: auxiliary scalars of the outer loss, empty for plain learning.
         finite: whether the meta-gradient, all that is reported of the losses and all that learning carries on (see
-            `learning_part`) are finite.
+            `carried_on`) are finite.
         restored: whether the guard went back to an earlier state after the window; None without a guard.
         kept: the share of the meta-optimiser's move that the trust region left; None without one.
     """

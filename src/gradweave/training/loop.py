@@ -32,7 +32,7 @@ from gradweave.training.follower import NoFolder
 from gradweave.training.hosts import agreed_signal, share_tree
 from gradweave.training.log import EvaluationRow, Log
 from gradweave.training.memory import Known, explaining, forecast_memory
-from gradweave.training.nonfinite import check_checkpoint, check_finite, skipping
+from gradweave.training.nonfinite import check_checkpoint, check_finite, check_first, skipping
 
 __all__ = ["Summary", "load_agent", "train"]
 
@@ -195,7 +195,9 @@ def _run(
 ) -> SelfTuningState:
     done = int(state.num_meta_steps)
     if done == 0:  # so that there is always something to go on from
-        _write(log.folder, programs.devices.gather(state), agent.environment_steps(done))
+        first = programs.devices.gather(state)
+        check_first(agent.environment_steps, first)
+        _write(log.folder, first, agent.environment_steps(done))
     with log, _Evaluator(config, programs) as evaluator:
         while done < config.num_meta_steps:
             before = agent.environment_steps(done)

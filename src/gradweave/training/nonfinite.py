@@ -1,6 +1,6 @@
 """Values that are not finite: training stops at them, naming them, or throws away the window that they come from.
 
-All that learning carries on must be finite, `gradweave.agents.state.learning_part`, and so must its metrics:
+All that learning carries on must be finite, `gradweave.agents.state.carried_on`, and so must its metrics:
 an infinite second moment freezes its parameter for good while every parameter still looks well.
 """
 
@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from gradweave.agents import MetaStepMetrics, SelfTuningState, learning_part, named_leaves
+from gradweave.agents import MetaStepMetrics, SelfTuningState, carried_on, named_leaves
 from gradweave.errors import CheckpointError, NonFiniteError
 from gradweave.training.checkpoints import Checkpoint
 
-__all__ = ["check_checkpoint", "check_finite", "skipping"]
+__all__ = ["check_checkpoint", "check_finite", "check_first", "skipping"]
 
 Step: TypeAlias = Callable[[SelfTuningState], tuple[SelfTuningState, MetaStepMetrics]]
 
@@ -64,11 +64,22 @@ def check_finite(
     for name, value in named_leaves(metrics.grad).items():
         if not np.isfinite(value[index]):
             raise NonFiniteError(f"meta_gradient/{name}", step)
-    found = _first_not_finite(learning_part(state))
+    found = _first_not_finite(carried_on(state))
     if found is None:  # one of the metrics
         losses = {"outer_loss": metrics.outer_loss, **metrics.inner, **metrics.outer}
         found = next((name for name, value in losses.items() if not np.isfinite(value[index]).all()), "a state")
     raise NonFiniteError(found, step)
+
+
+def check_first(environment_steps: Callable[[int], int], state: SelfTuningState) -> None:
+    """Raise when the state before the first meta-step, after one rollout, is not finite.
+
+    Raises:
+        NonFiniteError: it is not.
+    """
+    found = _first_not_finite(carried_on(state))
+    if found is not None:
+        raise NonFiniteError(found, environment_steps(0))
 
 
 def check_checkpoint(environment_steps: Callable[[int], int], checkpoint: Checkpoint) -> None:
@@ -88,7 +99,7 @@ def check_checkpoint(environment_steps: Callable[[int], int], checkpoint: Checkp
             f"the checkpoint of step {checkpoint.step} is of {int(state.num_meta_steps)} meta-steps, which take "
             f"{expected} steps"
         )
-    found = _first_not_finite(learning_part(state))
+    found = _first_not_finite(carried_on(state))
     if found is not None:
         raise CheckpointError(f"the checkpoint of step {checkpoint.step} holds values that are not finite: {found}")
 
@@ -102,4 +113,5 @@ def _first_not_finite(tree: PyTree) -> str | None:
 
 
 def _finite(leaf: Any) -> bool:
-    return bool(np.isfinite(np.asarray(leaf, np.float64)).all())
+    parts = [leaf] if leaf.is_fully_addressable else [shard.data for shard in leaf.addressable_shards]
+    return all(bool(np.isfinite(np.asarray(part, np.float64)).all()) for part in parts)
