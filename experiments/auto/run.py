@@ -36,6 +36,7 @@ from gradweave.reports.tables import read_rows, write_rows
 TOTAL_STEPS = 100_000
 STRETCHES = 10
 BOX = {"learning_rate": SearchRange(1e-6, 0.1), "entropy_cost": SearchRange(0.0, 0.5)}  # ARLBench's
+WITHIN = "entropy_cost=gradweave.agents.tuners:EntropyShare:0.5,0.5,1e-4,0.03"
 RULES: Mapping[str, Sequence[str]] = {
     "kl:0.01": ("learning_rate=kl:0.01",),
     "and entropy-share:0.25": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.25"),
@@ -43,6 +44,10 @@ RULES: Mapping[str, Sequence[str]] = {
     "and entropy-share:0.75": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.75"),
     "and entropy-share:0.1,0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.1,0.5"),
     "and entropy-share:0.2,0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.2,0.5"),
+    "kl:0.001,0.02": ("learning_rate=kl:0.001,0.02",),
+    "kl:0.002,0.02": ("learning_rate=kl:0.002,0.02",),
+    "kl:0.001,0.02 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.001,0.02", WITHIN),
+    "kl:0.002,0.02 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.002,0.02", WITHIN),
 }
 SWEPT = "swept"
 STARTS = {"1e-6": 1e-6, "1e-5": 1e-5, "1e-4": 1e-4, "0.1": 0.1}
@@ -94,9 +99,8 @@ def choose(options: argparse.Namespace) -> list[Row]:
         for rate in (1e-5, 1e-3, 1e-1)
         for cost in (0.0, 0.03, 0.1, 0.3, 0.5)
     ]
-    return [
-        row for name, rules in RULES.items() for row in train(name, config(options, rules), members, options.at_once)
-    ]
+    arms = options.arms or list(RULES)
+    return [row for name in arms for row in train(name, config(options, RULES[name]), members, options.at_once)]
 
 
 def look(options: argparse.Namespace) -> list[Row]:
@@ -150,7 +154,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--environment", default="gymnax:CartPole-v1")
     parser.add_argument("--total-steps", type=int, default=TOTAL_STEPS)
-    parser.add_argument("--arms", nargs="*", default=[], help="of look, all of them when left out")
+    parser.add_argument("--arms", nargs="*", default=[], help="of look and choose, all of them when left out")
     parser.add_argument("--at-once", type=int, default=40)
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
