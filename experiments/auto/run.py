@@ -7,6 +7,7 @@ starts.csv     plain and auto from five starts, from hopeless to swept, seeds 0 
 random.csv     auto from 100 random starts of the landscape's box, seeds 3000 to 3099
 
 A row is an evaluation of one run after a tenth of its steps, which the environments counted. No seed serves twice.
+A file is written after every rule, and rules that it has are kept.
 
     python experiments/auto/run.py landscape starts random choose --results results/auto/cartpole
     python experiments/auto/run.py landscape starts --environment gymnax:Acrobot-v1 --results results/auto/acrobot
@@ -36,6 +37,7 @@ from gradweave.reports.tables import read_rows, write_rows
 TOTAL_STEPS = 100_000
 STRETCHES = 10
 BOX = {"learning_rate": SearchRange(1e-6, 0.1), "entropy_cost": SearchRange(0.0, 0.5)}  # ARLBench's
+WITHIN = "entropy_cost=rules:ShareWithin:0.5,1e-4,0.03"
 RULES: Mapping[str, Sequence[str]] = {
     "kl:0.01": ("learning_rate=kl:0.01",),
     "and entropy-share:0.25": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.25"),
@@ -43,12 +45,17 @@ RULES: Mapping[str, Sequence[str]] = {
     "and entropy-share:0.75": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.75"),
     "and entropy-share:0.1,0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.1,0.5"),
     "and entropy-share:0.2,0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.2,0.5"),
+    "kl:0.001,0.02": ("learning_rate=kl:0.001,0.02",),
+    "kl:0.002,0.02": ("learning_rate=kl:0.002,0.02",),
+    "kl:0.001,0.02 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.001,0.02", WITHIN),
+    "kl:0.002,0.02 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.002,0.02", WITHIN),
 }
 SWEPT = "swept"
 STARTS = {"1e-6": 1e-6, "1e-5": 1e-5, "1e-4": 1e-4, "0.1": 0.1}
 
 Row = dict[str, Any]
 Member = tuple[str, int, Mapping[str, float]]  # its name, its seed and its setting
+Plan = tuple[Mapping[str, Config], Sequence[Member]]
 
 
 def config(options: argparse.Namespace, tuners: Sequence[str] = ()) -> Config:
@@ -87,47 +94,41 @@ def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> 
     return rows
 
 
-def choose(options: argparse.Namespace) -> list[Row]:
+def choose(options: argparse.Namespace) -> Plan:
     members: list[Member] = [
         (f"{rate:g}", seed, {"learning_rate": rate, "entropy_cost": cost})
         for seed in (1000, 1001)
         for rate in (1e-5, 1e-3, 1e-1)
         for cost in (0.0, 0.03, 0.1, 0.3, 0.5)
     ]
-    return [
-        row for name, rules in RULES.items() for row in train(name, config(options, rules), members, options.at_once)
-    ]
+    return {name: config(options, rules) for name, rules in RULES.items()}, members
 
 
-def look(options: argparse.Namespace) -> list[Row]:
+def look(options: argparse.Namespace) -> Plan:
     members: list[Member] = [("preset", seed, {}) for seed in range(1000, 1004)]
-    plain = config(options)
-    arms = {"plain": plain, **{name: config(options, rules) for name, rules in RULES.items()}}
-    chosen = options.arms or list(arms)
-    return [row for name in chosen for row in train(name, arms[name], members, options.at_once)]
+    return {"plain": config(options), **{name: config(options, rules) for name, rules in RULES.items()}}, members
 
 
-def landscape(options: argparse.Namespace) -> list[Row]:
+def landscape(options: argparse.Namespace) -> Plan:
     rng = random.Random(2000)
     settings = [draw(BOX, rng) for _ in range(64)]
     members: list[Member] = [(str(n), seed, setting) for seed in (2000, 2001) for n, setting in enumerate(settings)]
-    return train("plain", config(options), members, options.at_once)
+    return {"plain": config(options)}, members
 
 
-def starts(options: argparse.Namespace) -> list[Row]:
+def starts(options: argparse.Namespace) -> Plan:
     best = swept(options.results)
     known = {name: {"learning_rate": rate, "entropy_cost": best["entropy_cost"]} for name, rate in STARTS.items()}
     settings = {**known, SWEPT: best}
     members: list[Member] = [(name, seed, setting) for seed in range(20) for name, setting in settings.items()]
     plain = config(options)
-    arms = {"plain": plain, "auto": with_auto(plain)}
-    return [row for arm, of_arm in arms.items() for row in train(arm, of_arm, members, options.at_once)]
+    return {"plain": plain, "auto": with_auto(plain)}, members
 
 
-def random_starts(options: argparse.Namespace) -> list[Row]:
+def random_starts(options: argparse.Namespace) -> Plan:
     rng = random.Random(3000)
     members: list[Member] = [(str(number), 3000 + number, draw(BOX, rng)) for number in range(100)]
-    return train("auto", with_auto(config(options)), members, options.at_once)
+    return {"auto": with_auto(config(options))}, members
 
 
 def swept(results: Path) -> dict[str, float]:
@@ -150,14 +151,20 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--environment", default="gymnax:CartPole-v1")
     parser.add_argument("--total-steps", type=int, default=TOTAL_STEPS)
-    parser.add_argument("--arms", nargs="*", default=[], help="of look, all of them when left out")
+    parser.add_argument("--arms", nargs="*", default=[], help="rules, all of them when left out")
     parser.add_argument("--at-once", type=int, default=40)
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     source = current_source()
     for part in options.parts:
-        rows = PARTS[part](options)
-        write_rows(options.results / f"{part}.csv", rows)
+        arms, members = PARTS[part](options)
+        file = options.results / f"{part}.csv"
+        rows: list[Row] = [*read_rows(file)] if file.exists() else []
+        done = {row["arm"] for row in rows}
+        for name in options.arms or arms:
+            if name not in done:
+                rows += train(name, arms[name], members, options.at_once)
+                write_rows(file, rows)
         provenance = {
             **source,
             "environment": options.environment,

@@ -15,6 +15,7 @@ HYPERPARAMETERS = LEARNERS["actor-critic"].hyperparameters
     [
         ("learning_rate=kl", "learning_rate", "kl", 0.01),
         ("learning_rate=kl:0.5", "learning_rate", "kl", 0.5),
+        ("learning_rate=kl:0.001,0.02", "learning_rate", "kl", (0.001, 0.02)),
         ("entropy_cost=target-entropy:1", "entropy_cost", "target-entropy", 1.0),
         ("entropy_cost=entropy-share", "entropy_cost", "entropy-share", 0.5),
         ("entropy_cost=entropy-share:0.1,0.5", "entropy_cost", "entropy-share", (0.1, 0.5)),
@@ -32,6 +33,8 @@ def test_what_is_understood(text, name, tuner, argument) -> None:
         ("learning_rate", "--meta.tuners learning_rate=kl:0.01"),
         ("learning_rat=kl:0.1", "--meta.tuners learning_rate=kl:0.1"),
         ("learning_rate=kl:0", "--meta.tuners learning_rate=kl:0.01"),
+        ("learning_rate=kl:0.02,0.01", "--meta.tuners learning_rate=kl:0.01"),
+        ("learning_rate=kl:0.01,11", "--meta.tuners learning_rate=kl:0.01"),
         ("learning_rate=kl:x", "--meta.tuners learning_rate=kl:0.01"),
         ("discount=kl:0.1", "--meta.tuners discount=return-choice:3e-4,1e-3"),
         ("entropy_cost=entropy-share:0.5,0.1", "--meta.tuners entropy_cost=entropy-share:0.5"),

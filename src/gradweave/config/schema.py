@@ -99,7 +99,7 @@ class MetaConfig:
     """A small network moves the meta-parameters, and is itself learned. Network: by statistics of learning; rewards: by
     the mean rewards of the last ten rollouts."""
     tuners: tuple[str, ...] = ()
-    """Rules that move a meta-parameter each without a gradient: learning_rate=kl[:TARGET],
+    """Rules that move a meta-parameter each without a gradient: learning_rate=kl[:TARGET[,MOST]],
     entropy_cost=target-entropy[:NATS], entropy_cost=entropy-share[:SHARE[,MOST]], NAME=evolution[:SIGMA],
     NAME=return-choice:V1,V2,..., or NAME=package.module:Class[:NUMBERS] of your own. See the page Tuners."""
     guard: bool = False

@@ -45,21 +45,29 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Shares:
-    """A share in (0, 1], or the least and the most."""
+class Band:
+    """A number in (0, `highest`], or the least and the most."""
 
-    metavar: str
+    name: str
     default: float
+    highest: float
+
+    @property
+    def metavar(self) -> str:
+        """The name of the one number, and of a second."""
+        return f"{self.name}[,MOST]"
 
     def parse(self, text: str, num_inner_steps: int) -> float | tuple[float, float]:
-        """The share, or the two."""
+        """The number, or the two."""
         try:
-            shares = [float(entry) for entry in text.split(",")]
+            numbers = [float(entry) for entry in text.split(",")]
         except ValueError:
-            shares = []
-        if len(shares) not in (1, 2) or not 0 < single(shares[0]) <= shares[-1] <= 1:
-            raise Refused("SHARE a number in (0, 1], or the least and the most", f"{self.default:g}")
-        return shares[0] if len(shares) == 1 else (shares[0], shares[1])
+            numbers = []
+        if len(numbers) not in (1, 2) or not 0 < single(numbers[0]) <= numbers[-1] <= self.highest:
+            raise Refused(
+                f"{self.name} a number in (0, {self.highest:g}], or the least and the most", f"{self.default:g}"
+            )
+        return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
 def _usable(value: float) -> bool:
@@ -71,7 +79,7 @@ TUNERS: Final = (
     TunerRow(
         "kl",
         "gradweave.agents.tuners:KLControl",
-        Number("TARGET", 0.01, highest=10.0, exclusive=True),
+        Band("TARGET", 0.01, highest=10.0),
         serves=("learning_rate",),
     ),
     TunerRow(
@@ -83,7 +91,7 @@ TUNERS: Final = (
     TunerRow(
         "entropy-share",
         "gradweave.agents.tuners:EntropyShare",
-        Shares("SHARE[,MOST]", 0.5),
+        Band("SHARE", 0.5, highest=1.0),
         serves=("entropy_cost",),
     ),
     TunerRow(

@@ -1,6 +1,7 @@
 """The learning rate that moves a policy by a wanted divergence, against the closed form."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -33,7 +34,23 @@ def test_steps_and_ends() -> None:
     assert after(tuner, 9e-3, 0.0) == pytest.approx(1e-2) and after(tuner, 1.2e-6, 1.0) == pytest.approx(1e-6)
 
 
-@pytest.mark.parametrize("bad", [{"target": 0.0}, {"factor": 1.0}, {"lowest": 0.0}, {"lowest": 0.1}])
-def test_numbers_that_cannot_work_are_refused(bad: dict[str, float]) -> None:
+def test_between_two_targets_it_stays() -> None:
+    tuner = KLControl((0.001, 0.02))
+    for divergence, factor in ((0.0009, 1.5), (0.001, 1), (0.005, 1), (0.02, 1), (0.0201, 1 / 1.5), (math.nan, 1)):
+        assert after(tuner, 1e-3, divergence) == pytest.approx(1e-3 * factor)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"target": 0.0},
+        {"target": (0.02, 0.01)},
+        {"target": (0.0, 0.01)},
+        {"factor": 1.0},
+        {"lowest": 0.0},
+        {"lowest": 0.1},
+    ],
+)
+def test_numbers_that_cannot_work_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="needs target"):
         KLControl(**bad)

@@ -14,12 +14,14 @@ __all__ = ["KLControl"]
 class KLControl(AbstractTuner):
     """Raises the learning rate when a window moved the policy by less than half a target, lowers it beyond twice.
 
+    With two targets, least and most, it is raised below the least and lowered above the most.
+
     ```python
     agent = SelfTuning(..., tuners={"learning_rate": gw.KLControl(target=0.01)})
     ```
 
     Attributes:
-        target: divergence of a window's L updates, in nats, above 0.
+        target: divergence of a window's L updates, in nats, above 0; or the least and the most, not falling.
         factor: of one step up or down, above 1.
         lowest: lower end of the learning rate, above 0.
         highest: its upper end. A rate that is configured outside is moved to the nearer end by the first window.
@@ -29,17 +31,25 @@ class KLControl(AbstractTuner):
     """
 
     reads_divergence: ClassVar[bool] = True
-    target: float = eqx.field(static=True, default=0.01)
+    target: float | tuple[float, float] = eqx.field(static=True, default=0.01)
     factor: float = eqx.field(static=True, default=1.5)
     lowest: float = eqx.field(static=True, default=1e-6)
     highest: float = eqx.field(static=True, default=1e-2)
 
     def __check_init__(self) -> None:
-        if not (self.target > 0 and self.factor > 1 and 0 < self.lowest < self.highest):
-            raise ValueError(f"{self}: needs target > 0, factor > 1 and 0 < lowest < highest.")
+        least, most = self._band
+        if not (0 < least <= most and self.factor > 1 and 0 < self.lowest < self.highest):
+            raise ValueError(
+                f"{self}: needs target > 0, least and most not falling, factor > 1 and 0 < lowest < highest."
+            )
+
+    @property
+    def _band(self) -> tuple[float, float]:
+        return self.target if isinstance(self.target, tuple) else (self.target / 2, 2 * self.target)
 
     def move(self, value: Float[Array, ""], state: PyTree, seen: Seen) -> tuple[Float[Array, ""], PyTree]:
         assert seen.divergence is not None
-        down = jnp.where(seen.divergence > 2 * self.target, 1 / self.factor, 1.0)
-        factor = jnp.where(seen.divergence < self.target / 2, self.factor, down)
+        least, most = self._band
+        down = jnp.where(seen.divergence > most, 1 / self.factor, 1.0)
+        factor = jnp.where(seen.divergence < least, self.factor, down)
         return jnp.clip(value * factor.astype(value.dtype), self.lowest, self.highest), state
