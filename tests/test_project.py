@@ -43,6 +43,7 @@ ACROSS_FILES = {
     "experiments/test_study_rows.py",
     "reports/test_intervals.py",
     "runs/test_hostile_folders.py",
+    "runs/test_odd_values.py",
     "runs/test_reader_fuzz.py",
     "training/test_lost_files.py",
 }

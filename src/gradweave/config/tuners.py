@@ -63,7 +63,7 @@ class Band:
             numbers = [float(entry) for entry in text.split(",")]
         except ValueError:
             numbers = []
-        if len(numbers) not in (1, 2) or not 0 < single(numbers[0]) <= numbers[-1] <= self.highest:
+        if len(numbers) not in (1, 2) or not 0 < numbers[0] <= numbers[-1] <= self.highest or not single(numbers[0]):
             raise Refused(
                 f"{self.name} a number in (0, {self.highest:g}], or the least and the most", f"{self.default:g}"
             )
