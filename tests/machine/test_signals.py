@@ -1,5 +1,6 @@
 """Signals: the process leaves at once and says what was saved, or finishes what is under way, but not at a second."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -93,9 +94,24 @@ def test_signals_are_noted_at_once(number: int) -> None:
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, Stopped])
 def test_work_that_can_be_interrupted_is(raised: type[BaseException]) -> None:
     number = signal.SIGINT if raised is KeyboardInterrupt else signal.SIGTERM
-    with interruptible(), pytest.raises(raised, match=signal.Signals(number).name):
+    with pytest.raises(raised, match=signal.Signals(number).name), interruptible():
         os.kill(os.getpid(), number)
         time.sleep(10)
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Stopped)])
+@pytest.mark.parametrize("asks", [True, False])
+def test_an_exception_that_a_library_swallows_is_raised_again(number: int, raised: type, asks: bool) -> None:
+    """As in a call back from compiled code; at the next place that asks, or else at the end of the work."""
+    done = []
+    with pytest.raises(raised, match=signal.Signals(number).name), interruptible() as check:
+        with contextlib.suppress(KeyboardInterrupt, Stopped):
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        if asks:
+            check()
+        done.append("the rest of the work")
+    assert bool(done) != asks
 
 
 def test_a_handler_that_a_library_puts_in_the_place_of_ours_does_not_stay() -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn
 
 from gradweave.errors import Stopped
@@ -94,9 +94,17 @@ class _Watch:
 
 
 class _Raising(list[int]):
-    """Raises where others note."""
+    """Raises where others note, and again when asked: a library may have swallowed the exception."""
 
     def append(self, number: int) -> None:
+        super().append(number)
+        self.check()
+
+    def check(self) -> None:
+        """Raise for the first signal, if there was one."""
+        if not self:
+            return
+        number = self[0]
         name = signal.Signals(number).name
         if number == signal.SIGINT:
             raise KeyboardInterrupt(f"interrupted by {name}")
@@ -139,17 +147,20 @@ def noted_signals() -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[Callable[[], None]]:
     """Raise an exception at a signal, for work that can be interrupted anywhere and keeps its results so far.
 
-    KeyboardInterrupt at SIGINT, `Stopped` at the others; at a second signal leave at once.
+    KeyboardInterrupt at SIGINT, `Stopped` at the others; at a second signal leave at once. What is yielded raises it
+    again, where a library has swallowed it, as calls back from compiled code do; the end of the context does, too.
     """
+    received = _Raising()
     with _watching() as watch:
         if watch is None:
-            yield
+            yield received.check
             return
-        with watch.noting(_Raising()):
-            yield
+        with watch.noting(received):
+            yield received.check
+            received.check()
 
 
 @contextlib.contextmanager

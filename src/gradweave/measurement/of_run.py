@@ -273,7 +273,7 @@ def _sampled(
         store.keep(samples)
 
     try:
-        with interruptible():
+        with interruptible() as check:
             samples = measure_agent(
                 agent,
                 state,
@@ -281,7 +281,7 @@ def _sampled(
                 num_samples=asked.num_samples,
                 burn_in_rollouts=asked.burn_in,
                 horizons=asked.reference,
-                progress=_Progress(),
+                progress=_Progress(check),
                 known=known,
                 keep=keep,
             )
@@ -297,13 +297,15 @@ def _sampled(
 class _Progress:
     """A line on standard error now and then: how many samples are done, and how long the rest will take."""
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
         self._start: float | None = None
         self._first = 0
         self._shown = time.monotonic()
         say("compiling ...")
 
     def __call__(self, done: int, total: int) -> None:
+        self._check()
         now = time.monotonic()
         if self._start is None:  # the first chunk includes compiling
             self._start, self._first = now, done
