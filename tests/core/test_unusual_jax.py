@@ -198,6 +198,11 @@ def test_where_nothing_can_be_differentiated_every_mode_gives_zero(name):
                     gw.MetaProblem(update, outer_loss), RAW, spec, start, TARGETS, TARGETS, mode=mode
                 )
             assert learned_sum(result.grad) == 0 and bool(result.finite)
+        with jax.numpy_dtype_promotion("standard"):
+            window = (gw.MetaProblem(update, outer_loss), RAW, spec, start, TARGETS, TARGETS)
+            memory = gw.Trace(0.9).init(RAW, spec, start)
+            result = gw.meta_gradient(*window, estimator=gw.Trace(0.9), estimator_state=memory)
+        assert learned_sum(result.grad) == 0
 
 
 @pytest.mark.parametrize("num_learned", SPECS)
