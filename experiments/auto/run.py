@@ -45,10 +45,9 @@ RULES: Mapping[str, Sequence[str]] = {
     "and entropy-share:0.75": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.75"),
     "and entropy-share:0.1,0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.1,0.5"),
     "and entropy-share:0.2,0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.2,0.5"),
-    "kl:0.001,0.02": ("learning_rate=kl:0.001,0.02",),
-    "kl:0.002,0.02": ("learning_rate=kl:0.002,0.02",),
-    "kl:0.001,0.02 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.001,0.02", WITHIN),
-    "kl:0.002,0.02 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.002,0.02", WITHIN),
+    "kl:0.002,0.05": ("learning_rate=kl:0.002,0.05",),
+    "kl:0.002,0.05 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.002,0.05", WITHIN),
+    "kl:0.001,0.1 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.001,0.1", WITHIN),
 }
 SWEPT = "swept"
 STARTS = {"1e-6": 1e-6, "1e-5": 1e-5, "1e-4": 1e-4, "0.1": 0.1}

@@ -34,6 +34,7 @@ def test_what_is_understood(text, name, tuner, argument) -> None:
         ("learning_rat=kl:0.1", "--meta.tuners learning_rate=kl:0.1"),
         ("learning_rate=kl:0", "--meta.tuners learning_rate=kl:0.01"),
         ("learning_rate=kl:0.02,0.01", "--meta.tuners learning_rate=kl:0.01"),
+        ("learning_rate=kl:0.01,0.01", "--meta.tuners learning_rate=kl:0.01"),
         ("learning_rate=kl:0.01,11", "--meta.tuners learning_rate=kl:0.01"),
         ("learning_rate=kl:x", "--meta.tuners learning_rate=kl:0.01"),
         ("discount=kl:0.1", "--meta.tuners discount=return-choice:3e-4,1e-3"),

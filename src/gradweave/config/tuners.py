@@ -51,6 +51,8 @@ class Band:
     name: str
     default: float
     highest: float
+    apart: bool = False
+    """Whether the two have to differ."""
 
     @property
     def metavar(self) -> str:
@@ -63,7 +65,8 @@ class Band:
             numbers = [float(entry) for entry in text.split(",")]
         except ValueError:
             numbers = []
-        if len(numbers) not in (1, 2) or not 0 < numbers[0] <= numbers[-1] <= self.highest or not single(numbers[0]):
+        ordered = len(numbers) in (1, 2) and 0 < numbers[0] <= numbers[-1] <= self.highest and single(numbers[0]) > 0
+        if not ordered or (self.apart and len(numbers) == 2 and single(numbers[0]) == single(numbers[1])):
             raise Refused(
                 f"{self.name} a number in (0, {self.highest:g}], or the least and the most", f"{self.default:g}"
             )
@@ -79,7 +82,7 @@ TUNERS: Final = (
     TunerRow(
         "kl",
         "gradweave.agents.tuners:KLControl",
-        Band("TARGET", 0.01, highest=10.0),
+        Band("TARGET", 0.01, highest=10.0, apart=True),
         serves=("learning_rate",),
     ),
     TunerRow(

@@ -34,17 +34,22 @@ def test_steps_and_ends() -> None:
     assert after(tuner, 9e-3, 0.0) == pytest.approx(1e-2) and after(tuner, 1.2e-6, 1.0) == pytest.approx(1e-6)
 
 
-def test_between_two_targets_it_stays() -> None:
-    tuner = KLControl((0.001, 0.02))
-    for divergence, factor in ((0.0009, 1.5), (0.001, 1), (0.005, 1), (0.02, 1), (0.0201, 1 / 1.5), (math.nan, 1)):
-        assert after(tuner, 1e-3, divergence) == pytest.approx(1e-3 * factor)
+def test_with_two_divergences_it_moves_from_outside_to_their_geometric_mean_and_stays_within() -> None:
+    tuner = KLControl((0.001, 0.1))
+    rate, state = tuner.start(jnp.asarray(1e-3))
+    seen = (0.05, 0.002, 0.0009, 0.0011, 0.009, 0.011, 0.05, 0.11, 0.09, 0.009, 0.0011, math.nan)
+    steps = (0, 0, 1, 1, 1, 0, 0, -1, -1, 0, 0, 0)
+    for divergence, step in zip(seen, steps, strict=True):
+        before = float(rate)
+        rate, state = tuner.move(rate, state, Seen({}, NO_EPISODES, jnp.asarray(divergence)))
+        assert float(rate) == pytest.approx(before * 1.5**step), divergence
 
 
 @pytest.mark.parametrize(
     "bad",
     [
         {"target": 0.0},
-        {"target": (0.02, 0.01)},
+        {"target": (0.01, 0.01)},
         {"target": (0.0, 0.01)},
         {"factor": 1.0},
         {"lowest": 0.0},

@@ -1,10 +1,11 @@
 """A learning rate by how far updates move the policy."""
 
+import math
 from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int
 
 from gradweave.agents.tuners.base import AbstractTuner, Seen
 
@@ -14,14 +15,15 @@ __all__ = ["KLControl"]
 class KLControl(AbstractTuner):
     """Raises the learning rate when a window moved the policy by less than half a target, lowers it beyond twice.
 
-    With two targets, least and most, it is raised below the least and lowered above the most.
+    With two divergences, a least and a most, it stays as it is between them. Outside, it moves until the divergence has
+    come back to their geometric mean: a rate that works is left alone, and a hopeless one is not left at the edge.
 
     ```python
     agent = SelfTuning(..., tuners={"learning_rate": gw.KLControl(target=0.01)})
     ```
 
     Attributes:
-        target: divergence of a window's L updates, in nats, above 0; or the least and the most, not falling.
+        target: divergence of a window's L updates, in nats, above 0; or a least and a greater most.
         factor: of one step up or down, above 1.
         lowest: lower end of the learning rate, above 0.
         highest: its upper end. A rate that is configured outside is moved to the nearer end by the first window.
@@ -38,18 +40,27 @@ class KLControl(AbstractTuner):
 
     def __check_init__(self) -> None:
         least, most = self._band
-        if not (0 < least <= most and self.factor > 1 and 0 < self.lowest < self.highest):
-            raise ValueError(
-                f"{self}: needs target > 0, least and most not falling, factor > 1 and 0 < lowest < highest."
-            )
+        if not (0 < least < most and self.factor > 1 and 0 < self.lowest < self.highest):
+            raise ValueError(f"{self}: needs target > 0, least < most, factor > 1 and 0 < lowest < highest.")
 
     @property
     def _band(self) -> tuple[float, float]:
         return self.target if isinstance(self.target, tuple) else (self.target / 2, 2 * self.target)
 
-    def move(self, value: Float[Array, ""], state: PyTree, seen: Seen) -> tuple[Float[Array, ""], PyTree]:
+    def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], Int[Array, ""] | None]:
+        """The state is the direction in which the rate moves: 1, -1, or 0 while it stays; none with one target."""
+        return value, jnp.zeros((), jnp.int32) if isinstance(self.target, tuple) else None
+
+    def move(
+        self, value: Float[Array, ""], state: Int[Array, ""] | None, seen: Seen
+    ) -> tuple[Float[Array, ""], Int[Array, ""] | None]:
         assert seen.divergence is not None
         least, most = self._band
-        down = jnp.where(seen.divergence > most, 1 / self.factor, 1.0)
-        factor = jnp.where(seen.divergence < least, self.factor, down)
-        return jnp.clip(value * factor.astype(value.dtype), self.lowest, self.highest), state
+        direction = jnp.where(seen.divergence < least, 1, jnp.where(seen.divergence > most, -1, 0))
+        if state is not None:
+            aim = math.sqrt(least * most)
+            away = jnp.where(state > 0, seen.divergence < aim, seen.divergence > aim)
+            direction = jnp.where(direction == 0, jnp.where(away, state, 0), direction).astype(state.dtype)
+        factor = jnp.where(direction > 0, self.factor, jnp.where(direction < 0, 1 / self.factor, 1.0))
+        moved = jnp.clip(value * factor.astype(value.dtype), self.lowest, self.highest)
+        return moved, None if state is None else direction
