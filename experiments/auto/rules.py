@@ -1,10 +1,11 @@
 """A rule that was tried for auto: a share of the first entropy, the cost within bounds."""
 
+from typing import Any
+
 import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
 import gradweave as gw
-from gradweave.agents.tuners import Seen
 
 
 class ShareWithin(gw.AbstractTuner):
@@ -24,5 +25,5 @@ class ShareWithin(gw.AbstractTuner):
     def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], PyTree]:
         return self._rule.start(value)
 
-    def move(self, value: Float[Array, ""], state: PyTree, seen: Seen) -> tuple[Float[Array, ""], PyTree]:
+    def move(self, value: Float[Array, ""], state: PyTree, seen: Any) -> tuple[Float[Array, ""], PyTree]:
         return self._rule.move(value, state, seen)
