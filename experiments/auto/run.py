@@ -38,6 +38,7 @@ TOTAL_STEPS = 100_000
 STRETCHES = 10
 BOX = {"learning_rate": SearchRange(1e-6, 0.1), "entropy_cost": SearchRange(0.0, 0.5)}  # ARLBench's
 WITHIN = "entropy_cost=rules:ShareWithin:0.5,1e-4,0.03"
+NARROW = "entropy_cost=rules:ShareWithin:0.5,3e-3,0.03"
 RULES: Mapping[str, Sequence[str]] = {
     "kl:0.01": ("learning_rate=kl:0.01",),
     "and entropy-share:0.25": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.25"),
@@ -48,6 +49,7 @@ RULES: Mapping[str, Sequence[str]] = {
     "kl:0.002,0.05": ("learning_rate=kl:0.002,0.05",),
     "kl:0.002,0.05 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.002,0.05", WITHIN),
     "kl:0.001,0.1 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.001,0.1", WITHIN),
+    "kl:0.001,0.1 and a share of 0.5 within 3e-3 to 0.03": ("learning_rate=kl:0.001,0.1", NARROW),
 }
 SWEPT = "swept"
 STARTS = {"1e-6": 1e-6, "1e-5": 1e-5, "1e-4": 1e-4, "0.1": 0.1}
