@@ -37,15 +37,13 @@ from gradweave.reports.tables import read_rows, write_rows
 TOTAL_STEPS = 100_000
 STRETCHES = 10
 BOX = {"learning_rate": SearchRange(1e-6, 0.1), "entropy_cost": SearchRange(0.0, 0.5)}  # ARLBench's
-WITHIN = "entropy_cost=rules:ShareWithin:0.5,1e-4,0.03"
-NARROW = "entropy_cost=rules:ShareWithin:0.5,3e-3,0.03"
+WITHIN = "entropy_cost=entropy-share:0.5,1e-4,0.03"
+NARROW = "entropy_cost=entropy-share:0.5,3e-3,0.03"
 RULES: Mapping[str, Sequence[str]] = {
     "kl:0.01": ("learning_rate=kl:0.01",),
     "and entropy-share:0.25": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.25"),
     "and entropy-share:0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.5"),
     "and entropy-share:0.75": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.75"),
-    "and entropy-share:0.1,0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.1,0.5"),
-    "and entropy-share:0.2,0.5": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.2,0.5"),
     "kl:0.002,0.05": ("learning_rate=kl:0.002,0.05",),
     "kl:0.002,0.05 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.002,0.05", WITHIN),
     "kl:0.001,0.1 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.001,0.1", WITHIN),

@@ -18,7 +18,7 @@ HYPERPARAMETERS = LEARNERS["actor-critic"].hyperparameters
         ("learning_rate=kl:0.001,0.02", "learning_rate", "kl", (0.001, 0.02)),
         ("entropy_cost=target-entropy:1", "entropy_cost", "target-entropy", 1.0),
         ("entropy_cost=entropy-share", "entropy_cost", "entropy-share", 0.5),
-        ("entropy_cost=entropy-share:0.1,0.5", "entropy_cost", "entropy-share", (0.1, 0.5)),
+        ("entropy_cost=entropy-share:0.5,3e-3,0.03", "entropy_cost", "entropy-share", (0.5, 3e-3, 0.03)),
         ("lambda=return-choice:0.5,1", "lambda_", "return-choice", (0.5, 1.0)),
     ],
 )
@@ -38,6 +38,9 @@ def test_what_is_understood(text, name, tuner, argument) -> None:
         ("learning_rate=kl:0.01,11", "--meta.tuners learning_rate=kl:0.01"),
         ("learning_rate=kl:x", "--meta.tuners learning_rate=kl:0.01"),
         ("discount=kl:0.1", "--meta.tuners discount=return-choice:3e-4,1e-3"),
+        ("entropy_cost=entropy-share:0.5,0.03,0.03", "--meta.tuners entropy_cost=entropy-share:0.5"),
+        ("entropy_cost=entropy-share:0.5,0,0.03", "--meta.tuners entropy_cost=entropy-share:0.5"),
+        ("entropy_cost=entropy-share:1.5,0.01,0.03", "--meta.tuners entropy_cost=entropy-share:0.5"),
         ("entropy_cost=entropy-share:0.5,0.1", "--meta.tuners entropy_cost=entropy-share:0.5"),
         ("entropy_cost=entropy-share:0", "--meta.tuners entropy_cost=entropy-share:0.5"),
         ("entropy_cost=entropy-share:x", "--meta.tuners entropy_cost=entropy-share:0.5"),

@@ -1,5 +1,6 @@
 """The table of tuners, for `--meta.tuners learning_rate=kl:0.01`, and classes of the user's beside it."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,42 +36,53 @@ class Candidates:
 
     def parse(self, text: str, num_inner_steps: int) -> tuple[float, ...]:
         """The numbers."""
-        try:
-            values = tuple(float(entry) for entry in text.split(","))
-        except ValueError:
-            values = ()
-        if len(values) < 2 or len({single(value) for value in values}) < len(values) or not all(map(_usable, values)):
+        values = _numbers(text)
+        if len(values) < 2 or len({single(value) for value in values}) < len(values):
             raise Refused(f"{self.metavar} at least two different numbers", "3e-4,1e-3")
         return values
 
 
 @dataclass(frozen=True)
-class Band:
-    """A number in (0, `highest`], or the least and the most."""
+class Divergences:
+    """A divergence in nats in (0, 10], or a least and a greater most."""
 
-    name: str
-    default: float
-    highest: float
-    apart: bool = False
-    """Whether the two have to differ."""
-
-    @property
-    def metavar(self) -> str:
-        """The name of the one number, and of a second."""
-        return f"{self.name}[,MOST]"
+    metavar: str = "TARGET[,MOST]"
+    default: float = 0.01
 
     def parse(self, text: str, num_inner_steps: int) -> float | tuple[float, float]:
-        """The number, or the two."""
-        try:
-            numbers = [float(entry) for entry in text.split(",")]
-        except ValueError:
-            numbers = []
-        ordered = len(numbers) in (1, 2) and 0 < numbers[0] <= numbers[-1] <= self.highest and single(numbers[0]) > 0
-        if not ordered or (self.apart and len(numbers) == 2 and single(numbers[0]) == single(numbers[1])):
-            raise Refused(
-                f"{self.name} a number in (0, {self.highest:g}], or the least and the most", f"{self.default:g}"
-            )
-        return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+        """The divergence, or the two."""
+        target = _numbers(text)
+        if len(target) not in (1, 2) or not (_rising((0.0, *target)) and target[-1] <= 10):
+            raise Refused("TARGET a number in (0, 10], or a least and a greater most", "0.01")
+        return target[0] if len(target) == 1 else (target[0], target[1])
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share in (0, 1], alone or with the two ends of the cost."""
+
+    metavar: str = "SHARE[,LOWEST,HIGHEST]"
+    default: float = 0.5
+
+    def parse(self, text: str, num_inner_steps: int) -> float | tuple[float, float, float]:
+        """The share, or the three numbers."""
+        share, *ends = _numbers(text) or (0.0,)
+        if not (_rising((0.0, share)) and share <= 1 and len(ends) in (0, 2) and _rising((0.0, *ends))):
+            raise Refused("SHARE a number in (0, 1], alone or with LOWEST < HIGHEST above 0", "0.5")
+        return (share, ends[0], ends[1]) if ends else share
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Numbers separated by commas; none if one of them is none, or is lost in single precision."""
+    try:
+        values = tuple(float(entry) for entry in text.split(","))
+    except ValueError:
+        return ()
+    return values if all(map(_usable, values)) else ()
+
+
+def _rising(values: Sequence[float]) -> bool:
+    return all(single(low) < single(high) for low, high in itertools.pairwise(values))
 
 
 def _usable(value: float) -> bool:
@@ -82,7 +94,7 @@ TUNERS: Final = (
     TunerRow(
         "kl",
         "gradweave.agents.tuners:KLControl",
-        Band("TARGET", 0.01, highest=10.0, apart=True),
+        Divergences(),
         serves=("learning_rate",),
     ),
     TunerRow(
@@ -93,8 +105,8 @@ TUNERS: Final = (
     ),
     TunerRow(
         "entropy-share",
-        "gradweave.agents.tuners:EntropyShare",
-        Band("SHARE", 0.5, highest=1.0),
+        "gradweave.agents.tuners:share_within",
+        Share(),
         serves=("entropy_cost",),
     ),
     TunerRow(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from gradweave.agents.tuners import EntropyShare, Seen
+from gradweave.agents.tuners import EntropyShare, Seen, share_within
 from gradweave.rl import EpisodeTotals
 
 from .test_target_entropy import NO_EPISODES, REWARDS, entropy
@@ -29,12 +29,12 @@ def test_it_keeps_the_share_of_the_first_entropy(start: float) -> None:
     np.testing.assert_allclose(state.first, uniform)
 
 
-@pytest.mark.parametrize(("left", "change"), [(0.05, 0.05), (0.1, 0.0), (0.3, 0.0), (0.5, 0.0), (0.9, -0.4)])
-def test_between_the_least_and_the_most_the_cost_stays(left: float, change: float) -> None:
-    tuner = EntropyShare((0.1, 0.5))
+def test_the_cost_stays_between_its_ends() -> None:
+    tuner = share_within((0.5, 0.003, 0.03))
     begun = tuner.start(jnp.asarray(0.02))[1]._replace(begun=jnp.asarray(True), first=jnp.asarray(1.0))
-    moved, _ = tuner.move(jnp.asarray(0.02), begun, seen(left))
-    assert float(moved) == pytest.approx(0.02 * np.exp(0.5 * change), rel=1e-5)
+    for cost, left, end in ((0.0031, 1.0, 0.003), (1e-5, 0.5, 0.003), (0.029, 0.0, 0.03), (0.4, 0.5, 0.03)):
+        assert float(tuner.move(jnp.asarray(cost), begun, seen(left))[0]) == pytest.approx(end)
+    assert share_within(0.4) == EntropyShare(0.4)
 
 
 def test_an_entropy_that_says_nothing_moves_nothing() -> None:
@@ -55,8 +55,8 @@ def test_a_cost_of_zero_can_grow_and_ends_hold() -> None:
 def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(ValueError, match=r"needs share in \(0, 1\]"):
         EntropyShare(1.5)
-    with pytest.raises(ValueError, match="least and most not falling"):
-        EntropyShare((0.5, 0.1))
+    with pytest.raises(ValueError, match="lowest < highest"):
+        share_within((0.5, 0.1, 0.1))
     tuner = EntropyShare(0.5)
     with pytest.raises(ValueError, match=r"EntropyShare reads 'entropy' .* only \['loss'\]"):
         cost, state = tuner.start(jnp.asarray(0.1))

@@ -1,7 +1,7 @@
 """Rules other than the meta-gradient that move one meta-parameter each, between windows."""
 
 from gradweave.agents.tuners.base import AbstractTuner, Seen, check_tuners, seen_by, start_tuners, tune
-from gradweave.agents.tuners.entropy_share import EntropyShare
+from gradweave.agents.tuners.entropy_share import EntropyShare, share_within
 from gradweave.agents.tuners.kl_control import KLControl
 from gradweave.agents.tuners.live_evolution import LiveEvolution
 from gradweave.agents.tuners.return_choice import ReturnChoice
@@ -17,6 +17,7 @@ __all__ = [
     "TargetEntropy",
     "check_tuners",
     "seen_by",
+    "share_within",
     "start_tuners",
     "tune",
 ]
