@@ -55,7 +55,7 @@ class Game(NamedTuple):
 _SNAKE = {"channels": (32, 32), "strides": (2, 1), "policy_layers": (64, 64), "value_layers": (128, 128)}
 _2048 = {"channels": (32, 32, 32), "strides": (1, 1, 1), "policy_layers": (128, 128), "value_layers": (256, 256)}
 GAMES = {
-    "snake": Game("snake", 128, 20, 160, 0.997, 3e-4, 4000, _SNAKE),
+    "snake": Game("snake", 128, 20, 64, 0.997, 3e-4, 4000, _SNAKE),
     "game_2048": Game("jumanji:Game2048-v1", 32, 50, 256, 0.99, 2e-4, 4000, _2048),
 }
 
