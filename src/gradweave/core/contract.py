@@ -81,9 +81,7 @@ def check_pair(result: Any, name: str, pair: str) -> Any:
 def check_scalar(value: Any, name: str) -> None:
     """Refuse a loss that is not one real number."""
     if not _is_array(value):
-        raise TypeError(
-            f"{name} must be a real floating-point scalar, but is {_described(value)}; return one number beside aux."
-        )
+        raise TypeError(f"{name} must be a real floating-point scalar, but is {_described(value)}; return one number.")
     shape, dtype = jnp.shape(value), jnp.result_type(value)
     if shape != ():
         raise ValueError(
@@ -93,7 +91,7 @@ def check_scalar(value: Any, name: str) -> None:
         remedy = (
             "take its real part or its absolute value"
             if jnp.issubdtype(dtype, jnp.complexfloating)
-            else ("cast it to a float, and make sure that it depends smoothly on the state")
+            else "make it a float, and make sure that it depends smoothly on what it is made of"
         )
         raise TypeError(f"{name} must be a real floating-point scalar, but its dtype is {dtype}; {remedy}.")
 

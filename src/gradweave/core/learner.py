@@ -24,7 +24,7 @@ from jax.extend.core import Jaxpr, Var
 from jaxtyping import Array, PyTree
 
 from gradweave.core.contract import check_pair, check_scalar
-from gradweave.core.optimizers.direction import check_descends, checked_params
+from gradweave.core.optimizers.direction import check_descends, checked_params, checked_rate, direction_of
 from gradweave.core.remembered import Remembered
 
 Result = TypeVar("Result", bound=PyTree)
@@ -70,7 +70,7 @@ class GradientLearner(eqx.Module):
             `optax.adam(...)` has one and its sign turned: with that the learner would climb, and `init` refuses it.
             Adam's square root has no finite second derivative at zero: wrap it in `gradweave.differentiable`, or give
             it a tiny `eps_root` (1e-8 puts a floor of 1e-4 under every gradient).
-        learning_rate: `(eta) -> scalar`, or a pytree that is a prefix of `params` (one rate for each group).
+        learning_rate: `(eta) -> real scalar`, or a pytree that is a prefix of `params` (one rate for each group).
         outer_loss: `(state, batch) -> (scalar, aux)`. The field is called `outer_loss_of`, because `outer_loss` is the
             method that evaluates it; the constructor takes both names, so that `dataclasses.replace` serves.
         forward: optional `(params, batch) -> outputs`. When given, `targets` and `loss` receive these outputs in the
@@ -322,10 +322,8 @@ class GradientLearner(eqx.Module):
 
     def apply_gradient(self, gradient: PyTree, state: LearnerState, eta: PyTree) -> LearnerState:
         """theta - learning_rate(eta) * direction, elementwise in the parameters for the usual optimisers."""
-        # optax multiplies integer counts with floats, which strict promotion would refuse.
-        with jax.numpy_dtype_promotion("standard"):
-            direction, optimizer_state = self.optimizer.update(gradient, state.optimizer_state, state.params)
-        params = _descend(state.params, direction, self.learning_rate(eta))
+        direction, optimizer_state = direction_of(self.optimizer, gradient, state.optimizer_state, state.params)
+        params = _descend(state.params, direction, checked_rate(self.learning_rate(eta), state.params))
         return LearnerState(params, optimizer_state)
 
 
