@@ -27,6 +27,10 @@ def beside_rejax(game: str) -> list[Table]:
     return [Table(f"baselines/ppo/returns/{game}.csv", "library", library) for library in ("gradweave", "rejax")]
 
 
+def beside_jumanji(game: str) -> list[Table]:
+    return [Table(f"baselines/jumanji/{game}.csv", "library", library) for library in ("gradweave", "jumanji")]
+
+
 TABLES = {
     "envelope:brax/inverted_pendulum": [
         Table("baselines/brax/physics.csv", "library", library) for library in ("gradweave", "brax")
@@ -35,6 +39,7 @@ TABLES = {
         Table("demo/rows.csv", "", "", "step", "evaluation/return"),
         Table("returns-snake-long/final.csv", "arm", "plain-swept", score="final_return"),
     ],
+    "jumanji:Game2048-v1": beside_jumanji("game_2048"),
     "gymnax:Acrobot-v1": beside_rejax("acrobot"),
     "gymnax:Breakout-MinAtar": beside_rejax("breakout"),
     "gymnax:CartPole-v1": beside_rejax("cartpole"),

@@ -25,6 +25,11 @@ def _beside_rejax(ours: float, theirs: float, steps: int) -> tuple[Learned, Lear
     return Learned("PPO", ours, steps, 5), Learned("rejax's PPO", theirs, steps, 5)
 
 
+def _beside_jumanji(ours: float, theirs: float, steps: int) -> tuple[Learned, Learned]:
+    """Our actor-critic and Jumanji's A2C with its constants, in five seeds each."""
+    return Learned("the actor-critic", ours, steps, 5), Learned("Jumanji's A2C", theirs, steps, 5)
+
+
 _OURS: Final[Mapping[str, Row]] = {
     "snake": Row(
         (12, 12, 5),
@@ -56,7 +61,7 @@ _JUMANJI: Final[Mapping[str, Row]] = {
     "Cleaner-v0": Row((10, 10, 1), 7, 12, _TIME_LIMIT, action_sizes=(4,) * 3),
     "Connector-v3": Row((10, 10, 1), 1, 50, _TIME_LIMIT, action_sizes=(5,) * 10),
     "FlatPack-v0": Row((11, 11, 1), 225, 8100, note="block x turn x row x column: 25 x 4 x 9 x 9"),
-    "Game2048-v1": Row((4, 4, 1), 0, 4, {"board_size": Option(2)}),
+    "Game2048-v1": Row((4, 4, 1), 0, 4, {"board_size": Option(2)}, learned=_beside_jumanji(3877.0, 3838.0, 2_048_000)),
     "GraphColoring-v1": Row((421,), 0, 20),
     "JobShop-v0": Row((500,), 0, 210, action_sizes=(21,) * 10),
     "Knapsack-v1": Row((150,), 0, 50),
