@@ -4,6 +4,7 @@ choose.csv     rules for the entropy cost from three rates and five costs, seeds
 landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 and 2001: what a sweep would find
 look.csv       plain, auto and rules from the configured values, seeds 1000 to 1003: to choose by on longer runs
 starts.csv     plain and auto from five starts, from hopeless to swept, seeds 0 to 19
+configured.csv plain and auto from the configured values, seeds 0 to 9, for longer runs
 random.csv     auto from 100 random starts of the landscape's box, seeds 3000 to 3099
 
 A row is an evaluation of one run after a tenth of its steps, which the environments counted. No seed serves twice.
@@ -124,6 +125,12 @@ def starts(options: argparse.Namespace) -> Plan:
     return {"plain": plain, "auto": with_auto(plain)}, members
 
 
+def configured(options: argparse.Namespace) -> Plan:
+    members: list[Member] = [("preset", seed, {}) for seed in range(10)]
+    plain = config(options)
+    return {"plain": plain, "auto": with_auto(plain)}, members
+
+
 def random_starts(options: argparse.Namespace) -> Plan:
     rng = random.Random(3000)
     members: list[Member] = [(str(number), 3000 + number, draw(BOX, rng)) for number in range(100)]
@@ -141,7 +148,14 @@ def swept(results: Path) -> dict[str, float]:
     return settings[max(scores, key=lambda start: np.mean(scores[start]))]
 
 
-PARTS = {"choose": choose, "look": look, "landscape": landscape, "starts": starts, "random": random_starts}
+PARTS = {
+    "choose": choose,
+    "look": look,
+    "landscape": landscape,
+    "starts": starts,
+    "configured": configured,
+    "random": random_starts,
+}
 
 
 def main() -> None:
