@@ -282,6 +282,14 @@ def test_a_damaged_journal_is_named(tmp_path: Path, content: str | None) -> None
         SweepStudy(study.path, study.plan).records()
 
 
+def test_a_journal_that_is_too_large_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = study_in(tmp_path)
+    os.truncate(study.path / "journal.jsonl", 2**40)  # a hole, which takes no space
+    monkeypatch.setattr(sweep_study, "_storage", lambda file: pytest.fail("Optuna reads a file without a bound"))
+    with pytest.raises(DamagedFile, match=r"journal\.jsonl.* at most [\d,]+ are read"):
+        SweepStudy(study.path, study.plan)
+
+
 def test_a_journal_of_other_settings_is_named(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     claimed(study)

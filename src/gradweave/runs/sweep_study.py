@@ -35,6 +35,8 @@ _STUDY: Final = "gradweave"
 _OUTCOME: Final = "outcome"
 _DIVERGED: Final = "diverged"
 _EXHAUSTED: Final = "exhausted"
+_MOST_JOURNAL: Final = 2**26
+"""Bytes; a trial takes a few thousand."""
 _MOST_TWINS: Final = 100
 _STARTUP_TRIALS: Final = 4
 _WARMUP_REPORTS: Final = 2
@@ -115,12 +117,12 @@ class SweepStudy:
         """Open the journal in `path`.
 
         Raises:
-            DamagedFile: it is not there, or not a journal of Optuna.
+            DamagedFile: it is not there, too large, or not a journal of Optuna.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.path, self.plan = path, plan
         with self._reading():
-            open_regular(path / JOURNAL_FILE).close()
+            open_regular(path / JOURNAL_FILE, most=_MOST_JOURNAL).close()  # Optuna reads whatever is there
             self._storage = _storage(path / JOURNAL_FILE)
             self._study = self._with(RandomSampler())
 
