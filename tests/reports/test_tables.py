@@ -1,10 +1,12 @@
 """Learning curves are means over whole stretches, and survive being written and read."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from gradweave.errors import DamagedFile
 from gradweave.reports.tables import learning_curve, read_rows, write_rows
 
 
@@ -34,3 +36,30 @@ def test_rows_come_back(tmp_path: Path) -> None:
     ]
     with pytest.raises(ValueError, match="nothing to write"):
         write_rows(tmp_path / "rows.csv", [])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a,b\n1,2,3\n", "line 2.* more values than columns"),
+        (b"a,a\n1,2\n", "line 1.* twice"),
+        (b"a\n" + b"x" * 200_000, "is no table"),
+        (b"a\n\xff\n", "UTF-8"),
+    ],
+)
+def test_what_is_no_table_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(DamagedFile, match=rf"rows\.csv.*{words}"):
+        read_rows(tmp_path / "rows.csv")
+
+
+def test_a_table_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").touch()
+    os.truncate(tmp_path / "rows.csv", 2**40)  # a hole, which takes no space
+    with pytest.raises(DamagedFile, match=r"rows\.csv.* at most"):
+        read_rows(tmp_path / "rows.csv")
+
+
+def test_a_value_that_a_row_lacks_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a,b\n1\n")
+    assert read_rows(tmp_path / "rows.csv") == [{"a": "1", "b": ""}]

@@ -3,18 +3,25 @@
 import contextlib
 import dataclasses
 import json
+import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from gradweave.comparison.outcome import outcomes, summarize
 from gradweave.comparison.plan_checks import check_plan
+from gradweave.comparison.saved import read_progress
 from gradweave.config.presets import preset
 from gradweave.config.search import SearchRange
 from gradweave.config.toml_file import write_config
 from gradweave.errors import ConfigError, DamagedFile
 from gradweave.reports import report
+from gradweave.reports.tables import write_rows
+from gradweave.runs.checkpoints import SavedArray, write
 from gradweave.runs.comparison_folder import ComparisonPlan, create_comparison, read_comparison
 from gradweave.runs.metrics import read_metrics
 from gradweave.runs.provenance import processes, read_provenance, recorded
@@ -57,10 +64,36 @@ def read_plan_of_comparison(path: Path) -> None:
     assert len(plan.identity) == 64
 
 
+ROW = {"environment_steps": 16, "training_return": 1.5, "evaluation_return": None, "finite": True, "eta/discount": 0.5}
+PROGRESS = {
+    "rows": [{"rival": "random", "seed": 7, "member": member, "stretch": 0, **ROW} for member in (0, 1)],
+    "settings": [{"discount": 0.5}, {"discount": 0.75}],
+    "stretches": 1,
+}
+
+
+def read_saved(path: Path) -> None:
+    """The rows and settings in a checkpoint of a comparison, under a right hash, and what is made of the rows."""
+    saved = json.loads(path.read_text())
+    plan = ComparisonPlan(
+        preset("discounting-chain"), ("random",), {"discount": SearchRange(0.5, 0.99, True)}, 2, (7,), 8
+    )
+    file = path.with_name("random.safetensors")
+    metadata = {**saved, "plan": plan.identity} if isinstance(saved, dict) else {"plan": plan.identity}
+    write(file, {"x": SavedArray(np.zeros(1), "float64")}, 0, metadata)
+    members, settings = [(7, 0), (7, 1)], PROGRESS["settings"]
+    found = read_progress(file, plan, "random", members, stretches=2, settings=settings)
+    assert found is not None
+    summarize(outcomes(found.rows, plan.seeds))
+    write_rows(path.with_name("rows.csv"), found.rows)
+    assert all(math.isfinite(value) for setting in found.settings for value in setting.values())
+
+
 RATIO = {"value": 0.5, "low": 0.4, "high": None}
 VERDICT = {"heading": "told", "lines": {"discount": "is told"}}
 DOCUMENTS: dict[str, tuple[Callable[[Path], object], Any]] = {
     "compare.json": (read_plan_of_comparison, planned),
+    "random.json": (read_saved, PROGRESS),
     "evaluation.json": (lambda path: report._random_return(path.parent), {"return": 1.0, "random_return": 0.5}),
     "measurement.json": (
         lambda path: report._measurement(path.parent, path.name, report._measured),
@@ -86,7 +119,8 @@ DOCUMENTS: dict[str, tuple[Callable[[Path], object], Any]] = {
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_an_odd_value_is_read_or_refused(name: str, tmp_path: Path) -> None:
+def test_an_odd_value_is_read_or_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     use, document = DOCUMENTS[name]
     whole = planned(tmp_path)
     path = tmp_path / name

@@ -20,6 +20,7 @@ from gradweave.config.toml_file import format_config, read_config
 from gradweave.errors import CheckpointError, ConfigError, DamagedFile
 from gradweave.measurement.sample_store import SampleStore
 from gradweave.reports import report
+from gradweave.reports.tables import read_rows
 from gradweave.runs.checkpoints import read
 from gradweave.runs.comparison_folder import read_comparison
 from gradweave.runs.locks import is_in_use
@@ -57,6 +58,11 @@ def write_metrics(path: Path) -> None:
     list(read_metrics(path))  # what was kept can be read
 
 
+def read_table(path: Path) -> None:
+    for row in read_rows(path):
+        assert all(isinstance(name, str) and isinstance(value, str) for name, value in row.items())
+
+
 def read_journal(path: Path) -> None:
     study = SweepStudy(path.parent, SweepPlan(preset("quick"), {"inner.discount": ("0.9",)}, "grid", 1, 1, "none"))
     study.records()
@@ -89,6 +95,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object], st.SearchStrategy[bytes]
     "lock": ("lock", lambda path: is_in_use(path.parent), st.binary(max_size=30)),
     "configuration": ("config.toml", read_config, st.text(max_size=40).map(str.encode)),
     "checkpoint": ("000000000050.safetensors", read, st.binary(max_size=100)),
+    "table": ("rows.csv", read_table, st.text(',"\r\n\0abé', max_size=30).map(str.encode)),
     "samples": ("samples.npz", lambda path: SampleStore(path, {}).known(), st.binary(max_size=100)),
 }
 

@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 from gradweave.comparison.plan_checks import config_of
 from gradweave.comparison.population import Population, Stretch
 from gradweave.comparison.rivals import RIVALS, SWEEP_SEED, Rival, best_member, exchange, first_settings
+from gradweave.comparison.saved import read_progress
 from gradweave.config.schema import Config
-from gradweave.errors import ConfigError, DamagedFile, Stopped, command_line
+from gradweave.errors import Stopped, command_line
 from gradweave.machine.signals import noted_signals
-from gradweave.runs.checkpoints import describe
 from gradweave.runs.comparison_folder import ComparisonPlan
 from gradweave.training.checkpoints import load, save
 
@@ -68,6 +68,7 @@ def conduct(plan: ComparisonPlan, path: Path, tell: Callable[[str], None]) -> li
         Stopped: SIGTERM or SIGHUP arrived; progress is saved.
         KeyboardInterrupt: SIGINT arrived, likewise.
         ConfigError: the folder's files are of another plan.
+        DamagedFile: a file's hash is right, but its rows or settings are none.
     """
     rows: list[Row] = []
     for name in plan.rivals:
@@ -108,19 +109,20 @@ def _train(part: _Part, plan: ComparisonPlan, path: Path, tell: Callable[[str], 
     """The rows of a part, after it has been trained to its end."""
     file = path / f"{part.name}.safetensors"
     length, stretches = _stretches(part)
-    done = _done(file, plan)
-    if done is not None and done["stretches"] >= stretches:
-        return list(done["rows"])
-    population = Population(part.config, plan.at_once)
     members = part.members
-    rows: list[Row] = []
     settings: list[Setting] = list(itertools.chain.from_iterable(part.settings))
+    seeds = [(part.seeds[group], place) for group, place in members]
+    done = read_progress(file, plan, part.name, seeds, stretches=stretches, settings=settings)
+    if done is not None and done.stretches == stretches:
+        return done.rows
+    population = Population(part.config, plan.at_once)
+    rows: list[Row] = []
     begun = 0
     if done is None:
-        state = population.begin([_seed(part.seeds[group], place) for group, place in members], settings)
+        state = population.begin([_seed(seed, place) for seed, place in seeds], settings)
     else:
         state = load(file, population.shapes(len(members))).tree
-        rows, settings, begun = list(done["rows"]), list(done["settings"]), done["stretches"]
+        rows, settings, begun = done
     with noted_signals() as received:
         for stretch in range(begun, stretches):
             state, found = population.advance(state, length)
@@ -142,20 +144,6 @@ def _stretches(part: _Part) -> tuple[int, int]:
     windows = (part.budget - config.inner.num_envs * config.inner.num_steps) // config.window_steps
     length = -(-windows // _STRETCHES)
     return length, windows // length
-
-
-def _done(file: Path, plan: ComparisonPlan) -> dict[str, Any] | None:
-    """Metadata of a part's file; None before the first."""
-    if not file.exists():
-        return None
-    metadata = describe(file).metadata
-    if metadata.get("plan") != plan.identity:
-        accepted = "files of the comparison that compare.json and compare.toml describe"
-        raise ConfigError("RUN", str(file), accepted, "undo the edits, or compare anew in another folder")
-    known: dict[str, type] = {"rows": list, "settings": list, "stretches": int}
-    if not all(isinstance(metadata.get(name), kind) for name, kind in known.items()):
-        raise DamagedFile(file, f"lacks one of {', '.join(known)}", "remove it: this rival then begins anew")
-    return metadata
 
 
 def _seed(seed: int, place: int) -> int:

@@ -7,14 +7,18 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from gradweave.files import write_atomically
+from gradweave.errors import DamagedFile
+from gradweave.files import read_text, write_atomically
 from gradweave.runs.metrics import read_metrics
 
 __all__ = ["curve_of", "learning_curve", "metrics_until", "read_rows", "write_rows"]
+
+_MOST_TABLE: Final = 2**26
+_REMEDY: Final = "write the table anew"
 
 
 def learning_curve(run: Path, num_rows: int = 250, until: int | None = None) -> list[dict[str, Any]]:
@@ -88,6 +92,22 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, every value as text; a missing one is the empty string."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    """The rows of a CSV file, every value as text; a missing one is the empty string.
+
+    Raises:
+        DamagedFile: it is no table in UTF-8, or too large.
+        OSError: it cannot be read.
+    """
+    table = csv.DictReader(io.StringIO(read_text(path, _MOST_TABLE, follow=True), newline=""), restval="")
+    try:
+        names = list(table.fieldnames or ())
+        if len(set(names)) < len(names):
+            raise DamagedFile(path, "names a column twice", _REMEDY, 1)
+        rows = []
+        for row in table:
+            if None in row:
+                raise DamagedFile(path, f"has more values than columns, {len(names)}", _REMEDY, table.line_num)
+            rows.append(row)
+    except csv.Error as error:
+        raise DamagedFile(path, f"is no table ({error})", _REMEDY, table.line_num) from None
+    return rows
