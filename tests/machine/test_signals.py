@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from gradweave.cli.main import main
 from gradweave.errors import Stopped
 from gradweave.machine.signals import STOPPING, interruptible, leaving_at_once, noted_signals
 
@@ -121,3 +122,34 @@ def test_a_handler_that_a_library_puts_in_the_place_of_ours_does_not_stay() -> N
         with noted_signals() as received:
             os.kill(os.getpid(), signal.SIGTERM)
             assert received == [signal.SIGTERM]
+
+
+SHUTDOWNS = {
+    "a thread that goes on": "threading.Thread(target=time.sleep, args=(20,)).start()\nprint('ready', flush=True)\n",
+    "an exit function": "atexit.register(lambda: (print('ready', flush=True), time.sleep(20)))\n",
+    "modules being taken down": (
+        "class Late:\n  def __del__(self, write=os.write, sleep=time.sleep):\n    write(1, b'ready\\n')\n    sleep(2)\n"
+        "late = Late()\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("shutdown", SHUTDOWNS)
+def test_a_signal_after_the_exit_code_is_decided_does_not_change_it(shutdown: str, number: int) -> None:
+    code = (
+        "import atexit, os, sys, threading, time\nfrom gradweave.cli.main import main\nsys.argv = ['gradweave', 'x']\n"
+        f"code = main()\n{SHUTDOWNS[shutdown]}sys.exit(code)\n"
+    )
+    with start(code) as process:
+        begun = time.monotonic()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 2 and time.monotonic() - begun < 10
+    assert said.startswith("gradweave: command") and "at once" not in said
+
+
+def test_a_call_with_arguments_leaves_the_signals_of_its_process_as_they_were() -> None:
+    before = [signal.getsignal(number) for number in STOPPING]
+    assert main(["--version"]) == 0
+    assert [signal.getsignal(number) for number in STOPPING] == before

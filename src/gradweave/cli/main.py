@@ -5,6 +5,7 @@ memory, 6 the run folder is in use, 7 another process of the run is gone, 8 a fi
 interrupted, 143 stopped by SIGTERM after a checkpoint. JAX is not imported here.
 """
 
+import atexit
 import importlib
 import os
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from gradweave.errors import ConfigError, FolderLost, GradweaveError, OutOfMemory, nearest_name
-from gradweave.machine.signals import leaving_at_once
+from gradweave.machine.signals import exit_code_decided, ignore_signals, leaving_at_once
 from gradweave.machine.streams import say, standard_error
 from gradweave.training.hosts import end
 
@@ -44,8 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit code.
     """
     with standard_error(), leaving_at_once():
-        arguments = list(sys.argv[1:] if argv is None else argv)
-        return answering(lambda: _dispatch(arguments))
+        if argv is not None:
+            return answering(lambda: _dispatch(list(argv)))
+        atexit.register(ignore_signals)  # the first to be registered is the last to be called
+        code = answering(lambda: _dispatch(sys.argv[1:]))
+        exit_code_decided(code)
+        return code
 
 
 def answering(command: Callable[[], int]) -> int:

@@ -16,7 +16,15 @@ from typing import Any, Final, NoReturn
 from gradweave.errors import Stopped
 from gradweave.machine.streams import forgiving
 
-__all__ = ["STOPPING", "interruptible", "leaving_at_once", "noted_signals", "say_when_leaving"]
+__all__ = [
+    "STOPPING",
+    "exit_code_decided",
+    "ignore_signals",
+    "interruptible",
+    "leaving_at_once",
+    "noted_signals",
+    "say_when_leaving",
+]
 
 STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The signals that are dealt with here. One that is ignored when the process starts, as under nohup, stays ignored."""
@@ -33,6 +41,7 @@ class _Watch:
         self._num_settled = 0  # of an earlier list, which the thread has yet to see
         self._lock = threading.RLock()  # the handler may interrupt the main thread where that holds it
         self._previous: dict[int, Any] = {}
+        self._decided = False
 
     def start(self) -> None:
         """Begin; only in the main thread."""
@@ -54,6 +63,21 @@ class _Watch:
         os.close(self._write)
         self._thread.join()
         os.close(self._read)
+
+    def decide(self, code: int) -> None:
+        """Leave at once with `code` at a signal from now on, after `stop`, too."""
+
+        def leave(number: int, frame: object) -> NoReturn:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(RuntimeError):  # the signal came while it was being written
+                    forgiving(stream).flush()
+            os._exit(code)
+
+        with self._lock:
+            self._decided = True
+        for number in self._previous:
+            self._previous[number] = leave
+            signal.signal(number, leave)
 
     @contextlib.contextmanager
     def noting(self, received: list[int]) -> Iterator[None]:
@@ -86,6 +110,8 @@ class _Watch:
     def _is_too_much(self) -> bool:
         """Whether a signal that the thread sees is to be left at."""
         with self._lock:
+            if self._decided:
+                return False
             if self._num_settled > 0:
                 self._num_settled -= 1
                 return False
@@ -130,6 +156,22 @@ def leaving_at_once() -> Iterator[None]:
     with _watching():
         say_when_leaving("")
         yield
+
+
+def exit_code_decided(code: int) -> None:
+    """Let no signal change the exit code any more: the process leaves at once with it, also while Python shuts down.
+
+    For a process that ends after `leaving_at_once`. Python's own handlers end before its modules are taken down: an
+    exit function should call `ignore_signals` then.
+    """
+    if _watch is not None:
+        _watch.decide(code)
+
+
+def ignore_signals() -> None:
+    """Ignore them for the rest of the process."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
