@@ -1,7 +1,8 @@
 """Sends metrics to TensorBoard, Weights & Biases or Trackio as well; each comes with the extra of its name.
 
 metrics.jsonl is written in any case; a tracker is a copy for looking at. It is somebody else's program, so it lives in
-a thread of its own: whatever it raises, however long it takes, the run goes on as if there were none.
+a thread of its own: whatever it raises, however long it takes, the run goes on as if there were none. A thread does not
+stop it from changing the process: `os._exit`, `os.chdir`, JAX's settings, the recursion limit, files that it closes.
 """
 
 import importlib
