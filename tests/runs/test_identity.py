@@ -142,6 +142,16 @@ def test_a_checkpoint_of_another_run_is_passed_over(tmp_path: Path, run: Path) -
         folder.check_origin(list_checkpoints(folder.checkpoints)[-2])
 
 
+def test_a_provenance_of_another_run_is_named_with_a_remedy_that_helps(run: Path) -> None:
+    (run / "provenance.json").write_text('{"run_id": "x"}')
+    newest = list_checkpoints(run / "checkpoints")[-1]
+    with RunFolder.open(run) as folder, pytest.raises(CheckpointError, match=r"provenance\.json.* x.* remove it"):
+        folder.check_origin(newest)
+    (run / "provenance.json").unlink()
+    with RunFolder.open(run) as folder:
+        folder.check_origin(newest)
+
+
 def test_a_checkpoint_under_another_name_is_refused(run: Path) -> None:
     oldest, *_, newest = list_checkpoints(run / "checkpoints")
     newest.unlink()

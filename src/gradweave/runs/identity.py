@@ -46,7 +46,10 @@ def check_origin(path: Path, found: Description, run_id: str | None) -> None:
     """
     own = found.metadata.get("run")
     if None not in (own, run_id) and own != run_id:
-        raise CheckpointError(f"{path.name} belongs to another run ({own!s:.40}; this one is {run_id})")
+        raise CheckpointError(
+            f"{path.name} belongs to another run ({own!s:.40}; by provenance.json this one is {run_id}: if that file "
+            "is the one that does not belong here, remove it)"
+        )
     _config_of(path, found)
 
 
