@@ -261,8 +261,6 @@ def test_resume(tmp_path: Path, fake_loop: list[Any], capsys: pytest.CaptureFixt
     assert main(["resume", str(path)]) == 3
     assert "there is no checkpoint" in capsys.readouterr().err
     (path / "checkpoints" / "000000003200.safetensors").write_text("not read by the stand-in")
-    assert main(["resume", str(path), "--total-steps", "2400"]) == 2
-    assert "3200 or more" in capsys.readouterr().err
     assert main(["resume", str(path), "--total-steps", "9999999"]) == 0
     config, resume = fake_loop[-1]
     assert (config.run.total_steps, resume) == (9999999, True)

@@ -10,8 +10,9 @@ from gradweave.envs.two_colors import TwoColors
 
 
 @pytest.mark.slow
-def test_it_is_the_game_of_a_slow_loop() -> None:
-    environment = TwoColors(swap_every=60)
+@pytest.mark.parametrize("step_cost", [False, True])
+def test_it_is_the_game_of_a_slow_loop(step_cost: bool) -> None:
+    environment = TwoColors(swap_every=60, step_cost=step_cost)
     state, observation = environment.reset(key=jax.random.key(0))
     step = jax.jit(lambda state, action, key: environment.step(state, action, key=key))
     rng, moves, collected = np.random.default_rng(0), [(-1, 0), (1, 0), (0, -1), (0, 1)], set()
@@ -25,9 +26,11 @@ def test_it_is_the_game_of_a_slow_loop() -> None:
         walked = tuple(min(max(at + by, 0), 4) for at, by in zip(agent, moves[action], strict=True))
         phase = 1.0 if number < 60 else -1.0
         reward = phase * ((walked == blue) - (walked == red))
+        if step_cost and walked not in (blue, red):
+            reward = -0.04
         state, outcome = step(state, jnp.asarray(action), jax.random.key(number + 1))
         observation = outcome.observation
-        assert float(outcome.reward) == reward
+        assert float(outcome.reward) == pytest.approx(reward)
         assert tuple(map(int, state.places[0])) == walked
         for name, place, index in (("blue", blue, 1), ("red", red, 2)):
             if walked == place:

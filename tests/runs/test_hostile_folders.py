@@ -217,6 +217,7 @@ def test_a_name_is_no_proof_of_steps_that_were_taken(kind: str, run: Path) -> No
     check_longer(run, STEPS[-1])
     with pytest.raises(ConfigError, match=f"{STEPS[-1]} or more"):
         check_longer(run, STEPS[-1] - 1)
+    assert main(["resume", str(run), "--total-steps", str(STEPS[-1] - 1)]) == 2
 
 
 def test_hard_links_of_a_backup_stay_as_they_are(run: Path) -> None:

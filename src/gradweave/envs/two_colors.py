@@ -41,10 +41,13 @@ class TwoColors(AbstractEnvironment[TwoColorsState]):
     Attributes:
         size: rows and columns of the board, at least 2.
         swap_every: steps of a phase, at least 1.
+        step_cost: whether a step on which nothing is collected pays -0.04, as in a public replication of Flennerhag et
+            al. 2021 (MagiFeeney/Bootstrapped-Meta-Learning), and not 0: avoiding both objects is then no rest.
     """
 
     size: int = eqx.field(static=True, default=5)
     swap_every: int = eqx.field(static=True, default=100_000)
+    step_cost: bool = eqx.field(static=True, default=False)
     num_actions: int = eqx.field(static=True, default=len(_MOVES), init=False)
     can_truncate: bool = eqx.field(static=True, default=True, init=False)
 
@@ -71,6 +74,8 @@ class TwoColors(AbstractEnvironment[TwoColorsState]):
         objects = jnp.where(found[:, None], fresh, state.places[1:])
         pays = jnp.asarray([1.0, -1.0], jnp.result_type(float))
         reward = jnp.where(found, pays * self._sign(state.step_count), jnp.zeros_like(pays)).sum()
+        if self.step_cost:
+            reward = jnp.where(found.any(), reward, jnp.full_like(reward, -0.04))
         after = TwoColorsState(jnp.concatenate([agent[None], objects]), state.step_count + 1)
         truncated = after.step_count >= 2 * self.swap_every
         return after, Step(self._observe(after), reward, jnp.zeros((), bool), truncated)
