@@ -4,11 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.errors import ConfigError, RunInUse
+from gradweave.runs.checkpoints import SavedArray, write
 from gradweave.runs.run_folder import RunFolder, find_run
 from gradweave.runs.seeds_folder import SeedsFolder, find_runs, is_finished, is_seeds_folder
 
@@ -84,8 +86,9 @@ def test_a_seed_that_goes_on_for_longer_is_finished_only_when_it_is_reported_aga
         assert not is_finished(path) and not (path / "measurement.json").exists()
         (path / "report.html").touch()
         assert not is_finished(path)
-        (path / "checkpoints" / f"{2 * steps + 10**5:012d}.safetensors").touch()
+        last = 2 * steps + 10**5
+        write(path / "checkpoints" / f"{last:012d}.safetensors", {"x": SavedArray(np.array(1), "int64")}, last)
         assert is_finished(path)
-        with pytest.raises(ConfigError, match=f"{2 * steps + 10**5} or more"):
+        with pytest.raises(ConfigError, match=f"{last} or more"):
             folder.change({"total_steps": steps})
         assert is_finished(path)
