@@ -110,7 +110,7 @@ def test_modes(text: str, name: str, argument: Any) -> None:
     ("text", "estimator", "accepted"),
     [
         ("revers", "unrolled", "auto"),
-        ("reverse:0", "unrolled", "at least 1"),
+        ("reverse:0", "unrolled", "from 1 to 10000"),
         ("reverse:steps", "unrolled", "step"),
         ("mixed:3", "unrolled", "no argument"),
         ("auto:3", "unrolled", "no argument"),

@@ -12,9 +12,10 @@ import pytest
 from gradweave.api import Run
 from gradweave.cli.main import main
 from gradweave.errors import ConfigError, DamagedFile
+from gradweave.runs.identity import check_longer
 from gradweave.runs.metrics import MetricsTail, read_metrics
 from gradweave.runs.metrics_writer import MetricsWriter
-from gradweave.runs.run_folder import RunFolder, check_longer
+from gradweave.runs.run_folder import RunFolder
 from gradweave.runs.seeds_folder import seed_runs
 from gradweave.runs.sweep_folder import setting_runs
 

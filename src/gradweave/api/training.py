@@ -16,7 +16,7 @@ from gradweave.config.schema import Config, NumDevices, Tracker
 from gradweave.config.validation import validate
 from gradweave.errors import CheckpointError
 from gradweave.machine.streams import say
-from gradweave.runs.run_folder import RunFolder, check_longer, checkpoint_steps
+from gradweave.runs.run_folder import RunFolder, checkpoint_steps
 from gradweave.runs.trackers import check_tracker
 from gradweave.training.follower import NoFolder
 from gradweave.training.hosts import ALONE, Hosts
@@ -199,6 +199,8 @@ def open_to_resume(
         if not checkpoint_steps(folder.path):
             raise CheckpointError(f"there is no checkpoint in {folder.checkpoints}; start again with `gradweave train`")
         if total_steps is not None:
+            from gradweave.runs.identity import check_longer
+
             check_longer(folder.path, total_steps)
         if config != folder.config:
             folder.set_config(config)

@@ -8,7 +8,18 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from gradweave.config.specs import Choice, Count, Number, Refused, Row, Spec, parse_spec, usage, whole_number
+from gradweave.config.specs import (
+    MOST_UPDATES,
+    Choice,
+    Count,
+    Number,
+    Refused,
+    Row,
+    Spec,
+    parse_spec,
+    usage,
+    whole_number,
+)
 from gradweave.errors import ConfigError
 
 __all__ = [
@@ -19,8 +30,6 @@ __all__ = [
     "parse_estimator",
     "parse_reference",
 ]
-
-_MOST_UPDATES: Final = 10_000
 
 MixWeights: TypeAlias = Literal["uniform"] | float | tuple[float, ...]
 """Equal weights; the ratio of geometric ones; or one number for each inner step."""
@@ -152,9 +161,9 @@ def parse_reference(text: str, num_inner_steps: int) -> int:
         return num_inner_steps
     family, _, argument = text.partition(":")
     length = whole_number(argument)
-    if family == "unroll" and length is not None and num_inner_steps <= length <= _MOST_UPDATES:
+    if family == "unroll" and length is not None and num_inner_steps <= length <= MOST_UPDATES:
         return length
-    accepted = f"longest, or unroll:K with K of at least {num_inner_steps} updates and at most {_MOST_UPDATES}"
+    accepted = f"longest, or unroll:K with K of at least {num_inner_steps} updates and at most {MOST_UPDATES}"
     remedy = f"unroll:{2 * num_inner_steps}"
     if family in ("pes", "es"):
         remedy += "; evolution strategies serve as a reference for a MetaProblem in a program of your own, see docs"

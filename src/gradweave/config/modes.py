@@ -4,15 +4,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from gradweave.config.estimators import EstimatorRow
-from gradweave.config.specs import Refused, Row, Spec, parse_spec, whole_number
+from gradweave.config.specs import MOST_UPDATES, Refused, Row, Spec, parse_spec, whole_number
 from gradweave.errors import ConfigError
 
 __all__ = ["AUTO", "MODES", "parse_mode"]
 
 AUTO: Final = "auto"
 """The mode that costs least, among those that serve the estimator."""
-
-_MOST_UPDATES: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,9 @@ class Remat:
         if text == "none" or text == "step":
             return "none" if text == "none" else "step"
         length = whole_number(text)
-        if length is not None and 1 <= length <= _MOST_UPDATES:
+        if length is not None and 1 <= length <= MOST_UPDATES:
             return length
-        raise Refused("REMAT none, step, or the updates of a segment, a whole number of at least 1", "step")
+        raise Refused(f"REMAT none, step, or the updates of a segment, a whole number from 1 to {MOST_UPDATES}", "step")
 
 
 MODES: Final = (

@@ -12,6 +12,7 @@ from typing import Any, Final
 from gradweave.config.checks import flag
 from gradweave.config.hyperparameters import single
 from gradweave.config.schema import Config
+from gradweave.config.specs import MOST_UPDATES
 from gradweave.errors import ConfigError
 
 __all__ = ["LARGEST", "MOST_STEPS", "unusable_numbers"]
@@ -29,7 +30,7 @@ LARGEST: Final = {
     "network.memory_size": 65_536,
     "inner.num_envs": 2**20,
     "inner.num_steps": 2**20,
-    "meta.num_inner_steps": 10_000,
+    "meta.num_inner_steps": MOST_UPDATES,
     "run.total_steps": MOST_STEPS,
     "run.checkpoint_every": MOST_STEPS,
     "run.evaluate_every": MOST_STEPS,

@@ -8,12 +8,13 @@ import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
 from gradweave.config.hyperparameters import single
 from gradweave.errors import ConfigError, nearest_name
 
 __all__ = [
+    "MOST_UPDATES",
     "Argument",
     "Choice",
     "Count",
@@ -26,6 +27,9 @@ __all__ = [
     "usage",
     "whole_number",
 ]
+
+MOST_UPDATES: Final = 10_000
+"""Updates of the longest window."""
 
 
 class Refused(Exception):

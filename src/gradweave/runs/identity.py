@@ -15,7 +15,7 @@ from gradweave.errors import CheckpointError, ConfigError, command_line
 from gradweave.runs.checkpoints import Description, describe, newest_good
 from gradweave.runs.provenance import recorded
 
-__all__ = ["Change", "check_origin", "identify", "newest_own", "raise_changed", "unaccepted"]
+__all__ = ["Change", "check_longer", "check_origin", "identify", "newest_own", "raise_changed", "unaccepted"]
 
 _FREE: Final = (
     "total_steps",
@@ -66,6 +66,18 @@ def newest_own(run: Path) -> tuple[Path, Description] | None:
         return newest_good(run / "checkpoints", own, lambda text: None)
     except CheckpointError:
         return None
+
+
+def check_longer(run: Path, total_steps: int) -> None:
+    """Refuse an end before the newest good checkpoint of the run in a folder; a file's name alone proves no steps.
+
+    Raises:
+        ConfigError: the run has taken more steps.
+    """
+    newest = newest_own(run)
+    if newest is not None and total_steps < newest[1].step:
+        accepted = f"{newest[1].step} or more, the steps that have been taken"
+        raise ConfigError("run.total_steps", total_steps, accepted, "leave --total-steps out, or train anew")
 
 
 def unaccepted(checkpoint: tuple[Path, Description], config: Config, accepted: Sequence[Any]) -> list[Change]:

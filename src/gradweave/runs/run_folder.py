@@ -32,7 +32,6 @@ __all__ = [
     "SEEDS_FILE",
     "SWEEP_FILE",
     "RunFolder",
-    "check_longer",
     "checkpoint_steps",
     "find_run",
     "has_last_checkpoint",
@@ -87,8 +86,9 @@ class RunFolder:
         """
         path = make_runs_dir(config) / (name or new_name(config))
         try:
-            for new in (path, path / "checkpoints", path / "figures"):
-                new.mkdir()
+            path.mkdir()
+            for part in ("checkpoints", "figures"):
+                (path / part).mkdir()
         except OSError as error:
             raise not_writable(config.run.runs_dir, error) from None
         lock = lock_folder(path)
@@ -281,14 +281,13 @@ class RunFolder:
 
         if self._metrics is None:
             return
+        unwritten = (metadata or {}).get("unwritten", ())
         try:
             set_newer_aside(path)
             self._metrics.truncate_after(step)
         except OSError as error:
             raise FolderLost(f"{self.path} cannot be written ({error.strerror}); no checkpoint is lost") from None
-        self._metrics.append_lines(
-            [line for line in (metadata or {}).get("unwritten", ()) if isinstance(line, str)], step
-        )
+        self._metrics.append_lines([line for line in unwritten if isinstance(line, str)], step)
         last = self._metrics.last_step
         if last != step and step > self.config.inner.num_envs * self.config.inner.num_steps:
             warn_on_stderr(f"metrics.jsonl lacks the rows after step {max(last, 0):,} up to the checkpoint's, {step:,}")
@@ -316,8 +315,9 @@ def new_name(config: Config) -> str:
     """
     environment = re.sub(r"[^a-z0-9]+", "-", config.environment.name.lower()).strip("-")
     what = config.preset if config.preset.startswith(environment) else f"{config.preset}-{environment}"
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))
-    return f"{what}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{letters}"
+    return f"{what}-{stamp}-{letters}"
 
 
 def make_runs_dir(config: Config) -> Path:
@@ -377,17 +377,6 @@ def newest_checkpoint(path: Path) -> Path | None:
     """The file of a run's newest checkpoint, verified or not; None before the first."""
     steps = checkpoint_steps(path)
     return path / "checkpoints" / f"{steps[-1]:012d}.safetensors" if steps else None
-
-
-def check_longer(path: Path, total_steps: int) -> None:
-    """Raise ConfigError when a run is to end before where it is."""
-    from gradweave.runs.identity import newest_own
-
-    named = max(checkpoint_steps(path), default=0)  # by name, which any file may have
-    newest = newest_own(path) if total_steps < named else None
-    if newest is not None and total_steps < newest[1].step:
-        accepted = f"{newest[1].step} or more, the steps that have been taken"
-        raise ConfigError("run.total_steps", total_steps, accepted, "leave --total-steps out, or train anew")
 
 
 def run_name(path: Path) -> str:

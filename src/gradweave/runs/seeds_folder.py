@@ -23,7 +23,6 @@ from gradweave.runs.run_folder import (
     EVALUATION_FILE,
     SEEDS_FILE,
     RunFolder,
-    check_longer,
     find_run,
     has_last_checkpoint,
     new_name,
@@ -105,6 +104,8 @@ class SeedsFolder:
             ConfigError: the runs cannot go on like this; none has been changed.
             RunInUse: another process has one of the runs.
         """
+        from gradweave.runs.identity import check_longer
+
         configs = {path: read_config(path / "config.toml") for path in self.runs.values()}
         changed = {
             path: dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
