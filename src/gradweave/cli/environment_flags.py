@@ -56,7 +56,7 @@ def merged(
 
 def _is_switch(name: str) -> bool:
     found = (options.get(name) for options in ENVIRONMENTS.values())
-    return any(option is not None and option.lowest is None for option in found)
+    return any(option is not None and option.switch for option in found)
 
 
 def _is_number(word: str) -> bool:
