@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from gradweave.cli.train import parse_config
-from gradweave.config.auto import with_auto
+from gradweave.config.auto import lost_auto, with_auto
 from gradweave.config.configure import configure
 from gradweave.config.learners import LEARNERS
 from gradweave.config.presets import preset
@@ -46,6 +46,23 @@ def test_the_preset_of_this_name_is_ppo_with_it():
     assert parse_config(["auto", "--learner", "vtrace"]).meta == auto.untuned().meta
     with pytest.raises(ConfigError, match=r"--meta\.preset none"):
         parse_config(["auto", "--learner", "vtrace", "--meta.preset", "auto"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--learner", "vtrace"], True),
+        (["auto", "--learner", "vtrace", "--inner.num-envs", "8"], True),
+        (["--learner", "vtrace", "--meta.learned", "alpha"], False),
+        (["--learner", "actor-critic"], False),
+        (["vtrace"], False),
+        ([], False),
+    ],
+)
+def test_a_learner_without_one_is_said_to_tune_nothing(words, said):
+    note = lost_auto(parse_config(words), None)
+    assert said == (note is not None and "vtrace has no auto" in note and "--meta.learned" in note)
+    assert lost_auto(parse_config(words), "none") is None, "that was asked for"
 
 
 def test_the_same_learner_named_again_changes_nothing(tmp_path):

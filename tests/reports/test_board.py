@@ -31,6 +31,15 @@ def pixel(frame, row, col):
     return frame.getpixel((margin + int((col + 0.5) * CELL), top + int((row + 0.5) * CELL)))
 
 
+def test_words_above_a_single_cell_stand_side_by_side():
+    (frame,) = board_frames(np.ones((1, 1, 1, 1)), rewards=[-12.345])
+    row = np.asarray(frame, int)[: frame.height - 48 - 16].sum((0, 2))  # above the cell
+    row = row - row.min()
+    written = np.flatnonzero(row > 0)
+    assert np.diff(written).max() > 8, "a gap between return and step"
+    assert frame.getpixel((frame.width // 2, frame.height - 16 - 24)) == board.HEAD
+
+
 def test_a_snake_lies_where_the_channels_say():
     body = [(1, 1), (1, 2), (2, 2), (3, 2)]
     (frame,) = board_frames([snake_view(body, (4, 4))], cell=CELL)
@@ -82,9 +91,9 @@ def test_five_channels_need_not_be_a_snake():
 
 def test_a_vector_is_a_row_of_cells_and_negative_ones_are_hollow():
     (frame,) = board_frames([[1.0, -1.0, 0.0]], cell=CELL)
-    margin = max(4, CELL // 3)
-    middle = frame.height - margin - CELL // 2
-    colours = [frame.getpixel((margin + int((col + 0.5) * CELL), middle)) for col in range(3)]
+    middle = frame.height - max(4, CELL // 3) - CELL // 2
+    left = (frame.width - 3 * CELL) // 2
+    colours = [frame.getpixel((left + int((col + 0.5) * CELL), middle)) for col in range(3)]
     assert colours[0] == board.CHANNELS[0]
     assert colours[1] in board.CELLS
     assert colours[2] in board.CELLS

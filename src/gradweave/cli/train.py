@@ -18,12 +18,13 @@ from gradweave.cli.environment_flags import merged, take_environment_options
 from gradweave.cli.flags import parse_flags, wrapped
 from gradweave.cli.seeds import check_seeds, train_seeds
 from gradweave.cli.short_help import HELP_ALL, with_common_flags
-from gradweave.config.auto import with_meta_preset
+from gradweave.config.auto import lost_auto, with_meta_preset
 from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.config.presets import DEFAULT_PRESET, PRESETS, preset
 from gradweave.config.schema import DEFAULT_LEARNER, Config, EnvironmentConfig, MetaConfig, RunConfig
 from gradweave.config.toml_file import read_config
 from gradweave.config.validation import validate
+from gradweave.machine.streams import say
 from gradweave.runs.trackers import check_tracker
 from gradweave.training.hosts import ALONE, Hosts, check_hosts
 
@@ -62,6 +63,8 @@ def run(argv: Sequence[str]) -> int:
     config, flags = parse_all(argv, TrainFlags, *_NAMES)
     hosts = flags.hosts
     check_hosts(hosts)
+    if note := lost_auto(config, _given(argv, "--meta.preset")):
+        say(note)
     if flags.seeds is not None:
         check_seeds(config, flags.seeds, hosts)
         validate(config)

@@ -9,7 +9,7 @@ from gradweave.config.learners import LEARNERS
 from gradweave.config.schema import Config
 from gradweave.errors import ConfigError
 
-__all__ = ["is_auto", "with_auto", "with_meta_preset"]
+__all__ = ["is_auto", "lost_auto", "with_auto", "with_meta_preset"]
 
 
 def with_auto(config: Config) -> Config:
@@ -36,6 +36,18 @@ def with_auto(config: Config) -> Config:
 def is_auto(config: Config) -> bool:
     """Whether a configuration has exactly the tuning of `auto`."""
     return config.meta.preset == "auto" and config.meta == with_auto(config).meta
+
+
+def lost_auto(config: Config, asked: str | None) -> str | None:
+    """That the preset's `auto` was left out for a learner that has none, and nothing is tuned; None if not so.
+
+    Args:
+        config: that was resolved.
+        asked: the `meta.preset` that was asked for; None without one.
+    """
+    if asked or config.preset != "auto" or LEARNERS[config.learner].auto or config.meta != config.untuned().meta:
+        return None
+    return f"nothing is tuned, as {config.learner} has no auto; --meta.learned and --meta.tuners choose what is"
 
 
 def with_meta_preset(config: Config, name: str | None, *, new_learner: bool = False) -> Config:

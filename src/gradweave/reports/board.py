@@ -37,6 +37,8 @@ CHANNELS: Final[tuple[Colour, ...]] = (HEAD, FRUIT, (86, 180, 233), (240, 196, 8
 
 _SMOOTHING: Final = 3
 """Pixels drawn for one pixel shown, in each direction."""
+_LEAST_WIDTH: Final = 128
+"""Pixels, so that the return and the step stand side by side."""
 _SNAKE_CHANNELS: Final = 5
 _SHADES: Final = 24
 """Colours along the snake; more would cost space in the file and not be seen."""
@@ -156,8 +158,9 @@ def _frame(
     board = board.reduce(_SMOOTHING)
     margin = _margin(size)
     band = max(18, min(34, board.width // 9))
-    frame = Image.new("RGB", (board.width + 2 * margin, board.height + band + margin), BACKGROUND)
-    frame.paste(board, (margin, band))
+    width = max(board.width + 2 * margin, _LEAST_WIDTH)
+    frame = Image.new("RGB", (width, board.height + band + margin), BACKGROUND)
+    frame.paste(board, ((width - board.width) // 2, band))
     draw = ImageDraw.Draw(frame)
     font = ImageFont.load_default(size=round(0.52 * band))
     draw.text((frame.width - margin, band / 2), f"step {step}", FAINT, font, anchor="rm")
