@@ -1,4 +1,4 @@
-"""Does `--meta.preset auto` pay? PPO, 100,000 environment steps a run, on CartPole unless told otherwise.
+"""Does `--meta.preset auto` pay? PPO on CartPole, 100,000 environment steps a run, unless told otherwise.
 
 choose.csv     rules for the entropy cost from three rates and five costs, seeds 1000 and 1001: to choose by
 landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 and 2001: what a sweep would find
@@ -12,6 +12,7 @@ A file is written after every rule, and rules that it has are kept.
 
     python experiments/auto/run.py landscape starts random choose --results results/auto/cartpole
     python experiments/auto/run.py landscape starts --environment gymnax:Acrobot-v1 --results results/auto/acrobot
+    python experiments/auto/run.py landscape starts random --learner vtrace --results results/auto/vtrace
 
 The rate's target was chosen on CartPole alone, the share of entropy on CartPole and Acrobot.
 """
@@ -30,6 +31,8 @@ import numpy as np
 from gradweave.comparison.population import Population
 from gradweave.config.auto import with_auto
 from gradweave.config.configure import configure
+from gradweave.config.learners import LEARNERS
+from gradweave.config.presets import PRESETS
 from gradweave.config.schema import Config
 from gradweave.config.search import SearchRange, draw
 from gradweave.measurement.sample_store import current_source
@@ -40,6 +43,7 @@ STRETCHES = 10
 BOX = {"learning_rate": SearchRange(1e-6, 0.1), "entropy_cost": SearchRange(0.0, 0.5)}  # ARLBench's
 WITHIN = "entropy_cost=entropy-share:0.5,1e-4,0.03"
 NARROW = "entropy_cost=entropy-share:0.5,3e-3,0.03"
+RETURN_CHOICE = "learning_rate=return-choice:1e-3,3e-4,3e-3"
 RULES: Mapping[str, Sequence[str]] = {
     "kl:0.01": ("learning_rate=kl:0.01",),
     "and entropy-share:0.25": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.25"),
@@ -49,6 +53,9 @@ RULES: Mapping[str, Sequence[str]] = {
     "kl:0.002,0.05 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.002,0.05", WITHIN),
     "kl:0.001,0.1 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.001,0.1", WITHIN),
     "kl:0.001,0.1 and a share of 0.5 within 3e-3 to 0.03": ("learning_rate=kl:0.001,0.1", NARROW),
+    "kl:0.0001,0.01 and a share of 0.5 within 3e-3 to 0.03": ("learning_rate=kl:0.0001,0.01", NARROW),
+    "return-choice": (RETURN_CHOICE,),
+    "return-choice and a share of 0.5 within 3e-3 to 0.03": (RETURN_CHOICE, NARROW),
 }
 SWEPT = "swept"
 STARTS = {"1e-6": 1e-6, "1e-5": 1e-5, "1e-4": 1e-4, "0.1": 0.1}
@@ -61,7 +68,8 @@ Plan = tuple[Mapping[str, Config], Sequence[Member]]
 def config(options: argparse.Namespace, tuners: Sequence[str] = ()) -> Config:
     run = {"total_steps": options.total_steps, "evaluation_episodes": 16}
     meta = {"learned": [], "tuners": list(tuners)}
-    return configure("ppo", environment={"name": options.environment}, meta=meta, run=run)
+    preset = options.learner if options.learner in PRESETS else "ppo"
+    return configure(preset, learner=options.learner, environment={"name": options.environment}, meta=meta, run=run)
 
 
 def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> list[Row]:
@@ -162,6 +170,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=list(PARTS))
     parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--learner", choices=list(LEARNERS), default="ppo")
     parser.add_argument("--environment", default="gymnax:CartPole-v1")
     parser.add_argument("--total-steps", type=int, default=TOTAL_STEPS)
     parser.add_argument("--arms", nargs="*", default=[], help="rules, all of them when left out")
@@ -180,6 +189,7 @@ def main() -> None:
                 write_rows(file, rows)
         provenance = {
             **source,
+            "learner": options.learner,
             "environment": options.environment,
             "device": "CPU",
             "total_steps": options.total_steps,

@@ -1,6 +1,6 @@
 """Is the plain actor-critic as good as Jumanji's own trainer, with its constants? On Snake 12x12 and 2048.
 
-NAME.csv  mean return over 128 episodes (actions sampled) after every fifth of the steps, five seeds, both
+NAME.csv  mean return over episodes (actions sampled) after every fifth of the steps, five seeds, both
 
 Needs the packages of Jumanji's trainer: pip install dm-haiku rlax distrax hydra-core tensorboardx tqdm. Its logger
 for a web service, neptune, is left out. Constants are those of its configs/env; differences are listed in README.md
@@ -32,7 +32,6 @@ from gradweave.measurement.sample_store import current_source
 from gradweave.reports.tables import read_rows, write_rows
 
 SEEDS = (0, 1, 2, 3, 4)
-EPISODES = 128
 FIFTHS = 5
 LAMBDA = 0.95
 VALUE_COST = 1.0
@@ -49,14 +48,15 @@ class Game(NamedTuple):
     discount: float
     learning_rate: float
     episode_steps: int
+    episodes: int
     network: Mapping[str, Any]
 
 
 _SNAKE = {"channels": (32, 32), "strides": (2, 1), "policy_layers": (64, 64), "value_layers": (128, 128)}
 _2048 = {"channels": (32, 32, 32), "strides": (1, 1, 1), "policy_layers": (128, 128), "value_layers": (256, 256)}
 GAMES = {
-    "snake": Game("snake", 128, 20, 64, 0.997, 3e-4, 4000, _SNAKE),
-    "game_2048": Game("jumanji:Game2048-v1", 32, 50, 256, 0.99, 2e-4, 4000, _2048),
+    "snake": Game("snake", 128, 20, 64, 0.997, 3e-4, 4000, 32, _SNAKE),
+    "game_2048": Game("jumanji:Game2048-v1", 32, 50, 256, 0.99, 2e-4, 4000, 128, _2048),
 }
 
 Row = dict[str, Any]
@@ -82,7 +82,7 @@ def our_config(game: Game) -> Config:
         meta={"learned": [], "num_inner_steps": 1, "estimator": "unrolled"},
         run={
             "total_steps": FIFTHS * game.updates_of_a_fifth * game.num_envs * game.num_steps,
-            "evaluation_episodes": EPISODES,
+            "evaluation_episodes": game.episodes,
             "max_episode_steps": game.episode_steps,
         },
     )
@@ -120,7 +120,7 @@ def their_returns(name: str, game: Game) -> Returns:
         raise RuntimeError(f"Jumanji's constants for {name} are {costs}")
     env = setup_env(settings)
     agent: Any = setup_agent(settings, env)
-    evaluator = Evaluator(_make_raw_env(settings), agent, EPISODES, stochastic=True)
+    evaluator = Evaluator(_make_raw_env(settings), agent, game.episodes, stochastic=True)
 
     @functools.partial(jax.pmap, axis_name="devices")
     def fifth(state: Any) -> Any:

@@ -69,26 +69,27 @@ SIZES = {
 def base(size: str) -> Config:
     """Base of all arms."""
     tiny = size == "tiny"
-    hidden = (4,) if tiny else (256,)
+    hidden = (4,) if tiny else (256, 256)
     windows = 2 if tiny else 500
     changes: dict[str, Any] = {
         "environment.name": "two-colors",
-        "environment.options": {"swap_every": 8 if tiny else SWAP_EVERY},
+        "environment.options": {"swap_every": 8 if tiny else SWAP_EVERY, "step_cost": True},
         "network.policy_layers": hidden,
         "network.value_layers": hidden,
         "network.shared_torso": False,
-        # One stream, plain gradient steps of 0.1 on 16 steps of it, discount 0.99: those of Flennerhag et al. 2021.
+        # One stream, plain gradient steps of 0.1 on 16 steps of it, discount 0.99: those of Flennerhag et al. 2021. The
+        # cost of a step, two layers and targets of one step (lambda 0) as in that replication of it.
         "inner.num_envs": 1,
         "inner.num_steps": 16,
         "inner.optimizer": "sgd",
         "inner.learning_rate": 0.1,
         "inner.discount": 0.99,
-        "inner.lambda_": 1.0,
+        "inner.lambda_": 0.0,
         "inner.entropy_cost": COSTS["plain"],
         "meta.learned": ("entropy_cost",),
         "meta.learning_rate": META_RATE,
         "outer.discount": 0.99,
-        "outer.lambda_": 1.0,
+        "outer.lambda_": 0.0,
         "outer.entropy_cost": OUTER_ENTROPY,
         "run.chunk_size": windows,
         "run.log_every": windows,

@@ -23,6 +23,10 @@ from gradweave.config.presets import preset
         ("--environment.options.mass 1.5 --environment.options.kind tall", {"mass": 1.5, "kind": "tall"}),
         ("--environment.options.no-wind 1", {"no_wind": 1}),
         ("--environment.options.last", {"last": True}),
+        ("--environment.options.name tall", {"name": "tall"}),
+        ("--environment.options.name=tall", {"name": "tall"}),
+        ("--environment.options.step-cost -0.5", {"step_cost": -0.5}),  # a switch of another environment's
+        ("--environment.step-cost", {"step_cost": True}),
     ],
 )
 def test_every_way_to_write_an_option(words: str, options: dict[str, Any]) -> None:

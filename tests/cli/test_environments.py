@@ -22,6 +22,9 @@ def test_everything_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "takes 2 continuous vectors" in rows["jumanji:SearchAndRescue-v0"]
     assert "fetches its levels" in rows["jumanji:Sokoban-v0"]
     assert max(map(len, lines)) < 160
+    cart_pole = lines.index(rows["gymnax:CartPole-v1"])
+    words = " ".join(lines[cart_pole : cart_pole + 3]).split()
+    assert {"max_steps_in_episode", "gravity", "x_threshold"} <= set(words), "options go on in the lines below"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,22 @@ def test_each_member_is_the_run_it_would_be_alone(tmp_path):
         assert found.eta["learning_rate"][index] == pytest.approx(config.inner.learning_rate)
 
 
+def test_tuners_begin_from_a_members_own_settings(tmp_path):
+    """The bandit begins with its first candidate, whatever is configured; a rate within bounds, at the nearer one."""
+    tuners = ("learning_rate=return-choice:0.01,0.02", "entropy_cost=entropy-share:0.5,0.003,0.03")
+    meta = MetaConfig(learned=(), estimator="unrolled", tuners=tuners, guard=True)
+    config, same = (
+        dataclasses.replace(tiny(tmp_path, learning_rate=rate, entropy_cost=0.2), meta=meta) for rate in (1e-3, 0.5)
+    )
+    population = Population(config, at_once=1)
+    asked = [{}, {"learning_rate": 0.5, "entropy_cost": 0.2}]
+    members, _ = population.advance(population.begin([3, 3], asked), 1)
+    alone, _ = Population(same, at_once=1).advance(Population(same, at_once=1).begin([3], [{}]), 1)
+    for leaf, other in zip(jax.tree.leaves(members.learner), jax.tree.leaves(alone.learner), strict=True):
+        np.testing.assert_array_equal(leaf[0], other[0])
+        np.testing.assert_array_equal(leaf[1], other[0])
+
+
 def test_members_are_evaluated_with_what_they_have_seen(tmp_path):
     population = Population(tiny(tmp_path, normalize_observations=True), at_once=1)
     members, found = population.advance(population.begin([3], [{}]), 2)

@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 
@@ -59,6 +60,16 @@ class NoEnvironment:
         raise AssertionError("was called")
 
 
+def outside(function: Any, shape: tuple[int, ...]) -> Any:
+    """What a function gives whenever it is called, unseen by JAX."""
+    return jax.experimental.io_callback(function, jax.ShapeDtypeStruct(shape, jnp.result_type(float)))
+
+
+def drawn_outside(length: int) -> Any:
+    """One of the places of a corridor, drawn by NumPy: the sum is the same always."""
+    return outside(lambda: np.eye(length)[np.random.default_rng().integers(length)], (length,))
+
+
 class Broken(Corridor):
     """`how` says which promise is broken."""
 
@@ -94,6 +105,16 @@ class Broken(Corridor):
                 step = step._replace(observation=step.observation._replace(action_mask=mask))
             case "both ends":
                 step = step._replace(truncated=step.truncated | step.terminated)
+            case "nothing is written yet":
+                raise NotImplementedError
+            case "view's length":
+                step = step._replace(observation=step.observation._replace(view=jnp.zeros(5)))
+            case "scalars' length":
+                step = step._replace(observation=step.observation._replace(scalars=jnp.zeros(1)))
+            case "view is drawn outside of JAX":
+                step = step._replace(observation=step.observation._replace(view=drawn_outside(self.length)))
+            case "error in a callback":
+                step = step._replace(reward=step.reward + outside(lambda: 1 / 0, ()))
             case "step is a tuple":
                 return after, tuple(step)  # type: ignore[return-value]
         return after, step

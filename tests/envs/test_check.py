@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
 
 import gradweave as gw
 
-from .corridors import Broken, Corridor
+from .corridors import Broken, Corridor, drawn_outside
 
 
 class Tag:
@@ -77,6 +78,11 @@ def test_too_few_steps_for_an_end_are_said() -> None:
         ("view is no number", "observation is not finite at step 3", "divisions"),
         ("nothing allowed", "no action is allowed at step 4", "allow one"),
         ("both ends", "both terminated and truncated at step", "~terminated"),
+        ("nothing is written yet", "cannot be traced: NotImplementedError", "jax.numpy"),
+        ("view's length", "reset shows view of shape (4,), and step of shape (5,)", "same shape"),
+        ("scalars' length", "reset shows scalars of shape (0,), and step of shape (1,)", "same shape"),
+        ("view is drawn outside of JAX", "the same key gives another episode", "jax.random"),
+        ("error in a callback", "random play fails: ", "step"),
     ],
 )
 def test_a_broken_promise_is_found(how: str, what: str, remedy: str) -> None:
@@ -85,6 +91,62 @@ def test_a_broken_promise_is_found(how: str, what: str, remedy: str) -> None:
     (found,) = [finding for finding in report.findings if what in finding.what]
     assert remedy in found.remedy
     assert "BREAKS" in str(report) and found.what in str(report)
+
+
+def test_a_first_observation_drawn_outside_of_jax_is_found() -> None:
+    class Elsewhere(Corridor):
+        def reset(self, *, key):
+            state, seen = super().reset(key=key)
+            return state, seen._replace(view=drawn_outside(4))
+
+    # So few steps that no episode ends, and only the first reset tells.
+    (found,) = gw.check_environment(Elsewhere(), num_steps=2, num_copies=8).findings
+    assert "the same key gives another episode" in found.what
+
+
+def test_constants_may_be_missing_values_or_keys() -> None:
+    class Constants(Corridor):
+        table: object = dataclasses.field(default_factory=lambda: jnp.array([1.0, jnp.nan]))
+        layout: object = dataclasses.field(default_factory=lambda: jax.random.key(3))
+
+        def step(self, state, action, *, key):
+            after, step = super().step(state, action, key=key)
+            drawn = jax.random.uniform(jax.random.clone(self.layout))
+            return after, step._replace(reward=self.table[0] + drawn)
+
+    report = gw.check_environment(Constants(), num_steps=20)
+    assert report.ok, report
+
+
+def test_ends_that_may_be_a_time_limit_are_noted() -> None:
+    class Limited(Corridor):
+        def step(self, state, action, *, key):
+            after, step = super().step(state, action, key=key)
+            return after, step._replace(terminated=step.truncated, truncated=step.terminated)
+
+    class OnlyLimit(Limited):
+        def step(self, state, action, *, key):
+            after, step = super().step(state, action, key=key)
+            return after, step._replace(truncated=jnp.zeros((), bool))
+
+    report = gw.check_environment(OnlyLimit(length=40), num_steps=40)
+    assert report.ok and report.common_length == 12
+    assert "every episode terminated after 12 steps" in str(report) and "truncated" in str(report).splitlines()[-1]
+    for other in (Corridor(length=40), Limited(length=4), Corridor(slip=0.0, length=2)):
+        assert gw.check_environment(other, num_steps=40).common_length == 0
+
+
+@pytest.mark.parametrize("sizes", [(0, 2), [1, 1], ()])
+def test_sizes_of_choices_that_cannot_be_are_named(sizes) -> None:
+    class Choices(Corridor):
+        def __init__(self):
+            self.length, self.slip, self.num_actions, self.can_truncate = 4, 0.0, 2, True
+            self.action_sizes = sizes
+
+        action_sizes: object = eqx.field(static=True)
+
+    (found,) = gw.check_environment(Choices()).findings
+    assert f"action_sizes are {sizes!r}" in found.what and "tuple" in found.remedy
 
 
 def test_a_broken_promise_not_to_truncate_is_found() -> None:

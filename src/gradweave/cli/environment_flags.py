@@ -30,7 +30,7 @@ def take_environment_options(argv: Sequence[str]) -> tuple[list[str], dict[str, 
         word = words.pop(0)
         flag, equals, text = word.partition("=")
         name = flag.removeprefix(_PREFIX).removeprefix("options.").replace("-", "_")
-        if not flag.startswith(_PREFIX) or name == "name":
+        if not flag.startswith(_PREFIX) or flag == f"{_PREFIX}name":  # an option may be called name, too
             rest.append(word)
             continue
         negated = name.removeprefix("no_")
@@ -38,7 +38,7 @@ def take_environment_options(argv: Sequence[str]) -> tuple[list[str], dict[str, 
             options[name] = _value(text)
         elif negated != name and _is_switch(negated):
             options[negated] = False
-        elif _is_switch(name) and (not words or words[0] not in _WORDS):
+        elif _is_switch(name) and not (words and (words[0] in _WORDS or _is_number(words[0]))):
             options[name] = True
         elif words and not words[0].startswith("--"):
             options[name] = _value(words.pop(0))
@@ -56,7 +56,12 @@ def merged(
 
 def _is_switch(name: str) -> bool:
     found = (options.get(name) for options in ENVIRONMENTS.values())
-    return any(option is not None and option.lowest is None for option in found)
+    return any(option is not None and option.switch for option in found)
+
+
+def _is_number(word: str) -> bool:
+    """Whether a value stands behind what is a switch elsewhere; no preset is called so."""
+    return not isinstance(_value(word), str)
 
 
 def _value(text: str) -> EnvironmentOption | None:

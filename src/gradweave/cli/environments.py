@@ -1,5 +1,6 @@
 """`gradweave environments`: names to train on, and refused ones with the reason. JAX is not imported."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,11 @@ from gradweave.envs.catalogue import CATALOGUE, REFUSED, UNTRIED
 from gradweave.envs.suites import REFUSED_SUITES, SUITES, missing, suite_of
 
 __all__ = ["run"]
+
+_WIDTH = 150
+"""Of a line with options, in letters."""
+_BOUND = "\u00a0"
+"""A space at which no line is broken."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +28,25 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def _wrapped(beginning: str, words: str) -> list[str]:
+    """A line, whose last column goes on below where it is long."""
+    lines = textwrap.wrap(words, _WIDTH - len(beginning), break_on_hyphens=False) or [""]
+    lines = [line.replace(_BOUND, " ") for line in lines]
+    return [f"{beginning if index == 0 else ' ' * len(beginning)}{line}".rstrip() for index, line in enumerate(lines)]
+
+
 def _lines() -> Iterator[str]:
     rows = [("name", "observation", "actions", "options")]
     lacking = {suite: why for suite in SUITES.values() if (why := missing(suite))}
     for name, row in CATALOGUE.items():
         if suite_of(name) in lacking:
             continue
-        note = f"({row.note})" if row.note else ""
+        note = f"({row.note})".replace(" ", _BOUND) if row.note else ""
         rows.append((name, row.observation, row.actions, " ".join(filter(None, [*row.options, note]))))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for cells in rows:
-        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    for *cells, options in rows:
+        beginning = "".join(f"{cell:<{width}}  " for cell, width in zip(cells, widths, strict=True))
+        yield from _wrapped(beginning, options)
     yield from ("", "Learned so far, mean returns of sampled actions at the end (the page The state of the evidence):")
     for name, row in CATALOGUE.items():
         yield from (f"on {name:<{widths[0]}}  {learned}" for learned in row.learned)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Key, PyTree
 
 from gradweave.agents import SelfTuningState
 from gradweave.agents.state import leaf_name
+from gradweave.agents.tuners.base import start_tuners
 from gradweave.comparison.counting import CountingEnvironment
 from gradweave.config.schema import Config
 from gradweave.rl import EpisodeTotals
@@ -77,29 +78,21 @@ class Population:
 
         Args:
             seeds: of each member, as a run's.
-            settings: of each member, hyper-parameters by name; those left out are the configuration's.
+            settings: of each member, hyper-parameters by name; those left out are the configuration's. Tuners begin
+                from them, as they do from configured ones.
         """
         keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
-        return self.with_settings(self._first(keys), settings)
+        return self._first(keys, _by_name(settings))
 
     def shapes(self, num_members: int) -> SelfTuningState:
         """Shapes and types of the state that `begin` returns."""
         keys = jax.eval_shape(lambda seeds: jax.vmap(jax.random.key)(seeds), jnp.zeros(num_members, jnp.uint32))
-        shapes: SelfTuningState = jax.eval_shape(self._init, keys)
+        shapes: SelfTuningState = jax.eval_shape(lambda keys: self._init(keys, {}), keys)
         return shapes
 
     def with_settings(self, members: SelfTuningState, settings: Sequence[Mapping[str, float]]) -> SelfTuningState:
         """The members with other hyper-parameters, by name; those left out stay."""
-
-        def changed(path: Any, leaf: Array) -> Array:
-            name = leaf_name(path)
-            values = [setting.get(name) for setting in settings]
-            given = np.asarray([np.nan if value is None else value for value in values])
-            return jnp.where(jnp.isnan(given), leaf, jnp.asarray(given, leaf.dtype))
-
-        if not any(settings):
-            return members
-        return members._replace(fixed=jax.tree_util.tree_map_with_path(changed, members.fixed))
+        return members._replace(fixed=_with_given(members.fixed, _by_name(settings)))
 
     def advance(self, members: SelfTuningState, num_meta_steps: int) -> tuple[SelfTuningState, Stretch]:
         """Let every member learn for a number of windows, then play."""
@@ -127,8 +120,18 @@ class Population:
         counted = taken.rollout.env_state._replace(num_steps=members.rollout.env_state.num_steps)
         return taken._replace(key=members.key, rollout=taken.rollout._replace(env_state=counted))
 
-    def _init(self, keys: Key[Array, " members"]) -> SelfTuningState:
-        return self._over_members(lambda key: init_state(self._agent, self._config, key=key), keys)
+    def _init(self, keys: Key[Array, " members"], given: Mapping[str, Any]) -> SelfTuningState:
+        def one(member: tuple[Any, Mapping[str, Array]]) -> SelfTuningState:
+            key, own = member
+            state = init_state(self._agent, self._config, key=key)
+            if not own:
+                return state
+            fixed, tuner_states = start_tuners(self._agent.tuners, _with_given(state.fixed, own))
+            state = state._replace(fixed=fixed, tuner_states=tuner_states)
+            guard = self._agent.guard
+            return state if guard is None else state._replace(guard=guard.start(state))
+
+        return self._over_members(one, (keys, given))
 
     def _advanced(self, members: SelfTuningState, num_meta_steps: int) -> tuple[SelfTuningState, EpisodeTotals, Array]:
         def step(carry: Any, _: None) -> tuple[Any, None]:
@@ -176,3 +179,19 @@ class Population:
         grouped = jax.tree.map(lambda leaf: leaf.reshape(count // width, width, *leaf.shape[1:]), members)
         found = jax.lax.map(jax.vmap(function), grouped)
         return jax.tree.map(lambda leaf: leaf.reshape(count, *leaf.shape[2:]), found)
+
+
+def _by_name(settings: Sequence[Mapping[str, float]]) -> dict[str, npt.NDArray[np.float64]]:
+    """Each hyper-parameter that any member has, by name; NaN for members that have none."""
+    names = dict.fromkeys(name for setting in settings for name in setting)
+    return {name: np.asarray([setting.get(name, np.nan) for setting in settings]) for name in names}
+
+
+def _with_given(fixed: PyTree, given: Mapping[str, Any]) -> PyTree:
+    """Fixed hyper-parameters where those that are given, and not NaN, have the given values."""
+
+    def changed(path: Any, leaf: Array) -> Array:
+        value = jnp.asarray(given.get(leaf_name(path), jnp.nan), leaf.dtype)
+        return jnp.where(jnp.isnan(value), leaf, value)
+
+    return jax.tree_util.tree_map_with_path(changed, fixed) if given else fixed

@@ -8,12 +8,12 @@ from typing import Final
 
 from gradweave.envs.envelope_rows import ENVELOPE, FETCHING
 from gradweave.envs.row import Learned, Option, Row
+from gradweave.envs.suite_options import GYMNAX_OPTIONS, JUMANJI_OPTIONS
 
 __all__ = ["CATALOGUE", "REFUSED", "UNTRIED", "Option", "Row"]
 
 _NUM_STEPS: Final = {"num_steps": Option(1)}
-_TIME_LIMIT: Final = {"time_limit": Option(1)}
-_BOARD: Final = {"num_rows": Option(2), "num_cols": Option(2), **_TIME_LIMIT}
+_BOARD: Final = {"num_rows": Option(2), "num_cols": Option(2), "time_limit": Option(1)}
 _MAX_STEPS: Final = {"max_steps_in_episode": Option(1)}
 
 _TURN: Final = "face x layer x direction: 6 x 1 x 3"
@@ -64,73 +64,75 @@ _OURS: Final[Mapping[str, Row]] = {
 _JUMANJI: Final[Mapping[str, Row]] = {
     "BinPack-v2": Row((380,), 0, 800, note="space x item: 40 x 20"),
     "CVRP-v1": Row((126,), 0, 21),
-    "Cleaner-v0": Row((10, 10, 1), 7, 12, _TIME_LIMIT, action_sizes=(4,) * 3),
-    "Connector-v3": Row((10, 10, 1), 1, 50, _TIME_LIMIT, action_sizes=(5,) * 10),
+    "Cleaner-v0": Row((10, 10, 1), 7, 12, action_sizes=(4,) * 3),
+    "Connector-v3": Row((10, 10, 1), 1, 50, action_sizes=(5,) * 10),
     "FlatPack-v0": Row((11, 11, 1), 225, 8100, note="block x turn x row x column: 25 x 4 x 9 x 9"),
-    "Game2048-v1": Row((4, 4, 1), 0, 4, {"board_size": Option(2)}, learned=_beside_jumanji(3877.0, 3838.0, 2_048_000)),
+    "Game2048-v1": Row((4, 4, 1), 0, 4, learned=_beside_jumanji(3877.0, 3838.0, 2_048_000)),
     "GraphColoring-v1": Row((421,), 0, 20),
     "JobShop-v0": Row((500,), 0, 210, action_sizes=(21,) * 10),
     "Knapsack-v1": Row((150,), 0, 50),
-    "LevelBasedForaging-v0": Row((25,), 0, 12, _TIME_LIMIT, action_sizes=(6,) * 2),
-    "MMST-v0": Row((1336,), 0, 108, _TIME_LIMIT, action_sizes=(36,) * 3),
-    "Maze-v0": Row((105,), 0, 4, _TIME_LIMIT),
+    "LevelBasedForaging-v0": Row((25,), 0, 12, action_sizes=(6,) * 2),
+    "MMST-v0": Row((1336,), 0, 108, action_sizes=(36,) * 3),
+    "Maze-v0": Row((105,), 0, 4),
     "Minesweeper-v0": Row((10, 10, 1), 2, 100, note="row x column: 10 x 10"),
-    "PacMan-v1": Row((31, 28, 1), 656, 5, _TIME_LIMIT),
-    "RobotWarehouse-v0": Row((265,), 0, 20, _TIME_LIMIT, action_sizes=(5,) * 4),
-    "RubiksCube-partly-scrambled-v0": Row((55,), 0, 18, _TIME_LIMIT, note=_TURN),
-    "RubiksCube-v0": Row((55,), 0, 18, _TIME_LIMIT, note=_TURN),
-    "SlidingTilePuzzle-v0": Row((5, 5, 1), 3, 4, _TIME_LIMIT),
-    "Snake-v1": Row((12, 12, 5), 1, 4, _BOARD),
-    "Sokoban-v0": Row((10, 10, 2), 1, 4, _TIME_LIMIT, note="fetches its levels"),
+    "PacMan-v1": Row((31, 28, 1), 656, 5),
+    "RobotWarehouse-v0": Row((265,), 0, 20, action_sizes=(5,) * 4),
+    "RubiksCube-partly-scrambled-v0": Row((55,), 0, 18, note=_TURN),
+    "RubiksCube-v0": Row((55,), 0, 18, note=_TURN),
+    "SlidingTilePuzzle-v0": Row((5, 5, 1), 3, 4),
+    "Snake-v1": Row((12, 12, 5), 1, 4),
+    "Sokoban-v0": Row((10, 10, 2), 1, 4, note="fetches its levels"),
     "Sudoku-v0": Row((9, 9, 1), 0, 729, note=_DIGIT),
     "Sudoku-very-easy-v0": Row((9, 9, 1), 0, 729, note=_DIGIT),
     "TSP-v1": Row((61,), 0, 20),
-    "Tetris-v0": Row((10, 10, 1), 17, 40, _TIME_LIMIT, note="turn x column: 4 x 10"),
+    "Tetris-v0": Row((10, 10, 1), 17, 40, note="turn x column: 4 x 10"),
 }
-"""Jumanji's environments with discrete actions; options are handed to `jumanji.make`."""
+"""Jumanji's environments with discrete actions; their options are in `suite_options`."""
 
 _GYMNAX: Final[Mapping[str, Row]] = {
-    "Acrobot-v1": Row((6,), 0, 3, _MAX_STEPS, learned=_beside_rejax(-87.1, -88.4, 100_000)),
-    "Asterix-MinAtar": Row((10, 10, 4), 0, 5, _MAX_STEPS),
-    "BernoulliBandit-misc": Row((4,), 0, 2, _MAX_STEPS),
-    "Breakout-MinAtar": Row((10, 10, 4), 0, 3, _MAX_STEPS, learned=_beside_rejax(5.77, 5.69, 1_003_520)),
-    "CartPole-v1": Row((4,), 0, 2, _MAX_STEPS, learned=_beside_rejax(499.0, 396.0, 100_000)),
-    "Catch-bsuite": Row((10, 5, 1), 0, 3, _MAX_STEPS),
-    "DeepSea-bsuite": Row((8, 8, 1), 0, 2, _MAX_STEPS),
-    "DiscountingChain-bsuite": Row((2,), 0, 5, _MAX_STEPS),
-    "FourRooms-misc": Row((4,), 0, 4, _MAX_STEPS),
-    "Freeway-MinAtar": Row((10, 10, 7), 0, 3, _MAX_STEPS),
-    "FrozenLake-misc": Row((16,), 0, 4, _MAX_STEPS),
-    "GaussianBandit-misc": Row((4,), 0, 2, _MAX_STEPS),
-    "MNISTBandit-bsuite": Row((28, 28, 1), 0, 10, _MAX_STEPS, note="fetches its pictures"),
+    "Acrobot-v1": Row((6,), 0, 3, learned=_beside_rejax(-87.1, -88.4, 100_000)),
+    "Asterix-MinAtar": Row((10, 10, 4), 0, 5),
+    "BernoulliBandit-misc": Row((4,), 0, 2),
+    "Breakout-MinAtar": Row((10, 10, 4), 0, 3, learned=_beside_rejax(5.77, 5.69, 1_003_520)),
+    "CartPole-v1": Row((4,), 0, 2, learned=_beside_rejax(499.0, 396.0, 100_000)),
+    "Catch-bsuite": Row((10, 5, 1), 0, 3),
+    "DeepSea-bsuite": Row((8, 8, 1), 0, 2),
+    "DiscountingChain-bsuite": Row((2,), 0, 5),
+    "FourRooms-misc": Row((4,), 0, 4),
+    "Freeway-MinAtar": Row((10, 10, 7), 0, 3),
+    "FrozenLake-misc": Row((16,), 0, 4),
+    "GaussianBandit-misc": Row((4,), 0, 2),
+    "MNISTBandit-bsuite": Row((28, 28, 1), 0, 10, note="fetches its pictures"),
     "MemoryChain-bsuite": Row(
         (3,),
         0,
         2,
-        {"memory_length": Option(1), **_MAX_STEPS},
         learned=(
             Learned("PPO with S5, memory_length 10", 0.984, 61_952, 5),
             Learned("PPO with a GRU, memory_length 10", 0.922, 61_952, 5),
         ),
     ),
-    "MetaMaze-misc": Row((15,), 0, 4, _MAX_STEPS),
-    "MountainCar-v0": Row((2,), 0, 3, _MAX_STEPS),
-    "Pong-misc": Row((30, 40, 3), 0, 3, _MAX_STEPS),
-    "Seaquest-MinAtar": Row((10, 10, 10), 0, 6, _MAX_STEPS),
-    "SimpleBandit-bsuite": Row((1, 1, 1), 0, 11, _MAX_STEPS),
-    "SpaceInvaders-MinAtar": Row((10, 10, 6), 0, 4, _MAX_STEPS, learned=_beside_rejax(59.7, 50.2, 1_003_520)),
-    "UmbrellaChain-bsuite": Row((3,), 0, 2, _MAX_STEPS),
-    "MountainCarContinuous-v0": Row((2,), 0, 1, _MAX_STEPS, continuous=True),
-    "Pendulum-v1": Row((3,), 0, 1, _MAX_STEPS, continuous=True, learned=_beside_rejax(-575.0, -783.0, 200_000)),
-    "PointRobot-misc": Row((6,), 0, 2, _MAX_STEPS, continuous=True),
-    "Reacher-misc": Row((8,), 0, 2, _MAX_STEPS, continuous=True),
-    "Swimmer-misc": Row((16,), 0, 2, _MAX_STEPS, continuous=True),
+    "MetaMaze-misc": Row((15,), 0, 4),
+    "MountainCar-v0": Row((2,), 0, 3),
+    "Pong-misc": Row((30, 40, 3), 0, 3),
+    "Seaquest-MinAtar": Row((10, 10, 10), 0, 6),
+    "SimpleBandit-bsuite": Row((1, 1, 1), 0, 11),
+    "SpaceInvaders-MinAtar": Row((10, 10, 6), 0, 4, learned=_beside_rejax(59.7, 50.2, 1_003_520)),
+    "UmbrellaChain-bsuite": Row((3,), 0, 2),
+    "MountainCarContinuous-v0": Row((2,), 0, 1, continuous=True),
+    "Pendulum-v1": Row((3,), 0, 1, continuous=True, learned=_beside_rejax(-575.0, -783.0, 200_000)),
+    "PointRobot-misc": Row((6,), 0, 2, continuous=True),
+    "Reacher-misc": Row((8,), 0, 2, continuous=True),
+    "Swimmer-misc": Row((16,), 0, 2, continuous=True),
 }
 
 CATALOGUE: Final[Mapping[str, Row]] = {
     **_OURS,
-    **{f"jumanji:{name}": row for name, row in _JUMANJI.items()},
-    **{f"gymnax:{name}": row for name, row in _GYMNAX.items()},
+    **{f"jumanji:{name}": row._replace(options=JUMANJI_OPTIONS.get(name, {})) for name, row in _JUMANJI.items()},
+    **{
+        f"gymnax:{name}": row._replace(options={**_MAX_STEPS, **GYMNAX_OPTIONS.get(name, {})})
+        for name, row in _GYMNAX.items()
+    },
     **{f"envelope:{name}": row for name, row in ENVELOPE.items()},
 }
 """Every environment that can be made by its name."""

@@ -38,6 +38,7 @@ class EnvironmentReport(NamedTuple):
         num_steps: steps of random play in all copies together; 0 if an earlier finding prevents playing.
         num_terminated: episodes of them that terminated.
         num_truncated: episodes of them that were cut off.
+        common_length: steps of every episode, if several ended, all terminated, and all after equally many; else 0.
     """
 
     name: str
@@ -46,6 +47,7 @@ class EnvironmentReport(NamedTuple):
     num_steps: int = 0
     num_terminated: int = 0
     num_truncated: int = 0
+    common_length: int = 0
 
     @property
     def ok(self) -> bool:
@@ -62,6 +64,11 @@ class EnvironmentReport(NamedTuple):
         lines = [head, *(f"FAIL    {found.what}\n        -> {found.remedy}" for found in self.findings)]
         if self.num_steps and not self.num_terminated + self.num_truncated:
             lines.append("note    no episode ended, so that ends are unchecked\n        -> check with more steps")
+        if self.common_length:
+            lines.append(
+                f"note    every episode terminated after {self.common_length} steps\n        -> if that is a time "
+                "limit and not an end, give truncated in its place: the return goes on beyond it"
+            )
         return "\n".join(lines)
 
 
@@ -75,6 +82,8 @@ class _Played(NamedTuple):
     """How many actions were allowed."""
     finite: Any
     """Whether all that was seen is finite."""
+    seen: Any
+    """One number that depends on all that was seen, and on where."""
 
 
 def check_environment(
@@ -109,14 +118,18 @@ def check_environment(
     try:
         findings = list(_traced(environment))
     except Exception as error:  # whatever the user's functions raise is what the user wants to know
-        words = f"reset and step cannot be traced: {type(error).__name__}: {str(error).splitlines()[0]}"
+        words = f"reset and step cannot be traced: {_in_a_line(error)}"
         remedy = "use jax.numpy, and jnp.where or lax.cond in place of `if` on arrays; derivatives are not needed"
         return EnvironmentReport(name, (Finding(words, remedy),))
     if findings:
         return EnvironmentReport(name, tuple(findings))
     observation = jax.eval_shape(lambda key: environment.reset(key=key), jax.random.key(0))[1]
     key = jax.random.key(0) if key is None else key
-    played, findings = _play_twice(VectorEnvironment(environment, num_copies), num_steps, key)
+    try:
+        played, findings = _play_twice(VectorEnvironment(environment, num_copies), num_steps, key)
+    except Exception as error:  # of a callback of the user's, for instance
+        found = Finding(f"random play fails: {_in_a_line(error)}", "call step on actions that the mask allows, and see")
+        return EnvironmentReport(name, (found,))
     findings += _of_play(environment, played)
     return EnvironmentReport(
         name,
@@ -125,7 +138,14 @@ def check_environment(
         played.reward.size,
         int(played.terminated.sum()),
         int(played.truncated.sum()),
+        _common_length(played),
     )
+
+
+def _in_a_line(error: Exception) -> str:
+    """The type of an error, and the first line of its message if it has one."""
+    message = str(error).strip()
+    return f"{type(error).__name__}: {message.splitlines()[0]}" if message else type(error).__name__
 
 
 def _traced(environment: AbstractEnvironment[Any]) -> Iterator[Finding]:
@@ -134,6 +154,9 @@ def _traced(environment: AbstractEnvironment[Any]) -> Iterator[Finding]:
         yield Finding(f"num_actions is {environment.num_actions!r}", "give a whole number of at least 1")
         return
     sizes = environment.action_sizes
+    if sizes is not None and (not isinstance(sizes, tuple) or min(sizes, default=0) < 1):
+        yield Finding(f"action_sizes are {sizes!r}", "give a tuple of whole numbers of at least 1, one for each choice")
+        return
     if sizes is not None and sum(sizes) != environment.num_actions:
         yield Finding(
             f"num_actions is {environment.num_actions}, but action_sizes are {sizes}",
@@ -149,6 +172,7 @@ def _traced(environment: AbstractEnvironment[Any]) -> Iterator[Finding]:
         return
     for where, seen in (("reset", observation), ("step", step.observation)):
         yield from _of_observation(environment, where, seen)
+    yield from _of_change(observation, step.observation)
     yield from _of_numbers(step)
     yield from _of_state(state, next_state)
     yield from _of_purity("reset", lambda key: environment.reset(key=key), key)
@@ -191,6 +215,17 @@ def _of_observation(environment: AbstractEnvironment[Any], where: str, seen: Any
             f"{where} has an action mask of type {mask.dtype} and shape {mask.shape}",
             f"give booleans of shape {wanted}; jnp.ones(num_actions, bool) where all is allowed",
         )
+
+
+def _of_change(first: Any, later: Any) -> Iterator[Finding]:
+    """All observations have to have the same shape."""
+    if not (isinstance(first, Observation) and isinstance(later, Observation)):
+        return
+    for part in ("view", "scalars"):
+        shapes = [getattr(seen, part).shape for seen in (first, later)]
+        if shapes[0] != shapes[1]:
+            what = f"reset shows {part} of shape {shapes[0]}, and step of shape {shapes[1]}"
+            yield Finding(what, "give the same shape always; fill with zeros where there is less to see")
 
 
 def _of_numbers(step: Step) -> Iterator[Finding]:
@@ -238,12 +273,25 @@ def _of_purity(name: str, function: Callable[..., Any], *args: Any) -> Iterator[
     """Traced twice, a pure function is the same program with the same constants."""
     first, second = (jax.make_jaxpr(lambda *args: function(*args))(*args) for _ in range(2))
     text, again = (_without_addresses(traced.jaxpr) for traced in (first, second))
-    same = text == again and len(first.consts) == len(second.consts)
-    if not (same and all(np.array_equal(a, b) for a, b in zip(first.consts, second.consts, strict=True))):
+    if text != again or not _equal(first.consts, second.consts):
         yield Finding(
             f"{name} is another function each time it is traced",
             "draw from the key alone (jax.random), keep nothing outside the state, and read no clock",
         )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two pytrees of arrays have the same numbers, NaN and random keys included."""
+    pairs = [[_bare(leaf) for leaf in jax.tree.leaves(tree)] for tree in (one, other)]
+    return len(pairs[0]) == len(pairs[1]) and all(
+        np.array_equal(a, b, equal_nan=True) for a, b in zip(*pairs, strict=True)
+    )
+
+
+def _bare(leaf: Any) -> Any:
+    """An array of NumPy's."""
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 def _play_twice(
@@ -261,12 +309,13 @@ def _play_twice(
         )
 
     reset_key, first_key, second_key = jax.random.split(key, 3)
-    begun = jax.jit(lambda key: environments.reset(key=key))(reset_key)
+    reset = jax.jit(lambda key: environments.reset(key=key))
+    begun, begun_again = reset(reset_key), reset(jax.random.clone(reset_key))
     went_on, played = play(begun, first_key)
     again = play(begun, jax.random.clone(first_key))[1]
     play(went_on, second_key)
     findings = []
-    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(played, again, strict=True)):
+    if not (_equal(begun, begun_again) and _equal(played, again)):
         findings.append(
             Finding("the same key gives another episode the second time", "draw from the key alone (jax.random)")
         )
@@ -291,12 +340,22 @@ def _random_step(environments: VectorEnvironment[Any], carry: Any, key: Key[Arra
         chosen = [jnp.argmax(part, axis=-1).astype(jnp.int32) for part in parts]
         actions = chosen[0] if sizes is None else jnp.stack(chosen, axis=-1)
     state, step = environments.step(state, actions, key=step_key)
-    finite = jnp.ones(environments.num_envs, bool)
-    for seen in (step.observation, step.final_observation):
-        for numbers in (seen.view, seen.scalars):
-            finite &= jnp.isfinite(numbers).reshape(environments.num_envs, -1).all(axis=1)
-    played = _Played(step.reward, step.terminated, step.truncated, mask.sum(axis=-1), finite)
-    return (state, step.observation), played
+    both = (step.observation, step.final_observation)
+    numbers = [part.reshape(environments.num_envs, -1) for seen in both for part in (seen.view, seen.scalars)]
+    row = jnp.concatenate(numbers, axis=1)
+    weights = jnp.cos(jnp.arange(row.shape[1], dtype=row.dtype))
+    finite, seen = jnp.isfinite(row).all(axis=1), row @ weights
+    return (state, step.observation), _Played(
+        step.reward, step.terminated, step.truncated, mask.sum(axis=-1), finite, seen
+    )
+
+
+def _common_length(played: _Played) -> int:
+    """See `EnvironmentReport.common_length`."""
+    ends = [np.flatnonzero(column) for column in played.terminated.T]
+    lengths = np.concatenate([np.diff(places, prepend=-1) for places in ends])
+    several = len(lengths) > 1 and not played.truncated.any() and lengths[0] > 1
+    return int(lengths[0]) if several and (lengths == lengths[0]).all() else 0
 
 
 def _of_play(environment: AbstractEnvironment[Any], played: _Played) -> Iterator[Finding]:

@@ -95,9 +95,16 @@ class GymnaxEnvironment(AbstractEnvironment[Any]):
 
 
 def from_suite(name: str, /, **options: Any) -> GymnaxEnvironment:
-    """The environment that Gymnax registers as `name`; `options` replace fields of its parameters."""
+    """The environment that Gymnax registers as `name`; `options` replace fields of its parameters, in their types, and
+    the rest of them are arguments of its class.
+    """
     with foreign_code():
         import gymnax
 
         env, params = gymnax.make(name)
-    return GymnaxEnvironment(env, params.replace(**options))
+        built = {option: value for option, value in options.items() if not hasattr(params, option)}
+        if built:
+            env, params = gymnax.make(name, **built)
+        fields = {option: value for option, value in options.items() if option not in built}
+        params = params.replace(**{option: type(getattr(params, option))(value) for option, value in fields.items()})
+    return GymnaxEnvironment(env, params)

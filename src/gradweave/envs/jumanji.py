@@ -12,6 +12,7 @@ Jumanji is stepped through its public interface and is imported when the first e
 bare numbers, so typed keys are unwrapped for it; they have to be of JAX's default kind.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -164,12 +165,37 @@ def snake(
 
 
 def from_suite(name: str, /, **options: Any) -> JumanjiEnvironment:
-    """The environment that Jumanji registers as `name`; `options` are those of its constructor."""
+    """The environment that Jumanji registers as `name`; `options` are those of its constructor, and of the generator of
+    its levels, whose other options stay as they are.
+    """
     with foreign_code():
         import jumanji
 
-        env = jumanji.make(name, **options)
+        env = jumanji.make(name)
+        if options:
+            taken = _parameters(env.unwrapped)
+            own = {option: value for option, value in options.items() if option in taken}
+            if len(own) < len(options):
+                own["generator"] = _with_levels(env.unwrapped, {k: v for k, v in options.items() if k not in own})
+            env = jumanji.make(name, **own)
     return JumanjiEnvironment(env)
+
+
+def _with_levels(env: Any, options: dict[str, Any]) -> Any:
+    """The generator of an environment's levels with other options."""
+    generator = _either(env, "generator")
+    present = {option: _either(generator, option) for option in _parameters(generator)}
+    return type(generator)(**(present | options))
+
+
+def _parameters(made: Any) -> list[str]:
+    """Arguments of an object's class."""
+    return list(inspect.signature(type(made)).parameters)
+
+
+def _either(made: Any, name: str) -> Any:
+    """An attribute that may have an underscore before its name."""
+    return getattr(made, name) if hasattr(made, name) else getattr(made, f"_{name}")
 
 
 @lru_cache

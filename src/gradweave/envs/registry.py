@@ -49,10 +49,26 @@ def make_environment(name: str, /, **options: Any) -> "AbstractEnvironment[Any]"
         return make_own(name, options)
     suite, _, suite_name = name.rpartition(":")
     if suite:
-        return import_module(f"gradweave.envs.{suite}").from_suite(suite_name, **options)
+        return _of_suite(suite, suite_name, options)
     place = CATALOGUE[name].place
     assert place is not None
     return getattr(import_module(f"gradweave.envs.{place[0]}"), place[1])(**options)
+
+
+def _of_suite(suite: str, name: str, options: Mapping[str, Any]) -> "AbstractEnvironment[Any]":
+    """An environment of a suite, whose own refusals of values are of any kind."""
+    module = import_module(f"gradweave.envs.{suite}")
+    try:
+        environment: AbstractEnvironment[Any] = module.from_suite(name, **options)
+    except Exception as error:
+        if not options:
+            raise
+        given = ", ".join(f"{option} = {value!r}" for option, value in options.items())
+        words = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+        raise ValueError(
+            f"{suite}:{name} cannot be made with {given}, as its suite refuses them ({words}): choose other values"
+        ) from error
+    return environment
 
 
 def validate_environment(name: str, options: Mapping[str, Any]) -> None:

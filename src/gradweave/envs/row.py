@@ -1,5 +1,6 @@
 """Descriptions of environments before they are made: plain data, without JAX."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -7,14 +8,23 @@ __all__ = ["Learned", "Option", "Row"]
 
 
 class Option(NamedTuple):
-    """Accepted values of an option: a switch, or a whole number between bounds."""
+    """Accepted values of an option: a switch, a whole number between bounds, or any number."""
 
     lowest: int | None = None
-    """Least number; None for a switch."""
+    """Least whole number; None for other kinds."""
     highest: int | None = None
-    """Greatest number; None for no limit."""
+    """Greatest whole number; None for no limit."""
+    number: bool = False
+    """Whether it is any number."""
+
+    @property
+    def switch(self) -> bool:
+        """Whether it is True or False."""
+        return self.lowest is None and not self.number
 
     def __str__(self) -> str:
+        if self.number:
+            return "a number"
         if self.lowest is None:
             return "True or False"
         if self.highest is None:
@@ -23,6 +33,8 @@ class Option(NamedTuple):
 
     def accepts(self, value: object) -> bool:
         """Whether `value` may be given."""
+        if self.number:
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         if self.lowest is None:
             return isinstance(value, bool)
         if not isinstance(value, int) or isinstance(value, bool):

@@ -34,6 +34,12 @@ def test_steps_and_ends() -> None:
     assert after(tuner, 9e-3, 0.0) == pytest.approx(1e-2) and after(tuner, 1.2e-6, 1.0) == pytest.approx(1e-6)
 
 
+@pytest.mark.parametrize(("configured", "first"), [(0.1, 1e-2), (0.0, 1e-6), (3e-4, 3e-4)])
+def test_no_window_has_a_rate_outside_the_ends(configured: float, first: float) -> None:
+    rate, _ = KLControl().start(jnp.asarray(configured))
+    assert float(rate) == pytest.approx(first)
+
+
 def test_with_two_divergences_it_moves_from_outside_to_their_geometric_mean_and_stays_within() -> None:
     tuner = KLControl((0.001, 0.1))
     rate, state = tuner.start(jnp.asarray(1e-3))

@@ -26,7 +26,8 @@ class KLControl(AbstractTuner):
         target: divergence of a window's L updates, in nats, above 0; or a least and a greater most.
         factor: of one step up or down, above 1.
         lowest: lower end of the learning rate, above 0.
-        highest: its upper end. A rate that is configured outside is moved to the nearer end by the first window.
+        highest: its upper end. A rate that is configured outside begins at the nearer end: one window with a rate that
+            is far too high can leave a policy that is certain, and that no later rate brings back.
 
     Reference: the adaptive schedule of Rudin et al. 2021 (arXiv 2109.11978), whose numbers (0.01, 1.5, 1e-2) these are;
     there the divergence is that of one minibatch's update.
@@ -49,7 +50,8 @@ class KLControl(AbstractTuner):
 
     def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], Int[Array, ""] | None]:
         """The state is the direction in which the rate moves: 1, -1, or 0 while it stays; none with one target."""
-        return value, jnp.zeros((), jnp.int32) if isinstance(self.target, tuple) else None
+        direction = jnp.zeros((), jnp.int32) if isinstance(self.target, tuple) else None
+        return jnp.clip(value, self.lowest, self.highest), direction
 
     def move(
         self, value: Float[Array, ""], state: Int[Array, ""] | None, seen: Seen
