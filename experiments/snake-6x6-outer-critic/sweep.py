@@ -1,6 +1,7 @@
-"""Snake 6x6 as in Bonnet et al. 2022 (arXiv 2211.10550): the discount learned from 0.8, an outer critic or not.
+"""A masked variant of the Snake 6x6 of Bonnet et al. 2022 (arXiv 2211.10550): an outer critic or not.
 
-Every setting is theirs as far as it is known here: the board alone is seen, 512 environments x 5 steps, RMSProp 5e-4
+Not theirs are the action mask, a small last policy layer, and the batch that the outer loss is evaluated on; the rest
+is: the discount is learned from 0.8, the board alone is seen, 512 environments x 5 steps, RMSProp 5e-4
 with decay 0.9, lambda 0.95, value cost 0.5, entropy cost 0.01, separate networks, outer discount and lambda 1 with the
 policy term only, one inner update, meta-Adam 3e-3 with 1e-8 inside the root, meta-gradients clipped at 0.1.
 """
@@ -11,7 +12,7 @@ from _study.jobs import to_length, with_changes
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 
-ABOUT = "Snake 6x6 as in arXiv 2211.10550: the learned discount with and without an outer critic, and L = 5 with mixing"
+ABOUT = "a masked variant of the Snake 6x6 of arXiv 2211.10550: the learned discount with and without an outer critic"
 COST = {
     "tiny": "half a minute",
     "quick": "15 minutes",

@@ -261,6 +261,14 @@ def test_fixed_meta_parameters_stay_whatever_the_meta_optimiser():
 
 
 @pytest.mark.slow
+def test_a_large_meta_update_leaves_the_discount_where_it_can_still_be_tuned():
+    agent, params = make(meta_optimizer=optax.adam(1e4))  # at a raw value of 1e4 a sigmoid has a derivative of 0
+    stepped, _ = stepper(agent)(agent.init(params, key=jax.random.key(2)))
+    assert jnp.abs(stepped.raw.discount) > 30
+    assert jax.grad(LEARNED.discount.forward)(stepped.raw.discount) > 0
+
+
+@pytest.mark.slow
 def test_every_environment_step_is_counted():
     """In an environment that never stops, the states themselves count the steps."""
     for spec in (PLAIN, LEARNED):

@@ -121,6 +121,16 @@ def test_measure_asks_for_estimators_reference_and_batch_sizes(run, tmp_path, ca
     assert not list(output.glob("unfinished*"))
 
 
+def test_a_burn_in_shorter_than_an_episode_is_said(own, measure, capsys):
+    told = {}
+    for length in (60, 9000):
+        (own / "metrics.jsonl").write_text(json.dumps({"step": 4, "num_episodes": 1, "episode_length": length}) + "\n")
+        assert measure(own, "--samples", "4", "--output", str(own / f"found-{length}")) == 0
+        told[length] = capsys.readouterr().err
+    assert "--burn-in 30)" in told[60]
+    assert "--burn-in 100; episodes are longer" in told[9000] and "greater number" in told[9000]
+
+
 @pytest.mark.slow
 def test_two_samples_are_measured(run, tmp_path):
     output = tmp_path / "found"

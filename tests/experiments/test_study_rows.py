@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -88,6 +89,43 @@ def test_added_arms_have_fewer_seeds_and_steps(script, tmp_path):
     assert found[10_000_000, "discount"]["iqm"] == 0.75
     assert found[10_000_000, "discount"]["missing_seeds"] == ""
     assert found[5_000_000, "discount"]["missing_seeds"] == "0"
+
+
+def test_levels_are_means_over_the_published_window_at_inner_steps(script, tmp_path):
+    run = script("snake-6x6", "run")
+    rows = [row_of(2560 + 200_000 * index, 1.0) for index in range(1, 13)]  # inner and outer rollouts: 100,000 each
+    for index, row in enumerate(rows, 1):
+        row["eta/discount"] = 0.8 + index / 100
+    rows[4] |= evaluated(1.0, 2.0)
+    rows[10] |= evaluated(3.0, 4.0)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job = Job("outer-critic", 10, preset("snake-6x6"))
+    first, second = run.level_rows(job, tmp_path, (600_000, 1_200_000, 1_300_000))
+    assert first["discount"] == pytest.approx(0.845)  # of 300,000 to 600,000: 374,000 inner steps are a window
+    assert (first["return_sampled"], first["return_greedy"], first["evaluated_at"]) == (1.0, 2.0, 500_000)
+    assert (first["environment_steps"], second["return_sampled"]) == (1_002_560, 3.0)
+    plain = job._replace(config=with_changes(job.config, {"meta.learned": ()}))
+    assert run.level_rows(plain, tmp_path, (600_000,))[0]["discount"] == pytest.approx(0.825)  # of 400,000, 600,000
+
+
+def test_the_fixed_test_is_of_the_raw_discount_and_doubles_the_smaller_side(script):
+    run = script("snake-6x6", "run")
+    levels = [
+        {"arm": arm, "seed": seed, "inner_steps": point, "discount": 1 / (1 + math.exp(-raw))}
+        for arm, seed, values in (
+            ("outer-critic", 1, (0.0, 0.5, 2.0)),
+            ("outer-critic", 2, (0.0, 0.1, 1.0)),
+            ("outer-critic-next", 1, (0.0, 2.0, 1.5)),
+            ("outer-critic-next", 2, (1.0, 3.0, 1.7)),
+        )
+        for point, raw in zip((10, 20, 30), values, strict=True)
+    ]
+    change, level = run.test_rows(levels, (10, 20, 30), planned=2)
+    assert (change["mean"], change["other_mean"]) == pytest.approx((0.3, 2.0))
+    assert (level["mean"], level["other_mean"]) == pytest.approx((1.5, 1.6))
+    assert change["p"] == pytest.approx(2 / 6)  # of six ways to divide four runs one is as low
+    assert level["p"] == pytest.approx(1.0) and change["decided"] and level["decided"]
+    assert not run.test_rows(levels, (10, 20, 30), planned=3)[0]["decided"]
 
 
 def test_scores_on_the_discounting_chain(script, tmp_path):

@@ -363,4 +363,4 @@ def test_of_noise_the_snr_of_one_number_is_what_its_mean_is_by_chance_and_that_o
     found = [summarize({"noise": rng.standard_normal((count, 4))}, num_resamples=20)["noise"] for _ in range(runs)]
     single = np.mean([one.snr.value for one in found])
     np.testing.assert_allclose(single, np.sqrt(2 / (np.pi * count)), rtol=0.35)
-    assert np.mean([float(one.overall.snr.value) ** 2 for one in found]) < 1 / count
+    assert np.mean([float(one.overall.snr.value) ** 2 for one in found]) < 0.5 / count  # else about 1 / count

@@ -136,6 +136,19 @@ def test_the_learned_discount_stays_below_its_bound() -> None:
     assert caught.value.field == "meta.max_discount" and "--meta.learned" in caught.value.remedy
 
 
+def test_the_scale_of_the_last_policy_layer_and_the_outer_rollout_are_the_configured_ones() -> None:
+    weights = []
+    for scale, rollout in ((0.01, "next"), (1.0, "own")):
+        config = config_with(outer={"rollout": rollout})
+        config = dataclasses.replace(config, network=dataclasses.replace(config.network, policy_scale=scale))
+        agent = build_agent(config)
+        assert agent.outer_rollout == rollout
+        assert agent.environment_steps(2) - agent.environment_steps(1) == config.window_steps
+        state = jax.jit(lambda key, agent=agent, config=config: init_state(agent, config, key=key))(jax.random.key(0))
+        weights.append(np.asarray(state.learner.params.policy_head[-1].weight))
+    np.testing.assert_allclose(100 * weights[0], weights[1], rtol=1e-5)
+
+
 def test_a_constant_inside_the_root_floors_the_meta_optimisers_steps() -> None:
     gradient = build_agent(config_with()).initial_raw._replace(discount=jax.numpy.asarray(1e-6))
     moves = []

@@ -100,7 +100,7 @@ def _measured(path: Path, config: Config, summary: "Summary", say: Say) -> list[
     count = config.run.measure_samples
     rows = read_metrics(path / "metrics.jsonl")
     burn_in = episode_rollouts(rows, config.inner.num_steps, summary.environment_steps)
-    say(f"measuring the meta-gradient: {count} independent samples ...")
+    say(f"measuring the meta-gradient: {count} samples, each {burn_in} to {2 * burn_in} rollouts later ...")
 
     def progress(done: int, total: int) -> None:
         if done % 32 == 0:

@@ -1,4 +1,4 @@
-"""Named configurations: `auto` (the default), `quick` (the demo), `snake` (the paper's), `snake-6x6`,
+"""Named configurations: `auto` (the default), `quick` (the demo), `snake` (longer), `snake-6x6`,
 `discounting-chain`, `ppo` and `vtrace`.
 
 [B21] is Bonnet et al. 2021 (arXiv 2111.00206), [B22] Bonnet et al. 2022 (arXiv 2211.10550). Departures from them
@@ -33,7 +33,7 @@ def _quick() -> Config:
 
 
 def _snake() -> Config:
-    """[B21]'s setting at length: Snake 12 x 12, five horizons mixed uniformly, 20 million steps."""
+    """The demo ten times as long: Snake 12 x 12, five horizons mixed uniformly, 20 million steps."""
     return Config(
         environment=_BOARD,
         inner=_POOR,

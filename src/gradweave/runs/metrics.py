@@ -9,7 +9,7 @@ Names of the numbers that a row may hold; reports and progress tables know these
 | `return`, `episode_length`, `num_episodes` | of the episodes that ended since the last line; null if none did |
 | `evaluation/return`, `evaluation/greedy_return` | of an evaluation, where one was made |
 | `eta/NAME`, `raw/NAME`, `meta_gradient/NAME` | a meta-parameter, its unconstrained value and its meta-gradient |
-| `policy_loss`, `value_loss`, `outer_loss`, `entropy` | means over the window: its updates, its outer losses |
+| `policy_loss`, `value_loss`, `outer_loss`, `entropy`, `gradient_norm` | means over the window's updates, or losses |
 | `restored` | true where the guard went back to an earlier state since the last line (`--meta.guard`) |
 | `kept_move` | the share of the move of the meta-parameters that the trust region left (`--meta.trust-region`) |
 | `skipped` | true where a value was not finite and a window since the last line was thrown away |
