@@ -97,7 +97,7 @@ def test_a_vector_is_a_row_of_cells_and_negative_ones_are_hollow():
     assert colours[0] == board.CHANNELS[0]
     assert colours[1] in board.CELLS
     assert colours[2] in board.CELLS
-    ring = frame.getpixel((margin + CELL + 3, middle))
+    ring = frame.getpixel((left + CELL + 3, middle))
     assert ring[1] > 100
 
 
