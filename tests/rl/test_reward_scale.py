@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gradweave.envs import DeviceAxis, TerminatedReward, VectorEnvironment
 from gradweave.rl import Acted, RewardScale, init_rollout, rollout, scaled_rewards
@@ -57,3 +58,16 @@ def test_a_rollout_learns_from_scaled_rewards_and_counts_the_environments_own():
     assert plain_totals == totals and float(totals.sum_returns) > 0
     assert plain_end.reward_scale is None
     assert float(scaled_end.reward_scale.num_steps.sum()) == 28
+
+
+def test_a_very_long_stream_keeps_its_scale():
+    """In single precision one more than 2^24 is 2^24: the count would stand still, and the sum of squares would not."""
+    steps = 2.0**24 - 2.0**18
+    scale = RewardScale(*(jnp.full(1, number, jnp.float32) for number in (0.0, 0.0, steps, steps)))
+
+    def step(scale, reward):
+        return scaled_rewards(scale, reward[None], jnp.ones(1, bool))[1], None
+
+    rewards = jnp.tile(jnp.array([0.0, 0.0, 0.0, 2.0], jnp.float32), 2**19 // 4)  # of mean square 1
+    after, _ = jax.jit(lambda scale: jax.lax.scan(step, scale, rewards))(scale)
+    assert float(after.sum_squares[0] / after.num_steps[0]) == pytest.approx(1.0, abs=1e-3)

@@ -3,7 +3,8 @@
 Rewards are divided by the root mean square of the discounted return so far, G_t = gamma G_{t-1} + r_t, over all steps
 of all environments since training began (as in public implementations of PPO, which take the standard deviation; a mean
 square is not zero where all returns are alike, as they are in the first steps). The scale is data: nothing is
-differentiated through it. Sums are kept for each environment, so that they can be split over devices as they are.
+differentiated through it. Sums are kept for each environment, so that they can be split over devices as they are; from
+eight million steps of each on, older ones count for less.
 """
 
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from jaxtyping import Array, Bool, Float
 from gradweave.envs import ONE_DEVICE, DeviceAxis
 
 __all__ = ["RewardScale", "scaled_rewards"]
+
+_MOST_STEPS = 2.0**23  # of one environment
 
 
 class RewardScale(NamedTuple):
@@ -49,6 +52,9 @@ def scaled_rewards(
     after = RewardScale(
         scale.discount, jnp.where(ended, 0.0, returns), scale.sum_squares + returns**2, scale.num_steps + 1
     )
+    # Counts in single precision stand still at 2^24, and sums grow on: earlier, both are halved, the mean staying.
+    share = jnp.where(after.num_steps < _MOST_STEPS, 1.0, 0.5).astype(returns.dtype)
+    after = after._replace(sum_squares=share * after.sum_squares, num_steps=share * after.num_steps)
     mean_square = axis.sum(after.sum_squares.sum()) / axis.sum(after.num_steps.sum())
     known = mean_square > 0  # not before the first reward
     return rewards / jnp.sqrt(jnp.where(known, mean_square, 1.0)).astype(rewards.dtype), after
