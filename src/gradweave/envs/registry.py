@@ -7,6 +7,7 @@ an environment needs no name: hand over the object itself.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
@@ -102,6 +103,10 @@ def explain_name(name: str) -> tuple[str, str] | None:
         >>> explain_name("Game2048-v1")[1]
         "did you mean 'jumanji:Game2048-v1'?"
     """
+    if file := re.fullmatch(r"(?:\./)?(\w[\w/]*)\.py:(\w+)", name):
+        return _LISTED, f"a module is named without .py: {file[1].replace('/', '.')}:{file[2]}"
+    if file := re.fullmatch(r".*/(\w+)\.py:(\w+)", name):
+        return _LISTED, f"call the command in the folder that has {file[1]}.py, with the name {file[1]}:{file[2]}"
     if name in ENVIRONMENTS or class_reference(name) is not None:
         return None
     if wrong := refused_suite(name):
@@ -123,8 +128,9 @@ def _without_suite(name: str) -> str:
 
 
 def _nearest(given: str, names: Iterable[str]) -> str | None:
-    """The nearest right name, or None. A suite's prefix may have been forgotten."""
+    """The nearest right name, or None. A suite's prefix, or all but the last part, may have been forgotten."""
     known = {name.lower(): name for name in names}
-    known = {**{_without_suite(key): name for key, name in known.items()}, **known}
+    short = {_without_suite(key): name for key, name in known.items()}
+    known = {**{key.rpartition("/")[2]: name for key, name in short.items()}, **short, **known}
     near = difflib.get_close_matches(given.lower(), known, n=1, cutoff=0.6)
     return known[near[0]] if near else None

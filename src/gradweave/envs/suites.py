@@ -76,5 +76,6 @@ def missing(suite: Suite) -> str | None:
 def refused_suite(name: str) -> str | None:
     """Why all environments of the suite that `name` begins with are refused; None if they are not."""
     first, *rest = re.split("[:/]+", name)
-    key = f"{first}:{rest[0]}" if len(rest) > 1 else name if first in SUITES else f"envelope:{first}"
+    within = len(rest) > 1 or (rest and first == "envelope")
+    key = f"{first}:{rest[0]}" if within else name if first in SUITES else f"envelope:{first}"
     return f"{key.rpartition(':')[2]} {REFUSED_SUITES[key]}" if key in REFUSED_SUITES else None
