@@ -2,6 +2,7 @@
 
 import pytest
 
+from gradweave.cli.compare import _ALL, _rivals
 from gradweave.cli.main import main
 from gradweave.config.presets import preset
 from gradweave.config.search import SearchRange
@@ -19,6 +20,7 @@ from gradweave.runs.comparison_folder import ComparisonPlan, create_comparison
         (("--at-once", "0"), "--at-once"),
         (("--total-steps", "2000"), "run.total_steps"),
         (("--inner.discount", "2"), "inner.discount"),
+        (("--on-nonfinite", "skip"), "run.on_nonfinite"),
         (("--environment.name", "no_such.module:Thing"), "environment.name"),
         (("--meta.tuners", "learning_rate=no_such.module:Thing"), "meta.tuners"),
     ],
@@ -29,6 +31,14 @@ def test_what_cannot_be_compared_is_refused(flags, field, tmp_path, capsys) -> N
     assert field in said
     assert "remedy" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_learner_without_auto_is_compared_without_it(tmp_path, capsys) -> None:
+    assert _rivals(_ALL, preset("vtrace")) == tuple(name for name in _ALL if name != "auto")
+    asked = ["--rivals", "plain", "auto", "--runs-dir", str(tmp_path)]
+    assert main(["compare", "vtrace", *asked]) == 2
+    said = capsys.readouterr().err
+    assert "--rivals" in said and "leave auto out" in said
 
 
 def test_too_few_steps_for_one_run_are_no_matter_of_trials(tmp_path, capsys) -> None:

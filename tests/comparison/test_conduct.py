@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gradweave.comparison.conduct import conduct
-from gradweave.comparison.outcome import write_outcome
+from gradweave.comparison.outcome import outcomes, write_outcome
 from gradweave.comparison.plan_checks import check_plan
 from gradweave.comparison.population import Population
 from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig
@@ -131,6 +131,7 @@ def test_a_stopped_comparison_goes_on_as_if_it_had_not_stopped(tmp_path):
     assert 4 * steps["pbt"] <= 168
     assert steps["plain"] == steps["sweep"] == steps["sweep-search"] == 168
     assert f"{168 + 2 * 4 * 168:,}" in text
+    assert "168 of 168 planned environment steps" in text
     assert all((path / name).is_file() for name in ("comparison.csv", "summary.csv", "outcomes.csv", "comparison.png"))
     # Nor is a file that lacks what it should say gone on from, or one of another plan.
     save(path / "plain.safetensors", {"x": np.zeros(1)}, 0, {"plan": plan.identity})
@@ -139,6 +140,30 @@ def test_a_stopped_comparison_goes_on_as_if_it_had_not_stopped(tmp_path):
     edited = dataclasses.replace(plan, trials=5)
     with pytest.raises(ConfigError, match="undo the edits"):
         conduct(edited, path, lambda text: None)
+
+
+@pytest.mark.parametrize(("total", "trials"), [(168, 4), (199, 4), (500, 4), (500, 3), (64, 4)])
+def test_every_rival_takes_the_same_steps_up_to_one_window(tmp_path, total, trials):
+    config = tiny(tmp_path)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, total_steps=total, evaluation_episodes=1))
+    plan = ComparisonPlan(config, ("plain", "random", "pbt-copy"), RATE, trials=trials, seeds=(3,), at_once=4)
+    check_plan(plan)
+    rows = conduct(plan, create_comparison(plan), lambda text: None)
+    for found in outcomes(rows, plan.seeds):
+        assert total - config.window_steps < found["environment_steps"] <= total
+    ended = {(row["rival"], row["member"]): row["environment_steps"] for row in rows}
+    of_members = [steps for (rival, _), steps in ended.items() if rival != "plain"]
+    assert max(of_members) - min(of_members) <= config.window_steps
+
+
+def test_a_member_that_is_not_finite_has_no_training_return(tmp_path):
+    population = Population(tiny(tmp_path), at_once=2)
+    members = population.begin([3, 4], [{}, {}])
+    spoilt = jax.tree.map(lambda leaf: leaf.at[1].set(np.nan), members.learner.params)
+    _, found = population.advance(members._replace(learner=members.learner._replace(params=spoilt)), [2, 3])
+    assert found.finite.tolist() == [True, False]
+    assert np.isfinite(found.training_return).tolist() == [True, False]
+    assert found.environment_steps.tolist() == [24, 32]
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,15 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _rivals(names: tuple[str, ...], config: Config) -> tuple[str, ...]:
-    """Those that were asked for; all, where none was, but `meta` where auto is all that the configuration tunes."""
-    same = names == _ALL and is_auto(config)
-    return tuple(name for name in names if not (same and name == "meta"))
+    """Those that were asked for; all, where none was, but `meta` where auto is all that the configuration tunes, and
+    `auto` where the learner has none.
+    """
+    if names != _ALL:
+        return names
+    left_out = {"meta"} if is_auto(config) else set()
+    if not LEARNERS[config.learner].auto:
+        left_out.add("auto")
+    return tuple(name for name in names if name not in left_out)
 
 
 def resume_comparison(path: Path, changes: Mapping[str, Any]) -> int:

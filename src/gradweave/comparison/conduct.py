@@ -36,7 +36,7 @@ class _Part(NamedTuple):
         config: of every member.
         seeds: one for each group.
         settings: of the members of each group.
-        budget: environment steps of each member.
+        budget: environment steps of each group.
     """
 
     name: str
@@ -81,7 +81,7 @@ def conduct(plan: ComparisonPlan, path: Path, tell: Callable[[str], None]) -> li
             part = _Part(name, rival, config, plan.seeds, [[chosen]] * len(plan.seeds), config.run.total_steps)
         else:
             settings = [first_settings(rival, plan.ranges, plan.trials, seed) for seed in plan.seeds]
-            part = _Part(name, rival, config, plan.seeds, settings, config.run.total_steps // len(settings[0]))
+            part = _Part(name, rival, config, plan.seeds, settings, config.run.total_steps)
         rows += _train(part, plan, path, tell)
     return rows
 
@@ -90,7 +90,9 @@ def _searched(rival: Rival, config: Config, plan: ComparisonPlan) -> _Part:
     """The trials of a sweep, on seeds of their own."""
     seeds = [SWEEP_SEED + offset for offset in range(_SWEEP_SEEDS)]
     settings = first_settings(rival, plan.ranges, plan.trials, SWEEP_SEED)
-    return _Part(f"{rival.name}-search", rival, config, seeds, [settings] * len(seeds), config.run.total_steps)
+    return _Part(
+        f"{rival.name}-search", rival, config, seeds, [settings] * len(seeds), plan.trials * config.run.total_steps
+    )
 
 
 def _best_setting(rows: Sequence[Row], rival: Rival, plan: ComparisonPlan) -> Setting:
@@ -108,8 +110,8 @@ def _best_setting(rows: Sequence[Row], rival: Rival, plan: ComparisonPlan) -> Se
 def _train(part: _Part, plan: ComparisonPlan, path: Path, tell: Callable[[str], None]) -> list[Row]:
     """The rows of a part, after it has been trained to its end."""
     file = path / f"{part.name}.safetensors"
-    length, stretches = _stretches(part)
-    members = part.members
+    lengths = _stretches(part)
+    stretches, members = len(lengths), part.members
     settings: list[Setting] = list(itertools.chain.from_iterable(part.settings))
     seeds = [(part.seeds[group], place) for group, place in members]
     done = read_progress(file, plan, part.name, seeds, stretches=stretches, settings=settings)
@@ -125,7 +127,7 @@ def _train(part: _Part, plan: ComparisonPlan, path: Path, tell: Callable[[str], 
         rows, settings, begun = done
     with noted_signals() as received:
         for stretch in range(begun, stretches):
-            state, found = population.advance(state, length)
+            state, found = population.advance(state, lengths[stretch])
             rows += _rows(part, stretch, found)
             source, settings = _exchanged(part, plan, settings, found, stretch, last=stretch + 1 == stretches)
             if part.rival.copies:
@@ -138,12 +140,22 @@ def _train(part: _Part, plan: ComparisonPlan, path: Path, tell: Callable[[str], 
     return rows
 
 
-def _stretches(part: _Part) -> tuple[int, int]:
-    """(windows of a stretch, number of stretches) of each member: at most ten, never more steps than the budget."""
+def _stretches(part: _Part) -> list[list[int]]:
+    """Windows of each member in each stretch, at most ten of these.
+
+    A group takes all windows that its budget has beside first rollouts, so that a search has as many steps as one run,
+    up to one window; where they cannot be divided evenly, its first members have one more.
+    """
     config = part.config
-    windows = (part.budget - config.inner.num_envs * config.inner.num_steps) // config.window_steps
-    length = -(-windows // _STRETCHES)
-    return length, windows // length
+    size = len(part.settings[0])
+    windows = (part.budget - size * config.inner.num_envs * config.inner.num_steps) // config.window_steps
+    each, more = divmod(windows, size)
+    stretches = min(_STRETCHES, each)
+    totals = [each + (place < more) for _, place in part.members]
+    return [
+        [total * (stretch + 1) // stretches - total * stretch // stretches for total in totals]
+        for stretch in range(stretches)
+    ]
 
 
 def _seed(seed: int, place: int) -> int:

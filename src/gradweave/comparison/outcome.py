@@ -130,10 +130,10 @@ def _words(plan: ComparisonPlan, summary: Sequence[Row]) -> str:
     """The paragraph."""
     environment, steps = plan.config.environment.name, plan.config.run.total_steps
     ranked = sorted((row for row in summary if row["mean"] is not None), key=lambda row: -row["mean"])
-    parts = [
-        f"{environment}, {plan.config.learner}: {steps:,} environment steps for each rival and seed, {len(plan.seeds)} "
-        f"seeds, searches of {plan.trials} trials over {', '.join(name.rstrip('_') for name in plan.ranges)}."
-    ]
+    names = ", ".join(name.rstrip("_") for name in plan.ranges)
+    planned = f"{_counted(summary)} of {steps:,} planned environment steps for each rival and seed"
+    searched = f"{len(plan.seeds)} seeds, searches of {plan.trials} trials over {names}"
+    parts = [f"{environment}, {plan.config.learner}: {planned}, {searched}."]
     if ranked:
         best = ranked[0]
         parts.append(
@@ -145,6 +145,13 @@ def _words(plan: ComparisonPlan, summary: Sequence[Row]) -> str:
     lost = [f"{row['rival']} {row['lost']} of {row['seeds']}" for row in summary if row["lost"]]
     parts.append("Runs that ended below half of their own best evaluation: " + (", ".join(lost) or "none") + ".")
     return " ".join(parts)
+
+
+def _counted(summary: Sequence[Row]) -> str:
+    """The environment steps of a seed that environments counted, from the rival with the fewest to that with most."""
+    counted = [row["environment_steps"] for row in summary]
+    least, most = min(counted), max(counted)
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _beside(row: Row, best: Row) -> str:

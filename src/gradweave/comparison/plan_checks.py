@@ -2,6 +2,7 @@
 
 from gradweave.comparison.rivals import Rival, parse_rivals
 from gradweave.config.auto import with_auto
+from gradweave.config.learners import LEARNERS
 from gradweave.config.schema import Config
 from gradweave.config.validation import validate
 from gradweave.errors import ConfigError
@@ -26,7 +27,13 @@ def check_plan(plan: ComparisonPlan) -> None:
         raise ConfigError("run.devices", run.devices, "1: members learn side by side on one device", "leave it out")
     if run.track != "none":
         raise ConfigError("run.track", run.track, "none: rivals are no runs of their own", "leave it out")
+    if run.on_nonfinite != "stop":
+        accepted = "stop: a member that is not finite any more is not chosen, and the others go on"
+        raise ConfigError("run.on_nonfinite", run.on_nonfinite, accepted, "leave it out")
     for rival in parse_rivals(plan.rivals, plan.config):
+        if rival.tunes == "auto" and not LEARNERS[plan.config.learner].auto:
+            accepted = f"rivals other than auto: the learner {plan.config.learner} has none"
+            raise ConfigError("--rivals", "auto", accepted, "leave auto out")
         config = config_of(rival, plan.config)
         validate(config)
         share = plan.trials if rival.searches and rival.shares else 1

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Int, Key, PyTree
 
 from gradweave.agents import SelfTuningState
 from gradweave.agents.state import leaf_name
@@ -27,7 +27,8 @@ class Stretch(NamedTuple):
 
     Attributes:
         environment_steps: since the beginning, counted by the environments.
-        training_return: mean over the episodes that ended in the stretch; NaN where none did.
+        training_return: mean over the episodes that ended in the stretch; NaN where none did, and where not `finite`:
+            such a member is not chosen or copied.
         evaluation_return: mean over episodes of their own after it, actions sampled.
         finite: whether all that learning carries on stayed finite.
         eta: each hyper-parameter as the next window uses it, by name.
@@ -60,7 +61,7 @@ class Population:
         self._agent = dataclasses.replace(agent, environment=CountingEnvironment.of(agent.environment))
         self._at_once = at_once
         self._first = jax.jit(self._init)
-        self._advance = jax.jit(self._advanced, static_argnums=1, donate_argnums=0)
+        self._advance = jax.jit(self._advanced, donate_argnums=0)
         self._evaluate = jax.jit(self._evaluated)
 
     @property
@@ -94,12 +95,14 @@ class Population:
         """The members with other hyper-parameters, by name; those left out stay."""
         return members._replace(fixed=_with_given(members.fixed, _by_name(settings)))
 
-    def advance(self, members: SelfTuningState, num_meta_steps: int) -> tuple[SelfTuningState, Stretch]:
-        """Let every member learn for a number of windows, then play."""
-        members, totals, finite = self._advance(members, num_meta_steps)
+    def advance(self, members: SelfTuningState, num_meta_steps: int | Sequence[int]) -> tuple[SelfTuningState, Stretch]:
+        """Let every member learn for a number of windows, its own or the same for all, then play."""
+        counts = jnp.broadcast_to(jnp.asarray(num_meta_steps, jnp.int32), members.num_meta_steps.shape)
+        members, totals, finite = self._advance(members, counts)
         returns, eta = self._evaluate(members)
         episodes = np.asarray(totals.num_episodes, np.float64)
-        mean = np.where(episodes > 0, np.asarray(totals.sum_returns, np.float64) / np.maximum(episodes, 1), np.nan)
+        known = (episodes > 0) & np.asarray(finite)
+        mean = np.where(known, np.asarray(totals.sum_returns, np.float64) / np.maximum(episodes, 1), np.nan)
         return members, Stretch(
             environment_steps=np.asarray(members.rollout.env_state.num_steps, np.int64),
             training_return=mean,
@@ -133,19 +136,21 @@ class Population:
 
         return self._over_members(one, (keys, given))
 
-    def _advanced(self, members: SelfTuningState, num_meta_steps: int) -> tuple[SelfTuningState, EpisodeTotals, Array]:
-        def step(carry: Any, _: None) -> tuple[Any, None]:
+    def _advanced(
+        self, members: SelfTuningState, counts: Int[Array, " members"]
+    ) -> tuple[SelfTuningState, EpisodeTotals, Array]:
+        def window(_: Any, carry: Any) -> Any:
             state, totals, finite = carry
             state, metrics = self._agent.step(state)
-            totals = jax.tree.map(jnp.add, totals, metrics.episodes)
-            return (state, totals, finite & metrics.finite), None
+            return state, jax.tree.map(jnp.add, totals, metrics.episodes), finite & metrics.finite
 
-        def one(state: SelfTuningState) -> Any:
+        def one(member: tuple[SelfTuningState, Array]) -> Any:
+            state, count = member
             shapes = jax.eval_shape(lambda state: self._agent.step(state)[1].episodes, state)
             nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-            return jax.lax.scan(step, (state, nothing, jnp.ones((), bool)), length=num_meta_steps)[0]
+            return jax.lax.fori_loop(0, count, window, (state, nothing, jnp.ones((), bool)))
 
-        return self._over_members(one, members)
+        return self._over_members(one, (members, counts))
 
     def _evaluated(self, members: SelfTuningState) -> tuple[Array, dict[str, Array]]:
         run = self._config.run
