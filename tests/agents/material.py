@@ -30,6 +30,28 @@ LEARNED = ActorCriticEta(gw.Interval(), gw.Interval(), gw.Positive(), gw.Positiv
 ETA = ActorCriticEta(*(jnp.array(value) for value in (0.9, 0.8, 0.05, 0.4, 0.1)))
 
 
+class Fork(AbstractEnvironment[Array]):
+    """Two steps; one of three actions is forbidden, depending on a number that is shown and that ends or cuts."""
+
+    num_actions: int = 3
+    can_truncate: bool = True
+
+    def reset(self, *, key: Any) -> tuple[Array, Observation]:
+        state = jnp.stack([jax.random.uniform(key, minval=-1.0), jnp.zeros(())])
+        return state, self.observe(state)
+
+    def step(self, state: Array, action: Array, *, key: Any) -> tuple[Array, Step]:
+        del key
+        reward = state[0] * action.astype(float) + 0.3
+        state = state + jnp.array([0.1, 1.0])
+        last = state[1] >= 2
+        return state, Step(self.observe(state), reward, last & (state[0] > 0), last & (state[0] <= 0))
+
+    def observe(self, state: Array) -> Observation:
+        forbidden = jnp.where(state[0] > 0, 0, 2)
+        return Observation(state, jnp.zeros(0), jnp.arange(3) != forbidden)
+
+
 def observations(key: Any, *leading: int) -> Observation:
     """Random views and masks; the first mask of all allows nothing."""
     view_key, scalar_key, mask_key = jax.random.split(key, 3)

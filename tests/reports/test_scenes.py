@@ -6,14 +6,15 @@ from PIL import Image
 
 from gradweave.envs.catalogue import CATALOGUE
 from gradweave.reports.board import CELLS, HEAD, TAIL, board_frames
-from gradweave.reports.scenes import SCENES
+from gradweave.reports.scenes import SCENES, scene_of
 
 CELL = 40
 MARGIN = CELL // 3  # on three sides of the picture; above it a line of text
 
 
-def drawn(name: str, view: list[float]) -> Image.Image:
-    scene = SCENES[name]
+def drawn(name: str, view: list[float], **options: float) -> Image.Image:
+    scene = scene_of(name, options)
+    assert scene is not None
     (frame,) = board_frames(np.array([view]), paint=scene.paint, canvas=scene.canvas, cell=CELL)
     return frame
 
@@ -35,6 +36,12 @@ def test_the_cart_is_where_it_is_and_the_pole_leans_as_it_does(position: float, 
     pole = places(frame, HEAD)
     tip = pole[pole[:, 1].argmin()]
     assert tip == pytest.approx([cart + 2.9 * np.sin(angle), 3.8 - 2.9 * np.cos(angle) - 0.13], abs=0.12)
+
+
+def test_a_shorter_track_is_as_wide_as_the_picture() -> None:
+    cart = places(drawn("gymnax:CartPole-v1", [1.0, 0.0, 0.0, 0.0], x_threshold=1.0, gravity=5.0), TAIL)
+    assert cart[:, 0].mean() == pytest.approx(7.5, abs=0.1), "at the end, where the episode terminates"
+    assert scene_of("gymnax:Acrobot-v1", {}) is None
 
 
 @pytest.mark.parametrize("angle", [0.0, 1.0, 2.5, -2.0])

@@ -8,9 +8,9 @@ from jaxtyping import Array, Key
 from PIL import Image
 
 from gradweave.agents import SelfTuning, SelfTuningState
-from gradweave.config.schema import Config
+from gradweave.config.schema import Config, EnvironmentConfig
 from gradweave.reports.board import board_frames, paint_channels, paint_snake, save_gif
-from gradweave.reports.scenes import SCENES, Scene
+from gradweave.reports.scenes import Scene, scene_of
 from gradweave.reports.series import series_frames
 from gradweave.training.evaluation import play_episode
 
@@ -55,15 +55,16 @@ def save_episode(
         greedy=greedy,
         max_steps=config.run.max_episode_steps if max_steps is None else max_steps,
     )
-    views, name = observations.view, config.environment.name
-    save_gif(path, _frames(name, views, observations.scalars, rewards))
+    save_gif(path, _frames(config.environment, observations.view, observations.scalars, rewards))
     return DrawnEpisode(path, float(rewards.sum()), len(rewards))
 
 
-def _frames(name: str, views: Any, scalars: Any, rewards: Any) -> list[Image.Image]:
+def _frames(environment: EnvironmentConfig, views: Any, scalars: Any, rewards: Any) -> list[Image.Image]:
     """The environment's own scene, a board, or of vectors without a scene the numbers over time."""
-    if name not in SCENES and views.ndim == 2:
+    scene = scene_of(environment.name, environment.options)
+    if scene is None and views.ndim == 2:
         return series_frames(np.concatenate([views, scalars], axis=1), rewards)
-    snake = "snake" in name.lower() and views.shape[-1] == 5
-    scene = SCENES.get(name, Scene(paint_snake if snake else paint_channels, None))
+    if scene is None:
+        snake = "snake" in environment.name.lower() and views.shape[-1] == 5
+        scene = Scene(paint_snake if snake else paint_channels, None)
     return board_frames(views, rewards=rewards, paint=scene.paint, canvas=scene.canvas)

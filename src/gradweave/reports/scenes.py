@@ -4,6 +4,7 @@ A scene is a painter, as for `gradweave.reports.board`, and the size of its pict
 drawn as cells (`gradweave.reports.board`), and a vector over time (`gradweave.reports.series`).
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -13,7 +14,7 @@ from PIL import ImageDraw, ImageFont
 
 from gradweave.reports.board import BACKGROUND, FAINT, FRUIT, HEAD, TAIL, TEXT, Colour, Painter, mix
 
-__all__ = ["SCENES", "Scene", "minatar", "paint_2048", "paint_cart_pole", "paint_pendulum"]
+__all__ = ["SCENES", "Scene", "minatar", "paint_2048", "paint_cart_pole", "paint_pendulum", "scene_of"]
 
 
 class Scene(NamedTuple):
@@ -24,16 +25,16 @@ class Scene(NamedTuple):
     """Rows and columns of the picture, in cells; None for a board, which has its own."""
 
 
-def paint_cart_pole(draw: ImageDraw.ImageDraw, view: npt.NDArray[np.float64], cell: int) -> None:
-    """Cart and pole on a track of 2.4 units to each side, at whose ends an episode terminates; 5 x 8 cells.
+def paint_cart_pole(draw: ImageDraw.ImageDraw, view: npt.NDArray[np.float64], cell: int, *, limit: float = 2.4) -> None:
+    """Cart and pole on a track of `limit` units to each side, at whose ends an episode terminates; 5 x 8 cells.
 
     The view is position, velocity, angle and its velocity; the angle is counted from upright, to the right.
     """
     position, _, angle, _ = view.ravel()
-    track, unit = 4.3 * cell, 1.45 * cell  # 2.4 units are 3.5 cells
+    track, unit = 4.3 * cell, 3.5 * cell / limit
     centre = 4 * cell + position * unit
     draw.line((0.2 * cell, track, 7.8 * cell, track), fill=FAINT, width=max(1, cell // 20))
-    for end in (-2.4, 2.4):
+    for end in (-limit, limit):
         place = 4 * cell + end * unit
         draw.line((place, track - 0.2 * cell, place, track + 0.2 * cell), fill=FRUIT, width=max(1, cell // 20))
     box = (centre - 0.5 * cell, track - 0.55 * cell, centre + 0.5 * cell, track)
@@ -118,3 +119,11 @@ SCENES: Final[Mapping[str, Scene]] = {
     **{f"gymnax:{name}-MinAtar": Scene(minatar(*colours), None) for name, colours in _MINATAR.items()},
 }
 """By the environment's name."""
+
+
+def scene_of(name: str, options: Mapping[str, Any]) -> Scene | None:
+    """The scene of an environment with its options; None if it has none."""
+    scene, limit = SCENES.get(name), options.get("x_threshold", 0)
+    if scene is None or scene.paint is not paint_cart_pole or limit <= 0:
+        return scene
+    return scene._replace(paint=functools.partial(paint_cart_pole, limit=limit))

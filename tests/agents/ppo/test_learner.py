@@ -25,7 +25,7 @@ from gradweave.envs import (
 from gradweave.rl import Gaussian, actor_critic_network, normalized
 from gradweave.training.memory import Sizes, num_bytes
 
-from ..material import quick_jit
+from ..material import Fork, quick_jit
 from ..test_agent import Recall
 
 NUM_ENVS, NUM_STEPS = 4, 3
@@ -81,10 +81,10 @@ def slow_update(params: Any, eta: PPOEta, batch: Any, options: PPOOptions) -> tu
             ends = bool(trajectory.terminations[t, e])
             returns[t, e] = float(trajectory.rewards[t, e]) + (0.0 if ends else eta.discount * bootstrap)
     advantages = (returns - values[:steps]).reshape(-1)
-    losses = []
+    losses, going, taken = [], True, 0
 
     def loss(params: Any, places: Any, normalized: Any) -> tuple[Any, Any]:
-        policy = squared = entropy = 0.0
+        policy = squared = entropy = divergence = 0.0
         for place, advantage in zip(places, normalized, strict=True):
             t, e = divmod(int(place), envs)
             outputs = value(params, t, e)
@@ -95,28 +95,49 @@ def slow_update(params: Any, eta: PPOEta, batch: Any, options: PPOOptions) -> tu
             ratio = jnp.exp(log_probs[int(trajectory.actions[t, e])] - trajectory.record[t, e])
             near = jnp.minimum(jnp.maximum(ratio, 1 - options.clip_range), 1 + options.clip_range)
             policy -= jnp.minimum(ratio * advantage, near * advantage)
-            squared += (returns[t, e] - outputs.value) ** 2
+            error = (returns[t, e] - outputs.value) ** 2
+            if options.clip_values:
+                moved = jnp.minimum(jnp.maximum(outputs.value - values[t, e], -options.clip_range), options.clip_range)
+                error = jnp.maximum(error, (returns[t, e] - values[t, e] - moved) ** 2)
+            squared += error
+            divergence += ratio - 1 - jnp.log(ratio)
             entropy -= sum(jnp.exp(log_prob) * log_prob for log_prob in log_probs.values())
         total = policy + eta.value_cost * squared - eta.entropy_cost * entropy
-        return total / len(places), policy / len(places)
+        return total / len(places), (policy / len(places), divergence / len(places))
 
     for places in np.asarray(batch.orders).reshape(options.num_epochs * options.num_minibatches, -1):
         part = advantages[places]
         if options.normalize_advantages:
             part = (part - part.mean()) / (part.std() + 1e-8)
-        (_, policy), gradient = jax.value_and_grad(loss, has_aux=True)(params, places, part)
+        (_, (policy, divergence)), gradient = jax.value_and_grad(loss, has_aux=True)(params, places, part)
         losses.append(float(policy))
+        going = going and (options.target_kl is None or float(divergence) <= 1.5 * options.target_kl)
+        if not going:  # losses are still reported
+            continue
+        taken += 1
         params = jax.tree.map(lambda leaf, slope: leaf - eta.learning_rate * slope, params, gradient)
-    return losses, params
+    return losses, params, taken
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("environment", [MaskedAction(3), TruncatedReward(2)], ids=["masks", "truncations"])
-def test_an_update_is_that_of_a_slow_loop(environment: Any) -> None:
-    agent = self_tuning(environment, ppo_agent(optimizer=optax.identity(), options=OPTIONS), 1, FIXED)
+@pytest.mark.parametrize(
+    ("environment", "changes"),
+    [
+        (MaskedAction(3), {}),
+        (TruncatedReward(2), {}),
+        (Fork(), {"clip_values": True, "clip_range": 0.005, "target_kl": 2e-5}),
+        (Fork(), {"clip_values": True, "clip_range": 0.005, "normalize_advantages": False}),
+    ],
+    ids=["masks", "truncations", "clipped values, and a stop", "clipped values"],
+)
+def test_an_update_is_that_of_a_slow_loop(environment: Any, changes: dict[str, Any]) -> None:
+    options = OPTIONS._replace(**changes)
+    agent = self_tuning(environment, ppo_agent(optimizer=optax.identity(), options=options), 1, FIXED)
     state = begun(agent, environment)
     after, aux = quick_jit(agent.problem.update)(state.learner, jax.tree.map(jnp.asarray, ETA), state.batch)
-    losses, params = slow_update(state.learner.params, ETA, state.batch, OPTIONS)
+    losses, params, taken = slow_update(state.learner.params, ETA, state.batch, options)
+    assert 0 < taken < 4 if "target_kl" in changes else taken == 4
+    assert float(aux["steps_taken"]) == taken / 4
     np.testing.assert_allclose(aux["policy_loss"], np.mean(losses), rtol=1e-9, atol=1e-12)
     for found, expected in zip(jax.tree.leaves(after.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-11)
@@ -250,7 +271,7 @@ def test_mixed_mode_of_a_recording_is_reverse_mode(length: int, target_kl: float
     [(1, False, False), (2, True, False), (5, False, False), (1, False, True), (2, True, True)],
 )
 def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: bool, continuous: bool) -> None:
-    environment: Any = AimTwice() if continuous else Recall()
+    environment: Any = AimTwice() if continuous else Fork()
     head: Any = {"head": Gaussian(1), "reward_discount": 0.9} if continuous else {}
     options = OPTIONS._replace(clip_values=outer_critic)
     agents = [
@@ -260,6 +281,9 @@ def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: boo
     free = int(continuous)
     state = begun(agents[0], environment, outer_critic=outer_critic, outer_torso="own", num_free_outputs=free)
     window = quick_jit(lambda state: agents[0].collect_window(state, key=jax.random.key(3)))(state)
+    trajectory = window.batches.experience.trajectory
+    assert trajectory.truncations.any() and (continuous or trajectory.terminations.any())
+    assert continuous or not trajectory.observations.action_mask.all()
     expected = slopes_times_differences(agents[0], state, window, length)
     matter = np.abs(expected) > 1e-7  # one update of the policy does not hear of the values' weight
     assert matter.tolist() == [True, True, True, length > 1, True]

@@ -18,13 +18,13 @@ from gradweave.cli.train import parse_config
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.config.validation import find_problems
-from gradweave.envs import AbstractEnvironment, Observation, Step, VectorEnvironment, make_environment
+from gradweave.envs import Observation, VectorEnvironment, make_environment
 from gradweave.rl import Categorical, Gaussian, MultiDiscrete, TanhGaussian, Trajectory, actor_critic_network
 from gradweave.rl.rollout import for_each
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.memory import Sizes, num_bytes
 
-from ..material import quick_jit
+from ..material import Fork, quick_jit
 from ..memory_probe import Cue, remembering
 from ..ppo.test_learner import AimTwice, begun, slopes_times_differences
 
@@ -33,28 +33,6 @@ ETA = VTraceEta(0.8, 0.7, 0.6, 1.2, 0.02, 0.4, 0.03)
 SPEC = VTraceEta(*[gw.Interval()] * 3, *[gw.Positive()] * 4)
 FIXED = VTraceEta(*[gw.Fixed()] * 7)
 OPTIONS = VTraceOptions(num_epochs=2, num_minibatches=2, clip_rho=1.02, clip_c=0.97)
-
-
-class Fork(AbstractEnvironment[Array]):
-    """Two steps; one of three actions is forbidden, depending on a number that is shown and that ends or cuts."""
-
-    num_actions: int = 3
-    can_truncate: bool = True
-
-    def reset(self, *, key: Any) -> tuple[Array, Observation]:
-        state = jnp.stack([jax.random.uniform(key, minval=-1.0), jnp.zeros(())])
-        return state, self.observe(state)
-
-    def step(self, state: Array, action: Array, *, key: Any) -> tuple[Array, Step]:
-        del key
-        reward = state[0] * action.astype(float) + 0.3
-        state = state + jnp.array([0.1, 1.0])
-        last = state[1] >= 2
-        return state, Step(self.observe(state), reward, last & (state[0] > 0), last & (state[0] <= 0))
-
-    def observe(self, state: Array) -> Observation:
-        forbidden = jnp.where(state[0] > 0, 0, 2)
-        return Observation(state, jnp.zeros(0), jnp.arange(3) != forbidden)
 
 
 def self_tuning(environment: Any, agent: Any, length: int, spec: Any = SPEC, mode: Any = None) -> SelfTuning:
