@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gradweave import AdaptiveMix, Bootstrapped, ForwardMode, MixedMode, RandomTruncation, Trace
+from gradweave.config.configure import configure
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.config.validation import validate
@@ -134,6 +135,31 @@ def test_the_learned_discount_stays_below_its_bound() -> None:
     with pytest.raises(ConfigError) as caught:
         validate(config_with(learned=("lambda_",), max_discount=0.95))
     assert caught.value.field == "meta.max_discount" and "--meta.learned" in caught.value.remedy
+
+
+@pytest.mark.parametrize("learner", ["actor-critic", "ppo", "vtrace"])
+def test_the_learned_learning_rate_approaches_its_bound_and_can_come_back(learner: str) -> None:
+    presets = {"actor-critic": "discounting-chain", "ppo": "ppo", "vtrace": "vtrace"}
+    meta = {"learned": ("learning_rate",), "max_learning_rate": 0.01}
+    agent = build_agent(configure(presets[learner], inner={"num_envs": 4, "learning_rate": 1e-4}, meta=meta))
+
+    def rate(raw: float) -> jax.Array:
+        return agent.eta(agent.initial_raw._replace(learning_rate=jax.numpy.asarray(raw))).learning_rate
+
+    assert float(agent.eta(agent.initial_raw).learning_rate) == pytest.approx(1e-4)
+    assert 0.0099 < float(rate(6.0)) < float(rate(12.0)) <= 0.01
+    # Far below the bound it moves in proportion to itself, as without one; at the bound its derivative is not 0.
+    low, start = float(agent.initial_raw.learning_rate), 1e-4
+    assert float(jax.grad(rate)(low)) == pytest.approx(start, rel=0.02)
+    assert float(jax.grad(rate)(12.0)) > 0
+
+
+@pytest.mark.parametrize(("learned", "bound"), [("lambda_", 0.1), ("learning_rate", 1e-3), ("learning_rate", 1e4)])
+def test_bounds_of_the_learning_rate_that_cannot_be_are_refused(learned: str, bound: float) -> None:
+    start = {"learning_rate": 1e-3}
+    with pytest.raises(ConfigError) as caught:
+        validate(config_with(learned=(learned,), inner=start, max_learning_rate=bound))
+    assert caught.value.field == "meta.max_learning_rate" and "--" in caught.value.remedy
 
 
 def test_the_scale_of_the_last_policy_layer_and_the_outer_rollout_are_the_configured_ones() -> None:

@@ -43,8 +43,9 @@ def configured_eta(config: Config) -> dict[str, Any]:
 def configured_bijectors(config: Config) -> dict[str, AbstractBijector]:
     """The bijector of each hyper-parameter, by name: into its range if it is learned, else `Fixed`."""
     bijectors: dict[str, AbstractBijector] = {}
+    bounds = {"discount": config.meta.max_discount, "learning_rate": config.meta.max_learning_rate}
     for name, limits in LEARNERS[config.learner].hyperparameters.items():
-        upper = config.meta.max_discount or limits.upper if name == "discount" else limits.upper
+        upper = bounds.get(name) or limits.upper
         learned = Positive() if math.isinf(upper) else Interval(limits.lower, upper)
         bijectors[name] = learned if name in config.meta.learned else Fixed()
     return bijectors

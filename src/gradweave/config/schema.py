@@ -75,6 +75,9 @@ class MetaConfig:
     alpha policy_cost auxiliary_discount auxiliary_lambda auxiliary_cost. None: plain learning."""
     max_discount: float | None = None
     """Upper end of the learned discount's range, above inner.discount and at most 1; None: 1."""
+    max_learning_rate: float | None = None
+    """Upper end of the learned learning rate's range, which it approaches and can come back from; above
+    inner.learning_rate. None: no end."""
     num_inner_steps: int = 1
     """Inner updates in one window (L); the meta-parameters move once per window."""
     estimator: str = "unrolled"
@@ -225,6 +228,7 @@ class Config:
     def untuned(self) -> "Config":
         """The same without the options that only tuning reads."""
         nothing = MetaConfig()
-        tuned = ("learned", "schedule", "max_discount", "tuners", "trust_region", "guard", "preset")
+        bounds = ("max_discount", "max_learning_rate", "trust_region")
+        tuned = ("learned", "schedule", *bounds, "tuners", "guard", "preset")
         meta = dataclasses.replace(self.meta, **{name: getattr(nothing, name) for name in tuned})
         return dataclasses.replace(self, meta=meta, inner=LEARNERS[self.learner].untuned(self.inner))

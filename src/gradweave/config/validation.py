@@ -22,6 +22,8 @@ from gradweave.errors import ConfigError, nearest_name
 
 __all__ = ["find_problems", "indivisible", "validate"]
 
+_MOST_RAISED = 1e6  # further below its upper end a sigmoid's values are lost in single precision
+
 
 def validate(config: Config, *, num_processes: int = 1) -> None:
     """Raise when `config` cannot be run.
@@ -133,6 +135,17 @@ def _learned(config: Config) -> Iterator[ConfigError]:
         accepted = f"a number above inner.discount ({start:g}), where it starts, and at most 1"
         remedy = "set --meta.max-discount to such a value, or --inner.discount to a lower one"
         yield ConfigError("meta.max_discount", bound, accepted, remedy)
+    bound = config.meta.max_learning_rate
+    if "learning_rate" not in learned:
+        yield from unused("meta.max_learning_rate", bound, None, "add learning_rate to --meta.learned")
+    elif bound is not None and not (
+        single(start := getattr(config.inner, "learning_rate", 0.0)) < single(bound) <= _MOST_RAISED * start
+    ):
+        accepted = (
+            f"a number above inner.learning_rate ({start:g}), where it starts, and at most {_MOST_RAISED:g} times it"
+        )
+        remedy = "set --meta.max-learning-rate to such a value, or --inner.learning-rate to another"
+        yield ConfigError("meta.max_learning_rate", bound, accepted, remedy)
 
 
 def _meta(config: Config) -> Iterator[ConfigError]:
