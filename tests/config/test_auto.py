@@ -95,3 +95,10 @@ def test_a_learner_of_which_nothing_is_known_has_none(monkeypatch):
     monkeypatch.setitem(LEARNERS, "ppo", dataclasses.replace(LEARNERS["ppo"], auto={}))
     with pytest.raises(ConfigError, match="choose --meta"):
         with_auto(preset("ppo"))
+
+
+def test_what_auto_tunes_and_is_to_be_learned_names_the_preset():
+    with pytest.raises(ConfigError) as caught:
+        configure("auto", meta={"learned": ("learning_rate",)})
+    assert "--meta.preset none" in caught.value.remedy
+    assert configure("auto", meta={"preset": "none", "learned": ("learning_rate",)}).meta.tuners == ()

@@ -37,7 +37,9 @@ def test_what_is_understood(text, name, tuner, argument) -> None:
         ("learning_rate=kl:0.01,0.01", "--meta.tuners learning_rate=kl:0.01"),
         ("learning_rate=kl:0.01,11", "--meta.tuners learning_rate=kl:0.01"),
         ("learning_rate=kl:x", "--meta.tuners learning_rate=kl:0.01"),
-        ("discount=kl:0.1", "--meta.tuners discount=return-choice:3e-4,1e-3"),
+        ("discount=kl:0.1", "--meta.tuners discount=return-choice:0.9,0.99"),
+        ("lambda=return-choice:0.9", "--meta.tuners lambda=return-choice:0.9,0.99"),
+        ("lamda=return-choice:0.8,0.9", "--meta.tuners lambda=return-choice:0.8,0.9"),
         ("entropy_cost=entropy-share:0.5,0.03,0.03", "--meta.tuners entropy_cost=entropy-share:0.5"),
         ("entropy_cost=entropy-share:0.5,0,0.03", "--meta.tuners entropy_cost=entropy-share:0.5"),
         ("entropy_cost=entropy-share:1.5,0.01,0.03", "--meta.tuners entropy_cost=entropy-share:0.5"),
@@ -53,6 +55,7 @@ def test_what_is_refused(text, remedy) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_tuner(text, HYPERPARAMETERS)
     assert caught.value.field == "meta.tuners" and caught.value.remedy == remedy
+    assert "lambda_" not in caught.value.accepted
     if remedy.startswith("--meta.tuners "):
         parse_tuner(remedy.split()[1], HYPERPARAMETERS)
 

@@ -3,21 +3,25 @@
 import dataclasses
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradweave.agents import MetaStepMetrics, SelfTuningState, learning_part
+from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState, learning_part
 from gradweave.config.schema import Config
 from gradweave.envs.discounting_chain import DiscountingChain
 from gradweave.errors import CheckpointError, NonFiniteError
 from gradweave.rl import EpisodeTotals
 from gradweave.runs.checkpoints import list_checkpoints
 from gradweave.runs.metrics import read_metrics
+from gradweave.runs.progress import Progress
 from gradweave.runs.run_folder import RunFolder
+from gradweave.runs.trackers import Tracker
 from gradweave.training.checkpoints import Checkpoint, load_newest, named_arrays
+from gradweave.training.log import Log
 from gradweave.training.loop import load_agent
 from gradweave.training.nonfinite import check_checkpoint, check_finite, skipping
 
@@ -74,14 +78,28 @@ def test_skipping_stops_only_where_a_whole_chunk_is_skipped() -> None:
         check_finite(steps_of, metrics_of([False, False]), 0, state_of(1.0), skips=True)
 
 
+def test_a_row_counts_the_windows_that_were_skipped(tmp_path: Path) -> None:
+    config = small(tmp_path)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, log_every=4, chunk_size=4))
+    written: list[dict[str, Any]] = []
+    agent = mock.Mock(spec=SelfTuning, environment_steps=steps_of)
+    folder = mock.Mock(spec=RunFolder, metrics=mock.Mock(write=written.append))
+    with Log(agent, config, folder, mock.Mock(spec=Progress), mock.Mock(spec=Tracker), done=0) as rows:
+        for finite in ([True, False, False, False], [True] * 4, [False, True, True, True]):
+            rows.chunk(metrics_of(finite), None)
+    assert [row.get("skipped") for row in written] == [3, None, 1]
+
+
 @pytest.mark.parametrize("value", [2.0, np.inf])
 def test_a_window_that_is_skipped_changes_nothing_but_the_key_and_the_count(value: float) -> None:
     def step(state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
         finite = jnp.isfinite(jnp.array(value))
-        return state_of(value, 7), jax.tree.map(jnp.asarray, metrics_of([True]))._replace(finite=finite)
+        metrics = jax.tree.map(jnp.asarray, metrics_of([True]))
+        return state_of(value, 7), metrics._replace(finite=finite, restored=jnp.ones((), bool))
 
     before = state_of(1.0)
-    after, _ = jax.jit(skipping(step))(before)
+    after, metrics = jax.jit(skipping(step))(before)
+    assert bool(metrics.restored) == np.isfinite(value)  # what a guard put back in a skipped window is gone
     expected = state_of(value, 7) if np.isfinite(value) else before
     expected = expected._replace(key=jax.random.key(7), num_meta_steps=jnp.array(7, jnp.int32))
     for one, other in zip(leaves(after), leaves(expected), strict=True):
@@ -156,14 +174,15 @@ def test_windows_that_are_not_finite_are_skipped(tmp_path: Path, absurd_rewards:
     assert 0 < len(skipped) < len(rows) == 8 * CHUNK
     assert summary.environment_steps == NUM_ENVS * NUM_STEPS + 8 * CHUNK * WINDOW
     assert all(np.isfinite(leaf).all() for leaf in leaves_of_learning(summary.state))
-    # A row that stands for several windows says it of any of them.
+    # A row that stands for several windows counts them.
     seldom = dataclasses.replace(
         config, run=dataclasses.replace(config.run, log_every=CHUNK, runs_dir=str(tmp_path / "b"))
     )
     with RunFolder.create(seldom) as folder:
         run(seldom, folder)
-    of_chunks = [bool(row.get("skipped")) for row in read_metrics(folder.path / "metrics.jsonl")]
-    assert of_chunks == [any(row.get("skipped") for row in rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
+    of_chunks = [row.get("skipped", 0) for row in read_metrics(folder.path / "metrics.jsonl")]
+    counted = [sum(row.get("skipped", 0) for row in rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK)]
+    assert of_chunks == counted
 
 
 @pytest.mark.slow

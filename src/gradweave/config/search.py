@@ -73,8 +73,8 @@ def parse_search(entries: Sequence[str], hyperparameters: Mapping[str, Range]) -
         low, high = _ends(entry, text)
         if name not in hyperparameters:
             near = nearest_name(spelt, hyperparameters) or "learning_rate"
-            accepted = f"{_ENTRY}, with NAME one of {' '.join(hyperparameters)}"
-            raise ConfigError(_FIELD, entry, accepted, f"did you mean {near}={text}?")
+            accepted = f"{_ENTRY}, with NAME one of {' '.join(each.rstrip('_') for each in hyperparameters)}"
+            raise ConfigError(_FIELD, entry, accepted, f"did you mean {near.rstrip('_')}={text}?")
         if name in found:
             raise ConfigError(_FIELD, entry, "every name once", "leave out the repetition")
         limits = hyperparameters[name]

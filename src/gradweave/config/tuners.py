@@ -119,6 +119,7 @@ TUNERS: Final = (
 )
 """Every tuner of the library."""
 
+_CHOICE: Final = ("return-choice:3e-4,1e-3", "return-choice:0.9,0.99")  # for a share or a discount the second
 _OWN: Final = "package.module:Class[:NUMBERS] of your own"
 
 
@@ -144,8 +145,9 @@ def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, S
     name = spelt if spelt in hyperparameters else f"{spelt}_"  # lambda, which is a word of Python's
     if not equals or name not in hyperparameters:
         near = nearest_name(spelt, hyperparameters) or "learning_rate"
-        accepted = f"NAME=TUNER with NAME one of {' '.join(hyperparameters)}, TUNER one of {_usages(TUNERS)}"
-        raise ConfigError(field, text, accepted, f"--meta.tuners {near}={rule or 'kl:0.01'}")
+        names = " ".join(each.rstrip("_") for each in hyperparameters)
+        accepted = f"NAME=TUNER with NAME one of {names}, TUNER one of {_usages(TUNERS)}"
+        raise ConfigError(field, text, accepted, f"--meta.tuners {near.rstrip('_')}={rule or 'kl:0.01'}")
     own = _own_tuner(text, rule)
     if own is not None:
         return name, own
@@ -155,7 +157,8 @@ def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, S
     except ConfigError as refused:
         known = any(rule.partition(":")[0] == row.name for row in serving)
         accepted = refused.accepted if known else f"for {spelt} one of {_usages(serving)}"
-        example = refused.remedy.rpartition(" ")[2] if known else "return-choice:3e-4,1e-3"
+        given = known and not rule.startswith("return-choice")
+        example = refused.remedy.rpartition(" ")[2] if given else _CHOICE[hyperparameters[name].upper == 1]
         raise ConfigError(field, text, accepted, f"--meta.tuners {spelt}={example}") from None
     values = spec.argument if spec.row.name == "return-choice" else ()
     if not all(hyperparameters[name].contains(value, learned=False) for value in values):

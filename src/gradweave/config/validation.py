@@ -174,6 +174,9 @@ def _tuners(config: Config) -> Iterator[ConfigError]:
     try:
         parse_tuners(meta.tuners, meta.learned, LEARNERS[config.learner].hyperparameters)
     except ConfigError as problem:
+        if meta.preset == "auto" and "not moved by" in problem.accepted:
+            remedy = "--meta.preset none, which takes auto's tuners away, or leave one of the two out"
+            problem = ConfigError(problem.field, problem.value, problem.accepted, remedy)
         yield problem
     if meta.tuners and meta.schedule != "none":
         accepted = "none with a schedule, which moves every meta-parameter by itself"

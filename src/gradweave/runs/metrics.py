@@ -12,7 +12,7 @@ Names of the numbers that a row may hold; reports and progress tables know these
 | `policy_loss`, `value_loss`, `outer_loss`, `entropy`, `gradient_norm` | means over the window's updates, or losses |
 | `restored` | true where the guard went back to an earlier state since the last line (`--meta.guard`) |
 | `kept_move` | the share of the move of the meta-parameters that the trust region left (`--meta.trust-region`) |
-| `skipped` | true where a value was not finite and a window since the last line was thrown away |
+| `skipped` | number of windows since the last line that were thrown away: a value was not finite |
 | `steps_per_second` | environment steps per second; shown, but not in the file, so that two runs can be compared |
 
 JSON knows no NaN: a non-finite value is written as null, and `nonfinite` keeps it, under its name, as text.

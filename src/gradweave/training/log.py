@@ -49,7 +49,7 @@ class Log:
         self._tracker = tracker
         self._done = done
         self._unlogged = np.zeros(3)  # episodes, returns, lengths since the last row
-        self._happened: dict[str, bool] = {}  # since the last row
+        self._happened: dict[str, int] = {}  # since the last row
         self._unshown = np.zeros(3)
         self._shown_at = time.monotonic()
         self._shown_step = agent.environment_steps(done)
@@ -69,7 +69,7 @@ class Log:
         for index in range(self._config.run.chunk_size):
             one = jax.tree.map(lambda leaf, index=index: leaf[index], metrics)
             self._unlogged += np.array([float(total) for total in one.episodes])
-            self._happened |= _events(one)
+            self._happened = _with(self._happened, _events(one))
             self._done += 1
             last = index == self._config.run.chunk_size - 1
             if self._done % self._config.run.log_every and not last:
@@ -148,10 +148,18 @@ def meta_step_row(
     return row | _events(metrics)
 
 
-def _events(metrics: MetaStepMetrics) -> dict[str, bool]:
-    """Events of this window, which the next row written reports even if it is of a later window."""
-    restored = {} if metrics.restored is None or not metrics.restored else {"restored": True}
-    return restored if metrics.finite else {**restored, "skipped": True}
+def _events(metrics: MetaStepMetrics) -> dict[str, int]:
+    """Events of this window, which the next row written reports even if it is of a later window: `skipped` is the
+    number of windows.
+    """
+    restored: dict[str, int] = {} if metrics.restored is None or not metrics.restored else {"restored": True}
+    return restored if metrics.finite else {**restored, "skipped": 1}
+
+
+def _with(before: dict[str, int], events: dict[str, int]) -> dict[str, int]:
+    """Events of several windows."""
+    count = before.get("skipped", 0) + events.get("skipped", 0)
+    return {**before, **events, **({"skipped": count} if count else {})}
 
 
 def _episode_row(totals: Any) -> dict[str, Any]:

@@ -32,6 +32,8 @@ def skipping(step: Step) -> Step:
         goes_on: Any = {"key": None, "num_meta_steps": None}
         pairs = moved._replace(**goes_on), state._replace(**goes_on)
         chosen = jax.tree.map(lambda new, old: jnp.where(metrics.finite, new, old), *pairs)
+        if metrics.restored is not None:  # what a guard put back is thrown away, too
+            metrics = metrics._replace(restored=metrics.restored & metrics.finite)
         return chosen._replace(key=moved.key, num_meta_steps=moved.num_meta_steps), metrics
 
     return guarded
