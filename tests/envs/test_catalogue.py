@@ -20,7 +20,7 @@ def describes(name: str) -> None:
     assert (row.view, row.num_scalars) == (seen.view.shape, seen.scalars.shape[0])
     made = (environment.num_actions, environment.action_sizes, environment.continuous)
     assert (row.num_actions, row.action_sizes, row.continuous) == made
-    report = check_environment(environment, num_steps=8, num_copies=2)
+    report = check_environment(environment, num_steps=100, num_copies=2)
     assert report.ok, report
 
 

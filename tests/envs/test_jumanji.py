@@ -209,6 +209,7 @@ def test_a_mask_of_another_shape_allows_everything() -> None:
 
     seen = BoardOrVector(num_actions=3)(Masked(jnp.zeros((3, 2), bool)))
     np.testing.assert_array_equal(seen.action_mask, [True] * 3)
+    assert BoardOrVector(num_actions=3)(Masked(jnp.zeros(3, bool))).action_mask.all(), "nothing is allowed"
     seen = BoardOrVector(num_actions=3)(Masked(jnp.array([True, False, True])))
     np.testing.assert_array_equal(seen.action_mask, [True, False, True])
 

@@ -122,8 +122,8 @@ class BoardOrVector:
 
     A field `grid`, `board` or `puzzle` of two or three axes is the view (one of two axes gets a channel axis), and all
     other numbers, in order, are the scalars. Without such a field all numbers together are the view. A field
-    `action_mask` of the right size is the mask; otherwise everything is allowed. Nothing is scaled: where numbers are
-    large, hand a function of your own to `JumanjiEnvironment`.
+    `action_mask` of the right size is the mask; otherwise, and where it allows nothing, everything is allowed. Nothing
+    is scaled: where numbers are large, hand a function of your own to `JumanjiEnvironment`.
     """
 
     num_actions: int
@@ -141,7 +141,8 @@ class BoardOrVector:
     def _mask(self, mask: Array | None) -> Bool[Array, " num_actions"]:
         if mask is None or mask.size != self.num_actions:
             return jnp.ones(self.num_actions, bool)
-        return mask.astype(bool).ravel()
+        allowed = mask.astype(bool).ravel()
+        return allowed | ~allowed.any()  # FlatPack's episodes go on where no block fits any more
 
 
 def snake(
