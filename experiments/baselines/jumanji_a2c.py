@@ -50,12 +50,12 @@ class Game(NamedTuple):
     episode_steps: int
     episodes: int
     network: Mapping[str, Any]
-    changed: Mapping[str, float] = {}
+    changed: Mapping[str, Any] = {}
 
 
 _SNAKE = {"channels": (32, 32), "strides": (2, 1), "policy_layers": (64, 64), "value_layers": (128, 128)}
 _2048 = {"channels": (32, 32, 32), "strides": (1, 1, 1), "policy_layers": (128, 128), "value_layers": (256, 256)}
-_LARGE_BATCHES = {"num_envs": 128, "num_steps": 20, "learning_rate": 3e-4}
+_LARGE_BATCHES: Mapping[str, Any] = {"num_envs": 128, "num_steps": 20, "learning_rate": 3e-4}
 GAMES = {
     # With batches eight times as large and this rate nothing is learned in as many steps as a CPU core can afford.
     "snake": Game("snake", 64, 5, 187, 0.997, 1e-3, 4000, 32, _SNAKE, _LARGE_BATCHES),
