@@ -29,19 +29,21 @@ from .ppo.test_learner import slopes_times_differences
 
 NUM_ENVS, NUM_STEPS = 4, 4
 FIXED = ActorCriticEta(*[gw.Fixed()] * 5)
-OPTIONS = PPOOptions(num_epochs=2, num_minibatches=2, clip_range=0.05)
+OPTIONS = PPOOptions(num_epochs=2, num_minibatches=2)
 
 
 def self_tuning(
     learner, network, environment, *, length=1, mode=None, spec=None, rate=0.03, optimizer="adam", **changes
 ):
     memory = network.initial_memory()
+    eta = ActorCriticEta(*(jnp.asarray(value) for value in (0.9, 0.8, 0.02, 0.4, rate)))
+    spec = ActorCriticEta(gw.Interval(), gw.Interval(), *[gw.Positive()] * 3) if spec is None else spec
     if learner == "ppo":
-        names, agent = PPOEta, ppo_agent(options=changes.pop("options", OPTIONS), memory=memory)
+        agent = ppo_agent(options=changes.pop("options", OPTIONS), memory=memory)
+        eta = PPOEta(*eta, clip_range=jnp.asarray(changes.pop("clip_range", 0.05)))
+        spec = PPOEta(*spec, clip_range=gw.Fixed())
     else:
-        names, agent = ActorCriticEta, actor_critic_agent(bundled_apply, inner_optimizer(optimizer), memory=memory)
-    spec = names(gw.Interval(), gw.Interval(), gw.Positive(), gw.Positive(), gw.Positive()) if spec is None else spec
-    eta = names(*(jnp.asarray(value) for value in (0.9, 0.8, 0.02, 0.4, rate)))
+        agent = actor_critic_agent(bundled_apply, inner_optimizer(optimizer), memory=memory)
     fields = {
         "agent": agent,
         "environment": VectorEnvironment(environment, NUM_ENVS),
@@ -114,7 +116,7 @@ def test_the_meta_gradient_is_that_of_differences(learner, memory, length):
     batches = getattr(window.batches, "experience", window.batches)
     assert batches.trajectory.terminations[:, :-1].any() and batches.trajectory.truncations.any()
     expected = slopes_times_differences(agents[0], state, window, length)
-    assert (np.abs(expected) > 1e-7).all(), "the value's weight, too: it moves the memory that the policy reads"
+    assert (np.abs(expected[:5]) > 1e-7).all(), "the value's weight, too: it moves the memory that the policy reads"
     for agent in agents:
         grad = quick_jit(lambda *args, agent=agent: agent.window_gradient(*args).grad)(state, window)
         np.testing.assert_allclose(np.array(jax.tree.leaves(grad)), expected, rtol=1e-4, atol=1e-9)
@@ -146,9 +148,8 @@ def test_ppo_keeps_environments_whole():
 )
 def test_a_network_that_remembers_solves_what_one_without_memory_cannot(learner, memory, count):
     network = remembering(memory, policy_layers=(16,), value_layers=(16,), memory_size=16 if memory != "none" else 64)
-    spec = FIXED if learner == "actor-critic" else PPOEta(*FIXED)
-    options = {"options": PPOOptions()} if learner == "ppo" else {}
-    agent = self_tuning(learner, network, Cue(), spec=spec, rate=0.01, num_steps=6, **options)
+    options = {"options": PPOOptions(), "clip_range": 0.2} if learner == "ppo" else {}
+    agent = self_tuning(learner, network, Cue(), spec=FIXED, rate=0.01, num_steps=6, **options)
     agent = dataclasses.replace(agent, environment=VectorEnvironment(Cue(), 16))
     state = jax.jit(lambda key: agent.init(network, key=key))(jax.random.key(3))
     run = jax.jit(lambda state: jax.lax.scan(lambda carry, _: agent.step(carry), state, length=count))

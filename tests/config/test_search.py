@@ -12,8 +12,10 @@ HYPERPARAMETERS = LEARNERS["ppo"].hyperparameters
 
 
 def test_each_range_has_its_scale():
-    found = parse_search(["learning-rate=1e-5:0.1", "discount=0.9:0.999", "lambda=0:1"], HYPERPARAMETERS)
-    assert list(found) == ["learning_rate", "discount", "lambda_"]
+    entries = ["learning-rate=1e-5:0.1", "discount=0.9:0.999", "lambda=0:1", "clip_range=0.05:0.5"]
+    found = parse_search(entries, HYPERPARAMETERS)
+    assert list(found) == ["learning_rate", "discount", "lambda_", "clip_range"]
+    assert found["clip_range"].at(0.5) == pytest.approx(0.025**0.5)
     assert found["learning_rate"].at(0.5) == pytest.approx(1e-3)  # the geometric mean
     assert found["discount"].at(0.5) == pytest.approx(0.99)  # that of the distances to 1
     assert found["lambda_"].at(0.25) == pytest.approx(0.25)  # evenly, where an end is 0 or 1
@@ -47,6 +49,7 @@ def test_draws_cover_the_range():
         (["learning_rat=1e-4:1e-3"], "did you mean learning_rate=1e-4:1e-3"),
         (["learning_rate=1e-3:1e-4"], "other ends"),
         (["learning_rate=0:1e-3"], "other ends"),
+        (["clip_range=0:0.5"], "other ends"),
         (["discount=0.5:1.5"], "other ends"),
         (["discount=0.5:0.9", "discount=0.6:0.9"], "every name once"),
     ],

@@ -8,6 +8,7 @@ from gradweave.config.tuners import parse_tuner
 from gradweave.errors import ConfigError
 
 HYPERPARAMETERS = LEARNERS["actor-critic"].hyperparameters
+PPO = LEARNERS["ppo"].hyperparameters
 
 
 @pytest.mark.parametrize(
@@ -20,10 +21,12 @@ HYPERPARAMETERS = LEARNERS["actor-critic"].hyperparameters
         ("entropy_cost=entropy-share", "entropy_cost", "entropy-share", 0.5),
         ("entropy_cost=entropy-share:0.5,3e-3,0.03", "entropy_cost", "entropy-share", (0.5, 3e-3, 0.03)),
         ("lambda=return-choice:0.5,1", "lambda_", "return-choice", (0.5, 1.0)),
+        ("clip_range=return-choice:0.1,0.2,0.3", "clip_range", "return-choice", (0.1, 0.2, 0.3)),
+        ("clip_range=evolution", "clip_range", "evolution", 0.3),
     ],
 )
 def test_what_is_understood(text, name, tuner, argument) -> None:
-    found, spec = parse_tuner(text, HYPERPARAMETERS)
+    found, spec = parse_tuner(text, PPO if name == "clip_range" else HYPERPARAMETERS)
     assert (found, spec.row.name, spec.argument) == (name, tuner, argument)
 
 
@@ -37,6 +40,7 @@ def test_what_is_understood(text, name, tuner, argument) -> None:
         ("learning_rate=kl:0.01,0.01", "--meta.tuners learning_rate=kl:0.01"),
         ("learning_rate=kl:0.01,11", "--meta.tuners learning_rate=kl:0.01"),
         ("learning_rate=kl:x", "--meta.tuners learning_rate=kl:0.01"),
+        ("discount", "--meta.tuners discount=return-choice:0.9,0.99"),
         ("discount=kl:0.1", "--meta.tuners discount=return-choice:0.9,0.99"),
         ("lambda=return-choice:0.9", "--meta.tuners lambda=return-choice:0.9,0.99"),
         ("lamda=return-choice:0.8,0.9", "--meta.tuners lambda=return-choice:0.8,0.9"),
@@ -58,6 +62,23 @@ def test_what_is_refused(text, remedy) -> None:
     assert "lambda_" not in caught.value.accepted
     if remedy.startswith("--meta.tuners "):
         parse_tuner(remedy.split()[1], HYPERPARAMETERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("clip_range", "--meta.tuners clip_range=return-choice:0.1,0.2,0.3"),
+        ("clip_range=kl", "--meta.tuners clip_range=return-choice:0.1,0.2,0.3"),
+        ("clip_range=return-choice:0.2", "--meta.tuners clip_range=return-choice:0.1,0.2,0.3"),
+        ("clip_range=return-choice:0,0.2", "give others"),
+    ],
+)
+def test_what_is_refused_of_a_clip_range(text, remedy) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_tuner(text, PPO)
+    assert caught.value.remedy == remedy
+    with pytest.raises(ConfigError, match="NAME one of"):
+        parse_tuner("clip_range=return-choice:0.1,0.2", HYPERPARAMETERS)
 
 
 @pytest.mark.parametrize(

@@ -213,13 +213,20 @@ def test_a_detached_critic_that_would_lose_a_derivative_is_refused(field: str, v
     assert find_problems(changed(field, value, outer__critic="off")) == []
 
 
-def test_a_constant_is_not_taken_for_a_misspelled_name() -> None:
+def test_what_has_no_derivative_is_left_to_tuners() -> None:
     ppo = preset("ppo")
-    clipping = dataclasses.replace(ppo, meta=dataclasses.replace(ppo.meta, learned=("clip_range",)))
-    (problem,) = find_problems(clipping)
-    assert "derivative by a clip range is 0" in problem.accepted
-    assert "--inner.clip-range" in problem.remedy
-    assert "lambda_" not in problem.accepted
+
+    def with_meta(**meta: Any) -> Config:
+        return dataclasses.replace(ppo, meta=dataclasses.replace(ppo.meta, **meta))
+
+    (problem,) = find_problems(with_meta(learned=("clip_range",)))
+    assert problem.field == "meta.learned"
+    assert "some of discount, lambda, " in problem.accepted and "derivative" in problem.accepted
+    flag, tuner = problem.remedy.split()[-2:]
+    assert flag == "--meta.tuners" and tuner.startswith("clip_range=")
+    assert find_problems(with_meta(learned=(), tuners=(tuner,))) == []
+    (misspelled,) = find_problems(with_meta(learned=("clip_rang",)))
+    assert "clip_range" not in misspelled.accepted + misspelled.remedy
 
 
 def test_minibatches_that_do_not_divide_name_the_nearest_number_below() -> None:

@@ -1,4 +1,4 @@
-"""Hyper-parameters that the meta-gradient may tune: fields of a learner's configuration that know their range."""
+"""Hyper-parameters that tuning may move: fields of a learner's configuration that know their range."""
 
 import dataclasses
 import math
@@ -31,11 +31,13 @@ class Range:
         lower: the lower end.
         upper: the upper end.
         closed: whether a constant may lie on the ends.
+        differentiable: whether the meta-gradient may learn it; if not, its derivative is 0 and only tuners do.
     """
 
     lower: float
     upper: float = math.inf
     closed: bool = False
+    differentiable: bool = True
 
     def contains(self, value: int | float, *, learned: bool) -> bool:
         """Whether the value may be used; never a NaN or an infinity."""
@@ -57,16 +59,19 @@ class Range:
 _METADATA = "range"
 
 
-def hyperparameter(default: float, lower: float, upper: float = math.inf, *, closed: bool = False) -> Any:
-    """A field of a frozen dataclass that the meta-gradient may tune.
+def hyperparameter(
+    default: float, lower: float, upper: float = math.inf, *, closed: bool = False, differentiable: bool = True
+) -> Any:
+    """A field of a frozen dataclass that the meta-gradient or a tuner may move.
 
     Args:
         default: its value.
         lower: lower end of its range.
         upper: upper end.
         closed: whether a constant may lie on the ends.
+        differentiable: whether the meta-gradient may, too; False where an update's derivative by it is 0.
     """
-    return dataclasses.field(default=default, metadata={_METADATA: Range(lower, upper, closed)})
+    return dataclasses.field(default=default, metadata={_METADATA: Range(lower, upper, closed, differentiable)})
 
 
 def hyperparameters_of(section: type) -> dict[str, Range]:

@@ -11,7 +11,7 @@ from gradweave.config.specs import Number, Refused, Row, Spec, parse_spec, usage
 from gradweave.envs.own import class_reference
 from gradweave.errors import ConfigError, nearest_name
 
-__all__ = ["TUNERS", "TunerRow", "parse_tuner", "parse_tuners"]
+__all__ = ["TUNERS", "TunerRow", "parse_tuner", "parse_tuners", "usual_choice"]
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,20 @@ TUNERS: Final = (
         "evolution",
         "gradweave.agents.tuners:LiveEvolution",
         Number("SIGMA", 0.3, highest=3.0, exclusive=True),
-        serves=("entropy_cost", "learning_rate", "value_cost"),
+        serves=("entropy_cost", "learning_rate", "value_cost", "clip_range"),
     ),
     TunerRow("return-choice", "gradweave.agents.tuners:ReturnChoice", Candidates("V1,V2,...")),
 )
 """Every tuner of the library."""
 
-_CHOICE: Final = ("return-choice:3e-4,1e-3", "return-choice:0.9,0.99")  # for a share or a discount the second
 _OWN: Final = "package.module:Class[:NUMBERS] of your own"
+
+
+def usual_choice(name: str, limits: Range) -> str:
+    """A tuner that serves the hyper-parameter of this name and range, as an example in remedies."""
+    if name == "clip_range":
+        return "return-choice:0.1,0.2,0.3"
+    return "return-choice:0.9,0.99" if limits.upper == 1 else "return-choice:3e-4,1e-3"
 
 
 def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, Spec[TunerRow]]:
@@ -147,7 +153,8 @@ def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, S
         near = nearest_name(spelt, hyperparameters) or "learning_rate"
         names = " ".join(each.rstrip("_") for each in hyperparameters)
         accepted = f"NAME=TUNER with NAME one of {names}, TUNER one of {_usages(TUNERS)}"
-        raise ConfigError(field, text, accepted, f"--meta.tuners {near.rstrip('_')}={rule or 'kl:0.01'}")
+        rule = rule or ("kl:0.01" if near == "learning_rate" else usual_choice(near, hyperparameters[near]))
+        raise ConfigError(field, text, accepted, f"--meta.tuners {near.rstrip('_')}={rule}")
     own = _own_tuner(text, rule)
     if own is not None:
         return name, own
@@ -158,7 +165,7 @@ def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, S
         known = any(rule.partition(":")[0] == row.name for row in serving)
         accepted = refused.accepted if known else f"for {spelt} one of {_usages(serving)}"
         given = known and not rule.startswith("return-choice")
-        example = refused.remedy.rpartition(" ")[2] if given else _CHOICE[hyperparameters[name].upper == 1]
+        example = refused.remedy.rpartition(" ")[2] if given else usual_choice(name, hyperparameters[name])
         raise ConfigError(field, text, accepted, f"--meta.tuners {spelt}={example}") from None
     values = spec.argument if spec.row.name == "return-choice" else ()
     if not all(hyperparameters[name].contains(value, learned=False) for value in values):

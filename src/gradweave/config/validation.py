@@ -15,7 +15,7 @@ from gradweave.config.modes import parse_mode
 from gradweave.config.numbers import unusable_numbers
 from gradweave.config.presets import PRESETS
 from gradweave.config.schema import Config
-from gradweave.config.tuners import parse_tuners
+from gradweave.config.tuners import parse_tuners, usual_choice
 from gradweave.envs.catalogue import CATALOGUE
 from gradweave.envs.registry import ENVIRONMENTS, explain_name, validate_environment
 from gradweave.errors import ConfigError, nearest_name
@@ -115,12 +115,14 @@ def _learner(config: Config) -> Iterator[ConfigError]:
 
 def _learned(config: Config) -> Iterator[ConfigError]:
     learned = config.meta.learned
+    known = LEARNERS[config.learner].hyperparameters
+    learnable = tuple(name for name, limits in known.items() if limits.differentiable)
     for name in dict.fromkeys(learned):
-        learnable = tuple(LEARNERS[config.learner].hyperparameters)
-        if name == "clip_range" and hasattr(config.inner, name):
+        if name in known and name not in learnable:
             names = ", ".join(one.rstrip("_") for one in learnable)
-            accepted = f"some of {names}; the loss's derivative by a clip range is 0 almost everywhere"
-            yield ConfigError("meta.learned", name, accepted, "set it as a constant: --inner.clip-range 0.2, say")
+            accepted = f"some of {names}; the derivative of an update by {name} is 0 almost everywhere"
+            remedy = f"a tuner needs none: --meta.tuners {name}={usual_choice(name, known[name])}"
+            yield ConfigError("meta.learned", name, accepted, remedy)
         else:
             yield from choice("meta.learned", name, learnable)
     if len(set(learned)) != len(learned):

@@ -1,6 +1,7 @@
 """PPO from a configuration: what it cannot do is named, and probes are solved."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gradweave as gw
 from gradweave.cli.train import parse_config
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
 from gradweave.config.validation import find_problems
 from gradweave.envs import make_environment
+from gradweave.runs.metrics import read_metrics
 from gradweave.training.build import build_agent, init_state
 
 
@@ -43,6 +46,25 @@ def configured(**inner: Any) -> Config:
 )
 def test_what_ppo_cannot_do_is_named(config: Config, field: str) -> None:
     assert field in [problem.field for problem in find_problems(config)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tuner", "values"), [("return-choice:0.1,0.2", [0.1, 0.2]), ("evolution:0.5", [0.2 * np.exp(0.5)])]
+)
+def test_a_tuner_moves_the_clip_range(tuner: str, values: list[float], tmp_path: Path) -> None:
+    config = gw.configure(
+        "ppo",
+        environment={"name": "matched-reward"},
+        inner={"num_envs": 4, "num_steps": 8},
+        meta={"learned": (), "tuners": (f"clip_range={tuner}",), "num_inner_steps": 1},
+        run={"total_steps": 800, "log_every": 1, "finish": "none", "runs_dir": str(tmp_path)},
+    )
+    run = gw.train(config, quiet=True)
+    assert run.path is not None
+    ranges = [row["eta/clip_range"] for row in read_metrics(run.path / "metrics.jsonl") if "eta/clip_range" in row]
+    assert len(ranges) > 20, "two trials of the choice"
+    np.testing.assert_allclose(sorted(set(ranges)), values, rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -29,10 +29,10 @@ from ..material import Fork, quick_jit
 from ..test_agent import Recall
 
 NUM_ENVS, NUM_STEPS = 4, 3
-ETA = PPOEta(0.8, 0.7, 0.02, 0.4, 0.03)
-SPEC = PPOEta(gw.Interval(), gw.Interval(), gw.Positive(), gw.Positive(), gw.Positive())
-FIXED = PPOEta(*[gw.Fixed()] * 5)
-OPTIONS = PPOOptions(num_epochs=2, num_minibatches=2, clip_range=0.05)
+ETA = PPOEta(0.8, 0.7, 0.02, 0.4, 0.03, 0.05)
+SPEC = PPOEta(gw.Interval(), gw.Interval(), *[gw.Positive()] * 4)
+FIXED = PPOEta(*[gw.Fixed()] * 6)
+OPTIONS = PPOOptions(num_epochs=2, num_minibatches=2)
 
 
 def self_tuning(environment: Any, agent: Any, length: int, spec: Any = SPEC, mode: Any = None) -> SelfTuning:
@@ -93,11 +93,11 @@ def slow_update(params: Any, eta: PPOEta, batch: Any, options: PPOOptions) -> tu
             log_norm = jnp.log(sum(jnp.exp(outputs.logits[action]) for action in allowed))
             log_probs = {action: outputs.logits[action] - log_norm for action in allowed}
             ratio = jnp.exp(log_probs[int(trajectory.actions[t, e])] - trajectory.record[t, e])
-            near = jnp.minimum(jnp.maximum(ratio, 1 - options.clip_range), 1 + options.clip_range)
+            near = jnp.minimum(jnp.maximum(ratio, 1 - eta.clip_range), 1 + eta.clip_range)
             policy -= jnp.minimum(ratio * advantage, near * advantage)
             error = (returns[t, e] - outputs.value) ** 2
             if options.clip_values:
-                moved = jnp.minimum(jnp.maximum(outputs.value - values[t, e], -options.clip_range), options.clip_range)
+                moved = jnp.minimum(jnp.maximum(outputs.value - values[t, e], -eta.clip_range), eta.clip_range)
                 error = jnp.maximum(error, (returns[t, e] - values[t, e] - moved) ** 2)
             squared += error
             divergence += ratio - 1 - jnp.log(ratio)
@@ -121,26 +121,45 @@ def slow_update(params: Any, eta: PPOEta, batch: Any, options: PPOOptions) -> tu
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("environment", "changes"),
+    ("environment", "clip_range", "changes"),
     [
-        (MaskedAction(3), {}),
-        (TruncatedReward(2), {}),
-        (Fork(), {"clip_values": True, "clip_range": 0.005, "target_kl": 2e-5}),
-        (Fork(), {"clip_values": True, "clip_range": 0.005, "normalize_advantages": False}),
+        (MaskedAction(3), 0.05, {}),
+        (TruncatedReward(2), 0.05, {}),
+        (Fork(), 0.005, {"clip_values": True, "target_kl": 2e-5}),
+        (Fork(), 0.005, {"clip_values": True, "normalize_advantages": False}),
     ],
     ids=["masks", "truncations", "clipped values, and a stop", "clipped values"],
 )
-def test_an_update_is_that_of_a_slow_loop(environment: Any, changes: dict[str, Any]) -> None:
-    options = OPTIONS._replace(**changes)
+def test_an_update_is_that_of_a_slow_loop(environment: Any, clip_range: float, changes: dict[str, Any]) -> None:
+    options, eta = OPTIONS._replace(**changes), ETA._replace(clip_range=clip_range)
     agent = self_tuning(environment, ppo_agent(optimizer=optax.identity(), options=options), 1, FIXED)
     state = begun(agent, environment)
-    after, aux = quick_jit(agent.problem.update)(state.learner, jax.tree.map(jnp.asarray, ETA), state.batch)
-    losses, params, taken = slow_update(state.learner.params, ETA, state.batch, options)
+    after, aux = quick_jit(agent.problem.update)(state.learner, jax.tree.map(jnp.asarray, eta), state.batch)
+    losses, params, taken = slow_update(state.learner.params, eta, state.batch, options)
     assert 0 < taken < 4 if "target_kl" in changes else taken == 4
     assert float(aux["steps_taken"]) == taken / 4
     np.testing.assert_allclose(aux["policy_loss"], np.mean(losses), rtol=1e-9, atol=1e-12)
     for found, expected in zip(jax.tree.leaves(after.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("clip_values", [False, True])
+def test_one_compiled_update_has_any_clip_range(clip_values: bool) -> None:
+    """As a tuner moves it between windows; the policy is moved far enough for ratios beyond each range."""
+    environment, options = Fork(), OPTIONS._replace(clip_values=clip_values)
+    agent = self_tuning(environment, ppo_agent(optimizer=optax.identity(), options=options), 1, FIXED)
+    state = begun(agent, environment)
+    update, found = quick_jit(agent.problem.update), []
+    for clip_range in (0.1, 0.3):
+        eta = ETA._replace(learning_rate=0.5, clip_range=clip_range)
+        after, aux = update(state.learner, jax.tree.map(jnp.asarray, eta), state.batch)
+        _, params, _ = slow_update(state.learner.params, eta, state.batch, options)
+        assert float(aux["clip_fraction"]) > 0
+        found.append(jax.tree.leaves(after.params))
+        for leaf, expected in zip(found[-1], jax.tree.leaves(params), strict=True):
+            np.testing.assert_allclose(leaf, expected, rtol=1e-8, atol=1e-11)
+    assert max(float(jnp.abs(one - other).max()) for one, other in zip(*found, strict=True)) > 1e-3
 
 
 def slopes_times_differences(agent: SelfTuning, state: Any, window: Any, length: int) -> np.ndarray:
@@ -286,24 +305,25 @@ def test_the_meta_gradient_is_that_of_differences(length: int, outer_critic: boo
     assert continuous or not trajectory.observations.action_mask.all()
     expected = slopes_times_differences(agents[0], state, window, length)
     matter = np.abs(expected) > 1e-7  # one update of the policy does not hear of the values' weight
-    assert matter.tolist() == [True, True, True, length > 1, True]
+    assert matter.tolist() == [True, True, True, length > 1, True, False]
+    assert expected[-1] == 0, "the clip range decides which steps count, and these stay the same"
     for agent in agents:
         grad = quick_jit(lambda *args, agent=agent: agent.window_gradient(*args).grad)(state, window)
         np.testing.assert_allclose(np.array(jax.tree.leaves(grad)), expected, rtol=1e-5, atol=1e-8)
+        assert grad.clip_range == 0
 
 
 @pytest.mark.slow
 def test_the_clip_range_has_no_derivative() -> None:
     """It decides which steps are clipped; as long as those stay the same, an update is the same to the bit."""
     environment = MatchedReward()
-    eta = jax.tree.map(jnp.asarray, ETA)
     for clip_values in (False, True):
-        found = []
+        agent = self_tuning(environment, ppo_agent(options=OPTIONS._replace(clip_values=clip_values)), 1, FIXED)
+        state = begun(agent, environment)
+        update, found = quick_jit(agent.problem.update), []
         for clip_range in (0.05, 0.05 + 1e-7):
-            options = OPTIONS._replace(clip_range=clip_range, clip_values=clip_values)
-            agent = self_tuning(environment, ppo_agent(options=options), 1, FIXED)
-            state = begun(agent, environment)
-            after, aux = quick_jit(agent.problem.update)(state.learner, eta, state.batch)
+            eta = jax.tree.map(jnp.asarray, ETA._replace(clip_range=clip_range))
+            after, aux = update(state.learner, eta, state.batch)
             found.append(after)
         assert 0 < float(aux["clip_fraction"]) < 1
         for one, other in zip(*map(jax.tree.leaves, found), strict=True):
@@ -313,7 +333,7 @@ def test_the_clip_range_has_no_derivative() -> None:
 @pytest.mark.slow
 def test_a_divergence_stops_the_passes() -> None:
     environment = MatchedReward()
-    eta = jax.tree.map(jnp.asarray, ETA._replace(learning_rate=0.5))
+    eta = jax.tree.map(jnp.asarray, ETA._replace(learning_rate=0.5, clip_range=0.2))
     taken = {}
     for target in (None, 1e-3):
         options = PPOOptions(num_epochs=4, num_minibatches=1, target_kl=target)

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), every hyper-parameter of which can be learned.
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), with meta-parameters.
 
 One inner update is everything that is done with one rollout. With v the critic at its beginning, G the lambda-return
 and A = G - v of every step, it passes `num_epochs` times over the steps, in `num_minibatches` parts of a random order.
@@ -13,7 +13,7 @@ are part of the update that the meta-gradient differentiates, with no `stop_grad
 Where the network remembers, a minibatch is some environments with all their steps, in time, from the memory that the
 rollout began with.
 
-The clip range is an option and no meta-parameter. Where the clipped term counts the loss has no gradient by the
+The clip range is a meta-parameter for tuners alone. Where the clipped term counts the loss has no gradient by the
 parameters, at any range; the range only decides where that is, so that the derivative of an update by it is zero
 almost everywhere.
 
@@ -60,6 +60,7 @@ class PPOEta(NamedTuple):
         entropy_cost: weight of the entropy bonus, above 0.
         value_cost: weight of the value loss, above 0.
         learning_rate: step size of the inner optimiser, above 0.
+        clip_range: clipping distance of the probability ratio from 1, above 0; its meta-gradient is 0.
     """
 
     discount: Any
@@ -67,6 +68,7 @@ class PPOEta(NamedTuple):
     entropy_cost: Any
     value_cost: Any
     learning_rate: Any
+    clip_range: Any
 
 
 class PPOOptions(NamedTuple):
@@ -75,7 +77,6 @@ class PPOOptions(NamedTuple):
     Attributes:
         num_epochs: passes over each rollout, at least 1.
         num_minibatches: gradient steps of each pass; must divide the steps of a rollout.
-        clip_range: clipping distance of the probability ratio from 1, > 0.
         normalize_advantages: standardise the advantages of each minibatch.
         clip_values: also clip how far values move from those at the beginning, by the clip range.
         target_kl: no step is taken any more once a minibatch's policy is 1.5 times this far from the one that collected
@@ -84,7 +85,6 @@ class PPOOptions(NamedTuple):
 
     num_epochs: int = 4
     num_minibatches: int = 4
-    clip_range: float = 0.2
     normalize_advantages: bool = True
     clip_values: bool = False
     target_kl: float | None = None
@@ -314,11 +314,11 @@ def _loss(
     log_ratio = head.log_prob(outputs.logits, mask, sample.actions) - sample.log_probs
     ratio = jnp.exp(log_ratio)
     advantages = _standardized(targets.advantages) if options.normalize_advantages else targets.advantages
-    clipped = jnp.clip(ratio, 1 - options.clip_range, 1 + options.clip_range)
+    clipped = jnp.clip(ratio, 1 - eta.clip_range, 1 + eta.clip_range)
     policy = -jnp.minimum(ratio * advantages, clipped * advantages).mean()
     errors = (targets.returns - outputs.value) ** 2
     if options.clip_values:
-        near = targets.values + jnp.clip(outputs.value - targets.values, -options.clip_range, options.clip_range)
+        near = targets.values + jnp.clip(outputs.value - targets.values, -eta.clip_range, eta.clip_range)
         errors = jnp.maximum(errors, (targets.returns - near) ** 2)
     entropy = entropy_bonus(outputs.logits, mask, head)
     total = policy + eta.value_cost * errors.mean() - eta.entropy_cost * entropy
@@ -327,7 +327,7 @@ def _loss(
         "value_loss": errors.mean(),
         "entropy": entropy,
         "kl": (ratio - 1 - log_ratio).mean(),
-        "clip_fraction": (jnp.abs(ratio - 1) > options.clip_range).mean(dtype=ratio.dtype),
+        "clip_fraction": (jnp.abs(ratio - 1) > eta.clip_range).mean(dtype=ratio.dtype),
     }
     return total, aux
 

@@ -20,7 +20,7 @@ class Learner:
         package: has `package.build.build_learner(config, environment, axis)`, which returns a
             `gradweave.agents.built.BuiltLearner`.
         network: its section [network], a dataclass with defaults; and so on.
-        inner: its section [inner]; the meta-gradient may tune the fields made by `hyperparameter`.
+        inner: its section [inner]; tuning may move the fields made by `hyperparameter`.
         outer: its section [outer].
         problems: `(network, inner, outer, meta) -> ` errors in these sections, beside those of all learners and of the
             ranges of hyper-parameters.
@@ -44,7 +44,7 @@ class Learner:
 
     @property
     def hyperparameters(self) -> Mapping[str, Range]:
-        """Hyper-parameters that the meta-gradient may tune, with their ranges."""
+        """Hyper-parameters that the meta-gradient or tuners may move, with their ranges."""
         return hyperparameters_of(self.inner)
 
 

@@ -32,7 +32,7 @@ class NetworkConfig(actor_critic.NetworkConfig):
 
 @dataclass(frozen=True)
 class InnerConfig(OptimizerSection, InnerSection):
-    """PPO; discount, lambda, costs and learning rate are where the meta-parameters start."""
+    """PPO; discount, lambda, costs, learning rate and clip range are where the meta-parameters start."""
 
     num_envs: int = 8
     """Environments stepped at the same time."""
@@ -52,9 +52,9 @@ class InnerConfig(OptimizerSection, InnerSection):
     """Passes over each rollout."""
     num_minibatches: int = 4
     """Gradient steps of each pass; must divide num_envs x num_steps, or with a memory num_envs."""
-    clip_range: float = 0.2
+    clip_range: float = hyperparameter(0.2, 0.0, differentiable=False)
     """How far from 1 the ratio of probabilities pays, > 0. The derivative of an update by it is zero almost everywhere,
-    so that it cannot be learned."""
+    so that only a tuner can move it: --meta.tuners clip_range=return-choice:0.1,0.2,0.3."""
     normalize_advantages: bool = True
     """Standardise the advantages of each minibatch."""
     clip_values: bool = False
@@ -71,7 +71,7 @@ class InnerConfig(OptimizerSection, InnerSection):
 def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
     """Errors in these options, given the section [meta]."""
     yield from passes_problems("PPO", network, inner, outer, meta)
-    yield from positive("inner", fields(inner, "clip_range", "target_kl"))
+    yield from positive("inner", fields(inner, "target_kl"))
     whole = network.memory != "none"
     count = inner.num_envs if whole else inner.num_envs * inner.num_steps
     if inner.num_minibatches > 0 and count % inner.num_minibatches:
