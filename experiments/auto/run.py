@@ -42,6 +42,7 @@ TOTAL_STEPS = 100_000
 STRETCHES = 10
 BOX = {"learning_rate": SearchRange(1e-6, 0.1), "entropy_cost": SearchRange(0.0, 0.5)}  # ARLBench's
 WITHIN = "entropy_cost=entropy-share:0.5,1e-4,0.03"
+WIDE = "entropy_cost=entropy-share:0.5,1e-6,0.03"
 NARROW = "entropy_cost=entropy-share:0.5,3e-3,0.03"
 RETURN_CHOICE = "learning_rate=return-choice:1e-3,3e-4,3e-3"
 RULES: Mapping[str, Sequence[str]] = {
@@ -53,7 +54,11 @@ RULES: Mapping[str, Sequence[str]] = {
     "kl:0.002,0.05 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.002,0.05", WITHIN),
     "kl:0.001,0.1 and a share of 0.5 within 1e-4 to 0.03": ("learning_rate=kl:0.001,0.1", WITHIN),
     "kl:0.001,0.1 and a share of 0.5 within 3e-3 to 0.03": ("learning_rate=kl:0.001,0.1", NARROW),
+    "kl:0.001,0.1 and a share of 0.5 within 1e-6 to 0.03": ("learning_rate=kl:0.001,0.1", WIDE),
     "kl:0.0001,0.01 and a share of 0.5 within 3e-3 to 0.03": ("learning_rate=kl:0.0001,0.01", NARROW),
+    "kl:0.0001,0.01 and a share of 0.5 within 1e-6 to 0.03": ("learning_rate=kl:0.0001,0.01", WIDE),
+    "kl:0.0001,0.03 and a share of 0.5 within 1e-6 to 0.03": ("learning_rate=kl:0.0001,0.03", WIDE),
+    "kl:0.00003,0.003 and a share of 0.5 within 1e-6 to 0.03": ("learning_rate=kl:0.00003,0.003", WIDE),
     "return-choice": (RETURN_CHOICE,),
     "return-choice and a share of 0.5 within 3e-3 to 0.03": (RETURN_CHOICE, NARROW),
 }
