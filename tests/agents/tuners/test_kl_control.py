@@ -40,15 +40,22 @@ def test_no_window_has_a_rate_outside_the_ends(configured: float, first: float) 
     assert float(rate) == pytest.approx(first)
 
 
-def test_with_two_divergences_it_moves_from_outside_to_their_geometric_mean_and_stays_within() -> None:
+def test_with_two_divergences_it_stays_between_them_and_is_raised_to_their_geometric_mean() -> None:
+    """By the square root of what is missing, since a divergence is quadratic in the rate, to tenfold."""
     tuner = KLControl((0.001, 0.1))
-    rate, state = tuner.start(jnp.asarray(1e-3))
-    seen = (0.05, 0.002, 0.0009, 0.0011, 0.009, 0.011, 0.05, 0.11, 0.09, 0.009, 0.0011, math.nan)
-    steps = (0, 0, 1, 1, 1, 0, 0, -1, -1, 0, 0, 0)
-    for divergence, step in zip(seen, steps, strict=True):
-        before = float(rate)
-        rate, state = tuner.move(rate, state, Seen({}, NO_EPISODES, jnp.asarray(divergence)))
-        assert float(rate) == pytest.approx(before * 1.5**step), divergence
+    for divergence, factor in (
+        *((0.001, 1), (0.01, 1), (0.1, 1), (math.nan, 1)),
+        *((0.0009, math.sqrt(0.01 / 0.0009)), (1e-5, 10), (0.0, 10)),
+        *((0.11, 1 / 1.5), (4.0, 1 / 1.5)),
+    ):
+        assert after(tuner, 1e-4, divergence) == pytest.approx(1e-4 * factor), divergence
+
+
+def test_with_two_divergences_it_leaves_a_hopeless_rate_in_a_few_windows() -> None:
+    tuner, curvature, rate = KLControl((0.001, 0.1)), 1e5, 1e-6
+    for _ in range(3):
+        rate = after(tuner, rate, curvature * rate**2)
+    assert 0.001 <= curvature * rate**2 <= 0.1
 
 
 @pytest.mark.parametrize(
