@@ -1,11 +1,11 @@
 """A learning rate by how far updates move the policy."""
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, PyTree
 
 from gradweave.agents.tuners.base import AbstractTuner, Seen
 
@@ -14,21 +14,12 @@ __all__ = ["KLControl"]
 _MOST_RAISED = 10.0
 
 
-class _Band(NamedTuple):
-    """The direction in which the rate moves, 1, -1 or 0; whether the least divergence has ever been reached."""
-
-    direction: Int[Array, ""]
-    reached: Bool[Array, ""]
-
-
 class KLControl(AbstractTuner):
     """Raises the learning rate when a window moved the policy by less than half a target, lowers it beyond twice.
 
-    With two divergences, a least and a most, it stays as it is between them. Outside, it moves until the divergence has
-    come back to their geometric mean: a rate that works is left alone, and a hopeless one is not left at the edge.
-    Before the least has been reached for the first time it is raised to where the mean would be, were divergences
-    quadratic in the rate, tenfold at most, so that a hopeless first rate costs a few windows. A policy that has learned
-    all hardly moves either; then, it is raised by `factor`, as it is lowered.
+    With two divergences, a least and a most, it stays as it is between them: a rate that works is left alone. Above, it
+    is lowered by `factor`. Below, it is raised to where the divergence would be their geometric mean, were it quadratic
+    in the rate, tenfold at most: a hopeless rate is left behind within a few windows.
 
     ```python
     agent = SelfTuning(..., tuners={"learning_rate": gw.KLControl(target=0.01)})
@@ -36,7 +27,7 @@ class KLControl(AbstractTuner):
 
     Attributes:
         target: divergence of a window's L updates, in nats, above 0; or a least and a greater most.
-        factor: of one step up or down, above 1.
+        factor: of one step down, and with one target of one step up, above 1.
         lowest: lower end of the learning rate, above 0.
         highest: its upper end. A rate that is configured outside begins at the nearer end: one window with a rate that
             is far too high can leave a policy that is certain, and that no later rate brings back.
@@ -60,21 +51,15 @@ class KLControl(AbstractTuner):
     def _band(self) -> tuple[float, float]:
         return self.target if isinstance(self.target, tuple) else (self.target / 2, 2 * self.target)
 
-    def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], _Band | None]:
-        state = _Band(jnp.zeros((), jnp.int32), jnp.zeros((), bool)) if isinstance(self.target, tuple) else None
-        return jnp.clip(value, self.lowest, self.highest), state
+    def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], None]:
+        return jnp.clip(value, self.lowest, self.highest), None
 
-    def move(self, value: Float[Array, ""], state: _Band | None, seen: Seen) -> tuple[Float[Array, ""], _Band | None]:
+    def move(self, value: Float[Array, ""], state: PyTree, seen: Seen) -> tuple[Float[Array, ""], PyTree]:
         assert seen.divergence is not None
         least, most = self._band
-        direction = jnp.where(seen.divergence < least, 1, jnp.where(seen.divergence > most, -1, 0))
         raised: Any = self.factor
-        if state is not None:
-            aim = math.sqrt(least * most)
-            away = jnp.where(state.direction > 0, seen.divergence < aim, seen.divergence > aim)
-            direction = jnp.where((direction == 0) & away, state.direction, direction)
-            state = _Band(direction.astype(state.direction.dtype), state.reached | (seen.divergence >= least))
-            missing = jnp.minimum(jnp.sqrt(aim / seen.divergence), _MOST_RAISED)
-            raised = jnp.where(state.reached, self.factor, missing)
-        factor = jnp.where(direction > 0, raised, jnp.where(direction < 0, 1 / self.factor, 1.0))
-        return jnp.clip(value * factor.astype(value.dtype), self.lowest, self.highest), state
+        if isinstance(self.target, tuple):
+            raised = jnp.minimum(jnp.sqrt(math.sqrt(least * most) / seen.divergence), _MOST_RAISED)
+        lowered = jnp.where(seen.divergence > most, 1 / self.factor, 1.0)
+        factor = jnp.where(seen.divergence < least, raised, lowered).astype(value.dtype)
+        return jnp.clip(value * factor, self.lowest, self.highest), state
