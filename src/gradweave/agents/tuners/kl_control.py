@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
 from gradweave.agents.tuners.base import AbstractTuner, Seen
 
@@ -17,9 +17,10 @@ _MOST_RAISED = 10.0
 class KLControl(AbstractTuner):
     """Raises the learning rate when a window moved the policy by less than half a target, lowers it beyond twice.
 
-    With two divergences, a least and a most, it stays as it is between them: a rate that works is left alone. Above, it
-    is lowered by `factor`. Below, it is raised to where the divergence would be their geometric mean, were it quadratic
-    in the rate, tenfold at most: a hopeless rate is left behind within a few windows.
+    With two divergences, a least and a most, it stays as it is between them: a rate that works is left alone. Outside, it
+    is raised and lowered by `factor`. Until the least is reached for the first time it is raised to where their
+    geometric mean would be, were divergences quadratic in the rate, tenfold at most: a first rate that is hopeless is
+    left behind within a few windows. Later on, a policy that has learned all hardly moves either.
 
     ```python
     agent = SelfTuning(..., tuners={"learning_rate": gw.KLControl(target=0.01)})
@@ -27,7 +28,7 @@ class KLControl(AbstractTuner):
 
     Attributes:
         target: divergence of a window's L updates, in nats, above 0; or a least and a greater most.
-        factor: of one step down, and with one target of one step up, above 1.
+        factor: of one step up or down, above 1.
         lowest: lower end of the learning rate, above 0.
         highest: its upper end. A rate that is configured outside begins at the nearer end: one window with a rate that
             is far too high can leave a policy that is certain, and that no later rate brings back.
@@ -51,15 +52,21 @@ class KLControl(AbstractTuner):
     def _band(self) -> tuple[float, float]:
         return self.target if isinstance(self.target, tuple) else (self.target / 2, 2 * self.target)
 
-    def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], None]:
-        return jnp.clip(value, self.lowest, self.highest), None
+    def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], Bool[Array, ""] | None]:
+        """The state is whether the least divergence has been reached yet; none with one target."""
+        begun = jnp.zeros((), bool) if isinstance(self.target, tuple) else None
+        return jnp.clip(value, self.lowest, self.highest), begun
 
-    def move(self, value: Float[Array, ""], state: PyTree, seen: Seen) -> tuple[Float[Array, ""], PyTree]:
+    def move(
+        self, value: Float[Array, ""], state: Bool[Array, ""] | None, seen: Seen
+    ) -> tuple[Float[Array, ""], Bool[Array, ""] | None]:
         assert seen.divergence is not None
         least, most = self._band
         raised: Any = self.factor
-        if isinstance(self.target, tuple):
-            raised = jnp.minimum(jnp.sqrt(math.sqrt(least * most) / seen.divergence), _MOST_RAISED)
+        if state is not None:
+            missing = jnp.sqrt(math.sqrt(least * most) / seen.divergence)
+            state = state | (seen.divergence >= least)
+            raised = jnp.where(state, self.factor, jnp.minimum(missing, _MOST_RAISED))
         lowered = jnp.where(seen.divergence > most, 1 / self.factor, 1.0)
         factor = jnp.where(seen.divergence < least, raised, lowered).astype(value.dtype)
         return jnp.clip(value * factor, self.lowest, self.highest), state
