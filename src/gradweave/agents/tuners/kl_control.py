@@ -17,8 +17,8 @@ _MOST_RAISED = 10.0
 class KLControl(AbstractTuner):
     """Raises the learning rate when a window moved the policy by less than half a target, lowers it beyond twice.
 
-    With two divergences, a least and a most, it stays as it is between them: a rate that works is left alone. Outside, it
-    is raised and lowered by `factor`. Until the least is reached for the first time it is raised to where their
+    With two divergences, a least and a most, it stays as it is between them: a rate that works is left alone. Outside,
+    it is raised and lowered by `factor`. Until the least is reached for the first time it is raised to where their
     geometric mean would be, were divergences quadratic in the rate, tenfold at most: a first rate that is hopeless is
     left behind within a few windows. Later on, a policy that has learned all hardly moves either.
 
