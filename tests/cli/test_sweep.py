@@ -247,6 +247,8 @@ def interrupt(*_):
         (["--search", "inner.discount=0.9:0.99", "--trials", "0"], "--trials = 0"),
         (["--inner.discount", "0.9", "--search", "inner.discount=0.9:0.99"], "a field that is swept"),
         (["--grid", "inner.discount=0.9", "--name", "../outside"], "without a slash"),
+        (["--grid", "meta.learning-rate=0.1,0.2"], "nothing is learned"),
+        (["--search", "inner.discount=0.9:0.99", "meta.learning-rate=0.1:0.2"], "add --meta.learned"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_made(tmp_path, capsys, argv, text):

@@ -39,6 +39,9 @@ _NAMES = ("gradweave sweep", "Train any learner, untuned unless --meta.learned s
 _USUAL = ("inner.learning-rate=3e-4,1e-3,3e-3", "inner.discount=0.9,0.97,0.997", "inner.entropy-cost=0.01,0.03")
 _USUAL_TRIALS: Final = 20
 _MOST_TRIALS: Final = 1_000_000
+_OF_META_GRADIENT: Final = tuple(
+    f"meta.{name}" for name in ("estimator", "mode", "optimizer", "learning-rate", "eps-root", "max-grad-norm")
+)
 
 
 def _arg(metavar: str) -> Any:
@@ -112,6 +115,7 @@ def _plan(argv: Sequence[str]) -> tuple[SweepPlan, str | None]:
     check_seeds(base, num_seeds, ALONE)
     check_tracker(base.run.track)
     _refuse_flags_of(space, argv)
+    _refuse_unread(space, base)
     _check_name(flags.name)
     sampling = flags.sampler or ("tpe" if flags.search else "grid")
     trials = _num_trials(sampling, flags.trials, space)
@@ -185,6 +189,19 @@ def _refuse_flags_of(space: Space, argv: Sequence[str]) -> None:
     for field in space:
         if field in given:
             raise ConfigError(f"--{field}", "a flag", "a field that is swept, or one value for all", "leave one out")
+
+
+def _refuse_unread(space: Space, base: Config) -> None:
+    """Raise where a field of the meta-gradient is swept, and nothing is learned: its settings would be the same.
+
+    Raises:
+        ConfigError: it is.
+    """
+    learns = bool(base.meta.learned) or "meta.learned" in space
+    for field in space:
+        if field in _OF_META_GRADIENT and not learns:
+            accepted = "fields that have an effect; nothing is learned"
+            raise ConfigError("--grid", field, accepted, f"add --meta.learned discount, say, or leave {field} out")
 
 
 def _work(path: Path, plan: SweepPlan, shares: Sequence[tuple[int, ...]], argv: Sequence[str]) -> int:

@@ -35,6 +35,21 @@ def test_the_best_candidate_is_used_most_and_a_new_best_one_is_found() -> None:
     assert list(values[:6]) == [1e-4] * 5 + [3e-4]
 
 
+@pytest.mark.parametrize("earned", [-500.0, 21.3, 0.0])
+def test_returns_that_are_all_alike_prefer_no_candidate(earned: float) -> None:
+    """A game that is never won, in single precision: rounding must not choose."""
+    tuner = ReturnChoice(VALUES, period=1)
+    three = EpisodeTotals(*(jnp.asarray(number, jnp.float32) for number in (3, 3 * earned, 3)))
+
+    def one(carry, _):
+        value, state = carry
+        return tuner.move(value, state, Seen({}, three, None)), value
+
+    _, values = jax.lax.scan(one, tuner.start(jnp.asarray(0.5, jnp.float32)), length=300)
+    counts = [int(jnp.sum(jnp.isclose(values, candidate))) for candidate in VALUES]
+    assert min(counts) > 80, counts
+
+
 @pytest.mark.slow
 def test_a_trial_goes_on_until_an_episode_has_ended() -> None:
     tuner = ReturnChoice(VALUES, period=2)

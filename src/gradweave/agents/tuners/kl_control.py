@@ -1,22 +1,26 @@
 """A learning rate by how far updates move the policy."""
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from gradweave.agents.tuners.base import AbstractTuner, Seen
 
 __all__ = ["KLControl"]
 
+_MOST_RAISED = 10.0
+
 
 class KLControl(AbstractTuner):
     """Raises the learning rate when a window moved the policy by less than half a target, lowers it beyond twice.
 
-    With two divergences, a least and a most, it stays as it is between them. Outside, it moves until the divergence has
-    come back to their geometric mean: a rate that works is left alone, and a hopeless one is not left at the edge.
+    With two divergences, a least and a most, it stays as it is between them: a rate that works is left alone. Outside,
+    it is raised and lowered by `factor`. Until the least is reached for the first time it is raised to where their
+    geometric mean would be, were divergences quadratic in the rate, tenfold at most: a first rate that is hopeless is
+    left behind within a few windows. Later on, a policy that has learned all hardly moves either.
 
     ```python
     agent = SelfTuning(..., tuners={"learning_rate": gw.KLControl(target=0.01)})
@@ -48,21 +52,21 @@ class KLControl(AbstractTuner):
     def _band(self) -> tuple[float, float]:
         return self.target if isinstance(self.target, tuple) else (self.target / 2, 2 * self.target)
 
-    def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], Int[Array, ""] | None]:
-        """The state is the direction in which the rate moves: 1, -1, or 0 while it stays; none with one target."""
-        direction = jnp.zeros((), jnp.int32) if isinstance(self.target, tuple) else None
-        return jnp.clip(value, self.lowest, self.highest), direction
+    def start(self, value: Float[Array, ""]) -> tuple[Float[Array, ""], Bool[Array, ""] | None]:
+        """The state is whether the least divergence has been reached yet; none with one target."""
+        begun = jnp.zeros((), bool) if isinstance(self.target, tuple) else None
+        return jnp.clip(value, self.lowest, self.highest), begun
 
     def move(
-        self, value: Float[Array, ""], state: Int[Array, ""] | None, seen: Seen
-    ) -> tuple[Float[Array, ""], Int[Array, ""] | None]:
+        self, value: Float[Array, ""], state: Bool[Array, ""] | None, seen: Seen
+    ) -> tuple[Float[Array, ""], Bool[Array, ""] | None]:
         assert seen.divergence is not None
         least, most = self._band
-        direction = jnp.where(seen.divergence < least, 1, jnp.where(seen.divergence > most, -1, 0))
+        raised: Any = self.factor
         if state is not None:
-            aim = math.sqrt(least * most)
-            away = jnp.where(state > 0, seen.divergence < aim, seen.divergence > aim)
-            direction = jnp.where(direction == 0, jnp.where(away, state, 0), direction).astype(state.dtype)
-        factor = jnp.where(direction > 0, self.factor, jnp.where(direction < 0, 1 / self.factor, 1.0))
-        moved = jnp.clip(value * factor.astype(value.dtype), self.lowest, self.highest)
-        return moved, None if state is None else direction
+            missing = jnp.sqrt(math.sqrt(least * most) / seen.divergence)
+            state = state | (seen.divergence >= least)
+            raised = jnp.where(state, self.factor, jnp.minimum(missing, _MOST_RAISED))
+        lowered = jnp.where(seen.divergence > most, 1 / self.factor, 1.0)
+        factor = jnp.where(seen.divergence < least, raised, lowered).astype(value.dtype)
+        return jnp.clip(value * factor, self.lowest, self.highest), state

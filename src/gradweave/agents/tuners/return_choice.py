@@ -12,6 +12,8 @@ from gradweave.agents.tuners.trials import Trial
 
 __all__ = ["ReturnChoice", "ReturnChoiceState"]
 
+_ROUNDING = 1000.0  # of a score's precision, far above the rounding errors of a discounted sum
+
 
 class ReturnChoiceState(NamedTuple):
     """The candidate in use, its trial, and statistics of all candidates' returns.
@@ -85,7 +87,9 @@ class ReturnChoice(AbstractTuner):
         highest = jnp.where(first, score, jnp.maximum(state.highest, score))
         counts = (self.memory * state.counts).at[state.candidate].add(1)
         sums = (self.memory * state.sums).at[state.candidate].add(score)
-        spread = jnp.maximum(highest - lowest, jnp.finfo(score.dtype).tiny)
+        # Scores that are all alike have means that differ by rounding, which must not choose.
+        finest = jnp.maximum(_ROUNDING * jnp.finfo(score.dtype).eps * jnp.abs(lowest), jnp.finfo(score.dtype).tiny)
+        spread = jnp.maximum(highest - lowest, finest)
         means = (sums / jnp.where(counts > 0, counts, 1) - lowest) / spread
         bonus = self.exploration * jnp.sqrt(jnp.log(jnp.maximum(counts.sum(), 1)) / jnp.where(counts > 0, counts, 1))
         index = jnp.argmax(jnp.where(counts > 0, means + bonus, jnp.inf)).astype(jnp.int32)
