@@ -69,6 +69,7 @@ Returns = Callable[[int], Iterator[tuple[int, float]]]
 
 def our_config(game: Game) -> Config:
     return configure(
+        learner="actor-critic",
         environment={"name": game.ours},
         network={**game.network, "kernel_size": 2, "shared_torso": False, "policy_scale": 1.0},
         inner={
