@@ -162,6 +162,20 @@ def test_one_compiled_update_has_any_clip_range(clip_values: bool) -> None:
     assert max(float(jnp.abs(one - other).max()) for one, other in zip(*found, strict=True)) > 1e-3
 
 
+def test_hyperparameters_without_a_clip_range_take_that_of_the_options() -> None:
+    environment = Fork()
+    agent = self_tuning(environment, ppo_agent(optimizer=optax.identity(), options=OPTIONS), 1, FIXED)
+    state, eta = begun(agent, environment), ETA._replace(learning_rate=0.5)
+    after = []
+    for options, given in ((OPTIONS, 0.1), (OPTIONS._replace(clip_range=0.1), None)):
+        same = ppo_agent(optimizer=optax.identity(), options=options)
+        problem = self_tuning(environment, same, 1, FIXED).problem
+        moved, _ = problem.update(state.learner, eta._replace(clip_range=given), state.batch)
+        after.append(jax.tree.leaves(moved.params))
+    for one, other in zip(*after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def slopes_times_differences(agent: SelfTuning, state: Any, window: Any, length: int) -> np.ndarray:
     """The meta-gradient of a uniform mix by central differences of the learner's states, each times the outer loss's
     own gradient there. (The outer loss holds its advantages constant, so that differences of its values are another

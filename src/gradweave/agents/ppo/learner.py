@@ -60,7 +60,8 @@ class PPOEta(NamedTuple):
         entropy_cost: weight of the entropy bonus, above 0.
         value_cost: weight of the value loss, above 0.
         learning_rate: step size of the inner optimiser, above 0.
-        clip_range: clipping distance of the probability ratio from 1, above 0; its meta-gradient is 0.
+        clip_range: clipping distance of the probability ratio from 1, above 0; its meta-gradient is 0. None: the
+            options' constant.
     """
 
     discount: Any
@@ -68,7 +69,7 @@ class PPOEta(NamedTuple):
     entropy_cost: Any
     value_cost: Any
     learning_rate: Any
-    clip_range: Any
+    clip_range: Any = None
 
 
 class PPOOptions(NamedTuple):
@@ -77,6 +78,7 @@ class PPOOptions(NamedTuple):
     Attributes:
         num_epochs: passes over each rollout, at least 1.
         num_minibatches: gradient steps of each pass; must divide the steps of a rollout.
+        clip_range: above 0, of hyper-parameters that have none.
         normalize_advantages: standardise the advantages of each minibatch.
         clip_values: also clip how far values move from those at the beginning, by the clip range.
         target_kl: no step is taken any more once a minibatch's policy is 1.5 times this far from the one that collected
@@ -85,6 +87,7 @@ class PPOOptions(NamedTuple):
 
     num_epochs: int = 4
     num_minibatches: int = 4
+    clip_range: float = 0.2
     normalize_advantages: bool = True
     clip_values: bool = False
     target_kl: float | None = None
@@ -314,11 +317,12 @@ def _loss(
     log_ratio = head.log_prob(outputs.logits, mask, sample.actions) - sample.log_probs
     ratio = jnp.exp(log_ratio)
     advantages = _standardized(targets.advantages) if options.normalize_advantages else targets.advantages
-    clipped = jnp.clip(ratio, 1 - eta.clip_range, 1 + eta.clip_range)
+    clip_range = options.clip_range if eta.clip_range is None else eta.clip_range
+    clipped = jnp.clip(ratio, 1 - clip_range, 1 + clip_range)
     policy = -jnp.minimum(ratio * advantages, clipped * advantages).mean()
     errors = (targets.returns - outputs.value) ** 2
     if options.clip_values:
-        near = targets.values + jnp.clip(outputs.value - targets.values, -eta.clip_range, eta.clip_range)
+        near = targets.values + jnp.clip(outputs.value - targets.values, -clip_range, clip_range)
         errors = jnp.maximum(errors, (targets.returns - near) ** 2)
     entropy = entropy_bonus(outputs.logits, mask, head)
     total = policy + eta.value_cost * errors.mean() - eta.entropy_cost * entropy
@@ -327,7 +331,7 @@ def _loss(
         "value_loss": errors.mean(),
         "entropy": entropy,
         "kl": (ratio - 1 - log_ratio).mean(),
-        "clip_fraction": (jnp.abs(ratio - 1) > eta.clip_range).mean(dtype=ratio.dtype),
+        "clip_fraction": (jnp.abs(ratio - 1) > clip_range).mean(dtype=ratio.dtype),
     }
     return total, aux
 
