@@ -38,6 +38,7 @@ TABLES = {
     "snake": [
         Table("demo/rows.csv", "", "", "step", "evaluation/return"),
         Table("returns-snake-long/final.csv", "arm", "plain-swept", score="final_return"),
+        *beside_jumanji("snake"),
     ],
     "jumanji:Game2048-v1": beside_jumanji("game_2048"),
     "gymnax:Acrobot-v1": beside_rejax("acrobot"),
