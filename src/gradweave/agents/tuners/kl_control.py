@@ -20,7 +20,7 @@ class KLControl(AbstractTuner):
     With two divergences, a least and a most, it stays as it is between them: a rate that works is left alone. Outside,
     it is raised and lowered by `factor`. Until the least is reached for the first time it is raised to where their
     geometric mean would be, were divergences quadratic in the rate, tenfold at most: a first rate that is hopeless is
-    left behind within a few windows. Later on, a policy that has learned all hardly moves either.
+    left behind within a few windows. Later on, a small divergence can also mean that nothing is left to learn.
 
     ```python
     agent = SelfTuning(..., tuners={"learning_rate": gw.KLControl(target=0.01)})
