@@ -66,8 +66,16 @@ def outside(function: Any, shape: tuple[int, ...]) -> Any:
 
 
 def drawn_outside(length: int) -> Any:
-    """One of the places of a corridor, drawn by NumPy: the sum is the same always."""
-    return outside(lambda: np.eye(length)[np.random.default_rng().integers(length)], (length,))
+    """Somewhere between the first two places of a corridor, drawn by NumPy: the sum is the same always.
+
+    Drawn from so many that two draws differ for certain; the copies of an environment share one call.
+    """
+
+    def drawn() -> Any:
+        share = np.random.default_rng().random()
+        return share * np.eye(length)[0] + (1 - share) * np.eye(length)[1]
+
+    return outside(drawn, (length,))
 
 
 class Broken(Corridor):
