@@ -1,17 +1,19 @@
-"""Does `--meta.preset auto` pay? PPO on CartPole, 100,000 environment steps a run, unless told otherwise.
+"""Does `--meta.preset auto` pay? PPO on several games; CartPole, 100,000 environment steps a run, if not told else.
 
 choose.csv     rules for the entropy cost from three rates and five costs, seeds 1000 and 1001: to choose by
-landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 and 2001: what a sweep would find
+landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 and 2001, or at those of a grid, seed
+               2000, where a run takes a minute: what a sweep would find
 look.csv       plain, auto and rules from the configured values, seeds 1000 to 1003: to choose by on longer runs
-starts.csv     plain and auto from five starts, from hopeless to swept, seeds 40 to 59 (earlier rules: 0 to 39)
-configured.csv plain and auto from the configured values, seeds 0 to 9, for longer runs
+starts.csv     plain and auto from five starts, from hopeless to swept, seeds 40 to 59 (earlier rules: 0 to 39); after a
+               grid from two starts, seeds 40 to 49
+configured.csv plain and auto from the configured values, seeds 40 to 49 (an earlier rule: 0 to 9), for longer runs
 random.csv     auto from 100 random starts of the landscape's box, seeds 5000 to 5099 (3000 to 4099)
 
 A row is an evaluation of one run after a tenth of its steps, which the environments counted. No seed serves twice.
 A file is written after every rule, and rules that it has are kept.
 
     python experiments/auto/run.py landscape starts random choose --results results/auto/cartpole
-    python experiments/auto/run.py landscape starts --environment gymnax:Acrobot-v1 --results results/auto/acrobot
+    python experiments/auto/run.py landscape starts --arena acrobot --results results/auto/acrobot
     python experiments/auto/run.py choose --learner vtrace --results results/auto/vtrace
 
 The rate's target was chosen on CartPole alone, the share of entropy on CartPole and Acrobot.
@@ -24,7 +26,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,12 +40,12 @@ from gradweave.config.search import SearchRange, draw
 from gradweave.measurement.sample_store import current_source
 from gradweave.reports.tables import read_rows, write_rows
 
-TOTAL_STEPS = 100_000
 STRETCHES = 10
 BOX = {"learning_rate": SearchRange(1e-6, 0.1), "entropy_cost": SearchRange(0.0, 0.5)}  # ARLBench's
 WITHIN = "entropy_cost=entropy-share:0.5,1e-4,0.03"
 NARROW = "entropy_cost=entropy-share:0.5,3e-3,0.03"
 RETURN_CHOICE = "learning_rate=return-choice:1e-3,3e-4,3e-3"
+GRID = [{"learning_rate": r, "entropy_cost": c} for r in (1e-4, 3e-4, 1e-3, 3e-3) for c in (0.001, 0.01, 0.1)]
 RULES: Mapping[str, Sequence[str]] = {
     "kl:0.01": ("learning_rate=kl:0.01",),
     "and entropy-share:0.25": ("learning_rate=kl:0.01", "entropy_cost=entropy-share:0.25"),
@@ -65,11 +67,34 @@ Member = tuple[str, int, Mapping[str, float]]  # its name, its seed and its sett
 Plan = tuple[Mapping[str, Config], Sequence[Member]]
 
 
+class Arena(NamedTuple):
+    """A game, and how much of it can be afforded."""
+
+    environment: Mapping[str, Any]
+    total_steps: int = 100_000
+    at_once: int = 40
+    grid: bool = False
+    """Whether the landscape is a grid with one seed, and the starts are two with ten seeds each."""
+
+
+UNMASKED = {"name": "jumanji:Snake-v1", "action_mask": False}
+ARENAS = {
+    "cartpole": Arena({"name": "gymnax:CartPole-v1"}),
+    "acrobot": Arena({"name": "gymnax:Acrobot-v1"}),
+    "breakout": Arena({"name": "gymnax:Breakout-MinAtar"}, 300_000, 1, grid=True),
+    "snake-6x6": Arena({**UNMASKED, "num_rows": 6, "num_cols": 6}, 500_000, 1, grid=True),
+    "snake": Arena({"name": "jumanji:Snake-v1"}, 900_000, 1, grid=True),
+    "snake-unmasked": Arena(UNMASKED, 900_000, 1, grid=True),
+}
+
+
 def config(options: argparse.Namespace, tuners: Sequence[str] = ()) -> Config:
     run = {"total_steps": options.total_steps, "evaluation_episodes": 16}
     meta = {"learned": [], "tuners": list(tuners)}
     preset = options.learner if options.learner in PRESETS else "ppo"
-    return configure(preset, learner=options.learner, environment={"name": options.environment}, meta=meta, run=run)
+    return configure(
+        preset, learner=options.learner, environment=dict(ARENAS[options.arena].environment), meta=meta, run=run
+    )
 
 
 def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> list[Row]:
@@ -118,6 +143,8 @@ def look(options: argparse.Namespace) -> Plan:
 
 
 def landscape(options: argparse.Namespace) -> Plan:
+    if ARENAS[options.arena].grid:
+        return {"plain": config(options)}, [(str(n), 2000, setting) for n, setting in enumerate(GRID)]
     rng = random.Random(2000)
     settings = [draw(BOX, rng) for _ in range(64)]
     members: list[Member] = [(str(n), seed, setting) for seed in (2000, 2001) for n, setting in enumerate(settings)]
@@ -128,13 +155,16 @@ def starts(options: argparse.Namespace) -> Plan:
     best = swept(options.results)
     known = {name: {"learning_rate": rate, "entropy_cost": best["entropy_cost"]} for name, rate in STARTS.items()}
     settings = {**known, SWEPT: best}
-    members: list[Member] = [(name, seed, setting) for seed in range(40, 60) for name, setting in settings.items()]
+    seeds = range(40, 60)
+    if ARENAS[options.arena].grid:
+        settings, seeds = {name: settings[name] for name in ("1e-5", SWEPT)}, range(40, 50)
+    members: list[Member] = [(name, seed, setting) for seed in seeds for name, setting in settings.items()]
     plain = config(options)
     return {"plain": plain, "auto": with_auto(plain)}, members
 
 
 def configured(options: argparse.Namespace) -> Plan:
-    members: list[Member] = [("preset", seed, {}) for seed in range(10)]
+    members: list[Member] = [("preset", seed, {}) for seed in range(40, 50)]
     plain = config(options)
     return {"plain": plain, "auto": with_auto(plain)}, members
 
@@ -171,11 +201,13 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=list(PARTS))
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--learner", choices=list(LEARNERS), default="ppo")
-    parser.add_argument("--environment", default="gymnax:CartPole-v1")
-    parser.add_argument("--total-steps", type=int, default=TOTAL_STEPS)
+    parser.add_argument("--arena", choices=list(ARENAS), default="cartpole")
+    parser.add_argument("--total-steps", type=int, help="by default the arena's")
     parser.add_argument("--arms", nargs="*", default=[], help="rules, all of them when left out")
-    parser.add_argument("--at-once", type=int, default=40)
+    parser.add_argument("--at-once", type=int, help="runs side by side; by default the arena's")
     options = parser.parse_args()
+    options.total_steps = options.total_steps or ARENAS[options.arena].total_steps
+    options.at_once = options.at_once or ARENAS[options.arena].at_once
     options.results.mkdir(parents=True, exist_ok=True)
     source = current_source()
     for part in options.parts:
@@ -190,7 +222,7 @@ def main() -> None:
         provenance = {
             **source,
             "learner": options.learner,
-            "environment": options.environment,
+            "environment": ARENAS[options.arena].environment,
             "device": "CPU",
             "total_steps": options.total_steps,
             "at_once": options.at_once,
