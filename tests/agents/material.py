@@ -147,8 +147,8 @@ def looped_policy(logits: Any, trajectory: Trajectory) -> tuple[Any, Any]:
     log_probs, entropies = np.zeros(taken.shape), np.zeros(taken.shape)
     for t in range(taken.shape[0]):
         for b in range(taken.shape[1]):
-            allowed = [a for a in range(NUM_ACTIONS) if masks[t, b, a]] or list(range(NUM_ACTIONS))
-            weights = {a: np.exp(logits[t, b, a]) for a in allowed}
+            allowed = [a for a in range(NUM_ACTIONS) if masks[t, b, a]]
+            weights = {a: np.exp(logits[t, b, a]) for a in allowed} or dict.fromkeys(range(NUM_ACTIONS), 1.0)
             probabilities = {a: weight / sum(weights.values()) for a, weight in weights.items()}
             log_probs[t, b] = np.log(probabilities[int(taken[t, b])])
             entropies[t, b] = -sum(p * np.log(p) for p in probabilities.values())
@@ -161,8 +161,9 @@ def surrogate(
     """policy + value_cost * value - entropy_cost * entropy at constant returns and advantages; differentiable."""
     value_cost, entropy_cost = costs
     mask = trajectory.observations.action_mask[:-1]
-    mask = jnp.where(mask.any(-1, keepdims=True), mask, True)
-    log_probs = jax.nn.log_softmax(jnp.where(mask, numbers.logits, -1e30))
+    some = mask.any(-1, keepdims=True)
+    mask, logits = jnp.where(some, mask, True), jnp.where(some, numbers.logits, 0.0)  # without a choice all are alike
+    log_probs = jax.nn.log_softmax(jnp.where(mask, logits, -1e30))
     taken = jnp.take_along_axis(log_probs, trajectory.actions[..., None], -1)[..., 0]
     entropy = -jnp.sum(jnp.where(mask, jnp.exp(log_probs) * jnp.where(mask, log_probs, 0.0), 0.0), -1)
     error = returns - numbers.values[:-1]

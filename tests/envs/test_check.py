@@ -76,7 +76,7 @@ def test_too_few_steps_for_an_end_are_said() -> None:
         ("step is a tuple", "step returns a tuple", "Step("),
         ("infinite reward", "the reward is nan at step 3", "divisions"),
         ("view is no number", "observation is not finite at step 3", "divisions"),
-        ("nothing allowed", "no action is allowed at step 4", "allow one"),
+        ("nothing allowed", "no action is allowed at step 4 of random play, and the episode goes on", "allow one"),
         ("both ends", "both terminated and truncated at step", "~terminated"),
         ("nothing is written yet", "cannot be traced: NotImplementedError", "jax.numpy"),
         ("view's length", "reset shows view of shape (4,), and step of shape (5,)", "same shape"),
@@ -116,6 +116,22 @@ def test_constants_may_be_missing_values_or_keys() -> None:
 
     report = gw.check_environment(Constants(), num_steps=20)
     assert report.ok, report
+
+
+def test_a_last_step_without_choice_is_noted() -> None:
+    class Trap(Corridor):
+        """Where it ends, nothing has been allowed."""
+
+        def step(self, state, action, *, key):
+            after, step = super().step(state, action, key=key)
+            seen = step.observation._replace(action_mask=jnp.broadcast_to(after["time"] != 3, 2))
+            trapped = state["time"] == 3
+            return after, step._replace(observation=seen, terminated=step.terminated | trapped)
+
+    report = gw.check_environment(Trap(), num_steps=40)
+    assert report.ok and report.num_without_choice > 0
+    assert f"no action was allowed in {report.num_without_choice} steps" in str(report)
+    assert gw.check_environment(Corridor(), num_steps=40).num_without_choice == 0
 
 
 def test_ends_that_may_be_a_time_limit_are_noted() -> None:

@@ -23,8 +23,10 @@ LOGITS = {
 
 
 def probs_by_loop(logits, mask):
-    """Plain Python; a mask that allows nothing is read as one that allows everything."""
-    allowed = [i for i in range(len(logits)) if mask[i]] or list(range(len(logits)))
+    """Plain Python; a mask that allows nothing leaves no choice, and all actions are as likely."""
+    if not any(mask):
+        return [1 / len(logits)] * len(logits)
+    allowed = [i for i in range(len(logits)) if mask[i]]
     peak = max(logits[i] for i in allowed)
     weights = [math.exp(logits[i] - peak) if i in allowed else 0.0 for i in range(len(logits))]
     return [w / sum(weights) for w in weights]
@@ -54,7 +56,9 @@ def test_all_quantities_match_slow_loops(logits, other, mask):
     for action in range(NUM_ACTIONS):
         expected = math.log(p[action]) if p[action] > 0 else MASKED_LOG_PROB
         np.testing.assert_allclose(log_prob(*arrays, jnp.asarray(action)), expected, rtol=1e-11, atol=1e-14)
-    assert int(mode(*arrays)) == max(range(NUM_ACTIONS), key=lambda i: (p[i] > 0, logits[i] if p[i] > 0 else 0, -i))
+    assert int(mode(*arrays)) == max(
+        range(NUM_ACTIONS), key=lambda i: (p[i] > 0, logits[i] if any(mask) and mask[i] else 0, -i)
+    )
 
 
 @pytest.mark.slow
@@ -78,7 +82,7 @@ def test_value_gradient_and_hessian_are_finite_for_every_mask(kind, dtype):
         assert jnp.all(jnp.isfinite(result))
 
 
-@pytest.mark.parametrize("mask", [MASKS[0b1101], MASKS[0b0110], MASKS[0]], ids=["three", "two", "none"])
+@pytest.mark.parametrize("mask", [MASKS[0b1101], MASKS[0b0110], MASKS[-1]], ids=["three", "two", "all"])
 def test_derivatives_are_right_and_zero_for_masked_logits(mask):
     logits = jnp.asarray(LOGITS["usual"])
     p = np.array(probs_by_loop(LOGITS["usual"], mask.tolist()))
@@ -121,13 +125,16 @@ def test_masked_actions_have_probability_zero_and_are_never_sampled():
     np.testing.assert_array_equal(log_probs(logits, MASKS[0b0110])[jnp.asarray([0, 3])], MASKED_LOG_PROB)
 
 
-def test_an_empty_mask_means_every_action():
+def test_where_nothing_is_allowed_all_are_as_likely_and_nothing_is_learned():
     logits, empty = jnp.asarray(LOGITS["usual"]), MASKS[0]
-    full = jnp.ones(NUM_ACTIONS, bool)
-    np.testing.assert_array_equal(log_probs(logits, empty), log_probs(logits, full))
-    np.testing.assert_array_equal(entropy(jnp.zeros(NUM_ACTIONS), empty), jnp.log(4.0))
-    assert int(mode(logits, empty)) == 2
-    drawn = sample(jnp.zeros((500, NUM_ACTIONS)), jnp.zeros((500, NUM_ACTIONS), bool), key=jax.random.key(0))
+    np.testing.assert_allclose(log_probs(logits, empty), -np.log(4.0), rtol=1e-15)
+    np.testing.assert_allclose(entropy(logits, empty), np.log(4.0), rtol=1e-15)
+    assert kl(logits, -logits, empty) == 0
+    for derivative in (jax.jacobian, jax.hessian):
+        for function in (log_probs, entropy, lambda one, mask: kl(one, -one, mask)):
+            np.testing.assert_array_equal(derivative(function)(logits, empty), 0.0)
+    assert int(mode(logits, empty)) == 0
+    drawn = sample(jnp.tile(logits, (500, 1)), jnp.zeros((500, NUM_ACTIONS), bool), key=jax.random.key(0))
     assert set(drawn.tolist()) == {0, 1, 2, 3}
 
 
@@ -159,7 +166,7 @@ def test_batch_axes_agree_with_vmap():
 
 def test_kl_of_a_policy_from_itself_is_zero_and_flat():
     logits = jnp.asarray(LOGITS["usual"])
-    for mask in (MASKS[0], MASKS[0b1101]):
+    for mask in (MASKS[-1], MASKS[0b1101]):
         value, gradient = jax.value_and_grad(kl)(logits, logits, mask)
         np.testing.assert_allclose(value, 0.0, atol=1e-15)
         np.testing.assert_allclose(gradient, np.zeros(NUM_ACTIONS), atol=1e-15)

@@ -19,6 +19,7 @@ ALLOWED = [[0, 2], [0, 1], [0, 1, 2]]
 def table(logits):
     """The probability of every combination."""
     parts = [np.exp(np.asarray(part)) for part in np.split(np.asarray(logits), [3, 5])]
+    parts[1] = np.ones(2)  # nothing to choose
     parts = [part / part[allowed].sum() for part, allowed in zip(parts, ALLOWED, strict=True)]
     return {
         choice: np.prod([p[a] for p, a in zip(parts, choice, strict=True)]) for choice in itertools.product(*ALLOWED)
@@ -37,6 +38,16 @@ def test_log_probabilities_entropy_and_divergence_are_those_of_the_joint_distrib
     np.testing.assert_allclose(HEAD.kl(LOGITS, OTHER, MASK), (p * np.log(p / q)).sum(), rtol=1e-12)
     assert HEAD.mode(LOGITS, MASK).tolist() == list(max(joint, key=joint.get))
     assert HEAD.log_prob(LOGITS, MASK, jnp.array([1, 0, 0])) < -1e8, "a masked action"
+
+
+def test_nothing_is_learned_of_a_choice_without_an_allowed_action():
+    def function(logits):
+        action = jnp.array([0, 1, 0])
+        return HEAD.log_prob(logits, MASK, action) + HEAD.entropy(logits, MASK) + HEAD.kl(logits, OTHER, MASK)
+
+    gradient = jax.grad(function)(LOGITS)
+    np.testing.assert_array_equal(gradient[3:5], 0.0)
+    assert (gradient[jnp.array([0, 2, 5, 6, 7])] != 0).all()
 
 
 @pytest.mark.slow

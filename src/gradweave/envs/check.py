@@ -38,6 +38,7 @@ class EnvironmentReport(NamedTuple):
         num_steps: steps of random play in all copies together; 0 if an earlier finding prevents playing.
         num_terminated: episodes of them that terminated.
         num_truncated: episodes of them that were cut off.
+        num_without_choice: steps of them in which no action was allowed.
         common_length: steps of every episode, if several ended, all terminated, and all after equally many; else 0.
     """
 
@@ -47,6 +48,7 @@ class EnvironmentReport(NamedTuple):
     num_steps: int = 0
     num_terminated: int = 0
     num_truncated: int = 0
+    num_without_choice: int = 0
     common_length: int = 0
 
     @property
@@ -64,6 +66,11 @@ class EnvironmentReport(NamedTuple):
         lines = [head, *(f"FAIL    {found.what}\n        -> {found.remedy}" for found in self.findings)]
         if self.num_steps and not self.num_terminated + self.num_truncated:
             lines.append("note    no episode ended, so that ends are unchecked\n        -> check with more steps")
+        if self.num_without_choice:
+            lines.append(
+                f"note    no action was allowed in {self.num_without_choice} steps\n        -> fine where all is lost, "
+                "as for a trapped snake: one is drawn, and the policy learns nothing from it"
+            )
         if self.common_length:
             lines.append(
                 f"note    every episode terminated after {self.common_length} steps\n        -> if that is a time "
@@ -138,6 +145,7 @@ def check_environment(
         played.reward.size,
         int(played.terminated.sum()),
         int(played.truncated.sum()),
+        0 if environment.continuous else int((played.allowed == 0).sum()),
         _common_length(played),
     )
 
@@ -370,9 +378,11 @@ def _of_play(environment: AbstractEnvironment[Any], played: _Played) -> Iterator
     if (bad := ~played.finite).any():
         what = f"an observation is not finite {first(bad)}"
         yield Finding(what, "keep divisions, logarithms and roots away from zero")
-    if not environment.continuous and (bad := played.allowed == 0).any():
+    ended = played.terminated | played.truncated
+    if not environment.continuous and (bad := (played.allowed == 0) & ~ended).any():
         yield Finding(
-            f"no action is allowed {first(bad)}", "allow one in every state; let a state without any end the episode"
+            f"no action is allowed {first(bad)}, and the episode goes on",
+            "allow one in every state, or let the episode end with the next step",
         )
     if (bad := played.terminated & played.truncated).any():
         yield Finding(

@@ -23,4 +23,4 @@ class Observation(NamedTuple):
     scalars: Float[Array, " num_scalars"]
     """Further numbers, of order one; may have length 0."""
     action_mask: Bool[Array, " num_actions"]
-    """True where the action is allowed."""
+    """True where the action is allowed. Where none is, any is taken, all as likely, and the policy learns nothing."""

@@ -6,8 +6,10 @@ usual size, values, gradients and second derivatives are finite; the familiar wa
 
 - A masked action has probability exactly 0, is never sampled, and has the log-probability `MASKED_LOG_PROB`, a finite
   constant. Derivatives with respect to its logit are 0.
-- A mask that allows nothing is read as one that allows everything: some terminal states of some environments have it,
-  and nothing computed there may poison a batch.
+- A mask that allows nothing leaves nothing to choose: every action is as likely, whatever the logits, and derivatives
+  are 0. A trapped snake is in such a state one step before its end: were everything allowed there, the policy would be
+  taught what to do where all is lost, by advantages that are large and say nothing about the action. The same holds for
+  observations after the last step of some environments.
 - Where probabilities underflow, their terms p log p are 0, their limit.
 """
 
@@ -31,12 +33,12 @@ def log_probs(
 
     Args:
         logits: unnormalised log-probabilities; finite, those of masked actions included (they are ignored).
-        mask: True = allowed; all False is read as all True.
+        mask: True = allowed; all False: all are as likely, and derivatives are 0.
 
     Returns:
         log p, of the dtype of `logits`.
     """
-    allowed = _allowed(mask)
+    allowed, logits = _choice(logits, mask)
     # Shifting all logits changes no probability. The derivative through the maximum that is removed here is that of
     # the shift, exactly 0: it would cost operations in each order of differentiation and add nothing.
     peak = jnp.max(jnp.where(allowed, jax.lax.stop_gradient(logits), -jnp.inf), axis=-1, keepdims=True)
@@ -114,10 +116,12 @@ def sample(
 
 
 def mode(logits: Float[Array, "*batch num_actions"], mask: Bool[Array, "*batch num_actions"]) -> Int[Array, "*batch"]:
-    """The most probable action; the first one of several."""
-    return jnp.argmax(jnp.where(_allowed(mask), logits, -jnp.inf), axis=-1)
+    """The most probable action; the first one of several, and of all where the mask allows nothing."""
+    allowed, logits = _choice(logits, mask)
+    return jnp.argmax(jnp.where(allowed, logits, -jnp.inf), axis=-1)
 
 
-def _allowed(mask: Bool[Array, "*batch num_actions"]) -> Bool[Array, "*batch num_actions"]:
-    """The mask, or all True where it allows nothing."""
-    return mask | ~jnp.any(mask, axis=-1, keepdims=True)
+def _choice(logits: Array, mask: Array) -> tuple[Array, Array]:
+    """The mask and the logits; where it allows nothing, a mask that allows everything and logits of 0."""
+    none = ~jnp.any(mask, axis=-1, keepdims=True)
+    return mask | none, jnp.where(none, 0.0, logits)

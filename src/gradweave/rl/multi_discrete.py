@@ -15,7 +15,8 @@ class MultiDiscrete(AbstractPolicyHead):
     """Independent choices; the outputs are the logits of the first, then of the second, and so on, and so is the mask.
 
     An action is a vector of integers, one for each choice. Log-probabilities, entropies and divergences are sums over
-    the choices, each as in `gradweave.rl.categorical`; a choice whose mask allows nothing is free.
+    the choices, each as in `gradweave.rl.categorical`; where a choice's mask allows nothing it is drawn evenly, and
+    nothing is learned from it.
 
     Attributes:
         sizes: of how many actions each choice is, at least 1.
@@ -63,7 +64,13 @@ class MultiDiscrete(AbstractPolicyHead):
 
     def _choices(self, outputs: Array, mask: Array) -> tuple[Array, Array]:
         """Logits and masks, (*batch, choices, most actions); the filling of shorter choices is not allowed."""
-        return self._apart(outputs, 0.0), self._with_any_allowed(self._apart(mask, False))
+        logits, allowed = self._apart(outputs, 0.0), self._apart(mask, False)
+        none, exists = (
+            ~allowed.any(axis=-1, keepdims=True),
+            jnp.arange(max(self.sizes)) < jnp.array(self.sizes)[:, None],
+        )
+        # Where a choice's mask allows nothing, all of its own actions are as likely, and none of the filling.
+        return jnp.where(none, 0.0, logits), allowed | (exists & none)
 
     def _apart(self, row: Array, filling: float | bool) -> Array:
         most, ends = max(self.sizes), [sum(self.sizes[: index + 1]) for index in range(len(self.sizes))]
@@ -71,8 +78,3 @@ class MultiDiscrete(AbstractPolicyHead):
         nothing = [(0, 0)] * (row.ndim - 1)
         padded = [jnp.pad(part, [*nothing, (0, most - part.shape[-1])], constant_values=filling) for part in parts]
         return jnp.stack(padded, axis=-2)
-
-    def _with_any_allowed(self, mask: Array) -> Array:
-        """Where a choice's mask allows nothing, all of its own actions, and none of the filling."""
-        exists = jnp.arange(max(self.sizes)) < jnp.asarray(self.sizes)[:, None]
-        return mask | (exists & ~mask.any(axis=-1, keepdims=True))

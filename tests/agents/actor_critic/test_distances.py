@@ -26,9 +26,8 @@ def looped_distance(state, target, batch, value_cost):
     masks = np.asarray(batch.trajectory.observations.action_mask)[:-1]
     total = 0.0
     for place in np.ndindex(masks.shape[:2]):
-        allowed = masks[place] if masks[place].any() else np.ones_like(masks[place])
-        p, q = (np.exp(np.asarray(numbers.logits)[place][allowed]) for numbers in (wanted, said))
-        p, q = p / p.sum(), q / q.sum()
+        p, q = (np.exp(np.asarray(numbers.logits)[place][masks[place]]) for numbers in (wanted, said))
+        p, q = p / p.sum(), q / q.sum()  # of no actions where nothing is allowed, which adds nothing
         values = np.asarray(said.values)[place] - np.asarray(wanted.values)[place]
         total += (p * np.log(p / q)).sum() + value_cost * values**2
     return total / masks[..., 0].size
