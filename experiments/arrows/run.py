@@ -3,6 +3,7 @@
 gradients.csv  minus the mean meta-gradient of the raw value of each meta-parameter, by horizon, with 95 % intervals
 effects.csv    derivative of the mean return by the same raw value, by updates, with 95 % intervals: by central
                differences, and by evolution strategies
+pooled.csv     both, as means over the agents; intervals are of these agents, not of agents at large
 agreement.csv  over the agents: share of signs of the gradient that are those of the effect, for each pair of horizons,
                where both intervals leave out 0
 
@@ -142,6 +143,20 @@ def effect_rows(loaded: LoadedAgent, size: Size, seed: int) -> Iterator[Row]:
                 yield {"meta_parameter": name, "way": way, "updates": done, **interval(values[:, index, place])}
 
 
+def pooled_rows(gradients: Sequence[Row], effects: Sequence[Row]) -> Iterator[Row]:
+    """Means over the agents, whose errors are independent; a normal 95 % interval."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for way, rows in (("gradient", gradients), ("", effects)):
+        for row in rows:
+            key = (row["step"], row["meta_parameter"], way or row["way"], row["updates"])
+            groups.setdefault(key, []).append(row)
+    for (step, name, way, updates), rows in groups.items():
+        errors = [(row["high"] - row["low"]) / 2 / student.ppf(0.975, row["num"] - 1) for row in rows]
+        mean, width = np.mean([row["value"] for row in rows]), 1.96 * np.linalg.norm(errors) / len(rows)
+        known = {"step": step, "meta_parameter": name, "way": way, "updates": updates, "agents": len(rows)}
+        yield {**known, "value": float(mean), "low": float(mean - width), "high": float(mean + width)}
+
+
 def agreement_rows(gradients: Sequence[Row], effects: Sequence[Row]) -> Iterator[Row]:
     """Of each horizon of the gradient and each number of updates: how many signs are told from 0, and agree."""
     told = [row for row in gradients if row["low"] * row["high"] > 0]
@@ -206,7 +221,9 @@ def main(flags: Flags) -> None:
         return
     gradients = [row for own, _ in measured for row in own]
     effects = [row for _, own in measured for row in own]
-    tables = {"effects": effects, "gradients": gradients, "agreement": list(agreement_rows(gradients, effects))}
+    made = {"pooled": pooled_rows, "agreement": agreement_rows}
+    tables = {"effects": effects, "gradients": gradients}
+    tables |= {name: list(make(gradients, effects)) for name, make in made.items()}
     about = {"configurations": configurations(planned), "shift": SHIFT, "evolution_sigma": EVOLUTION_SIGMA}
     write_study(results, flags.size, tables, {**about, **size._asdict(), **provenance(collected)})
 

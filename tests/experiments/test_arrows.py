@@ -60,3 +60,13 @@ def test_at_a_learning_rate_of_0_the_agent_stays_what_it_is(script):
                 max_steps=config.run.max_episode_steps,
             )
             assert found[member, place] == pytest.approx(float(played.returns.mean()))
+
+
+def test_agents_are_pooled_with_their_own_errors():
+    run = script("arrows", "run")
+    place = {"step": 10, "meta_parameter": "discount", "updates": 3, "num": 8.0}
+    half = {2.0: student.ppf(0.975, 7), 4.0: 2 * student.ppf(0.975, 7)}  # standard errors of 1 and 2
+    rows = [{**place, "value": value, "low": value - wide, "high": value + wide} for value, wide in half.items()]
+    (found,) = run.pooled_rows(rows, [])
+    assert (found["way"], found["agents"], found["value"]) == ("gradient", 2, 3.0)
+    np.testing.assert_allclose(found["high"] - found["value"], 1.96 * np.sqrt(1 + 4) / 2, rtol=1e-12)
