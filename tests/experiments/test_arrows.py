@@ -62,7 +62,7 @@ def test_at_a_learning_rate_of_0_the_agent_stays_what_it_is(script):
             assert found[member, place] == pytest.approx(float(played.returns.mean()))
 
 
-def test_agents_are_pooled_with_their_own_errors():
+def test_agents_are_pooled_with_their_own_errors(script):
     run = script("arrows", "run")
     place = {"step": 10, "meta_parameter": "discount", "updates": 3, "num": 8.0}
     half = {2.0: student.ppf(0.975, 7), 4.0: 2 * student.ppf(0.975, 7)}  # standard errors of 1 and 2
