@@ -70,10 +70,9 @@ def looped_divergence(anchor, logits, trajectory):
     masks, total = np.asarray(trajectory.observations.action_mask[:-1]), 0.0
     for t in range(NUM_STEPS):
         for b in range(NUM_ENVS):
-            allowed = masks[t, b] if masks[t, b].any() else np.ones_like(masks[t, b])
-            p, q = (np.exp(np.asarray(one[t, b])) * allowed for one in (anchor, logits))
-            p, q = p / p.sum(), q / q.sum()
-            total += sum(p[a] * np.log(p[a] / q[a]) for a in np.flatnonzero(allowed))
+            p, q = (np.exp(np.asarray(one[t, b]))[masks[t, b]] for one in (anchor, logits))
+            p, q = p / p.sum(), q / q.sum()  # of no actions where nothing is allowed, which adds nothing
+            total += (p * np.log(p / q)).sum()
     return total / NUM_STEPS / NUM_ENVS
 
 
