@@ -65,10 +65,8 @@ class MultiDiscrete(AbstractPolicyHead):
     def _choices(self, outputs: Array, mask: Array) -> tuple[Array, Array]:
         """Logits and masks, (*batch, choices, most actions); the filling of shorter choices is not allowed."""
         logits, allowed = self._apart(outputs, 0.0), self._apart(mask, False)
-        none, exists = (
-            ~allowed.any(axis=-1, keepdims=True),
-            jnp.arange(max(self.sizes)) < jnp.array(self.sizes)[:, None],
-        )
+        none = ~allowed.any(axis=-1, keepdims=True)
+        exists = jnp.arange(max(self.sizes)) < jnp.array(self.sizes)[:, None]
         # Where a choice's mask allows nothing, all of its own actions are as likely, and none of the filling.
         return jnp.where(none, 0.0, logits), allowed | (exists & none)
 
