@@ -146,10 +146,9 @@ def effect_rows(loaded: LoadedAgent, size: Size, seed: int) -> Iterator[Row]:
 def pooled_rows(gradients: Sequence[Row], effects: Sequence[Row]) -> Iterator[Row]:
     """Means over the agents, whose errors are independent; a normal 95 % interval."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
-    for way, rows in (("gradient", gradients), ("", effects)):
-        for row in rows:
-            key = (row["step"], row["meta_parameter"], way or row["way"], row["updates"])
-            groups.setdefault(key, []).append(row)
+    for row in (*gradients, *effects):
+        key = (row["step"], row["meta_parameter"], row.get("way", "gradient"), row["updates"])
+        groups.setdefault(key, []).append(row)
     for (step, name, way, updates), rows in groups.items():
         errors = [(row["high"] - row["low"]) / 2 / student.ppf(0.975, row["num"] - 1) for row in rows]
         mean, width = np.mean([row["value"] for row in rows]), 1.96 * np.linalg.norm(errors) / len(rows)

@@ -1,4 +1,4 @@
-"""Does `--meta.preset auto` pay? PPO on several games; CartPole, 100,000 environment steps a run, if not told else.
+"""Does `--meta.preset auto` pay? PPO on several games; by default CartPole, 100,000 environment steps.
 
 choose.csv     rules for the entropy cost from three rates and five costs, seeds 1000 and 1001: to choose by
 landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 and 2001, or at those of a grid, seed

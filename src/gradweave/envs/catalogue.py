@@ -40,7 +40,7 @@ _OURS: Final[Mapping[str, Row]] = {
         learned=(
             Learned("the actor-critic, preset quick", 25.8, 4_000_320, 3),
             Learned("the actor-critic, untuned and swept", 57.9, 30_016_320, 3),
-            *_beside_jumanji(8.6, 14.05, 299_200),
+            *_beside_jumanji(12.8, 14.05, 299_200),
         ),
     ),
     "discounting-chain": Row((5,), 1, 5, {"best_chain": Option(0, 4)}, place=("discounting_chain", "DiscountingChain")),
