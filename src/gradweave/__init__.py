@@ -89,6 +89,7 @@ _AGENTS = (
     "AbstractTuner",
     "ActorCriticEta",
     "Agent",
+    "Bounds",
     "EntropyShare",
     "Experience",
     "KLControl",

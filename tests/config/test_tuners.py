@@ -23,6 +23,7 @@ PPO = LEARNERS["ppo"].hyperparameters
         ("lambda=return-choice:0.5,1", "lambda_", "return-choice", (0.5, 1.0)),
         ("clip_range=return-choice:0.1,0.2,0.3", "clip_range", "return-choice", (0.1, 0.2, 0.3)),
         ("clip_range=evolution", "clip_range", "evolution", 0.3),
+        ("entropy_cost=bounds:0,0.03", "entropy_cost", "bounds", (0.0, 0.03)),
     ],
 )
 def test_what_is_understood(text, name, tuner, argument) -> None:
@@ -53,6 +54,11 @@ def test_what_is_understood(text, name, tuner, argument) -> None:
         ("learning_rate=return-choice", "--meta.tuners learning_rate=return-choice:3e-4,1e-3"),
         ("learning_rate=return-choice:1,1", "--meta.tuners learning_rate=return-choice:3e-4,1e-3"),
         ("discount=return-choice:0.9,1.1", "give others"),
+        ("discount=bounds:0.9,1.1", "give others"),
+        ("discount=bounds", "--meta.tuners discount=bounds:1e-4,1e-3"),
+        ("discount=bounds:0.9", "--meta.tuners discount=bounds:1e-4,1e-3"),
+        ("discount=bounds:0.9,0.9", "--meta.tuners discount=bounds:1e-4,1e-3"),
+        ("discount=bounds:0.9,0.95,1", "--meta.tuners discount=bounds:1e-4,1e-3"),
     ],
 )
 def test_what_is_refused(text, remedy) -> None:

@@ -80,7 +80,7 @@ def test_classes_are_made_with_their_numbers() -> None:
         ("subprocess:Popen:1", "is something else: derive a class"),
         ("own_tuners:Unfinished", "give it move"),
         ("own_tuners:Choice", "needs an argument.*values.*write NAME=own_tuners:Choice:NUMBERS"),
-        ("own_tuners:Bare:2", "takes no argument: leave the numbers out"),
+        ("own_tuners:Bare:2", "does not take one argument, a number or a tuple of several .*: leave the numbers out"),
         ("own_tuners:Bounded:2", "share must be at most 1"),
     ],
 )

@@ -33,7 +33,15 @@ from gradweave.agents.state import (
     learning_part,
     named_leaves,
 )
-from gradweave.agents.tuners import AbstractTuner, EntropyShare, KLControl, LiveEvolution, ReturnChoice, TargetEntropy
+from gradweave.agents.tuners import (
+    AbstractTuner,
+    Bounds,
+    EntropyShare,
+    KLControl,
+    LiveEvolution,
+    ReturnChoice,
+    TargetEntropy,
+)
 from gradweave.agents.vtrace import VTraceEta, VTraceOptions, vtrace_agent
 
 __all__ = [
@@ -42,6 +50,7 @@ __all__ = [
     "AdvantageMoments",
     "Agent",
     "Annotation",
+    "Bounds",
     "CollectedWindow",
     "EntropyShare",
     "Experience",

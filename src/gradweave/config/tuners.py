@@ -43,6 +43,21 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class Ends:
+    """A lowest and a highest number."""
+
+    metavar: str = "LOWEST,HIGHEST"
+    default: None = None
+
+    def parse(self, text: str, num_inner_steps: int) -> tuple[float, float]:
+        """The two numbers."""
+        ends = _numbers(text)
+        if not (len(ends) == 2 and _rising(ends)):
+            raise Refused(f"{self.metavar} two numbers, the lower one first", "1e-4,1e-3")
+        return ends[0], ends[1]
+
+
+@dataclass(frozen=True)
 class Divergences:
     """A divergence in nats in (0, 10], or a least and a greater most."""
 
@@ -116,6 +131,7 @@ TUNERS: Final = (
         serves=("entropy_cost", "learning_rate", "value_cost", "clip_range"),
     ),
     TunerRow("return-choice", "gradweave.agents.tuners:ReturnChoice", Candidates("V1,V2,...")),
+    TunerRow("bounds", "gradweave.agents.tuners:Bounds", Ends()),
 )
 """Every tuner of the library."""
 
@@ -167,9 +183,9 @@ def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, S
         given = known and not rule.startswith("return-choice")
         example = refused.remedy.rpartition(" ")[2] if given else usual_choice(name, hyperparameters[name])
         raise ConfigError(field, text, accepted, f"--meta.tuners {spelt}={example}") from None
-    values = spec.argument if spec.row.name == "return-choice" else ()
+    values = spec.argument if spec.row.name in ("return-choice", "bounds") else ()
     if not all(hyperparameters[name].contains(value, learned=False) for value in values):
-        accepted = f"candidates that are each {hyperparameters[name].describe(learned=False)}"
+        accepted = f"numbers that are each {hyperparameters[name].describe(learned=False)}"
         raise ConfigError(field, text, accepted, "give others")
     return name, spec
 

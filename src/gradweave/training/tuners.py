@@ -43,7 +43,10 @@ def _own_tuner(name: str, arguments: tuple[Any, ...]) -> AbstractTuner:
         inspect.signature(kind).bind(*arguments)
     except TypeError as error:
         if arguments:
-            raise ValueError(f"{name} takes no argument: leave the numbers out, NAME={name}") from error
+            raise ValueError(
+                f"{name} does not take one argument, a number or a tuple of several ({error}): leave the numbers out, "
+                f"NAME={name}, or give its constructor such an argument"
+            ) from error
         raise ValueError(
             f"{name} needs an argument ({error}): write NAME={name}:NUMBERS, or give it a default"
         ) from error
