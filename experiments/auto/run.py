@@ -51,8 +51,8 @@ RULES: Mapping[str, Sequence[str]] = {
             f"learning_rate=kl:0.001,{most}",
             f"entropy_cost=bounds:3e-3,{highest}",
         )
-        for most in (0.1, 0.3, 0.5)
-        for highest in (0.03, 0.05)
+        for most in (0.1, 0.3, 0.4, 0.5)
+        for highest in (0.03, 0.04, 0.05)
     },
     "return-choice": (RETURN_CHOICE,),
     "return-choice and a share of 0.5 within 3e-3 to 0.03": (RETURN_CHOICE, NARROW),
