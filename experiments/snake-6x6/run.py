@@ -60,7 +60,7 @@ def level_rows(job: Job, path: Path, logged: Iterable[int]) -> list[dict[str, An
     found = []
     for point in logged:
         before = (places > point - WINDOW) & (places <= point)
-        if places[-1] < point or not before.any():
+        if not before.any() or places[-1] < point:
             continue
         entry = {"arm": job.arm, "seed": job.seed, "inner_steps": point, "discount": float(discounts[before].mean())}
         near = [(abs(at - point), row) for row, at in zip(rows, places, strict=True) if evaluated(row)]
