@@ -16,13 +16,15 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jumanji_a2c import ENTROPY_COST, FIFTHS, GAMES, LAMBDA, VALUE_COST, our_config
 
+from gradweave.agents import SelfTuning
+from gradweave.core import GradientLearner
 from gradweave.measurement.sample_store import current_source
 from gradweave.reports.tables import read_rows, write_rows
 from gradweave.training.build import build_agent, init_state
@@ -53,11 +55,9 @@ def jumanji_loss(params: Any, batch: Any) -> jax.Array:
     return policy + VALUE_COST * jnp.mean(advantages**2) - ENTROPY_COST * entropy
 
 
-def run(loss: str, seed: jax.Array) -> Any:
-    """(mean reward of every update's rollout, mean return and length after every fifth)."""
-    config = our_config(GAME)
-    agent = build_agent(config)
-    learner = agent.problem
+def run(agent: SelfTuning, loss: str, seed: jax.Array) -> Any:
+    """(mean reward of a step, mean return afterwards) of every fifth."""
+    learner = cast(GradientLearner, agent.problem)
 
     def update(state: Any, _: None) -> tuple[Any, jax.Array]:
         eta, before = agent.eta(state.raw), state.learner
@@ -77,9 +77,9 @@ def run(loss: str, seed: jax.Array) -> Any:
         played = evaluate(
             agent, state.learner.params, state.raw, key=key, greedy=False, num_episodes=GAME.episodes, max_steps=500
         )
-        return state, (rewards.mean(), played.returns.mean(), played.lengths.mean())
+        return state, (rewards.mean(), played.returns.mean())
 
-    state = init_state(agent, config, key=jax.random.key(seed))
+    state = init_state(agent, our_config(GAME), key=jax.random.key(seed))
     return jax.lax.scan(fifth, state, length=FIFTHS)[1]
 
 
@@ -91,7 +91,8 @@ def main() -> None:
     file = options.results / "snake-losses.csv"
     rows: list[dict[str, Any]] = [*read_rows(file)] if file.exists() else []
     done = {(row["loss"], int(row["seed"])) for row in rows}
-    programs = {loss: jax.jit(functools.partial(run, loss)) for loss in LOSSES}
+    agent = build_agent(our_config(GAME))
+    programs = {loss: jax.jit(functools.partial(run, agent, loss)) for loss in LOSSES}
     for seed in options.seeds:
         for loss in LOSSES:
             if (loss, seed) in done:
@@ -105,9 +106,8 @@ def main() -> None:
                     "environment_steps": (1 + UPDATES * (number + 1)) * GAME.num_envs * GAME.num_steps,
                     "fruits_of_1000_steps": round(1000 * float(reward), 2),
                     "return": round(float(played), 1),
-                    "length": round(float(length)),
                 }
-                for number, (reward, played, length) in enumerate(found)
+                for number, (reward, played) in enumerate(found)
             ]
             write_rows(file, rows)
             print(f"{loss}, seed {seed}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
