@@ -5,13 +5,12 @@ choose.csv     rules from 40 random starts of the landscape's box and 20 times f
 landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 and 2001, or at those of a grid, seed
                2000, where a run takes a minute: what a sweep would find
 look.csv       plain, auto and rules from the configured values, seeds 1000 to 1003: to choose by on longer runs
-starts.csv     plain and auto from five starts, from hopeless to swept, seeds 40 to 59 (other rules: 0 to 39, 60 to
-               99); after a
-               grid from two starts, seeds 40 to 49
-configured.csv plain and auto from the configured values, seeds 60 to 64 (an earlier rule: 0 to 9), for longer runs
+starts.csv     plain and auto from five starts, from hopeless to swept, seeds 40 to 59; after a grid from two starts,
+               seeds 40 to 49
+configured.csv plain and auto from the configured values, seeds 60 to 64, for longer runs
 random.csv     auto from 100 random starts of the landscape's box, seeds 5000 to 5099
-               (3000 to 4099, 6000 to 7099)
 
+Other rules were looked at on seeds 0 to 39 and 60 to 99, 3000 to 4099 and 6000 to 7099.
 A row is an evaluation of one run after a tenth of its steps, which the environments counted. No seed serves twice.
 A file is written after every rule, and rules that it has are kept.
 
