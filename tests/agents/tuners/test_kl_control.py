@@ -57,6 +57,12 @@ def test_with_two_divergences_it_stays_between_them() -> None:
     assert factors(KLControl((0.001, 0.1)), 1e-3, seen) == pytest.approx([1, 1, 1.5, 1, 1 / 1.5, 1.5, 1])
 
 
+@pytest.mark.parametrize("rounded", [0.0, -1e-9])
+def test_a_divergence_that_rounding_took_below_zero_is_one_too_small(rounded: float) -> None:
+    """A sum of p (log p - log q) in single precision, of policies that hardly differ."""
+    assert factors(KLControl((0.001, 0.1)), 1e-5, [rounded, rounded]) == pytest.approx([10, 10])
+
+
 def test_a_first_rate_that_is_too_low_is_raised_by_the_square_root_of_what_is_missing_to_tenfold() -> None:
     """Since a divergence is quadratic in the rate; once the least has been reached, by 1.5."""
     seen = (0.0, 1e-7, math.nan, 0.0004, 0.0009, 0.002, 0.0009)

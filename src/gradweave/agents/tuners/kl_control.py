@@ -12,6 +12,7 @@ from gradweave.agents.tuners.base import AbstractTuner, Seen
 __all__ = ["KLControl"]
 
 _MOST_RAISED = 10.0
+_LEAST_SEEN = 1e-12
 
 
 class KLControl(AbstractTuner):
@@ -64,7 +65,8 @@ class KLControl(AbstractTuner):
         least, most = self._band
         raised: Any = self.factor
         if state is not None:
-            missing = jnp.sqrt(math.sqrt(least * most) / seen.divergence)
+            # Rounding can take the divergence of policies that hardly differ below 0.
+            missing = jnp.sqrt(math.sqrt(least * most) / jnp.maximum(seen.divergence, _LEAST_SEEN))
             state = state | (seen.divergence >= least)
             raised = jnp.where(state, self.factor, jnp.minimum(missing, _MOST_RAISED))
         lowered = jnp.where(seen.divergence > most, 1 / self.factor, 1.0)
