@@ -32,6 +32,7 @@ from gradweave.training.evaluation import evaluate
 
 GAME = GAMES["snake"]
 UPDATES = 186  # of a fifth
+EPISODE_STEPS = 500
 SEEDS = range(100, 110)
 LOSSES = ("gradweave", "jumanji")
 
@@ -75,7 +76,13 @@ def run(agent: SelfTuning, loss: str, seed: jax.Array) -> Any:
         state, rewards = jax.lax.scan(update, state, length=UPDATES)
         key = jax.random.fold_in(state.key, 0x5EED)
         played = evaluate(
-            agent, state.learner.params, state.raw, key=key, greedy=False, num_episodes=GAME.episodes, max_steps=500
+            agent,
+            state.learner.params,
+            state.raw,
+            key=key,
+            greedy=False,
+            num_episodes=GAME.episodes,
+            max_steps=EPISODE_STEPS,
         )
         return state, (rewards.mean(), played.returns.mean())
 
@@ -111,7 +118,8 @@ def main() -> None:
             ]
             write_rows(file, rows)
             print(f"{loss}, seed {seed}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
-    about = {**current_source(), "device": "CPU", "settings": GAME._asdict()}
+    settings = GAME._replace(updates_of_a_fifth=UPDATES, episode_steps=EPISODE_STEPS)._asdict()
+    about = {**current_source(), "device": "CPU", "settings": settings}
     (options.results / "snake-losses.json").write_text(json.dumps(about, indent=1) + "\n")
 
 

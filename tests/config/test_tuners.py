@@ -55,10 +55,11 @@ def test_what_is_understood(text, name, tuner, argument) -> None:
         ("learning_rate=return-choice:1,1", "--meta.tuners learning_rate=return-choice:3e-4,1e-3"),
         ("discount=return-choice:0.9,1.1", "give others"),
         ("discount=bounds:0.9,1.1", "give others"),
-        ("discount=bounds", "--meta.tuners discount=bounds:1e-4,1e-3"),
-        ("discount=bounds:0.9", "--meta.tuners discount=bounds:1e-4,1e-3"),
-        ("discount=bounds:0.9,0.9", "--meta.tuners discount=bounds:1e-4,1e-3"),
-        ("discount=bounds:0.9,0.95,1", "--meta.tuners discount=bounds:1e-4,1e-3"),
+        ("discount=bounds", "--meta.tuners discount=bounds:0.9,0.99"),
+        ("discount=bounds:0.9", "--meta.tuners discount=bounds:0.9,0.99"),
+        ("discount=bounds:0.9,0.9", "--meta.tuners discount=bounds:0.9,0.99"),
+        ("entropy_cost=bounds:x", "--meta.tuners entropy_cost=bounds:1e-4,1e-3"),
+        ("discount=bounds:0.9,0.95,1", "--meta.tuners discount=bounds:0.9,0.99"),
     ],
 )
 def test_what_is_refused(text, remedy) -> None:

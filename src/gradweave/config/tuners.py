@@ -180,8 +180,11 @@ def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, S
     except ConfigError as refused:
         known = any(rule.partition(":")[0] == row.name for row in serving)
         accepted = refused.accepted if known else f"for {spelt} one of {_usages(serving)}"
-        given = known and not rule.startswith("return-choice")
-        example = refused.remedy.rpartition(" ")[2] if given else usual_choice(name, hyperparameters[name])
+        example = refused.remedy.rpartition(" ")[2]
+        if not known or rule.startswith("return-choice"):
+            example = usual_choice(name, hyperparameters[name])
+        elif rule.startswith("bounds") and hyperparameters[name].upper == 1:
+            example = "bounds:0.9,0.99"
         raise ConfigError(field, text, accepted, f"--meta.tuners {spelt}={example}") from None
     values = spec.argument if spec.row.name in ("return-choice", "bounds") else ()
     if not all(hyperparameters[name].contains(value, learned=False) for value in values):
