@@ -92,6 +92,7 @@ _AGENTS = (
     "Bounds",
     "EntropyShare",
     "Experience",
+    "KLAnneal",
     "KLControl",
     "LiveEvolution",
     "MetaStepMetrics",

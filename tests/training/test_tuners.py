@@ -113,3 +113,17 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path: Path) -> None:
     assert newest[0] == newest[1]
     one, two = (gw.load_run(path) for path in (whole.path, moved))
     assert one.eta == two.eta
+
+
+@pytest.mark.slow
+def test_a_rate_that_is_annealed_is_so_over_the_steps_of_the_run(tmp_path: Path) -> None:
+    """6 windows of 40 steps: a tenth is over after the first, from which on a hopeless rate may be raised."""
+    config = configured("learning_rate=kl-anneal:0.2", total_steps=240, runs_dir=str(tmp_path))
+    tuner = configured_tuners(config)["learning_rate"]
+    assert isinstance(tuner, gw.KLAnneal) and (tuner.windows, tuner.goal) == (6, 0.2)
+    path = gw.train(config, quiet=True).path
+    assert path is not None
+    rates = [row["eta/learning_rate"] for row in read_metrics(path / "metrics.jsonl")]
+    first = config.inner.learning_rate
+    assert rates[0] == pytest.approx(first) and max(rates) > first  # a row is a window or the mean of several
+    assert gw.load_run(path).eta["learning_rate"] == pytest.approx(1e-6)

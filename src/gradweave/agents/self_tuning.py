@@ -212,7 +212,7 @@ class SelfTuning(eqx.Module):
             context = self.schedule.observe(state.fixed.context, window, self.agent.sampling)
             changes["fixed"] = state.fixed._replace(context=context)
         if self.tuners:
-            seen = seen_by(self.tuners, self.agent, state.learner, window)
+            seen = seen_by(self.tuners, self.agent, state.learner, window, state.num_meta_steps)
             changes["fixed"], changes["tuner_states"] = tune(self.tuners, state.fixed, state.tuner_states, seen)
         new_state = state._replace(
             learner=learner,

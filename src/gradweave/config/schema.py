@@ -103,9 +103,9 @@ class MetaConfig:
     the mean rewards of the last ten rollouts."""
     tuners: tuple[str, ...] = ()
     """Rules that move a meta-parameter each without a gradient: learning_rate=kl[:TARGET[,MOST]],
-    entropy_cost=target-entropy[:NATS], entropy_cost=entropy-share[:SHARE[,LOWEST,HIGHEST]], NAME=evolution[:SIGMA],
-    NAME=return-choice:V1,V2,..., NAME=bounds:LOWEST,HIGHEST, or NAME=package.module:Class[:NUMBERS] of your own. See
-    the page Tuners."""
+    learning_rate=kl-anneal[:GOAL], entropy_cost=target-entropy[:NATS],
+    entropy_cost=entropy-share[:SHARE[,LOWEST,HIGHEST]], NAME=evolution[:SIGMA], NAME=return-choice:V1,V2,...,
+    NAME=bounds:LOWEST,HIGHEST, or NAME=package.module:Class[:NUMBERS] of your own. See the page Tuners."""
     guard: bool = False
     """Go back to the learner and the meta-parameters of the best returns when they have been lost for long."""
     trust_region: float | None = None

@@ -21,10 +21,12 @@ class TunerRow(Row):
     Attributes:
         serves: the hyper-parameters that it can move; None: any.
         own: whether it is a class of the user's, which takes its argument only where one is given.
+        timed: whether it is told how many windows the run has, before its argument.
     """
 
     serves: tuple[str, ...] | None = None
     own: bool = False
+    timed: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,13 @@ TUNERS: Final = (
         "gradweave.agents.tuners:KLControl",
         Divergences(),
         serves=("learning_rate",),
+    ),
+    TunerRow(
+        "kl-anneal",
+        "gradweave.agents.tuners:KLAnneal",
+        Number("GOAL", 0.1, highest=10.0, exclusive=True),
+        serves=("learning_rate",),
+        timed=True,
     ),
     TunerRow(
         "target-entropy",

@@ -21,12 +21,13 @@ def configured_tuners(config: Config) -> dict[str, AbstractTuner]:
         ConfigError: one is a class of the user's that cannot be imported, is no tuner, or does not take its numbers.
     """
     found = parse_tuners(config.meta.tuners, config.meta.learned, LEARNERS[config.learner].hyperparameters)
-    return {name: _tuner(spec) for name, spec in found.items()}
+    return {name: _tuner(spec, config.num_meta_steps) for name, spec in found.items()}
 
 
-def _tuner(spec: Spec[TunerRow]) -> AbstractTuner:
+def _tuner(spec: Spec[TunerRow], windows: int) -> AbstractTuner:
     if not spec.row.own:
-        tuner: AbstractTuner = resolve(spec.row.constructor)(spec.argument)
+        arguments = (windows, spec.argument) if spec.row.timed else (spec.argument,)
+        tuner: AbstractTuner = resolve(spec.row.constructor)(*arguments)
         return tuner
     try:
         return _own_tuner(spec.row.constructor, () if spec.argument is None else (spec.argument,))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from gradweave.agents.agent import Agent
 from gradweave.agents.state import CollectedWindow, leaf_name, named_leaves
@@ -29,11 +29,13 @@ class Seen(NamedTuple):
         episodes: totals over the episodes that ended within the window.
         divergence: mean KL(policy before the window ‖ policy after it) on the newest batch, in nats; None if no tuner
             reads it.
+        num_windows: of the run before this one.
     """
 
     inner: Mapping[str, Array]
     episodes: EpisodeTotals
     divergence: Float[Array, ""] | None
+    num_windows: Int[Array, ""] | int = 0
 
 
 class AbstractTuner(eqx.Module):
@@ -99,13 +101,19 @@ def tune(
     return _each(tuners, fixed, lambda name, value: tuners[name].move(value, (states or {})[name], seen))
 
 
-def seen_by(tuners: Mapping[str, AbstractTuner], agent: Agent, learner: Any, window: CollectedWindow) -> Seen:
-    """Statistics of a window for an agent's tuners, given the learner's state before the window."""
+def seen_by(
+    tuners: Mapping[str, AbstractTuner],
+    agent: Agent,
+    learner: Any,
+    window: CollectedWindow,
+    num_windows: Int[Array, ""],
+) -> Seen:
+    """Statistics of a window for an agent's tuners, given the learner's state and the number of windows before it."""
     divergence = None
     if any(tuner.reads_divergence for tuner in tuners.values()):
         assert agent.divergence is not None  # check_tuners
         divergence = agent.divergence(learner, window.recording.final_state, window.batch)
-    return Seen(window.aux, jax.tree.map(jnp.sum, window.episodes), divergence)
+    return Seen(window.aux, jax.tree.map(jnp.sum, window.episodes), divergence, num_windows)
 
 
 def _each(tuners: Mapping[str, AbstractTuner], fixed: PyTree, act: Any) -> tuple[PyTree, dict[str, Any] | None]:

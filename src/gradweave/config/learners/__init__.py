@@ -66,7 +66,7 @@ LEARNERS: Final[Mapping[str, Learner]] = {
         actor_critic.OuterConfig,
         ppo.problems,
         splits=False,
-        auto={"tuners": ("learning_rate=kl:0.001,0.1", "entropy_cost=entropy-share:0.5,0.003,0.03"), "guard": True},
+        auto={"tuners": ("learning_rate=kl-anneal", "entropy_cost=bounds:0.003,0.03"), "guard": True},
     ),
     "vtrace": Learner(
         "gradweave.agents.vtrace",
