@@ -9,6 +9,7 @@ starts.csv     plain and auto from five starts, from hopeless to swept, seeds 10
                seeds 100 to 109
 configured.csv plain and auto from the configured values, seeds 120 to 124, for longer runs
 random.csv     auto from 100 random starts of the landscape's box, seeds 8000 to 8099
+long.csv       auto from 1e-5 in one run as long as all of a grid's together, seeds 130 to 134
 
 Other rules were looked at on seeds 0 to 99 and 3000 to 7099; those of choose*.csv on 1000 and 1001, at the commits that
 docs/auto.md names.
@@ -182,6 +183,13 @@ def random_starts(options: argparse.Namespace) -> Plan:
     return {"auto": with_auto(config(options))}, members
 
 
+def long(options: argparse.Namespace) -> Plan:
+    options.total_steps = len(GRID) * ARENAS[options.arena].total_steps
+    first = {**swept(options.results), "learning_rate": 1e-5}
+    members: list[Member] = [("1e-5", seed, first) for seed in range(130, 135)]
+    return {"auto": with_auto(config(options))}, members
+
+
 def swept(results: Path) -> dict[str, float]:
     """The landscape's setting with the highest mean evaluation over the second half of its steps, both seeds."""
     scores: dict[str, list[float]] = {}
@@ -200,6 +208,7 @@ PARTS = {
     "starts": starts,
     "configured": configured,
     "random": random_starts,
+    "long": long,
 }
 
 
@@ -213,11 +222,12 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", default=[], help="rules, all of them when left out")
     parser.add_argument("--at-once", type=int, help="runs side by side; by default the arena's")
     options = parser.parse_args()
-    options.total_steps = options.total_steps or ARENAS[options.arena].total_steps
     options.at_once = options.at_once or ARENAS[options.arena].at_once
     options.results.mkdir(parents=True, exist_ok=True)
     source = current_source()
+    steps = options.total_steps or ARENAS[options.arena].total_steps
     for part in options.parts:
+        options.total_steps = steps
         arms, members = PARTS[part](options)
         file = options.results / f"{part}.csv"
         rows: list[Row] = [*read_rows(file)] if file.exists() else []

@@ -23,7 +23,7 @@ Row = dict[str, str]
 
 
 def curves(rows: Sequence[Row]) -> dict[tuple[str, str], np.ndarray]:
-    """Evaluations by (arm, start): an axis of runs, one of tenths of the steps."""
+    """Evaluations by (arm, start): an axis of runs, one of ninths of the steps."""
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in rows:
         found.setdefault((row["arm"], row["start"]), {}).setdefault(row["seed"], []).append(
