@@ -108,10 +108,10 @@ def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> 
     begun = time.monotonic()
     population = Population(of_arm, at_once)
     windows = (of_arm.run.total_steps - population.first_steps) // population.window_steps
-    length = -(-windows // STRETCHES)
+    length = windows // STRETCHES
     rows: list[Row] = []
     state = population.begin([seed for _, seed, _ in members], [setting for *_, setting in members])
-    for stretch in range(windows // length):
+    for stretch in range(STRETCHES):
         state, found = population.advance(state, length)
         rows += [
             {
