@@ -23,6 +23,11 @@ def test_it_replaces_what_the_preset_tunes(name):
     validate(config)
 
 
+def test_what_it_is_for_ppo():
+    """As docs/auto.md has measured it."""
+    assert with_auto(preset("ppo")).meta.tuners == ("learning_rate=kl-anneal", "entropy_cost=bounds:0.003,0.03")
+
+
 def test_flags_change_it_further():
     config = parse_config(["ppo", "--meta.preset=auto", "--meta.learned", "discount", "--meta.no-guard"])
     assert config.meta.learned == ("discount",)

@@ -56,7 +56,8 @@ class Population:
             at_once: members computed side by side at most, at least 1; the others wait. The results do not
                 depend on it beyond rounding. Groups are of equal size.
         """
-        agent = build_agent(config)
+        # Members stop after any window, so that tuners are not to count on whole chunks.
+        agent = build_agent(dataclasses.replace(config, run=dataclasses.replace(config.run, chunk_size=1)))
         self._config = config
         self._agent = dataclasses.replace(agent, environment=CountingEnvironment.of(agent.environment))
         self._at_once = at_once

@@ -190,10 +190,14 @@ class Config:
         return -(-self.run.total_steps // self.window_steps)
 
     @property
+    def planned_windows(self) -> int:
+        """Meta-steps of the whole run in whole chunks."""
+        return -(-self.num_meta_steps // self.run.chunk_size) * self.run.chunk_size
+
+    @property
     def planned_steps(self) -> int:
         """Environment steps that the whole run takes: the first rollout, and total_steps in whole chunks."""
-        chunks = -(-self.num_meta_steps // self.run.chunk_size)
-        return self.inner.num_envs * self.inner.num_steps + chunks * self.run.chunk_size * self.window_steps
+        return self.inner.num_envs * self.inner.num_steps + self.planned_windows * self.window_steps
 
     @property
     def twice_as_long(self) -> int:

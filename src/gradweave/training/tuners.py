@@ -21,7 +21,7 @@ def configured_tuners(config: Config) -> dict[str, AbstractTuner]:
         ConfigError: one is a class of the user's that cannot be imported, is no tuner, or does not take its numbers.
     """
     found = parse_tuners(config.meta.tuners, config.meta.learned, LEARNERS[config.learner].hyperparameters)
-    return {name: _tuner(spec, config.num_meta_steps) for name, spec in found.items()}
+    return {name: _tuner(spec, config.planned_windows) for name, spec in found.items()}
 
 
 def _tuner(spec: Spec[TunerRow], windows: int) -> AbstractTuner:

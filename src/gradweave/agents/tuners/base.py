@@ -29,13 +29,13 @@ class Seen(NamedTuple):
         episodes: totals over the episodes that ended within the window.
         divergence: mean KL(policy before the window ‖ policy after it) on the newest batch, in nats; None if no tuner
             reads it.
-        num_windows: of the run before this one.
+        num_windows: windows of the run before this one; None where nobody counts.
     """
 
     inner: Mapping[str, Array]
     episodes: EpisodeTotals
     divergence: Float[Array, ""] | None
-    num_windows: Int[Array, ""] | int = 0
+    num_windows: Int[Array, ""] | None = None
 
 
 class AbstractTuner(eqx.Module):

@@ -10,7 +10,7 @@ from gradweave.agents.tuners.base import AbstractTuner, Seen
 
 __all__ = ["KLAnneal", "KLAnnealState"]
 
-_WAIT, _AGAIN, _TAIL = 0.1, 0.02, 0.5  # of the run
+_WAIT, _AGAIN, _TAIL = 10, 50, 2  # a tenth of the run, a fiftieth, its second half
 _LEAST_PATH = 0.5  # nats of the whole run
 _NEAR, _MOST = 0.5, 10.0  # of the goal
 _MOST_RAISED, _FACTOR_DOWN = 10.0, 1.5
@@ -22,7 +22,7 @@ class KLAnnealState(NamedTuple):
 
     Attributes:
         rate: the learning rate before annealing.
-        sum_divergence: of the windows that are looked at together.
+        sum_divergence: of the windows since the last raise, or since looking began.
         num_windows: how many these are.
         raised: whether the rate has been raised.
         settled: whether it will not be raised again.
@@ -36,14 +36,16 @@ class KLAnnealState(NamedTuple):
 
 
 class KLAnneal(AbstractTuner):
-    """Raises a first learning rate that hardly moves the policy, and lets it fall to nothing by the end of the run.
+    """Raises a first learning rate that hardly moves the policy, and anneals it over the second half of the run.
 
-    For a tenth of the run the rate is not raised: before there is anything to learn from, a rate that works moves the
-    policy as little as one that does not. Then the divergences of the second half of that tenth are looked at. Where
-    the whole run at their pace would be less than half a nat, the rate is raised to where a window's divergence would
-    be `goal`, were it quadratic in the rate, tenfold at most; and so again after each fiftieth of the run, until half
-    of the goal is reached. After that it is never raised. A window that moves the policy by more than ten times the
-    goal lowers it by 1.5, at any time. Over the second half of the run it falls linearly to `lowest`.
+    For a tenth of the run, and at least one window, the rate is not raised: before there is anything to learn from, a
+    rate that works may move the policy as little as one that does not. If the whole run at the pace of the second half
+    of that tenth would be less than half a nat, the rate is raised to where a window's divergence would be `goal`, were
+    it quadratic in the rate, tenfold at most; and so again after each fiftieth of the run, until half of the goal is
+    reached or half of the run is over. After that it is never raised. A window that moves the policy by more than ten
+    times the goal lowers it by 1.5, at any time. Over the second half of the run it falls linearly to `lowest`.
+
+    A value that is given from outside meanwhile lasts for one window.
 
     A rate that works is so annealed and otherwise left alone. Which rates work depends on the length of the run, of
     which a rule by divergences alone (`KLControl`) knows nothing: one with which nothing happens in 40 windows may be
@@ -81,28 +83,31 @@ class KLAnneal(AbstractTuner):
 
     def move(self, value: Float[Array, ""], state: KLAnnealState, seen: Seen) -> tuple[Float[Array, ""], KLAnnealState]:
         assert seen.divergence is not None
+        if seen.num_windows is None:
+            raise ValueError("KLAnneal reads Seen.num_windows, the number of windows of the run before this one.")
         done, divergence = (jnp.asarray(number, value.dtype) for number in (seen.num_windows + 1, seen.divergence))
         state = self._looked(state, divergence, done)
         rate = jnp.where(divergence > _MOST * self.goal, state.rate / _FACTOR_DOWN, state.rate)
         state = state._replace(rate=jnp.clip(rate, self.lowest, self.highest))
-        left = jnp.clip((self.windows - done) / (_TAIL * self.windows), 0.0, 1.0)
+        left = jnp.clip(_TAIL * (self.windows - done) / self.windows, 0.0, 1.0)
         return jnp.maximum(state.rate * left, self.lowest), state
 
     def _looked(self, state: KLAnnealState, divergence: Float[Array, ""], done: Float[Array, ""]) -> KLAnnealState:
-        """The state after one window more, with a rate that is raised where it is time for it."""
-        counts = (done > _WAIT / 2 * self.windows) & ~jnp.isnan(divergence)
+        """The state after one window more; its rate may have been raised."""
+        counts = (2 * _WAIT * done > self.windows) & jnp.isfinite(divergence) & ~state.settled
         total = state.sum_divergence + jnp.where(counts, divergence, 0)
         number = state.num_windows + counts.astype(state.rate.dtype)
         # Rounding can take the divergence of policies that hardly differ below 0.
         mean = jnp.maximum(total / jnp.maximum(number, 1), _LEAST_SEEN)
-        due = (done >= _WAIT * self.windows) & (number >= max(1.0, _AGAIN * self.windows)) & ~state.settled
         enough = mean >= jnp.where(state.raised, _NEAR * self.goal, _LEAST_PATH / self.windows)
-        raises = due & ~enough
+        due = (_WAIT * done >= self.windows) & (number >= 1) & (_AGAIN * number >= self.windows) & ~state.settled
+        late = _TAIL * done >= self.windows
+        raises = due & ~enough & ~late
         factor = jnp.where(raises, jnp.clip(jnp.sqrt(self.goal / mean), 1.0, _MOST_RAISED), 1.0)
         return KLAnnealState(
             rate=state.rate * factor,
             sum_divergence=jnp.where(raises, 0, total),
             num_windows=jnp.where(raises, 0, number),
             raised=state.raised | raises,
-            settled=state.settled | (due & enough),
+            settled=state.settled | (due & enough) | late,
         )
