@@ -11,8 +11,8 @@ configured.csv plain and auto from the configured values, seeds 120 to 124, for 
 random.csv     auto from 100 random starts of the landscape's box, seeds 8000 to 8099
 long.csv       auto from 1e-5 in one run as long as all of a grid's together, seeds 130 to 134
 
-Other rules were looked at on seeds 0 to 99 and 3000 to 7099; those of choose*.csv on 1000 and 1001, at the commits that
-docs/auto.md names.
+Other rules were looked at on seeds 0 to 99 and 3000 to 7099; what has no part here is from earlier forms of this file
+and by hand (before/, left-alone/ and choosing/, with their provenance beside them).
 A row is an evaluation of one run after a ninth of its steps, which the environments counted. No seed to choose by is
 reported.
 A file is written after every rule, and rules that it has are kept.

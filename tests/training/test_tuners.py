@@ -117,8 +117,9 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_rate_that_is_annealed_is_so_over_the_steps_of_the_run(tmp_path: Path) -> None:
-    """5 windows of 40 steps are 6 in whole chunks of two; the goal is reached nowhere below the highest rate. A run that
-    goes on for 10 windows is annealed over the second half of the ten.
+    """5 windows of 40 steps are 6 in whole chunks of two; the goal is not reached below the highest rate.
+
+    A run that goes on for 10 windows is annealed over the second half of the ten.
     """
     config = configured("learning_rate=kl-anneal:10", total_steps=200, runs_dir=str(tmp_path))
     tuner = configured_tuners(config)["learning_rate"]
