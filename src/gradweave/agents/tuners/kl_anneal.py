@@ -61,9 +61,8 @@ class KLAnneal(AbstractTuner):
         lowest: lower end of the learning rate, above 0.
         highest: its upper end. A rate that is configured outside begins at the nearer end.
 
-    Reference: our own rule, with numbers from docs/auto.md; rates by divergences are those of Rudin et al. 2021 (arXiv
-    2109.11978, see `KLControl`), and PPO's learning rate is usually annealed over the whole run (Schulman et al. 2017,
-    arXiv 1707.06347, on Atari).
+    Reference: our own rule, with numbers from docs/auto.md. Rates by divergences: Rudin et al. 2021 (arXiv 2109.11978,
+    see `KLControl`). Schulman et al. 2017 (arXiv 1707.06347) anneal PPO's learning rate over the whole run on Atari.
     """
 
     reads_divergence: ClassVar[bool] = True
