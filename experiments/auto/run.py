@@ -77,7 +77,7 @@ class Arena(NamedTuple):
     """A game, and how much of it can be afforded."""
 
     environment: Mapping[str, Any]
-    total_steps: int = 93_184
+    total_steps: int = 92_160
     at_once: int = 40
     grid: bool = False
     """Whether the landscape is a grid with one seed, and the starts are two with ten seeds each."""
@@ -87,10 +87,10 @@ UNMASKED = {"name": "jumanji:Snake-v1", "action_mask": False}
 ARENAS = {
     "cartpole": Arena({"name": "gymnax:CartPole-v1"}),
     "acrobot": Arena({"name": "gymnax:Acrobot-v1"}),
-    "breakout": Arena({"name": "gymnax:Breakout-MinAtar"}, 277_504, 1, grid=True),
-    "snake-6x6": Arena({**UNMASKED, "num_rows": 6, "num_cols": 6}, 461_824, 1, grid=True),
-    "snake": Arena({"name": "jumanji:Snake-v1"}, 812_032, 1, grid=True),
-    "snake-unmasked": Arena(UNMASKED, 812_032, 1, grid=True),
+    "breakout": Arena({"name": "gymnax:Breakout-MinAtar"}, 276_480, 1, grid=True),
+    "snake-6x6": Arena({**UNMASKED, "num_rows": 6, "num_cols": 6}, 460_800, 1, grid=True),
+    "snake": Arena({"name": "jumanji:Snake-v1"}, 811_008, 1, grid=True),
+    "snake-unmasked": Arena(UNMASKED, 811_008, 1, grid=True),
 }
 
 
@@ -107,8 +107,7 @@ def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> 
     """Nine rows for each member."""
     begun = time.monotonic()
     population = Population(of_arm, at_once)
-    windows = (of_arm.run.total_steps - population.first_steps) // population.window_steps
-    length = windows // STRETCHES
+    length = of_arm.num_meta_steps // STRETCHES
     rows: list[Row] = []
     state = population.begin([seed for _, seed, _ in members], [setting for *_, setting in members])
     for stretch in range(STRETCHES):

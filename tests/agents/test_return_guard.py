@@ -48,15 +48,15 @@ def watched(returns, counts, guard=GUARD):
     return [np.asarray(part) for part in found]
 
 
-def looped(returns, counts):
+def looped(returns, counts, decay=0.6, patience=3, num_windows=None):
     learner = value = total = weight = squares = 0.0
     scale, low, restores, best, first, saved, found = 1.0, 0, 0, None, None, (0.0, 0.0), []
-    for earned, count in zip(returns, counts, strict=True):
+    for window, (earned, count) in enumerate(zip(returns, counts, strict=True)):
         learner, value = learner + 1, value + scale
         if count:
             surprise = earned - total / weight if weight else 0.0
-            squares = 0.6 * squares + 0.4 * surprise**2
-            total, weight = 0.6 * total + 0.4 * earned, 0.6 * weight + 0.4
+            squares = decay * squares + (1 - decay) * surprise**2
+            total, weight = decay * total + (1 - decay) * earned, decay * weight + 1 - decay
         mean = total / weight if weight else 0.0
         new_saved, back = saved, False
         if weight >= 0.5:
@@ -65,7 +65,7 @@ def looped(returns, counts):
                 best, restores, new_saved = mean, 0, (learner, value)
             told = min(best - mean, best - first) > np.sqrt(squares / weight)
             low = low + 1 if told and mean < first + 0.5 * (best - first) else 0
-            back = low >= 3 * 2**restores
+            back = low >= patience * 2**restores or (window + 1 == num_windows and told)
         if back:
             (learner, value), scale, low, restores, total = saved, scale / 4, 0, restores + 1, best * weight
         saved = new_saved
@@ -82,6 +82,35 @@ def test_it_follows_its_rule_in_a_loop(offset):
     for one, other in zip(watched(returns, counts), expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9)
     assert 2 <= expected[2].sum() < 100
+
+
+@pytest.mark.parametrize(("num_windows", "decay", "patience"), [(25, 1 - 1 / 2.5, 2), (300, 0.6, 3), (4, 0.0, 1)])
+def test_the_length_of_the_run_bounds_its_patience_and_its_memory(num_windows, decay, patience):
+    rng = np.random.default_rng(3)
+    returns = 10 * np.sin(np.arange(300) / 20) * np.arange(300) + rng.normal(0, 5, 300)
+    guard = dataclasses.replace(GUARD, num_windows=num_windows)
+    expected = looped(returns, np.ones(300), decay, patience, num_windows)
+    for one, other in zip(watched(returns, np.ones(300), guard), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+    assert expected[2].any()
+
+
+def test_a_planned_run_ends_with_its_best_state():
+    returns = [0.0] * 5 + [10.0] * 20 + [8.0] * 3
+    _, _, restored = watched(returns, np.ones(28))
+    assert not restored.any()  # more than half of what was gained is still there
+    learner, _, restored = watched(returns, np.ones(28), dataclasses.replace(GUARD, num_windows=28))
+    np.testing.assert_array_equal(np.flatnonzero(restored), [27])
+    assert learner[-1] == 25  # the window of the best mean
+    # One that goes on for longer than was planned is left alone.
+    _, _, restored = watched(returns, np.ones(28), dataclasses.replace(GUARD, num_windows=25))
+    assert not restored.any()
+
+
+def test_a_planned_run_that_ends_at_its_best_is_left_alone():
+    returns = np.random.default_rng(4).normal(0, 1, 60) + np.minimum(np.arange(60), 40)
+    _, _, restored = watched(returns, np.ones(60), gw.ReturnGuard(num_windows=60))
+    assert not restored.any()
 
 
 def test_a_policy_that_was_lost_is_found_again():
@@ -125,7 +154,9 @@ def test_what_is_lost_again_and_again_is_left_alone_for_longer():
     np.testing.assert_array_equal(np.diff(waited)[1:], [12, 24])
 
 
-@pytest.mark.parametrize("bad", [{"fraction": 1.0}, {"patience": 0}, {"slowdown": 0.0}, {"decay": 1.0}])
+@pytest.mark.parametrize(
+    "bad", [{"fraction": 1.0}, {"patience": 0}, {"slowdown": 0.0}, {"decay": 1.0}, {"num_windows": 0}]
+)
 def test_what_cannot_work_is_refused(bad):
-    with pytest.raises(ValueError, match="needs fraction"):
+    with pytest.raises(ValueError, match=r"needs (fraction|num_windows)"):
         dataclasses.replace(GUARD, **bad)

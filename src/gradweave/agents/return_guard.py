@@ -17,6 +17,7 @@ __all__ = ["GuardMemory", "ReturnGuard"]
 
 _WEIGHT_KNOWN = 0.5  # of a running mean, before it counts: half of its final weight
 _MOST_DOUBLINGS = 16  # of the patience
+_SHARE = 0.1  # of a run whose length is known: its patience and its running mean are not longer
 
 
 class GuardMemory(NamedTuple):
@@ -58,6 +59,10 @@ class ReturnGuard(eqx.Module):
     running go on, so that the first update after it uses a rollout of the policy that was lost, and so do the running
     scales of rewards and observations.
 
+    With `num_windows` the patience and the memory of the running mean, 1 / (1 - `decay`) windows, are a tenth of the
+    run at most. The last window then ends with the state of the best mean where the mean is less than that by more
+    than chance: nobody goes on and finds it again.
+
     ```python
     agent = SelfTuning(..., guard=gw.ReturnGuard())
     ```
@@ -67,18 +72,32 @@ class ReturnGuard(eqx.Module):
         patience: windows, at least 1, the first time.
         slowdown: of the meta-optimiser's moves, in (0, 1].
         decay: of the running mean, in [0, 1), for a window in which an episode ended.
+        num_windows: meta-steps of the whole run, at least 1; None when it has no planned end.
     """
 
     fraction: float = eqx.field(static=True, default=0.5)
     patience: int = eqx.field(static=True, default=50)
     slowdown: float = eqx.field(static=True, default=0.5)
     decay: float = eqx.field(static=True, default=0.95)
+    num_windows: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
         if not (0 < self.fraction < 1 and self.patience >= 1 and 0 < self.slowdown <= 1 and 0 <= self.decay < 1):
             raise ValueError(
                 f"{self}: needs fraction in (0, 1), patience >= 1, slowdown in (0, 1] and decay in [0, 1)."
             )
+        if self.num_windows is not None and self.num_windows < 1:
+            raise ValueError(f"{self}: needs num_windows >= 1, or None.")
+
+    @property
+    def _patience(self) -> int:
+        return self.patience if self.num_windows is None else max(1, min(self.patience, int(_SHARE * self.num_windows)))
+
+    @property
+    def _decay(self) -> float:
+        if self.num_windows is None:
+            return self.decay
+        return min(self.decay, 1 - 1 / max(1.0, _SHARE * self.num_windows))
 
     def start(self, state: "SelfTuningState") -> GuardMemory:
         """The memory beside a first state."""
@@ -110,9 +129,9 @@ class ReturnGuard(eqx.Module):
         after = after._replace(learned=part_of_the_way(memory.scale, before.learned, after.learned))
         count = episodes.num_episodes
         earned = episodes.sum_returns / jnp.maximum(count, 1)
-        recent = memory.recent.add(earned, self.decay, count)
+        recent = memory.recent.add(earned, self._decay, count)
         surprise = jnp.where(memory.recent.weight > 0, earned - memory.recent.mean(0.0), 0.0)
-        spread = memory.spread.add(surprise**2, self.decay, count)
+        spread = memory.spread.add(surprise**2, self._decay, count)
         mean, counts = recent.mean(0.0), recent.weight >= _WEIGHT_KNOWN
         first = jnp.where(memory.known, memory.first, mean)
         better = counts & (~memory.known | (mean >= memory.best))
@@ -122,7 +141,9 @@ class ReturnGuard(eqx.Module):
         lost = counts & memory.known & told & (mean < first + self.fraction * (best - first))
         low = jnp.where(lost, memory.low + 1, 0)
         restores = jnp.where(better, 0, memory.restores)
-        restored = low >= self.patience << jnp.minimum(restores, _MOST_DOUBLINGS)
+        restored = low >= self._patience << jnp.minimum(restores, _MOST_DOUBLINGS)
+        if self.num_windows is not None:
+            restored |= (after.num_meta_steps == self.num_windows) & counts & memory.known & told
         saved = chosen(better, _carried(after), memory.saved)
         # The mean starts afresh, at the restored state's return.
         fresh = RunningMean(best * recent.weight, recent.weight)

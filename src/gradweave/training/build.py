@@ -57,7 +57,7 @@ def build_agent(config: Config, axis: DeviceAxis = ONE_DEVICE) -> SelfTuning:
         sampling_correction=SamplingCorrection(meta.sampling_correction) if meta.sampling_correction > 0 else None,
         schedule=_schedule(meta),
         tuners=configured_tuners(config),
-        guard=ReturnGuard() if meta.guard else None,
+        guard=ReturnGuard(num_windows=config.planned_windows) if meta.guard else None,
         trust_region=meta.trust_region,
     )
     return _in_cheapest_mode(agent) if meta.mode == AUTO else agent
