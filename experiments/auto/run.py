@@ -15,7 +15,7 @@ Other rules were looked at on seeds 0 to 99 and 3000 to 7099; what has no part h
 and by hand (before/, left-alone/ and choosing/, with their provenance beside them).
 A row is an evaluation of one run after a ninth of its steps, which the environments counted. No seed to choose by is
 reported.
-A file is written after every rule, and rules that it has are kept.
+A file is written after every rule, and runs that it has are kept.
 
     python experiments/auto/run.py landscape try starts random --results results/auto/cartpole
     python experiments/auto/run.py landscape starts --arena acrobot --results results/auto/acrobot
@@ -219,6 +219,7 @@ def main() -> None:
     parser.add_argument("--arena", choices=list(ARENAS), default="cartpole")
     parser.add_argument("--total-steps", type=int, help="by default the arena's")
     parser.add_argument("--arms", nargs="*", default=[], help="rules, all of them when left out")
+    parser.add_argument("--starts", nargs="*", default=[], help="of their names, all of them when left out")
     parser.add_argument("--at-once", type=int, help="runs side by side; by default the arena's")
     options = parser.parse_args()
     options.at_once = options.at_once or ARENAS[options.arena].at_once
@@ -230,10 +231,15 @@ def main() -> None:
         arms, members = PARTS[part](options)
         file = options.results / f"{part}.csv"
         rows: list[Row] = [*read_rows(file)] if file.exists() else []
-        done = {row["arm"] for row in rows}
+        done = {(row["arm"], row["start"], int(row["seed"])) for row in rows}
         for name in options.arms or arms:
-            if name not in done:
-                rows += train(name, arms[name], members, options.at_once)
+            missing = [
+                member
+                for member in members
+                if (name, *member[:2]) not in done and (not options.starts or member[0] in options.starts)
+            ]
+            if missing:
+                rows += train(name, arms[name], missing, options.at_once)
                 write_rows(file, rows)
         provenance = {
             **source,

@@ -1,6 +1,7 @@
 """Is the plain actor-critic as good as Jumanji's own trainer, with its constants? On Snake 12x12 and 2048.
 
-NAME.csv  mean return over episodes (actions sampled) after every fifth of the steps, five seeds, both
+NAME.csv  mean return over episodes (actions sampled) after every fifth of the steps, five seeds, both; on 2048 also
+          Jumanji's trainer with our network in the place of its own
 
 Needs the packages of Jumanji's trainer: pip install dm-haiku rlax distrax hydra-core tensorboardx tqdm. Its logger
 for a web service, neptune, is left out. Constants are those of its configs/env, but for the size of Snake's batches;
@@ -24,12 +25,16 @@ from typing import Any, NamedTuple
 
 import dropped
 import jax
+import jax.numpy as jnp
 
+from gradweave.agents.actor_critic.build import init_network
 from gradweave.comparison.population import Population
 from gradweave.config.configure import configure
 from gradweave.config.schema import Config
+from gradweave.envs import Observation
 from gradweave.measurement.sample_store import current_source
 from gradweave.reports.tables import read_rows, write_rows
+from gradweave.training.build import build_agent
 
 SEEDS = (0, 1, 2, 3, 4)
 FIFTHS = 5
@@ -105,7 +110,35 @@ def our_returns(game: Game) -> Returns:
     return returns
 
 
-def their_returns(name: str, game: Game) -> Returns:
+def our_network(game: Game, theirs: Any) -> Any:
+    """Jumanji's pair of networks for 2048 with ours in both places, drawn for each: only one half of either is used."""
+    from jumanji.training.networks.base import FeedForwardNetwork
+
+    config = our_config(game)
+    environment = build_agent(config).environment
+
+    def seen(observation: Any) -> Observation:
+        board = observation.board.astype(jnp.float32)[..., None]
+        return Observation(board, jnp.zeros((0,)), observation.action_mask)
+
+    def init(key: Any, _: Any) -> Any:
+        meta_key, key = jax.random.split(key)
+        return init_network(config, environment, meta_key, key=key)
+
+    def outputs(params: Any, observation: Any) -> Any:
+        return jax.vmap(lambda one: params(seen(one), None, None))(observation)
+
+    def policy(params: Any, observation: Any) -> jax.Array:
+        logits = outputs(params, observation).logits
+        return jnp.where(observation.action_mask, logits, jnp.finfo(jnp.float32).min)
+
+    return theirs._replace(
+        policy_network=FeedForwardNetwork(init, policy),
+        value_network=FeedForwardNetwork(init, lambda params, observation: outputs(params, observation).value),
+    )
+
+
+def their_returns(name: str, game: Game, *, with_our_network: bool = False) -> Returns:
     dropped.put_back()
     sys.modules.setdefault("neptune", ModuleType("neptune")).new = None
     import jumanji.training as training
@@ -127,6 +160,8 @@ def their_returns(name: str, game: Game) -> Returns:
         raise RuntimeError(f"Jumanji's constants for {name} are {costs}")
     env = setup_env(settings)
     agent: Any = setup_agent(settings, env)
+    if with_our_network:
+        agent.actor_critic_networks = our_network(game, agent.actor_critic_networks)
     evaluator = Evaluator(_make_raw_env(settings), agent, game.episodes, stochastic=True)
 
     @functools.partial(jax.pmap, axis_name="devices")
@@ -153,6 +188,8 @@ def measure(name: str, file: Path) -> None:
     rows: list[Row] = [*read_rows(file)] if file.exists() else []
     done = {(row["library"], int(row["seed"])) for row in rows}
     programs = {"jumanji": lambda: their_returns(name, game), "gradweave": lambda: our_returns(game)}
+    if name == "game_2048":
+        programs["jumanji, our network"] = lambda: their_returns(name, game, with_our_network=True)
     for library, program in programs.items():
         missing = [seed for seed in SEEDS if (library, seed) not in done]
         if not missing:

@@ -41,3 +41,39 @@ def test_what_had_to_hold_is_judged_by_last_evaluations(tables, tmp_path) -> Non
     by_start = {(row["arm"], row["start"]): row for row in tables.read_rows(tmp_path / "by_start.csv")}
     assert float(by_start["auto", "swept"]["mean"]) == np.mean([191, 240])
     assert int(by_start["auto", "swept"]["lost"]) == 1
+
+
+@pytest.mark.slow
+def test_nine_hyperparameters_are_drawn_within_their_box_and_counted_by_their_means(script, tmp_path) -> None:
+    wide = script("auto", "wide")
+    settings = wide.drawn(400, 1)
+    assert settings == wide.drawn(400, 1) and settings[:3] != wide.drawn(3, 2)
+    for name, low, high in (
+        ("learning_rate", 1e-6, 0.1),
+        ("entropy_cost", 0, 0.5),
+        ("lambda_", 0.8, 0.9999),
+        ("clip_range", 0, 0.5),
+        ("value_cost", 0, 1),
+    ):
+        values = np.array([getattr(setting, name) for setting in settings])
+        assert low <= values.min() < values.max() <= high
+    assert np.median([setting.learning_rate for setting in settings]) == pytest.approx(10**-3.5, rel=0.5)
+    assert len({setting.program for setting in settings}) == 3 * 2 * 2 * 2
+    chosen = wide.config(settings[0])
+    assert chosen.inner.num_envs * chosen.inner.num_steps == wide.ROLLOUT
+    assert wide.ROLLOUT // chosen.inner.num_minibatches == settings[0].minibatch_size
+    write_rows(
+        tmp_path / "landscape.csv",
+        [
+            {"arm": "plain", "number": number, "seed": seed, "evaluation_return": 10 * number + 100 * seed - 50}
+            for number in range(11)
+            for seed in (0, 1)
+        ],
+    )
+    ends = {"plain": (5, 89, 91), "auto": (90, 95, 20)}
+    write_rows(
+        tmp_path / "random.csv",
+        [{"arm": arm, "evaluation_return": value} for arm, values in ends.items() for value in values],
+    )
+    # The means over seeds are 0, 10, ..., 100.
+    assert [row["found"] for row in wide.summary(tmp_path)] == [90.0, 1, 2]

@@ -1,0 +1,171 @@
+"""Nine hyper-parameters of PPO on CartPole, drawn at random: what do they earn, and from how many does auto get there?
+
+landscape.csv  plain PPO with 256 random settings of the box, seeds 2600 to 2609 each
+random.csv     plain and auto from 100 other ones, seeds 8200 to 8299
+summary.csv    the 90th percentile of the landscape (a setting's mean over its seeds), and how many of random.csv's
+               runs reach it
+
+The box is ARLBench's for PPO (Becktepe et al. 2024, arXiv 2409.18827) as far as this PPO has it: learning rate, entropy
+cost, minibatch size, lambda, clip range, whether advantages are standardised, value cost. Its clip range for values is
+the policy's here, so that it is that or none; its bound on the gradient's norm is one of two. Everything else is the
+preset's; 8 environments and 93,184 steps. A row is the evaluation of one run at its end.
+A file is written after every group of settings that one program serves, and rows that it has are kept.
+
+    python experiments/auto/wide.py landscape random --results results/auto/wide
+"""
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gradweave.comparison.population import Population
+from gradweave.config.auto import with_auto
+from gradweave.config.configure import configure
+from gradweave.config.schema import Config
+from gradweave.measurement.sample_store import current_source
+from gradweave.reports.tables import read_rows, write_rows
+
+TOTAL_STEPS = 92_160  # and a first rollout
+ROLLOUT = 8 * 128
+AT_ONCE = 40
+MINIBATCH_SIZES = (128, 256, 512)
+GRADIENT_NORMS = (0.25, 0.75)
+SETTINGS, SEEDS = 256, range(2600, 2610)
+STARTS = 100
+
+Row = dict[str, Any]
+
+
+class Setting(NamedTuple):
+    """One point of the box."""
+
+    number: int
+    minibatch_size: int
+    max_grad_norm: float
+    normalize_advantages: bool
+    clip_values: bool
+    learning_rate: float
+    entropy_cost: float
+    lambda_: float
+    clip_range: float
+    value_cost: float
+
+    @property
+    def program(self) -> tuple[Any, ...]:
+        """The settings that are constants of a compiled program."""
+        return self[1:5]
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Those that are numbers in the state."""
+        return {name: getattr(self, name) for name in self._fields[5:]}
+
+
+def drawn(count: int, seed: int) -> list[Setting]:
+    rng = random.Random(seed)
+    return [
+        Setting(
+            number,
+            rng.choice(MINIBATCH_SIZES),
+            rng.choice(GRADIENT_NORMS),
+            rng.random() < 0.5,
+            rng.random() < 0.5,
+            10 ** rng.uniform(-6, -1),
+            rng.uniform(0.0, 0.5),
+            rng.uniform(0.8, 0.9999),
+            rng.uniform(0.0, 0.5),
+            rng.uniform(0.0, 1.0),
+        )
+        for number in range(count)
+    ]
+
+
+def config(setting: Setting) -> Config:
+    inner = {
+        "num_minibatches": ROLLOUT // setting.minibatch_size,
+        "max_grad_norm": setting.max_grad_norm,
+        "normalize_advantages": setting.normalize_advantages,
+        "clip_values": setting.clip_values,
+    }
+    run = {"total_steps": TOTAL_STEPS, "evaluation_episodes": 64}
+    meta: dict[str, Any] = {"learned": [], "tuners": []}
+    return configure("ppo", environment={"name": "gymnax:CartPole-v1"}, inner=inner, meta=meta, run=run)
+
+
+def ends(arm: str, members: Sequence[tuple[Setting, int]]) -> list[Row]:
+    """One row for each run of settings that one program serves."""
+    begun = time.monotonic()
+    plain = config(members[0][0])
+    population = Population(with_auto(plain) if arm == "auto" else plain, AT_ONCE)
+    state = population.begin([seed for _, seed in members], [setting.numbers for setting, _ in members])
+    _, found = population.advance(state, plain.num_meta_steps)
+    print(f"{arm}: {len(members)} runs in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    return [
+        {
+            "arm": arm,
+            **setting._asdict(),
+            "seed": seed,
+            "environment_steps": int(found.environment_steps[index]),
+            "evaluation_return": float(found.evaluation_return[index]),
+            "finite": bool(found.finite[index]),
+        }
+        for index, (setting, seed) in enumerate(members)
+    ]
+
+
+def part(file: Path, arms: Sequence[str], members: Sequence[tuple[Setting, int]]) -> None:
+    rows: list[Row] = [*read_rows(file)] if file.exists() else []
+    done = {(row["arm"], int(row["number"]), int(row["seed"])) for row in rows}
+    for arm in arms:
+        for program in sorted({setting.program for setting, _ in members}):
+            of_it = [(setting, seed) for setting, seed in members if setting.program == program]
+            missing = [(setting, seed) for setting, seed in of_it if (arm, setting.number, seed) not in done]
+            if missing:
+                rows += ends(arm, missing)
+                write_rows(file, rows)
+
+
+def summary(folder: Path) -> list[Row]:
+    means: dict[str, list[float]] = {}
+    for row in read_rows(folder / "landscape.csv"):
+        means.setdefault(row["number"], []).append(float(row["evaluation_return"]))
+    level = float(np.percentile([np.mean(returns) for returns in means.values()], 90))
+    rows: list[Row] = [{"what": "the 90th percentile of the landscape", "found": round(level, 1), "of": len(means)}]
+    starts = read_rows(folder / "random.csv")
+    for arm in dict.fromkeys(row["arm"] for row in starts):
+        returns = [float(row["evaluation_return"]) for row in starts if row["arm"] == arm]
+        reached = sum(found >= level for found in returns)
+        rows.append({"what": f"random starts from which {arm} reaches it", "found": reached, "of": len(returns)})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="+", choices=["landscape", "random"])
+    parser.add_argument("--results", type=Path, required=True)
+    options = parser.parse_args()
+    folder: Path = options.results
+    folder.mkdir(parents=True, exist_ok=True)
+    source = current_source()
+    if "landscape" in options.parts:
+        members = [(setting, seed) for setting in drawn(SETTINGS, 2500) for seed in SEEDS]
+        part(folder / "landscape.csv", ("plain",), members)
+    if "random" in options.parts:
+        starts = drawn(STARTS, 8200)
+        part(folder / "random.csv", ("plain", "auto"), [(setting, 8200 + setting.number) for setting in starts])
+    if (folder / "landscape.csv").is_file() and (folder / "random.csv").is_file():
+        write_rows(folder / "summary.csv", summary(folder))
+    about = {**source, "device": "CPU", "total_steps": TOTAL_STEPS, "at_once": AT_ONCE}
+    for name in options.parts:
+        (folder / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
