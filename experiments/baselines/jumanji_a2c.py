@@ -27,14 +27,13 @@ import dropped
 import jax
 import jax.numpy as jnp
 
-from gradweave.agents.actor_critic.build import init_network
 from gradweave.comparison.population import Population
 from gradweave.config.configure import configure
 from gradweave.config.schema import Config
 from gradweave.envs import Observation
 from gradweave.measurement.sample_store import current_source
 from gradweave.reports.tables import read_rows, write_rows
-from gradweave.training.build import build_agent
+from gradweave.rl import actor_critic_network
 
 SEEDS = (0, 1, 2, 3, 4)
 FIFTHS = 5
@@ -66,6 +65,7 @@ GAMES = {
     "snake": Game("snake", 64, 5, 187, 0.997, 1e-3, 4000, 32, _SNAKE, _LARGE_BATCHES),
     "game_2048": Game("jumanji:Game2048-v1", 32, 50, 256, 0.99, 2e-4, 4000, 128, _2048),
 }
+OUR_NETWORK: Mapping[str, Any] = {"kernel_size": 2, "shared_torso": False, "policy_scale": 1.0}
 
 Row = dict[str, Any]
 Returns = Callable[[int], Iterator[tuple[int, float]]]
@@ -76,7 +76,7 @@ def our_config(game: Game) -> Config:
     return configure(
         learner="actor-critic",
         environment={"name": game.ours},
-        network={**game.network, "kernel_size": 2, "shared_torso": False, "policy_scale": 1.0},
+        network={**OUR_NETWORK, **game.network},
         inner={
             "num_envs": game.num_envs,
             "num_steps": game.num_steps,
@@ -114,16 +114,14 @@ def our_network(game: Game, theirs: Any) -> Any:
     """Jumanji's pair of networks for 2048 with ours in both places, drawn for each: only one half of either is used."""
     from jumanji.training.networks.base import FeedForwardNetwork
 
-    config = our_config(game)
-    environment = build_agent(config).environment
-
     def seen(observation: Any) -> Observation:
         board = observation.board.astype(jnp.float32)[..., None]
         return Observation(board, jnp.zeros((0,)), observation.action_mask)
 
-    def init(key: Any, _: Any) -> Any:
-        meta_key, key = jax.random.split(key)
-        return init_network(config, environment, meta_key, key=key)
+    def init(key: Any, batch: Any) -> Any:
+        first = jax.tree.map(lambda leaf: leaf[0], batch)
+        key = jax.random.split(key)[1]
+        return actor_critic_network(seen(first), 4, **OUR_NETWORK, **game.network, key=key)
 
     def outputs(params: Any, observation: Any) -> Any:
         return jax.vmap(lambda one: params(seen(one), None, None))(observation)
