@@ -175,6 +175,15 @@ def test_the_scale_of_the_last_policy_layer_and_the_outer_rollout_are_the_config
     np.testing.assert_allclose(100 * weights[0], weights[1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("chunk_size", [2, 7])
+def test_the_guard_knows_how_many_windows_the_run_will_have(chunk_size: int) -> None:
+    config = config_with(guard=True)
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, chunk_size=chunk_size))
+    guard = build_agent(config).guard
+    assert guard is not None and guard.num_windows == config.planned_windows
+    assert guard.num_windows % chunk_size == 0  # chunks are whole: the last window is one that comes
+
+
 def test_a_constant_inside_the_root_floors_the_meta_optimisers_steps() -> None:
     gradient = build_agent(config_with()).initial_raw._replace(discount=jax.numpy.asarray(1e-6))
     moves = []
