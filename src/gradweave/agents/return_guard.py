@@ -29,6 +29,7 @@ class GuardMemory(NamedTuple):
         known: whether `first` and `best` have been seen.
         first: the mean when it was first known.
         best: the highest mean so far.
+        chance: root of `spread` at the time of `best`.
         low: consecutive windows with a mean too low.
         restores: number of restorations of the state of `best`.
         saved: the state of learning (`learning_part`) at the time of `best`; before that, the first state.
@@ -40,6 +41,7 @@ class GuardMemory(NamedTuple):
     known: Bool[Array, ""]
     first: Float[Array, ""]
     best: Float[Array, ""]
+    chance: Float[Array, ""]
     low: Int[Array, ""]
     restores: Int[Array, ""]
     saved: Any
@@ -50,9 +52,9 @@ class ReturnGuard(eqx.Module):
     """Restores the learner and the meta-parameters of the best running mean return when it is lost for long.
 
     Returns are lost while their running mean lies below first + `fraction` (best - first), where first is its first
-    value: half of the best for returns that begin near zero, and the middle for negative ones. Both the gain,
-    best - first, and the loss, best - mean, have to be more than single windows' returns scatter about
-    the running mean: chance alone must restore nothing, nor may a policy be held where it began, which often has to get
+    value: half of the best for returns that begin near zero, and the middle for negative ones. Both the gain, best -
+    first, and the loss, best - mean, have to be more than single windows' returns scattered about the running mean when
+    it was best: chance alone must restore nothing, nor may a policy be held where it began, which often has to get
     worse before it learns. When that has lasted for `patience` windows, parameters, meta-parameters and the states of
     optimisers, estimator and tuners are those of the best mean again, and all later moves of the meta-optimiser are
     smaller by `slowdown`. When the same state is lost again, it takes twice as long as before. The episodes that are
@@ -109,6 +111,7 @@ class ReturnGuard(eqx.Module):
             jnp.zeros((), bool),
             zero,
             zero,
+            zero,
             none,
             none,
             _carried(state),
@@ -136,7 +139,8 @@ class ReturnGuard(eqx.Module):
         first = jnp.where(memory.known, memory.first, mean)
         better = counts & (~memory.known | (mean >= memory.best))
         best = jnp.where(better, mean, memory.best)
-        chance = jnp.sqrt(spread.mean(0.0))
+        # Not of now: a policy that is lost within a few windows scatters most of all.
+        chance = jnp.where(better, jnp.sqrt(spread.mean(0.0)), memory.chance)
         told = (best - first > chance) & (best - mean > chance)
         lost = counts & memory.known & told & (mean < first + self.fraction * (best - first))
         low = jnp.where(lost, memory.low + 1, 0)
@@ -153,6 +157,7 @@ class ReturnGuard(eqx.Module):
             known=memory.known | counts,
             first=first,
             best=best,
+            chance=chance,
             low=jnp.where(restored, 0, low),
             restores=restores + restored.astype(jnp.int32),
             saved=saved,
