@@ -31,7 +31,7 @@ def draw(rows: Sequence[Row]) -> Figure:
         axes[1, column].set_yscale("log")
         style_axis(axes[1, column])
         axes[1, column].xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes[1, column].legend(fontsize=7, frameon=False, loc="upper left")
+        axes[1, column].legend(fontsize=7, frameon=False, loc="lower left")
     axes[0, 0].set_ylabel("reward per step")
     axes[1, 0].set_ylabel("entropy cost")
     return figure
