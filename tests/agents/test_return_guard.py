@@ -52,6 +52,7 @@ def looped(returns, counts, decay=0.6, patience=3, num_windows=None):
     learner = value = total = weight = squares = 0.0
     scale, low, restores, chance, best, first, saved, found = 1.0, 0, 0, 0.0, None, None, (0.0, 0.0), []
     for window, (earned, count) in enumerate(zip(returns, counts, strict=True)):
+        before = (learner, value)
         learner, value = learner + 1, value + scale
         if count:
             surprise = earned - total / weight if weight else 0.0
@@ -62,7 +63,7 @@ def looped(returns, counts, decay=0.6, patience=3, num_windows=None):
         if weight >= 0.5:
             first = mean if first is None else first
             if best is None or mean >= best:
-                best, restores, new_saved, chance = mean, 0, (learner, value), np.sqrt(squares / weight)
+                best, restores, new_saved, chance = mean, 0, before, np.sqrt(squares / weight)
             told = min(best - mean, best - first) > chance
             low = low + 1 if told and mean < first + 0.5 * (best - first) else 0
             back = low >= patience * 2**restores or (window + 1 == num_windows and told)
@@ -101,7 +102,7 @@ def test_a_planned_run_ends_with_its_best_state():
     assert not restored.any()  # more than half of what was gained is still there
     learner, _, restored = watched(returns, np.ones(28), dataclasses.replace(GUARD, num_windows=28))
     np.testing.assert_array_equal(np.flatnonzero(restored), [27])
-    assert learner[-1] == 25  # the window of the best mean
+    assert learner[-1] == 24  # the policy that played in the window of the best mean
     # One that goes on for longer than was planned is left alone.
     _, _, restored = watched(returns, np.ones(28), dataclasses.replace(GUARD, num_windows=25))
     assert not restored.any()
@@ -126,8 +127,8 @@ def test_a_policy_that_was_lost_is_found_again():
     learner, value, restored = watched([0.0, 0.0, *[10.0] * 8, *[0.0] * 6, 10.0], [1.0] * 17)
     assert restored.sum() == 1
     (when,) = np.flatnonzero(restored)
-    assert learner[when] == 10 and value[when] == 10  # the window of the best mean
-    assert learner[when + 1] == 11 and value[when + 1] == 10.25  # a quarter of the step
+    assert learner[when] == 9 and value[when] == 9  # the policy that played in the window of the best mean
+    assert learner[when + 1] == 10 and value[when + 1] == 9.25  # a quarter of the step
 
 
 def test_without_a_loss_it_changes_nothing():

@@ -32,7 +32,7 @@ class GuardMemory(NamedTuple):
         chance: root of `spread` at the time of `best`.
         low: consecutive windows with a mean too low.
         restores: number of restorations of the state of `best`.
-        saved: the state of learning (`learning_part`) at the time of `best`; before that, the first state.
+        saved: the state of learning (`learning_part`) before the window of `best`; before that, the first state.
         scale: factor on the moves of the meta-optimiser.
     """
 
@@ -148,7 +148,8 @@ class ReturnGuard(eqx.Module):
         restored = low >= self._patience << jnp.minimum(restores, _MOST_DOUBLINGS)
         if self.num_windows is not None:
             restored |= (after.num_meta_steps == self.num_windows) & counts & memory.known & told
-        saved = chosen(better, _carried(after), memory.saved)
+        # The returns of a window are those of the policy before it; nobody has played that after its last update.
+        saved = chosen(better, _carried(before), memory.saved)
         # The mean starts afresh, at the restored state's return.
         fresh = RunningMean(best * recent.weight, recent.weight)
         kept = memory._replace(
