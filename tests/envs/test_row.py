@@ -42,7 +42,10 @@ TABLES = {
     ],
     "jumanji:Game2048-v1": beside_jumanji("game_2048"),
     "gymnax:Acrobot-v1": beside_rejax("acrobot"),
-    "gymnax:Breakout-MinAtar": beside_rejax("breakout"),
+    "gymnax:Breakout-MinAtar": [
+        Table("auto/breakout/long.csv", "arm", "auto", score="evaluation_return"),
+        *beside_rejax("breakout"),
+    ],
     "gymnax:CartPole-v1": beside_rejax("cartpole"),
     "gymnax:SpaceInvaders-MinAtar": beside_rejax("space-invaders"),
     "gymnax:Pendulum-v1": beside_rejax("pendulum"),

@@ -94,7 +94,12 @@ _GYMNAX: Final[Mapping[str, Row]] = {
     "Acrobot-v1": Row((6,), 0, 3, learned=_beside_rejax(-87.1, -88.4, 100_000)),
     "Asterix-MinAtar": Row((10, 10, 4), 0, 5),
     "BernoulliBandit-misc": Row((4,), 0, 2),
-    "Breakout-MinAtar": Row((10, 10, 4), 0, 3, learned=_beside_rejax(5.77, 5.69, 1_003_520)),
+    "Breakout-MinAtar": Row(
+        (10, 10, 4),
+        0,
+        3,
+        learned=(Learned("PPO with auto", 30.6, 3_318_784, 5), *_beside_rejax(5.77, 5.69, 1_003_520)),
+    ),
     "CartPole-v1": Row((4,), 0, 2, learned=_beside_rejax(499.0, 396.0, 100_000)),
     "Catch-bsuite": Row((10, 5, 1), 0, 3),
     "DeepSea-bsuite": Row((8, 8, 1), 0, 2),
