@@ -113,7 +113,7 @@ def _ppo() -> Config:
         meta=MetaConfig(learned=("learning_rate", "entropy_cost"), num_inner_steps=2, estimator="horizon-mix"),
         outer=OuterConfig(discount=0.99, lambda_=0.95),
         run=RunConfig(
-            total_steps=200_000,
+            total_steps=400_000,
             chunk_size=8,
             checkpoint_every=50_000,
             evaluate_every=50_000,
