@@ -23,9 +23,9 @@ from gradweave.training.build import build_agent, init_state
 from gradweave.training.checkpoints import load, save
 from gradweave.training.evaluation import evaluate, play_episode
 
+from .differences import slopes_times_differences
 from .material import quick_jit
 from .memory_probe import Cue, remembering
-from .ppo.test_learner import slopes_times_differences
 
 NUM_ENVS, NUM_STEPS = 4, 4
 FIXED = ActorCriticEta(*[gw.Fixed()] * 5)

@@ -3,14 +3,37 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
 import gradweave as gw
-from gradweave.agents import ActorCriticEta, OuterObjective, actor_critic, bundled_apply, inner_optimizer
+from gradweave.agents import (
+    ActorCriticEta,
+    OuterObjective,
+    actor_critic,
+    actor_critic_agent,
+    bundled_apply,
+    inner_optimizer,
+)
 from gradweave.agents.actor_critic.experience import evaluate_network, head_returns
+from gradweave.envs import VectorEnvironment
+from gradweave.rl import Categorical, Gaussian
 
-from ..material import ETA, LEARNED, evaluate, experience, looped_policy, looped_returns, network, quick_jit, surrogate
+from ..differences import AimTwice, begun, slopes_times_differences
+from ..material import (
+    ETA,
+    LEARNED,
+    Fork,
+    evaluate,
+    experience,
+    looped_policy,
+    looped_returns,
+    network,
+    quick_jit,
+    small_agent,
+    surrogate,
+)
 
 KINDS = [(False, False), (True, False), (False, True), (True, True)]
 OUTER = OuterObjective(discount=0.97, lambda_=0.6, value_cost=0.3, entropy_cost=0.02, critic_cost=0.7)
@@ -247,3 +270,41 @@ def test_meta_gradients_of_whole_windows(num_inner_steps, optimizer, outer_criti
     np.testing.assert_allclose(grad, expected, rtol=1e-5, atol=1e-9 * np.abs(expected).max())
     by_name = dict(zip(ActorCriticEta._fields, grad, strict=True))
     assert all(value != 0 for value in by_name.values())
+
+
+def collecting(environment, head, length, mode):
+    """A self-tuning actor-critic that collects its own rollouts."""
+    # With a small eps, Adam's step hardly depends on the weight of the value loss.
+    optimizer = inner_optimizer("adam", eps=0.01)
+    return small_agent(
+        LEARNED,
+        optax.adam(0.02),
+        agent=actor_critic_agent(bundled_apply, optimizer, OUTER, head=head),
+        environment=VectorEnvironment(environment, 4),
+        estimator=gw.HorizonMix(gw.uniform_weights(length)),
+        mode=mode,
+        num_inner_steps=length,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("length", "outer_critic", "continuous"), [(1, False, False), (2, True, False), (5, False, False), (2, True, True)]
+)
+def test_the_meta_gradient_is_that_of_differences(length, outer_critic, continuous):
+    """In every mode, on rollouts of a probe: with masks, terminations and truncations, and with continuous actions."""
+    environment, head = (AimTwice(), Gaussian(1)) if continuous else (Fork(), Categorical(3))
+    modes = (gw.MixedMode(), gw.ReverseMode("step"), gw.ForwardMode())
+    agents = [collecting(environment, head, length, mode) for mode in modes]
+    network_options = {"outer_critic": outer_critic, "outer_torso": "own", "num_free_outputs": int(continuous)}
+    state = begun(agents[0], environment, **network_options)
+    window = quick_jit(lambda state: agents[0].collect_window(state, key=jax.random.key(3)))(state)
+    trajectory = window.batches.trajectory
+    # Before the last step of a rollout, so that the returns of earlier steps depend on the flags.
+    assert trajectory.terminations[:, :-1].any() and trajectory.truncations[:, :-1].any()
+    assert continuous or not trajectory.observations.action_mask.all()
+    expected = slopes_times_differences(agents[0], state, window, length)
+    assert (np.abs(expected) > 1e-7).all()
+    for agent in agents:
+        grad = quick_jit(lambda *args, agent=agent: agent.window_gradient(*args).grad)(state, window)
+        np.testing.assert_allclose(np.array(jax.tree.leaves(grad)), expected, rtol=1e-5, atol=1e-8)

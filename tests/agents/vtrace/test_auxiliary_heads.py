@@ -20,8 +20,8 @@ from gradweave.envs import Observation
 from gradweave.rl import actor_critic_network, with_auxiliary_heads
 from gradweave.training.build import build_agent, init_state
 
+from ..differences import slopes_times_differences
 from ..material import Fork, quick_jit
-from ..ppo.test_learner import slopes_times_differences
 from .test_learner import ETA, OPTIONS, SPEC, configured, rlax_loss, self_tuning
 
 DISCOUNTS, LAMBDAS, COSTS = (0.6, 0.9), (0.5, 0.8), (0.7, 0.3)

@@ -24,9 +24,9 @@ from gradweave.rl.rollout import for_each
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.memory import Sizes, num_bytes
 
+from ..differences import AimTwice, begun, slopes_times_differences
 from ..material import Fork, quick_jit
 from ..memory_probe import Cue, remembering
-from ..ppo.test_learner import AimTwice, begun, slopes_times_differences
 
 NUM_ENVS, NUM_STEPS = 4, 5
 ETA = VTraceEta(0.8, 0.7, 0.6, 1.2, 0.02, 0.4, 0.03)
