@@ -33,6 +33,7 @@ def blocks(page: str, language: str) -> list[str]:
     [
         pytest.param("own-loop.md", "can be trusted", marks=pytest.mark.slow),
         pytest.param("own-environment.md", "Corridor keeps the contract", marks=pytest.mark.slow),
+        pytest.param("add-a-learner.md", "at the beginning", marks=pytest.mark.slow),
         pytest.param("python.md", "16 samples of windows of 5 updates", marks=pytest.mark.slow),
         pytest.param("tuners.md", "0.0005, best 10", marks=pytest.mark.slow),
     ],
@@ -47,6 +48,14 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page: str, says: str, tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert says in done.stdout
+
+
+def test_the_learner_on_the_page_is_that_of_the_example() -> None:
+    """The same code up to the agent. Only the example trains without tuning, too."""
+    script = (ROOT / "examples/own_learner.py").read_text(encoding="utf-8")
+    shared = blocks("add-a-learner.md", "python")[:3]
+    assert "def loss(" in shared[0] and "gw.GradientLearner(" in shared[1] and "gw.SelfTuning(" in shared[2]
+    assert [block for block in shared if block not in script] == []
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def results(name: str, **arguments: bool) -> dict[str, float]:
 
 def test_every_example_is_tested() -> None:
     tested = {"own_update", "learning_rate_schedule", "flax_parameters", "new_estimator"}
-    tested |= {"supervised", "data_weights", "ppo", "dqn", "own_environment"}
+    tested |= {"supervised", "data_weights", "ppo", "dqn", "own_environment", "own_learner"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -98,6 +98,15 @@ def test_an_environment_of_ones_own_is_checked_and_solved(monkeypatch: pytest.Mo
     numbers = results("own_environment", quick=True)
     assert numbers["return at the beginning"] < 0.7
     assert numbers["return at the end"] > 0.9
+
+
+@pytest.mark.slow
+def test_a_learner_of_ones_own_is_checked_and_leaves_its_poor_start() -> None:
+    numbers = results("own_learner", quick=True)  # the example itself asserts that the check finds nothing wrong
+    assert 10 < numbers["return at the beginning, tuned"] < 40  # of a policy that is nearly uniform
+    assert numbers["return at the end, tuned"] > 100
+    assert numbers["learning_rate at the end, tuned"] > 10 * 3e-4
+    assert 0.9 < numbers["discount at the end, tuned"] < 1
 
 
 @pytest.mark.slow
