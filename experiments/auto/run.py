@@ -6,14 +6,14 @@ landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 
                2000, where a run takes a minute: what a sweep would find
 look.csv       plain, auto and rules from the configured values, seeds 1000 to 1003: to choose by on longer runs
 starts.csv     plain and auto from five starts, from hopeless to swept, seeds 180 to 199; after a grid from two starts,
-               seeds 180 to 189
+               seeds 180 to 189 (those of Breakout and Snake 6x6 in results/ are of an earlier guard, seeds 100 to 109)
 configured.csv plain and auto from the configured values, seeds 120 to 124, for longer runs
 random.csv     auto from 100 random starts of the landscape's box, seeds 8500 to 8599
 long.csv       auto from 1e-5 in one run as long as all of a grid's together, seeds 130 to 134
 
-Other rules and guards were looked at on seeds 0 to 119, 140 to 179, 3000 to 8099 and 8300 to 8499; what has no part
-here is from earlier forms of this file and by hand (before/, left-alone/, choosing/ and patient-guard/, with their
-provenance beside them).
+Other rules and guards were looked at on seeds 0 to 119, 140 to 179, 1000 to 1139, 3000 to 8099 and 8300 to 8499;
+what has no part here is from earlier forms of this file and by hand (before/, left-alone/, choosing/ and
+patient-guard/, with their provenance beside them).
 A row is an evaluation of one run after a ninth of its steps, which the environments counted. No seed to choose by is
 reported.
 A file is written after every rule, and runs that it has are kept.
@@ -108,7 +108,9 @@ def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> 
     """Nine rows for each member."""
     begun = time.monotonic()
     population = Population(of_arm, at_once)
-    length = of_arm.num_meta_steps // STRETCHES
+    length, left_over = divmod(of_arm.num_meta_steps, STRETCHES)
+    if left_over:
+        sys.exit(f"{of_arm.num_meta_steps} windows are not {STRETCHES} stretches, so that auto's end would not come")
     rows: list[Row] = []
     state = population.begin([seed for _, seed, _ in members], [setting for *_, setting in members])
     for stretch in range(STRETCHES):
@@ -233,6 +235,8 @@ def main() -> None:
         file = options.results / f"{part}.csv"
         rows: list[Row] = [*read_rows(file)] if file.exists() else []
         done = {(row["arm"], row["start"], int(row["seed"])) for row in rows}
+        if {seed for _, _, seed in done} - {seed for _, seed, _ in members}:
+            sys.exit(f"{file} has runs of other seeds: give another --results")
         for name in options.arms or arms:
             missing = [
                 member

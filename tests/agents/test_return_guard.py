@@ -66,9 +66,11 @@ def looped(returns, counts, decay=0.6, patience=3, num_windows=None):
                 best, restores, new_saved, chance = mean, 0, before, np.sqrt(squares / weight)
             told = min(best - mean, best - first) > chance
             low = low + 1 if told and mean < first + 0.5 * (best - first) else 0
-            back = low >= patience * 2**restores or (window + 1 == num_windows and told)
+            given_up = low >= patience * 2**restores
+            back = given_up or (window + 1 == num_windows and told)
         if back:
-            (learner, value), scale, low, restores, total = saved, scale / 4, 0, restores + 1, best * weight
+            (learner, value), low, total = saved, 0, best * weight
+            scale, restores = (scale / 4, restores + 1) if given_up else (scale, restores)
         saved = new_saved
         found.append((learner, value, back))
     return [np.array(part) for part in zip(*found, strict=True)]
@@ -102,7 +104,7 @@ def test_a_planned_run_ends_with_its_best_state():
     assert not restored.any()  # more than half of what was gained is still there
     learner, _, restored = watched(returns, np.ones(28), dataclasses.replace(GUARD, num_windows=28))
     np.testing.assert_array_equal(np.flatnonzero(restored), [27])
-    assert learner[-1] == 24  # the policy that played in the window of the best mean
+    assert learner[-1] == 24  # before the window of the best mean
     # One that goes on for longer than was planned is left alone.
     _, _, restored = watched(returns, np.ones(28), dataclasses.replace(GUARD, num_windows=25))
     assert not restored.any()
@@ -127,7 +129,7 @@ def test_a_policy_that_was_lost_is_found_again():
     learner, value, restored = watched([0.0, 0.0, *[10.0] * 8, *[0.0] * 6, 10.0], [1.0] * 17)
     assert restored.sum() == 1
     (when,) = np.flatnonzero(restored)
-    assert learner[when] == 9 and value[when] == 9  # the policy that played in the window of the best mean
+    assert learner[when] == 9 and value[when] == 9  # before the window of the best mean
     assert learner[when + 1] == 10 and value[when + 1] == 9.25  # a quarter of the step
 
 

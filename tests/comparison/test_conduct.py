@@ -1,6 +1,7 @@
 """Conducting a comparison: members are the runs that they would be alone; a stopped one goes on as if it had not."""
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -78,6 +79,24 @@ def test_members_are_evaluated_with_what_they_have_seen(tmp_path):
     members, found = population.advance(population.begin([3], [{}]), 2)
     assert np.isfinite(found.evaluation_return).all()
     assert int(members.rollout.observation_statistics.num_steps.sum()) == found.environment_steps[0]
+
+
+def test_the_guard_and_tuners_of_a_rival_know_how_many_windows_its_members_have(tmp_path, monkeypatch):
+    meta = MetaConfig(learned=(), estimator="unrolled", tuners=("learning_rate=kl-anneal",), guard=True)
+    config = dataclasses.replace(tiny(tmp_path), meta=meta)
+    plan = ComparisonPlan(config, ("plain", "meta"), RATE, trials=2, seeds=(3,), at_once=1)
+    planned = []
+
+    class Noted(Population):
+        def __init__(self, config, at_once):
+            planned.append((config.planned_windows, config.window_steps))
+            super().__init__(config, at_once)
+
+    monkeypatch.setattr(sys.modules[conduct.__module__], "Population", Noted)
+    rows = conduct(plan, create_comparison(plan), lambda text: None)
+    ends = [max(row["environment_steps"] for row in rows if row["rival"] == rival) for rival in plan.rivals]
+    first = config.inner.num_envs * config.inner.num_steps
+    assert [first + windows * steps for windows, steps in planned] == ends
 
 
 def test_a_copy_keeps_its_own_randomness_and_count(tmp_path):

@@ -31,7 +31,7 @@ class GuardMemory(NamedTuple):
         best: the highest mean so far.
         chance: root of `spread` at the time of `best`.
         low: consecutive windows with a mean too low.
-        restores: number of restorations of the state of `best`.
+        restores: number of times that the state of `best` was restored after `patience`.
         saved: the state of learning (`learning_part`) before the window of `best`; before that, the first state.
         scale: factor on the moves of the meta-optimiser.
     """
@@ -63,7 +63,7 @@ class ReturnGuard(eqx.Module):
 
     With `num_windows` the patience and the memory of the running mean, 1 / (1 - `decay`) windows, are a tenth of the
     run at most. The last window then ends with the state of the best mean where the mean is less than that by more
-    than chance: nobody goes on and finds it again.
+    than chance: nobody goes on and finds it again. In a run of a few windows the mean is that of one or two.
 
     ```python
     agent = SelfTuning(..., guard=gw.ReturnGuard())
@@ -145,10 +145,11 @@ class ReturnGuard(eqx.Module):
         lost = counts & memory.known & told & (mean < first + self.fraction * (best - first))
         low = jnp.where(lost, memory.low + 1, 0)
         restores = jnp.where(better, 0, memory.restores)
-        restored = low >= self._patience << jnp.minimum(restores, _MOST_DOUBLINGS)
+        given_up = low >= self._patience << jnp.minimum(restores, _MOST_DOUBLINGS)
+        restored = given_up
         if self.num_windows is not None:
             restored |= (after.num_meta_steps == self.num_windows) & counts & memory.known & told
-        # The returns of a window are those of the policy before it; nobody has played that after its last update.
+        # Episodes that ended in it were begun by earlier policies, and its last update may be the one that loses it.
         saved = chosen(better, _carried(before), memory.saved)
         # The mean starts afresh, at the restored state's return.
         fresh = RunningMean(best * recent.weight, recent.weight)
@@ -160,9 +161,9 @@ class ReturnGuard(eqx.Module):
             best=best,
             chance=chance,
             low=jnp.where(restored, 0, low),
-            restores=restores + restored.astype(jnp.int32),
+            restores=restores + given_up.astype(jnp.int32),
             saved=saved,
-            scale=jnp.where(restored, self.slowdown * memory.scale, memory.scale),
+            scale=jnp.where(given_up, self.slowdown * memory.scale, memory.scale),
         )
         carried = chosen(restored, memory.saved, _carried(after))._asdict()
         goes_on: Any = {name: value for name, value in carried.items() if value is not None}

@@ -1,5 +1,6 @@
 """Conducting a comparison: rival after rival, stretch after stretch, each of which can be gone on from."""
 
+import dataclasses
 import itertools
 import random
 import signal
@@ -117,7 +118,7 @@ def _train(part: _Part, plan: ComparisonPlan, path: Path, tell: Callable[[str], 
     done = read_progress(file, plan, part.name, seeds, stretches=stretches, settings=settings)
     if done is not None and done.stretches == stretches:
         return done.rows
-    population = Population(part.config, plan.at_once)
+    population = Population(_of_length(part.config, lengths), plan.at_once)
     rows: list[Row] = []
     begun = 0
     if done is None:
@@ -156,6 +157,14 @@ def _stretches(part: _Part) -> list[list[int]]:
         [total * (stretch + 1) // stretches - total * stretch // stretches for total in totals]
         for stretch in range(stretches)
     ]
+
+
+def _of_length(config: Config, lengths: Sequence[Sequence[int]]) -> Config:
+    """The configuration with as many windows as its members have, so that tuners and the guard know the end."""
+    windows = min(sum(of_member) for of_member in zip(*lengths, strict=True))
+    return dataclasses.replace(
+        config, run=dataclasses.replace(config.run, total_steps=windows * config.window_steps, chunk_size=1)
+    )
 
 
 def _seed(seed: int, place: int) -> int:
