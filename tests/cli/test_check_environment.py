@@ -25,7 +25,6 @@ def test_a_good_one_and_a_bad_one(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["SearchAndRescue-v0"], r"takes 2 continuous vectors .*; `gradweave environments` lists"),
         (["tetris"], "did you mean 'jumanji:Tetris-v0'"),
         (["CartPole-v1"], "did you mean 'gymnax:CartPole-v1'"),
         (

@@ -133,7 +133,7 @@ def test_formatting_is_deterministic_and_valid_toml() -> None:
     [
         ("preset", "quikc", "quick"),
         ("environment.name", "snaek", "snake"),
-        ("environment.name", "jumanji:SearchAndRescue-v0", "SearchAndRescue-v0 takes 2 continuous vectors"),
+        ("environment.name", "SearchAndRescue-v0", "jumanji:SearchAndRescue-v0"),
         ("environment.options.num_rows", 1, "--environment.options.num-rows"),
         ("network.strides", (2,), "--network.strides 2 2"),
         ("network.channels", (0, 16), "--network.channels"),

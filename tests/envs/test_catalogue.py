@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from gradweave.envs import JumanjiEnvironment, check_environment, make_environment
-from gradweave.envs.catalogue import CATALOGUE, REFUSED, UNTRIED
+from gradweave.envs import check_environment, make_environment
+from gradweave.envs.catalogue import CATALOGUE, UNTRIED
 from gradweave.envs.foreign import foreign_code
 from gradweave.envs.suites import missing, suite_of
 
@@ -65,21 +65,10 @@ def test_the_suites_have_nothing_else() -> None:
         import gymnax
         import jumanji
 
-    listed = {*CATALOGUE, *REFUSED} - ENVELOPE
+    listed = {*CATALOGUE} - ENVELOPE
     names = {f"gymnax:{name}" for name in gymnax.registered_envs}
     names |= {f"jumanji:{name}" for name in jumanji.registered_environments()}
     assert names == {name for name in listed if ":" in name}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", REFUSED)
-def test_the_refused_are_rightly_refused(name: str) -> None:
-    with foreign_code():
-        import jumanji
-
-        made = jumanji.make(name.partition(":")[2])
-    with pytest.raises(ValueError, match="discrete ones are wanted"):
-        JumanjiEnvironment(made)
 
 
 def test_sizes_are_said_in_words() -> None:

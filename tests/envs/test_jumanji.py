@@ -16,7 +16,7 @@ with foreign_code():
     import jumanji
     from jumanji import specs
     from jumanji.env import Environment
-    from jumanji.environments import Connector, SearchAndRescue, Snake, Tetris
+    from jumanji.environments import Connector, MultiCVRP, SearchAndRescue, Snake, Tetris
     from jumanji.types import restart, termination, transition, truncation
     from jumanji.wrappers import AutoResetWrapper
 
@@ -226,11 +226,48 @@ def test_a_view_of_ones_own() -> None:
     np.testing.assert_array_equal(result.observation.action_mask, [True, True, False])
 
 
-def test_what_cannot_be_adapted_is_refused_with_a_way_out() -> None:
+def test_vectors_of_several_agents_are_one_vector() -> None:
     with foreign_code():
-        many_actions, resetting = SearchAndRescue(), AutoResetWrapper(jumanji.make("Game2048-v1"))
-    with pytest.raises(ValueError, match=r"SearchAndRescue has actions.*gradweave environments"):
-        JumanjiEnvironment(many_actions)
+        env = SearchAndRescue()
+        state, _ = jax.jit(env.reset)(jax.random.PRNGKey(1))
+    environment = JumanjiEnvironment(env)
+    assert environment.continuous and environment.num_actions == 4
+    action = jnp.array([0.5, -1.0, 2.0, 0.25], jnp.float32)  # beyond 1 it is clipped
+    after, result = jax.jit(environment.step)(state, action, key=jax.random.key(0))
+    with foreign_code():
+        theirs, timestep = jax.jit(env.step)(state, jnp.array([[0.5, -1.0], [1.0, 0.25]], jnp.float32))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6), after, theirs)
+    np.testing.assert_allclose(result.reward, timestep.reward.sum(), rtol=1e-6)
+    assert result.observation.view.shape == (sum(leaf.size for leaf in jax.tree.leaves(timestep.observation)),)
+
+
+def test_whole_numbers_of_several_vehicles_are_several_choices() -> None:
+    with foreign_code():
+        env = MultiCVRP()
+        state, before = jax.jit(env.reset)(jax.random.PRNGKey(1))
+    environment = JumanjiEnvironment(env)
+    assert environment.action_sizes == (21, 21) and environment.num_actions == 42
+    mask = np.asarray(before.observation.action_mask)
+    seen = environment.observe(before.observation)
+    np.testing.assert_array_equal(seen.action_mask, mask.ravel())
+    action = np.array([np.flatnonzero(row)[-1] for row in mask])
+    _, result = jax.jit(environment.step)(state, jnp.asarray(action), key=jax.random.key(0))
+    with foreign_code():
+        _, timestep = jax.jit(env.step)(state, jnp.asarray(action, jnp.int16))
+    np.testing.assert_allclose(result.reward, timestep.reward, rtol=1e-6)
+    np.testing.assert_array_equal(result.observation.action_mask, timestep.observation.action_mask.ravel())
+
+
+def test_what_cannot_be_adapted_is_refused_with_a_way_out() -> None:
+    class Unbounded(Toy):
+        @property
+        def action_spec(self) -> specs.Array:
+            return specs.BoundedArray((2,), jnp.float32, -jnp.inf, jnp.inf)
+
+    with foreign_code():
+        resetting = AutoResetWrapper(jumanji.make("Game2048-v1"))
+    with pytest.raises(ValueError, match=r"Unbounded has actions.*gradweave environments"):
+        JumanjiEnvironment(Unbounded())
     with pytest.raises(ValueError, match=r"Game2048 comes in a AutoResetWrapper.*env\.unwrapped"):
         JumanjiEnvironment(resetting)
 

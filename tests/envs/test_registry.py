@@ -56,7 +56,7 @@ def test_options_reach_the_environment() -> None:
         ("jumanji:Game2408-v1", {}, "did you mean 'jumanji:Game2048-v1'"),
         ("gymnax:Cartpole-v1", {}, "did you mean 'gymnax:CartPole-v1'"),
         ("qqqq", {}, "no environment 'qqqq' to train on: see `gradweave environments`; accepted"),
-        ("SearchAndRescue-v0", {}, "SearchAndRescue-v0 takes 2 continuous vectors .*; .* discrete choices or one"),
+        ("SearchAndRescue-v0", {}, "did you mean 'jumanji:SearchAndRescue-v0'"),
         ("brax::ant", {}, "did you mean 'envelope:brax/ant'"),
         ("brax:ant", {}, "did you mean 'envelope:brax/ant'"),
         ("ant", {}, "did you mean 'envelope:brax/ant'"),

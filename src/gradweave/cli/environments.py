@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gradweave.cli.flags import parse_flags
-from gradweave.envs.catalogue import CATALOGUE, REFUSED, UNTRIED
+from gradweave.envs.catalogue import CATALOGUE, UNTRIED
 from gradweave.envs.suites import REFUSED_SUITES, SUITES, missing, suite_of
 
 __all__ = ["run"]
@@ -50,9 +50,6 @@ def _lines() -> Iterator[str]:
     yield from ("", "Learned so far, mean returns of sampled actions at the end (the page The state of the evidence):")
     for name, row in CATALOGUE.items():
         yield from (f"on {name:<{widths[0]}}  {learned}" for learned in row.learned)
-    yield from ("", "Refused, as discrete choices or one continuous vector in each step are wanted:")
-    for name, reason in REFUSED.items():
-        yield f"{name} {reason}"
     yield from ("", "Refused, as a suite:", *(f"{suite} {reason}" for suite, reason in REFUSED_SUITES.items()))
     yield from (
         "",

@@ -10,7 +10,7 @@ from gradweave.envs.envelope_rows import ENVELOPE, FETCHING
 from gradweave.envs.row import Learned, Option, Row
 from gradweave.envs.suite_options import GYMNAX_OPTIONS, JUMANJI_OPTIONS
 
-__all__ = ["CATALOGUE", "REFUSED", "UNTRIED", "Option", "Row"]
+__all__ = ["CATALOGUE", "UNTRIED", "Option", "Row"]
 
 _NUM_STEPS: Final = {"num_steps": Option(1)}
 _BOARD: Final = {"num_rows": Option(2), "num_cols": Option(2), "time_limit": Option(1)}
@@ -76,10 +76,12 @@ _JUMANJI: Final[Mapping[str, Row]] = {
     "MMST-v0": Row((1336,), 0, 108, action_sizes=(36,) * 3),
     "Maze-v0": Row((105,), 0, 4),
     "Minesweeper-v0": Row((10, 10, 1), 2, 100, note="row x column: 10 x 10"),
+    "MultiCVRP-v0": Row((155,), 0, 42, action_sizes=(21,) * 2),
     "PacMan-v1": Row((31, 28, 1), 656, 5),
     "RobotWarehouse-v0": Row((265,), 0, 20, action_sizes=(5,) * 4),
     "RubiksCube-partly-scrambled-v0": Row((55,), 0, 18, note=_TURN),
     "RubiksCube-v0": Row((55,), 0, 18, note=_TURN),
+    "SearchAndRescue-v0": Row((774,), 0, 4, continuous=True),
     "SlidingTilePuzzle-v0": Row((5, 5, 1), 3, 4),
     "Snake-v1": Row((12, 12, 5), 1, 4),
     "Sokoban-v0": Row((10, 10, 2), 1, 4, note="fetches its levels"),
@@ -88,7 +90,7 @@ _JUMANJI: Final[Mapping[str, Row]] = {
     "TSP-v1": Row((61,), 0, 20),
     "Tetris-v0": Row((10, 10, 1), 17, 40, note="turn x column: 4 x 10"),
 }
-"""Jumanji's environments with discrete actions; their options are in `suite_options`."""
+"""Jumanji's environments; their options are in `suite_options`."""
 
 _GYMNAX: Final[Mapping[str, Row]] = {
     "Acrobot-v1": Row((6,), 0, 3, learned=_beside_rejax(-87.1, -88.4, 100_000)),
@@ -142,12 +144,6 @@ CATALOGUE: Final[Mapping[str, Row]] = {
     **{f"envelope:{name}": row for name, row in ENVELOPE.items()},
 }
 """Every environment that can be made by its name."""
-
-REFUSED: Final[Mapping[str, str]] = {
-    "jumanji:MultiCVRP-v0": "takes 2 choices in each step, one for each vehicle, which it does not declare as discrete",
-    "jumanji:SearchAndRescue-v0": "takes 2 continuous vectors in each step, one for each agent",
-}
-"""Environments of the suites that cannot be made, and why: the rest of a sentence that begins with the name."""
 
 UNTRIED: Final = frozenset(f"envelope:{name}" for name in FETCHING)
 """Untested environments, which cannot be made by name: their models are cloned from a repository when they are made."""

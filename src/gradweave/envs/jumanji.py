@@ -1,8 +1,8 @@
 """Jumanji's environments under gradweave's contract, and its Snake in particular.
 
-Any Jumanji environment with discrete actions will do. Where a step takes several choices, they stay apart if Jumanji
-masks each for itself (agents, machines or vehicles); if it masks combinations (a row and a column, say), a combination
-is one action, so that no mask is lost. Rewards of several agents are added up.
+Where a step takes several discrete choices, they stay apart if Jumanji masks each for itself (agents, machines or
+vehicles); if it masks combinations (a row and a column, say), a combination is one action, so that no mask is lost.
+Continuous vectors of several agents are one vector, one behind the other. Rewards of several agents are added up.
 
 Jumanji says with one number, the discount of the last step, how an episode stopped: 0 is a termination, more is a
 truncation. Its Snake *terminates* at its time limit, so its episodes really end there, and the fraction of the limit
@@ -17,14 +17,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Key, Shaped
 
+from gradweave.envs.boxes import Bounds, within
 from gradweave.envs.environment import AbstractEnvironment, Step
 from gradweave.envs.foreign import as_before, floats, foreign_code, settled
 from gradweave.envs.observation import Observation
@@ -35,7 +36,9 @@ _BOARDS = ("grid", "board", "puzzle")
 
 
 class JumanjiEnvironment(AbstractEnvironment[Any]):
-    """A Jumanji environment with discrete actions.
+    """A Jumanji environment.
+
+    Continuous actions are clipped to -1 to 1, which spans the range that the environment takes.
 
     ```python
     JumanjiEnvironment(jumanji.make("Game2048-v1"))
@@ -44,9 +47,9 @@ class JumanjiEnvironment(AbstractEnvironment[Any]):
 
     num_actions: int = eqx.field(static=True)
     can_truncate: bool = eqx.field(static=True)
+    continuous: bool = eqx.field(static=True)
     action_sizes: tuple[int, ...] | None = eqx.field(static=True)
-    combined: tuple[int, ...] | None = eqx.field(static=True)
-    """Sizes of the choices that one action stands for, if Jumanji wants them apart."""
+    taken: "_Actions" = eqx.field(static=True)
     env: Any = eqx.field(static=True)
     observe: Callable[[Any], Observation] = eqx.field(static=True)
 
@@ -62,11 +65,13 @@ class JumanjiEnvironment(AbstractEnvironment[Any]):
                 be kept. By default True, except for Snake, which never truncates.
 
         Raises:
-            ValueError: the environment's actions are not discrete, or it resets itself.
+            ValueError: the environment's actions are neither discrete nor within bounds, or it resets itself.
         """
         from jumanji.environments import Snake
 
-        num_actions, self.action_sizes, self.combined = _choices(env)
+        self.taken = _actions(env)
+        num_actions, self.action_sizes = self.taken.num_actions, self.taken.sizes
+        self.continuous = self.taken.bounds is not None
         is_snake = isinstance(env.unwrapped, Snake)
         if observe is None:
             observe = SnakeView(env.unwrapped.time_limit) if is_snake else BoardOrVector(num_actions)
@@ -82,14 +87,11 @@ class JumanjiEnvironment(AbstractEnvironment[Any]):
             state = settled(state)
         return state, self.observe(timestep.observation)
 
-    def step(self, state: Any, action: Int[Array, "*choices"], *, key: Key[Array, ""]) -> tuple[Any, Step]:
+    def step(self, state: Any, action: Shaped[Array, "*action"], *, key: Key[Array, ""]) -> tuple[Any, Step]:
         """Take one action. `key` is not used: Jumanji's states carry their own."""
         del key
-        action = action.astype(jnp.int32)
-        if self.combined is not None:
-            action = jnp.stack(jnp.unravel_index(action, self.combined)).astype(jnp.int32)
         with foreign_code():
-            next_state, timestep = self.env.step(state, action)
+            next_state, timestep = self.env.step(state, self.taken.in_its_terms(action))
             next_state = as_before(next_state, state)
             last = timestep.last()
             terminated = last & jnp.all(timestep.discount == 0) if self.can_truncate else last
@@ -208,9 +210,32 @@ def _snake(num_rows: int, num_cols: int, time_limit: int) -> Any:
         return Snake(num_rows, num_cols, time_limit)
 
 
-def _choices(env: Any) -> tuple[int, tuple[int, ...] | None, tuple[int, ...] | None]:
-    """(num_actions, action_sizes, combined) of an environment, or an explanation of why it cannot be used."""
-    from jumanji.specs import DiscreteArray, MultiDiscreteArray
+class _Actions(NamedTuple):
+    """The actions that an environment takes."""
+
+    num_actions: int
+    sizes: tuple[int, ...] | None = None
+    """Of several choices at once."""
+    combined: tuple[int, ...] | None = None
+    """Sizes of the choices that one action stands for, if Jumanji wants them apart."""
+    bounds: Bounds | None = None
+    """Of continuous actions."""
+    shape: tuple[int, ...] = ()
+    """Of continuous actions, before they are one vector."""
+
+    def in_its_terms(self, action: Shaped[Array, "*action"]) -> Shaped[Array, "*theirs"]:
+        """An action of ours as Jumanji takes it."""
+        if self.bounds is not None:
+            return within(self.bounds, action).reshape(self.shape)
+        action = action.astype(jnp.int32)
+        if self.combined is not None:
+            action = jnp.stack(jnp.unravel_index(action, self.combined)).astype(jnp.int32)
+        return action
+
+
+def _actions(env: Any) -> _Actions:
+    """The actions of an environment, or an explanation of why it cannot be used."""
+    from jumanji.specs import BoundedArray, DiscreteArray, MultiDiscreteArray
     from jumanji.wrappers import AutoResetWrapper, VmapAutoResetWrapper, VmapWrapper
 
     name = type(env.unwrapped).__name__
@@ -219,18 +244,28 @@ def _choices(env: Any) -> tuple[int, tuple[int, ...] | None, tuple[int, ...] | N
             f"{name} comes in a {type(env).__name__}, but a bare environment is wanted: hand over env.unwrapped, "
             "VectorEnvironment does the batching and resetting"
         )
-    if isinstance(env.action_spec, DiscreteArray):
-        return int(env.action_spec.num_values), None, None
-    if not isinstance(env.action_spec, MultiDiscreteArray):
-        raise ValueError(
-            f"{name} has actions {env.action_spec!r}, but discrete ones are wanted: write an environment around it, or "
-            "take one of those that `gradweave environments` lists"
-        )
-    sizes = tuple(int(size) for size in np.ravel(env.action_spec.num_values))
+    spec = env.action_spec
+    if isinstance(spec, DiscreteArray):
+        return _Actions(int(spec.num_values))
     mask = getattr(getattr(env.observation_spec, "action_mask", None), "shape", None)
-    if len(set(sizes)) == 1 and mask == (len(sizes), sizes[0]):
-        return sum(sizes), sizes, None
-    return math.prod(sizes), None, sizes
+    if isinstance(spec, MultiDiscreteArray):
+        sizes = tuple(int(size) for size in np.ravel(spec.num_values))
+        if len(set(sizes)) == 1 and mask == (len(sizes), sizes[0]):
+            return _Actions(sum(sizes), sizes)
+        return _Actions(math.prod(sizes), combined=sizes)
+    if isinstance(spec, BoundedArray):
+        low, high = (np.broadcast_to(bound, spec.shape).astype(float) for bound in (spec.minimum, spec.maximum))
+        if jnp.issubdtype(spec.dtype, jnp.floating) and np.isfinite(low).all() and np.isfinite(high).all():
+            return _Actions(
+                low.size, bounds=(tuple(low.ravel().tolist()), tuple(high.ravel().tolist())), shape=spec.shape
+            )
+        # MultiCVRP's choices are no MultiDiscreteArray, and its greatest node is one that there is not.
+        if jnp.issubdtype(spec.dtype, jnp.integer) and mask is not None and mask[:-1] == spec.shape == (mask[0],):
+            return _Actions(math.prod(mask), (mask[1],) * mask[0])
+    raise ValueError(
+        f"{name} has actions {spec!r}, but discrete ones or such within bounds are wanted: write an environment around "
+        "it, or take one of those that `gradweave environments` lists"
+    )
 
 
 def _flat(fields: dict[str, Any]) -> Float[Array, " size"]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from gradweave.envs.catalogue import CATALOGUE, REFUSED, UNTRIED, Option
+from gradweave.envs.catalogue import CATALOGUE, UNTRIED, Option
 from gradweave.envs.own import class_reference, make_own, unfit_option, unknown_option
 from gradweave.envs.suites import missing, refused_suite, suite_of
 
@@ -111,15 +111,11 @@ def explain_name(name: str) -> tuple[str, str] | None:
         return None
     if wrong := refused_suite(name):
         return _LISTED, f"{wrong}; `gradweave environments` lists others"
-    near = _nearest(name, [*ENVIRONMENTS, *REFUSED, *UNTRIED])
+    near = _nearest(name, [*ENVIRONMENTS, *UNTRIED])
     if near in UNTRIED:
         theirs = near.removeprefix("envelope:").replace("/", "::", 1)
         remedy = "could not be tried, as its model is cloned from a repository when it is first made: in a program, try"
         return _LISTED, f"{near} {remedy} EnvelopeEnvironment(envelope.create({theirs!r}))"
-    if near is not None and near in REFUSED:
-        question = "" if name.lower() in (near.lower(), _without_suite(near.lower())) else f"did you mean {near!r}? "
-        remedy = f"{question}{_without_suite(near)} {REFUSED[near]}; `gradweave environments` lists others"
-        return "environments with discrete choices or one continuous vector in each step", remedy
     return _LISTED, "see `gradweave environments`" if near is None else f"did you mean {near!r}?"
 
 

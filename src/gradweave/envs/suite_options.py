@@ -45,12 +45,16 @@ JUMANJI_OPTIONS: Final[Mapping[str, Options]] = {
     "MMST-v0": _options(counts="num_nodes num_edges max_degree num_agents num_nodes_per_agent max_step time_limit"),
     "Maze-v0": {**_BOARD, **_options(counts="time_limit")},
     "Minesweeper-v0": {**_BOARD, **_options(counts="num_mines")},
+    "MultiCVRP-v0": _options(counts="num_customers num_vehicles"),
     "PacMan-v1": _options(counts="time_limit"),
     "RobotWarehouse-v0": _options(
         counts="shelf_rows shelf_columns column_height num_agents sensor_range request_queue_size time_limit"
     ),
     "RubiksCube-partly-scrambled-v0": _CUBE,
     "RubiksCube-v0": _CUBE,
+    "SearchAndRescue-v0": _options(
+        counts="num_searchers num_targets time_limit", numbers="target_contact_range env_size"
+    ),
     "SlidingTilePuzzle-v0": _options(counts="grid_size time_limit", whole="num_random_moves"),
     "Snake-v1": {"num_rows": Option(2), "num_cols": Option(2), "time_limit": Option(1)},
     "Sokoban-v0": _options(counts="time_limit"),
