@@ -65,7 +65,7 @@ def test_the_suites_have_nothing_else() -> None:
         import gymnax
         import jumanji
 
-    listed = {*CATALOGUE} - ENVELOPE
+    listed = set(CATALOGUE) - ENVELOPE
     names = {f"gymnax:{name}" for name in gymnax.registered_envs}
     names |= {f"jumanji:{name}" for name in jumanji.registered_environments()}
     assert names == {name for name in listed if ":" in name}

@@ -50,6 +50,7 @@ class JumanjiEnvironment(AbstractEnvironment[Any]):
     continuous: bool = eqx.field(static=True)
     action_sizes: tuple[int, ...] | None = eqx.field(static=True)
     taken: "_Actions" = eqx.field(static=True)
+    """The actions that `env` takes."""
     env: Any = eqx.field(static=True)
     observe: Callable[[Any], Observation] = eqx.field(static=True)
 
