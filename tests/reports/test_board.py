@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from gradweave.reports import board
-from gradweave.reports.board import board_frames, paint_channels, save_gif
+from gradweave.reports.board import board_frames, paint_channels, paint_snake, save_gif
 
 CELL = 20
 
@@ -42,7 +42,7 @@ def test_words_above_a_single_cell_stand_side_by_side():
 
 def test_a_snake_lies_where_the_channels_say():
     body = [(1, 1), (1, 2), (2, 2), (3, 2)]
-    (frame,) = board_frames([snake_view(body, (4, 4))], cell=CELL)
+    (frame,) = board_frames([snake_view(body, (4, 4))], paint=paint_snake, cell=CELL)
     assert pixel(frame, 3, 2) == pytest.approx(board.HEAD, abs=2)
     assert pixel(frame, 1, 1) == pytest.approx(board.TAIL, abs=2)
     between = [pixel(frame, *place)[1] for place in body]
@@ -54,7 +54,7 @@ def test_a_snake_lies_where_the_channels_say():
 
 def test_the_body_is_joined_only_where_it_is_connected():
     def colour_between(first, second):
-        (frame,) = board_frames([snake_view([first, second], (5, 5))], cell=CELL)
+        (frame,) = board_frames([snake_view([first, second], (5, 5))], paint=paint_snake, cell=CELL)
         margin = max(4, CELL // 3)
         row, col = (sum(pair) / 2 for pair in zip(first, second, strict=True))
         top = frame.height - margin - 6 * CELL
@@ -65,7 +65,7 @@ def test_the_body_is_joined_only_where_it_is_connected():
 
 
 def test_a_snake_of_one_cell_is_all_head():
-    (frame,) = board_frames([snake_view([(2, 2)], (0, 0))], cell=CELL)
+    (frame,) = board_frames([snake_view([(2, 2)], (0, 0))], paint=paint_snake, cell=CELL)
     assert pixel(frame, 2, 2) == pytest.approx(board.HEAD, abs=2)
 
 
@@ -116,7 +116,7 @@ def test_the_score_is_what_was_collected_before_and_in_the_end_the_return(monkey
 
 def test_a_long_episode_is_cut_to_its_end():
     views = [snake_view([(0, step % 6)], (5, 5)) for step in range(9)]
-    cut, whole = board_frames(views, max_frames=4), board_frames(views)
+    cut, whole = board_frames(views, paint=paint_snake, max_frames=4), board_frames(views, paint=paint_snake)
     assert len(cut) == 4
     assert len(whole) == 9
     assert [np.array_equal(a, b) for a, b in zip(cut, whole[5:], strict=True)] == [True] * 4
@@ -124,7 +124,7 @@ def test_a_long_episode_is_cut_to_its_end():
 
 def test_a_gif_reads_back(tmp_path: Path):
     views = [snake_view([(0, 0), (0, 1), (step % 5 + 1, 1)], (5, 5)) for step in range(7)]
-    frames = board_frames(views, rewards=np.ones(7), cell=CELL)
+    frames = board_frames(views, rewards=np.ones(7), paint=paint_snake, cell=CELL)
     path = tmp_path / "episode.gif"
     save_gif(path, frames, fps=10.0)
     with Image.open(path) as gif:
@@ -146,7 +146,7 @@ def test_a_full_length_gif_stays_small(tmp_path: Path):
     path = tmp_path / "episode.gif"
     lane = [(row, col if row % 2 == 0 else 11 - col) for row in range(12) for col in range(12)]
     views = [snake_view(lane[step : step + 40], (11, 11), size=12) for step in range(100)]
-    save_gif(path, board_frames(views, rewards=np.zeros(100)))
+    save_gif(path, board_frames(views, rewards=np.zeros(100), paint=paint_snake))
     assert path.stat().st_size / 100 < 3750  # 400 frames: 1.5 MB
 
 

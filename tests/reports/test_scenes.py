@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from gradweave.envs.catalogue import CATALOGUE
-from gradweave.reports.board import CELLS, HEAD, TAIL, board_frames
+from gradweave.reports.board import CELLS, HEAD, TAIL, board_frames, paint_snake
 from gradweave.reports.scenes import SCENES, scene_of
 
 CELL = 40
@@ -88,3 +88,15 @@ def test_tiles_of_2048_show_their_numbers() -> None:
         assert columns.mean() == pytest.approx((CELL - 8) / 2, abs=3), "in the middle"
     assert widths == sorted(set(widths)), "2, 16, 128 and 1024 are written"
     assert fills == sorted(set(fills)), "larger ones are greener"
+
+
+def test_only_snake_is_drawn_as_a_snake() -> None:
+    for name in ("snake", "jumanji:Snake-v1"):
+        scene = scene_of(name, {})
+        assert scene is not None and scene.paint is paint_snake
+    five_channels = np.zeros((1, 4, 4, 5))
+    five_channels[0, 1, 2, 0] = 1  # the body of a snake, which has no head here
+    frames = {paint: board_frames(five_channels, paint=paint, cell=CELL)[0] for paint in (None, paint_snake)}
+    place = (MARGIN + int(2.5 * CELL), frames[None].height - MARGIN - int(2.5 * CELL))
+    assert frames[None].getpixel(place) not in CELLS
+    assert frames[paint_snake].getpixel(place) in CELLS

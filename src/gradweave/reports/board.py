@@ -1,7 +1,8 @@
 """Pictures of an episode: boards drawn with Pillow, frame by frame, and written as a small GIF.
 
-Snake's five channels (body, head, tail, fruit, order along the body) become a snake; the channels of any other board
-become colours, and a vector is drawn as a board of one row, unless it has a scene (`gradweave.reports.scenes`).
+Channels become colours, and a vector is drawn as a board of one row; `paint_snake` draws Snake's five channels (body,
+head, tail, fruit, order along the body) as a snake. Environments that are drawn by more than their channels are in
+`gradweave.reports.scenes`.
 Everything is drawn larger than it is shown and scaled down, which smooths the edges. All frames of a GIF share one
 palette, so that a frame stores only the cells that changed.
 """
@@ -39,7 +40,6 @@ _SMOOTHING: Final = 3
 """Pixels drawn for one pixel shown, in each direction."""
 _LEAST_WIDTH: Final = 128
 """Pixels, so that the return and the step stand side by side."""
-_SNAKE_CHANNELS: Final = 5
 _SHADES: Final = 24
 """Colours along the snake; more would cost space in the file and not be seen."""
 
@@ -60,8 +60,7 @@ def board_frames(
             cells.
         rewards: (time,), the reward of each action. Shown is the return so far when the view was seen, and on the
             last picture the return of the whole episode.
-        paint: how a view is drawn; by default `paint_snake` for five channels and `paint_channels` for any other
-            number.
+        paint: how a view is drawn; by default `paint_channels`.
         canvas: (rows, cols) of the picture where `paint` draws something else than a board; None for a board.
         cell: pixels along one side of a cell; by default chosen so that the board is about 320 pixels large.
         max_frames: of a longer episode only the last `max_frames` steps are drawn, at full speed: in the end the board
@@ -75,8 +74,8 @@ def board_frames(
     """
     boards = _checked_views(views)
     collected = _collected(boards, rewards)
-    rows, cols, channels = boards.shape[1:]
-    painter = (paint_snake if channels == _SNAKE_CHANNELS else paint_channels) if paint is None else paint
+    rows, cols = boards.shape[1:3]
+    painter = paint_channels if paint is None else paint
     if canvas is not None:
         rows, cols = canvas
     size = max(8, min(48, 320 // max(rows, cols))) if cell is None else cell

@@ -9,7 +9,7 @@ from PIL import Image
 
 from gradweave.agents import SelfTuning, SelfTuningState
 from gradweave.config.schema import Config, EnvironmentConfig
-from gradweave.reports.board import board_frames, paint_channels, paint_snake, save_gif
+from gradweave.reports.board import board_frames, paint_channels, save_gif
 from gradweave.reports.scenes import Scene, scene_of
 from gradweave.reports.series import series_frames
 from gradweave.training.evaluation import play_episode
@@ -65,6 +65,5 @@ def _frames(environment: EnvironmentConfig, views: Any, scalars: Any, rewards: A
     if scene is None and views.ndim == 2:
         return series_frames(np.concatenate([views, scalars], axis=1), rewards)
     if scene is None:
-        snake = "snake" in environment.name.lower() and views.shape[-1] == 5
-        scene = Scene(paint_snake if snake else paint_channels, None)
+        scene = Scene(paint_channels, None)
     return board_frames(views, rewards=rewards, paint=scene.paint, canvas=scene.canvas)

@@ -1,4 +1,5 @@
-"""Pictures of environments by their names: the physical system behind a vector, drawn to scale, MinAtar's games, 2048.
+"""Pictures of environments by their names: the physical system behind a vector, drawn to scale, and the pieces of
+Snake, 2048 and MinAtar's games.
 
 A scene is a painter, as for `gradweave.reports.board`, and the size of its picture in cells. Without one, a board is
 drawn as cells (`gradweave.reports.board`), and a vector over time (`gradweave.reports.series`).
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageDraw, ImageFont
 
-from gradweave.reports.board import BACKGROUND, FAINT, FRUIT, HEAD, TAIL, TEXT, Colour, Painter, mix
+from gradweave.reports.board import BACKGROUND, FAINT, FRUIT, HEAD, TAIL, TEXT, Colour, Painter, mix, paint_snake
 
 __all__ = ["SCENES", "Scene", "minatar", "paint_2048", "paint_cart_pole", "paint_pendulum", "scene_of"]
 
@@ -116,6 +117,7 @@ SCENES: Final[Mapping[str, Scene]] = {
     "gymnax:CartPole-v1": Scene(paint_cart_pole, (5, 8)),
     "gymnax:Pendulum-v1": Scene(paint_pendulum, (6, 6)),
     "jumanji:Game2048-v1": Scene(paint_2048, None),
+    **{name: Scene(paint_snake, None) for name in ("snake", "jumanji:Snake-v1")},
     **{f"gymnax:{name}-MinAtar": Scene(minatar(*colours), None) for name, colours in _MINATAR.items()},
 }
 """By the environment's name."""
