@@ -174,7 +174,7 @@ def with_our_network(networks: Any, game: str) -> Any:
 
     def init(key: Any, batch: Any) -> Any:
         first = seen(jax.tree.map(lambda leaf: leaf[0], batch))
-        return actor_critic_network(first, first.action_mask.size, **sizes, key=key)
+        return actor_critic_network(first, first.action_mask.size, **sizes, key=jax.random.wrap_key_data(key))
 
     def outputs(params: Any, observation: Any) -> Any:
         return jax.vmap(lambda one: params(seen(one), None, None))(observation)
