@@ -1,11 +1,10 @@
-"""Other people's code on the same work: Jumanji's A2C trainer, and TorchOpt's differentiable optimiser.
+"""TorchOpt's differentiable optimiser on the same work: the meta-gradient of its toy, by it and by ours.
 
-Neither is a dependency; what is not installed is left out (`pip install dm-haiku torch torchopt`).
+It is no dependency; where it is not installed it is left out (`pip install torch torchopt`).
 """
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,70 +13,9 @@ import optax
 
 import gradweave as gw
 
-__all__ = ["JUMANJI_SIZES", "jumanji_a2c", "torchopt_toy", "weave_toy"]
+__all__ = ["torchopt_toy", "weave_toy"]
 
-JUMANJI_SIZES: Final[Mapping[str, Any]] = {
-    "network.channels": (32, 32),
-    "network.policy_layers": (64, 64),
-    "network.value_layers": (128, 128),
-    "network.shared_torso": False,
-    "inner.num_envs": 128,
-    "inner.num_steps": 20,
-    "inner.discount": 0.997,
-    "inner.lambda_": 0.95,
-    "inner.value_cost": 1.0,
-    "inner.entropy_cost": 0.01,
-    "inner.learning_rate": 3e-4,
-}
-"""Jumanji's own configuration for Snake 12x12, said as ours."""
 TOY_STATES = 10
-
-
-def jumanji_a2c() -> tuple[Callable[[], None], int]:
-    """(one update of Jumanji's A2C trainer on Snake 12x12 with its own sizes, environment steps of it).
-
-    Raises:
-        ImportError: dm-haiku is not installed.
-    """
-    from jumanji.environments import Snake
-    from jumanji.training.agents.a2c import A2CAgent
-    from jumanji.training.networks.snake.actor_critic import make_actor_critic_networks_snake
-    from jumanji.training.types import ActingState, TrainingState
-    from jumanji.wrappers import VmapAutoResetWrapper
-
-    num_envs, num_steps = JUMANJI_SIZES["inner.num_envs"], JUMANJI_SIZES["inner.num_steps"]
-    environment = VmapAutoResetWrapper(Snake(12, 12))
-    networks = make_actor_critic_networks_snake(Snake(12, 12), 32, (64, 64), (128, 128))
-    agent = A2CAgent(
-        env=environment,
-        n_steps=num_steps,
-        total_batch_size=num_envs,
-        actor_critic_networks=networks,
-        optimizer=optax.adam(3e-4),
-        normalize_advantage=False,
-        discount_factor=0.997,
-        bootstrapping_factor=0.95,
-        l_pg=1.0,
-        l_td=1.0,
-        l_en=0.01,
-    )
-    params = agent.init_params(jax.random.PRNGKey(0))
-    env_state, timestep = environment.reset(jax.random.split(jax.random.PRNGKey(1), num_envs))
-    acting = ActingState(env_state, timestep, jax.random.PRNGKey(2), jnp.float32(0), jnp.float32(0))
-    # As its train.py does: one replica a device under pmap, and a scan of updates inside.
-    start = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], TrainingState(params_state=params, acting_state=acting))
-
-    @functools.partial(jax.pmap, axis_name="devices")
-    def epoch(state: Any) -> Any:
-        return jax.lax.scan(lambda state, _: agent.run_epoch(state), state, None, 1)
-
-    box = [start]
-
-    def call() -> None:
-        box[0], metrics = epoch(box[0])
-        jax.block_until_ready((box[0], metrics))
-
-    return call, num_envs * num_steps
 
 
 def _toy_rewards(num_updates: int) -> np.ndarray:

@@ -6,7 +6,8 @@
 Everything that is compared takes turns in this one process. A row's ratio is the median over rounds of (its time) /
 (the group's base's time), per inner update, with quartiles. Groups: `windows` (modes by length of the window), `length`
 (mixed mode's lengths against each other), `memory` (mixed mode's against counting), `parameters` (modes by number of
-meta-parameters), `board` (Snake 12x12), `ppo` (through epochs and minibatches), `peers`, `seeds`, `floor`, `startup`.
+meta-parameters), `board` (Snake 12x12), `ppo` (through epochs and minibatches), `peers`, `peers_2048`, `seeds`,
+`floor`, `startup`.
 """
 
 import dataclasses
@@ -25,9 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from peers import JUMANJI_SIZES, jumanji_a2c, torchopt_toy, weave_toy
+from jumanji_trainer import jumanji_rows
+from peers import torchopt_toy, weave_toy
 from timing import Program, alternate, spread
-from variants import MODES, agent_for, configured, forward_passes, meta_step, naive_meta_step, seeds_in_one_program
+from variants import MODES, agent_for, forward_passes, meta_step, naive_meta_step, seeds_in_one_program
 from workers import SeedsInProcesses
 
 from gradweave.agents import bundled_apply
@@ -54,6 +56,7 @@ SMALLEST: Final[Mapping[str, Any]] = {
     **SMALL,
     "environment.options.time_limit": 20,
     "network.channels": (2, 2),
+    "network.strides": (2, 1),
     "network.policy_layers": (4,),
     "network.value_layers": (4,),
     "inner.num_envs": 4,
@@ -75,6 +78,7 @@ class Options:
         "board",
         "ppo",
         "peers",
+        "peers_2048",
         "seeds",
         "floor",
         "startup",
@@ -185,37 +189,25 @@ def ppo(options: Options) -> list[Row]:
 
 def peers(options: Options) -> list[Row]:
     """Environment steps a second over those of Jumanji's trainer; meta-gradients a second over TorchOpt's."""
-    rows: list[Row] = []
-    try:
-        theirs, steps = jumanji_a2c()
-    except ImportError as error:
-        rows.append({"program": "jumanji", "left_out": str(error)})
-    else:
-        sizes = _shrunk(JUMANJI_SIZES, options) if options.smallest else JUMANJI_SIZES
-        ours = {
-            "plain": meta_step(sizes, 0, 5),
-            "self-tuning, L = 5, four meta-parameters": meta_step(sizes, 4, 5),
-        }
-        seconds = alternate({"jumanji": theirs, **ours}, max(2, options.rounds // 2))
-        batch = configured(sizes).inner
-        per_step = {"jumanji": seconds["jumanji"] / steps}
-        for name, program in ours.items():
-            per_step[name] = seconds[name] / program.calls_per_unit / (batch.num_envs * batch.num_steps)
-        for name, values in per_step.items():
-            faster = spread(per_step["jumanji"] / values)
-            rows.append(
-                {
-                    "program": name,
-                    "base": "Jumanji's A2C trainer",
-                    "times_faster": faster.median,
-                    "low": faster.low,
-                    "high": faster.high,
-                    "rounds": len(values),
-                }
-            )
+    rows = _jumanji_rows("Snake 12x12", max(2, options.rounds // 2), options)
     for length in (1, 10):
         rows += _toy_rows(length, options)
     return rows
+
+
+def peers_2048(options: Options) -> list[Row]:
+    """Environment steps a second over those of Jumanji's trainer on 2048, with its own networks and with ours in it."""
+    return _jumanji_rows("2048", options.rounds, options)
+
+
+def _jumanji_rows(game: str, rounds: int, options: Options) -> list[Row]:
+    changes = _shrunk({}, options)  # of ours; theirs is never shrunk
+    if game == "2048":  # the options are Snake's
+        changes = {name: value for name, value in changes.items() if not name.startswith("environment.")}
+    try:
+        return jumanji_rows(game, changes, rounds)
+    except ImportError as error:
+        return [{"program": "jumanji", "left_out": str(error)}]
 
 
 def _toy_rows(length: int, options: Options) -> list[Row]:
@@ -345,7 +337,8 @@ def _shrunk(sizes: Mapping[str, Any], options: Options) -> dict[str, Any]:
 
 
 GROUPS: Final = {
-    group.__name__: group for group in (windows, length, memory, parameters, board, ppo, peers, seeds, floor, startup)
+    group.__name__: group
+    for group in (windows, length, memory, parameters, board, ppo, peers, peers_2048, seeds, floor, startup)
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
+import jumanji_trainer
 import peers
 import variants
 from run import SMALLEST
@@ -26,6 +27,35 @@ def test_ratios_are_of_calls_in_the_same_round() -> None:
     rounds = np.array(calls[4:]).reshape(3, 2)
     assert all(set(pair) == {"one", "two"} for pair in rounds)
     assert spread([4.0, 1.0, 2.0, 3.0, 5.0]) == (3.0, 2.0, 4.0)
+
+
+@pytest.mark.parametrize("game", jumanji_trainer.JUMANJI_SIZES)
+def test_a_unit_of_ours_has_the_environment_steps_that_are_divided_by(game) -> None:
+    sizes = jumanji_trainer.JUMANJI_SIZES[game]
+    agent, config = variants.agent_for(sizes, 0, 5)
+    assert agent.steps_per_rollout == sizes["inner.num_envs"] * sizes["inner.num_steps"]
+    assert config.meta.num_inner_steps == 5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of code that is not ours
+@pytest.mark.parametrize(
+    "replaced",
+    [lambda own: own, lambda own: jumanji_trainer.with_our_network(own, "2048")],
+    ids=["its network", "our network"],
+)
+def test_one_call_of_jumanjis_trainer_makes_the_steps_that_it_says(monkeypatch, replaced) -> None:
+    pytest.importorskip("haiku")
+    small = {**jumanji_trainer.JUMANJI_SIZES["2048"], "inner.num_envs": 3, "inner.num_steps": 2}
+    monkeypatch.setattr(jumanji_trainer, "JUMANJI_SIZES", {"2048": small})
+    monkeypatch.setattr(jax, "local_device_count", lambda *_: 1)  # the tests have several, the trainer would split
+    with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
+        program = jumanji_trainer.JumanjiA2C("2048", 2, replaced)
+        program()
+        program()
+    assert program.steps_per_call == 2 * 3 * 2
+    assert program.state.acting_state.env_step_count[0] == 2 * program.steps_per_call
+    assert program.state.params_state.update_count[0] == 2 * 2
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """What the intervals of the baselines say of evaluations that are known."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from gradweave.reports.tables import write_rows
@@ -57,3 +60,52 @@ def test_seeds_that_end_elsewhere_or_were_not_evaluated_are_refused(baselines, t
     write_rows(tmp_path / "returns.csv", table_of(RETURNS))
     with pytest.raises(ValueError, match="at 25 steps"):
         baselines.intervals(tmp_path, baselines.Source(["returns.csv"], "game", until=25))
+
+
+def test_2048_is_timed_with_the_constants_of_its_returns(script, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    import jumanji_trainer
+    import variants
+
+    jumanji_a2c = script("baselines", "jumanji_a2c")
+    timed = variants.configured(jumanji_trainer.JUMANJI_SIZES["2048"])
+    game = jumanji_a2c.GAMES["game_2048"]
+    assert (timed.environment.name, timed.environment.options) == (game.ours, {})
+    network = {**jumanji_a2c.OUR_NETWORK, **game.network}
+    assert {name: getattr(timed.network, name) for name in network} == network
+    same = ("num_envs", "num_steps", "discount", "learning_rate")
+    assert {name: getattr(timed.inner, name) for name in same} == {name: getattr(game, name) for name in same}
+    costs = (timed.inner.lambda_, timed.inner.value_cost, timed.inner.entropy_cost)
+    assert costs == (jumanji_a2c.LAMBDA, jumanji_a2c.VALUE_COST, jumanji_a2c.ENTROPY_COST)
+    assert (timed.inner.optimizer, timed.inner.max_grad_norm) == ("adam", None)
+
+
+def test_rounds_of_physics_take_turns_and_the_first_two_are_not_counted(script, monkeypatch) -> None:
+    physics = script("baselines", "physics")
+    turns = []
+    round_steps = physics.ROLLOUTS * physics.ROLLOUT_STEPS
+
+    def our_round(**network):
+        name = "equal" if network else "own"
+        return (lambda: turns.append(name)), 12 if network else 7
+
+    def train_theirs(*, num_timesteps, num_evals, run_evals, progress_fn):
+        assert not run_evals
+        epochs = num_evals - 1  # Brax counts the evaluation before training
+        assert num_timesteps == epochs * round_steps
+        for epoch in range(1, epochs + 1):
+            turns.append("theirs")
+            progress_fn(epoch * round_steps, {"training/sps": 100.0 * epoch})
+        return None, (np.zeros(3), np.zeros(8), np.zeros(4)), None
+
+    monkeypatch.setattr(physics, "our_round", our_round)
+    monkeypatch.setattr(physics, "train_theirs", train_theirs)
+    rows = physics.speed(repeats=2)
+    assert turns == ["theirs", "own", "equal"] * 4
+    assert [(row["library"], row["repeat"]) for row in rows] == [
+        (library, repeat) for repeat in (1, 2) for library in ("brax", "gradweave", "gradweave, layers of Brax")
+    ]
+    assert [row["steps_per_second"] for row in rows if row["library"] == "brax"] == [300, 400]
+    monkeypatch.setattr(physics, "our_round", lambda **network: (lambda: None, 11))
+    with pytest.raises(RuntimeError, match="layers are not those of Brax"):
+        physics.speed(repeats=1)
