@@ -140,11 +140,11 @@ def test_notebooks_and_their_page_are_those_of_the_scripts() -> None:
 @pytest.mark.slow
 def test_an_example_runs_as_a_program() -> None:
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "new_estimator.py"],
+        [sys.executable, EXAMPLES / "own_update.py"],
         capture_output=True,
         text=True,
         check=False,
         env=dict(os.environ),
     )
     assert done.returncode == 0, done.stderr
-    assert "median of horizons: signal-to-noise" in done.stdout
+    assert "loss on fresh data" in done.stdout

@@ -202,16 +202,24 @@ def test_a_truncating_environment_keeps_final_observations_and_others_do_not():
     assert state.batch.trajectory.truncations.any()
 
 
-def slow_a2c(params, batch, adam_state):
-    """One update of plain A2C by hand: the gradient of a surrogate at constant targets, then Adam written out."""
-    trajectory = batch.trajectory
-    numbers = evaluate(params, batch, "value")
-    returns = jnp.asarray(looped_returns(numbers, trajectory, float(ETA.discount), float(ETA.lambda_)))
-    advantages = returns - numbers.values[:-1]
+@quick_jit
+def a2c_numbers(params, batch):
+    return evaluate(params, batch, "value")
+
+
+@quick_jit
+def a2c_slope(params, batch, returns, advantages):
     costs = (float(ETA.value_cost), float(ETA.entropy_cost))
-    gradient = jax.grad(lambda p: surrogate(evaluate(p, batch, "value"), trajectory, returns, advantages, costs))(
+    return jax.grad(lambda p: surrogate(evaluate(p, batch, "value"), batch.trajectory, returns, advantages, costs))(
         params
     )
+
+
+def slow_a2c(params, batch, adam_state):
+    """One update of plain A2C by hand: the gradient of a surrogate at constant targets, then Adam written out."""
+    numbers = a2c_numbers(params, batch)
+    returns = jnp.asarray(looped_returns(numbers, batch.trajectory, float(ETA.discount), float(ETA.lambda_)))
+    gradient = a2c_slope(params, batch, returns, returns - numbers.values[:-1])
     rate, (first, second, count) = float(ETA.learning_rate), adam_state
     count += 1
     first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)

@@ -77,13 +77,14 @@ def test_rates_by_part_are_measured_apart():
 def window_of(agent, state, key, burn_in_rollouts):
     """The window that a sample is taken from, collected step by step."""
     count_key, burn_key, batch_key, window_key = jax.random.split(key, 4)
+    collect = jax.jit(lambda running, key: agent.collect(state.learner.params, state.raw, running, key=key)[:2])
     running = state.rollout
     count = int(jax.random.randint(count_key, (), burn_in_rollouts, 2 * burn_in_rollouts + 1))
     for index in range(count):
-        one = jax.random.fold_in(burn_key, index)
-        running, _, _ = agent.collect(state.learner.params, state.raw, running, key=one)
-    running, batch, _ = agent.collect(state.learner.params, state.raw, running, key=batch_key)
-    return agent.collect_window(state._replace(rollout=running, batch=batch), key=window_key).batches
+        running, _ = collect(running, jax.random.fold_in(burn_key, index))
+    running, batch = collect(running, batch_key)
+    window = jax.jit(lambda state, key: agent.collect_window(state, key=key).batches)
+    return window(state._replace(rollout=running, batch=batch), window_key)
 
 
 @pytest.mark.slow

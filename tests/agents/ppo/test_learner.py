@@ -42,60 +42,81 @@ def self_tuning(environment: Any, agent: Any, length: int, spec: Any = SPEC, mod
     )
 
 
-def slow_update(params: Any, eta: PPOEta, batch: Any, options: PPOOptions) -> tuple[list[float], Any]:
-    """Policy losses and the parameters after plain gradient descent, by Python loops over single steps."""
-    trajectory = batch.experience.trajectory
+@quick_jit
+def outputs_of(params: Any, seen: Any) -> Any:
+    return params(seen)
+
+
+def step_of(tree: Any, t: int, e: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[t, e], tree)
+
+
+def returns_of(trajectory: Any, values: np.ndarray, eta: PPOEta, params: Any) -> np.ndarray:
+    """λ-returns by a loop over environments and steps."""
     steps, envs = np.shape(trajectory.rewards)
-    value = lambda params, t, e, seen=trajectory.observations: params(jax.tree.map(lambda leaf: leaf[t, e], seen))  # noqa: E731
-    values = np.array([[float(value(params, t, e).value) for e in range(envs)] for t in range(steps + 1)])
-    final = trajectory.final_observations
     returns = np.zeros((steps, envs))
     for e in range(envs):
         for t in reversed(range(steps)):
             after = values[t + 1, e]
             if bool(trajectory.truncations[t, e]):
-                after = float(params(jax.tree.map(lambda leaf, t=t, e=e: leaf[t, e], final)).value)
+                after = float(outputs_of(params, step_of(trajectory.final_observations, t, e)).value)
             later = returns[t + 1, e] if t + 1 < steps and not bool(trajectory.truncations[t, e]) else after
             bootstrap = (1 - eta.lambda_) * after + eta.lambda_ * later
             ends = bool(trajectory.terminations[t, e])
             returns[t, e] = float(trajectory.rewards[t, e]) + (0.0 if ends else eta.discount * bootstrap)
+    return returns
+
+
+def slow_loss(params: Any, eta: PPOEta, options: PPOOptions, taken: list[dict[str, Any]]) -> tuple[Any, Any]:
+    """The loss of a minibatch by a loop over its steps, with (policy loss, divergence)."""
+    policy = squared = entropy = divergence = 0.0
+    for one in taken:
+        outputs, mask = params(one["seen"]), one["seen"].action_mask
+        chances = [jnp.where(mask[action], jnp.exp(outputs.logits[action]), 0.0) for action in range(mask.size)]
+        log_norm = jnp.log(sum(chances))
+        ratio = jnp.exp(outputs.logits[one["action"]] - log_norm - one["record"])
+        near = jnp.minimum(jnp.maximum(ratio, 1 - eta.clip_range), 1 + eta.clip_range)
+        policy -= jnp.minimum(ratio * one["advantage"], near * one["advantage"])
+        error = (one["return"] - outputs.value) ** 2
+        if options.clip_values:
+            moved = jnp.minimum(jnp.maximum(outputs.value - one["value"], -eta.clip_range), eta.clip_range)
+            error = jnp.maximum(error, (one["return"] - one["value"] - moved) ** 2)
+        squared += error
+        divergence += ratio - 1 - jnp.log(ratio)
+        for action, chance in enumerate(chances):
+            entropy -= chance / jnp.exp(log_norm) * (outputs.logits[action] - log_norm)
+    total = policy + eta.value_cost * squared - eta.entropy_cost * entropy
+    return total / len(taken), (policy / len(taken), divergence / len(taken))
+
+
+def slow_update(params: Any, eta: PPOEta, batch: Any, options: PPOOptions) -> tuple[list[float], Any, int]:
+    """Policy losses and the parameters after plain gradient descent, by Python loops over single steps."""
+    trajectory = batch.experience.trajectory
+    steps, envs = np.shape(trajectory.rewards)
+    seen = [[step_of(trajectory.observations, t, e) for e in range(envs)] for t in range(steps + 1)]
+    values = np.array([[float(outputs_of(params, one).value) for one in row] for row in seen])
+    returns = returns_of(trajectory, values, eta, params)
     advantages = (returns - values[:steps]).reshape(-1)
-    losses, going, taken = [], True, 0
-
-    def loss(params: Any, places: Any, normalized: Any) -> tuple[Any, Any]:
-        policy = squared = entropy = divergence = 0.0
-        for place, advantage in zip(places, normalized, strict=True):
-            t, e = divmod(int(place), envs)
-            outputs = value(params, t, e)
-            mask = np.asarray(trajectory.observations.action_mask[t, e])
-            allowed = [action for action in range(len(mask)) if mask[action]]
-            log_norm = jnp.log(sum(jnp.exp(outputs.logits[action]) for action in allowed))
-            log_probs = {action: outputs.logits[action] - log_norm for action in allowed}
-            ratio = jnp.exp(log_probs[int(trajectory.actions[t, e])] - trajectory.record[t, e])
-            near = jnp.minimum(jnp.maximum(ratio, 1 - eta.clip_range), 1 + eta.clip_range)
-            policy -= jnp.minimum(ratio * advantage, near * advantage)
-            error = (returns[t, e] - outputs.value) ** 2
-            if options.clip_values:
-                moved = jnp.minimum(jnp.maximum(outputs.value - values[t, e], -eta.clip_range), eta.clip_range)
-                error = jnp.maximum(error, (returns[t, e] - values[t, e] - moved) ** 2)
-            squared += error
-            divergence += ratio - 1 - jnp.log(ratio)
-            entropy -= sum(jnp.exp(log_prob) * log_prob for log_prob in log_probs.values())
-        total = policy + eta.value_cost * squared - eta.entropy_cost * entropy
-        return total / len(places), (policy / len(places), divergence / len(places))
-
+    # The loop over a minibatch is compiled: one step after another would take ten times as long.
+    slope = quick_jit(jax.value_and_grad(lambda params, taken: slow_loss(params, eta, options, taken), has_aux=True))
+    losses, going, num_taken = [], True, 0
     for places in np.asarray(batch.orders).reshape(options.num_epochs * options.num_minibatches, -1):
         part = advantages[places]
         if options.normalize_advantages:
             part = (part - part.mean()) / (part.std() + 1e-8)
-        (_, (policy, divergence)), gradient = jax.value_and_grad(loss, has_aux=True)(params, places, part)
+        taken = []
+        for place, advantage in zip(places, part, strict=True):
+            t, e = divmod(int(place), envs)
+            row = {"seen": seen[t][e], "action": trajectory.actions[t, e], "record": trajectory.record[t, e]}
+            taken.append(row | {"advantage": advantage, "return": returns[t, e], "value": values[t, e]})
+        (_, (policy, divergence)), gradient = slope(params, taken)
         losses.append(float(policy))
         going = going and (options.target_kl is None or float(divergence) <= 1.5 * options.target_kl)
         if not going:  # losses are still reported
             continue
-        taken += 1
+        num_taken += 1
         params = jax.tree.map(lambda leaf, slope: leaf - eta.learning_rate * slope, params, gradient)
-    return losses, params, taken
+    return losses, params, num_taken
 
 
 @pytest.mark.slow

@@ -113,7 +113,7 @@ def test_each_head_has_the_loss_of_a_network_whose_head_it_is() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("length", "modes"),
-    [(1, (gw.ReverseMode("step"), gw.ForwardMode())), (2, (gw.MixedMode(), gw.ReverseMode("step"), gw.ForwardMode()))],
+    [(1, (gw.ReverseMode("step"),)), (2, (gw.MixedMode(), gw.ReverseMode("step"), gw.ForwardMode()))],
     ids=["1", "2"],
 )
 def test_the_meta_gradient_is_that_of_differences(length: int, modes: tuple[Any, ...]) -> None:

@@ -63,9 +63,15 @@ BY_LEAF = {
     "adafactor", "sm3", "lamb", "lars", "novograd", "fromage", "muon", "global_norm", "block_rms", "adaptive_clip",
     "normalized", "masked", "partition", "if_finite", "lookahead_free",
 }  # fmt: skip
-# What most people use, and one of each kind of wrapper. The other rows, two seconds each, are left to the whole run.
-USUAL = {"sgd", "momentum", "adam", "rmsprop", "global_norm", "schedule", "masked", "lion"}
-TABLE = [name if name in USUAL else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS]
+# What most people use, one of each kind of wrapper, and one for each set of operations that have a rule in `safe_rules`
+# or that branch, loop or reduce. The values of all are compared; the derivatives of the other rows, a second or two
+# each, only in the whole run.
+SAMPLE = {
+    "sgd", "momentum", "adam", "rmsprop", "global_norm", "schedule", "masked", "lion", "adamax", "radam",
+    "rmsprop_published", "adagrad_from_zero", "adafactor", "sm3", "lamb", "novograd", "muon", "adaptive_clip",
+    "normalized", "multi_steps", "partition", "if_finite",
+}  # fmt: skip
+TABLE = [name if name in SAMPLE else pytest.param(name, marks=pytest.mark.exhaustive) for name in OPTIMIZERS]
 NUM_UPDATES = 3
 
 
