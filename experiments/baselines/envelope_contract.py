@@ -6,8 +6,10 @@ contract.json  packages and settings of each suite
 
 Needs Python 3.12 and the suite beside gradweave (docs/suites.md). Compiling takes one to three minutes for an
 environment of Brax or MuJoCo Playground on a CPU, and less for the others. The file is written after every environment,
-and the same command goes on from it. One process for each suite, one after the other; names restrict it:
+and the same command goes on from it. One process for each suite, one after the other; names restrict it. XLA's
+optimisation is switched off here, as compiling takes longer than playing:
 
+    export XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     for suite in navix craftax mujoco_playground brax; do
         python experiments/baselines/envelope_contract.py $suite --results results/baselines/envelope
     done
@@ -15,6 +17,7 @@ and the same command goes on from it. One process for each suite, one after the 
 
 import argparse
 import json
+import os
 import sys
 import time
 from importlib.metadata import version
@@ -84,7 +87,7 @@ def main() -> None:
     about_file = options.results / "contract.json"
     about = json.loads(about_file.read_text()) if about_file.exists() else {}
     libraries = {library: version(library) for library in ("jax", "jax-envelope", *PACKAGES[options.suite])}
-    settings = {**SETTINGS, "max_episode_steps": EPISODE_STEPS}
+    settings = {**SETTINGS, "max_episode_steps": EPISODE_STEPS, "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
     about[options.suite] = {**current_source(), "device": "CPU", "libraries": libraries, "settings": settings}
     about_file.write_text(json.dumps(about, indent=1) + "\n")
 
