@@ -155,6 +155,28 @@ def test_the_key_decides() -> None:
     assert float(first) == float(jax.random.normal(jax.random.key(3), (), jnp.float32))
 
 
+class Noting(Aim):
+    """As Brax's robots: a step writes Python numbers into the metrics of the state that it is given."""
+
+    def init(self, key: Any) -> tuple[Any, Any]:
+        state, info = super().init(key)
+        return {**state, "metrics": {"cost": jnp.zeros((), jnp.float32)}}, info
+
+    def step(self, state: Any, action: Any) -> tuple[Any, Any]:
+        next_state, info = super().step(state, action)
+        state["metrics"].update(cost=-2.0)
+        return {**next_state, "metrics": state["metrics"]}, info
+
+
+def test_a_state_is_not_written_into() -> None:
+    environment = EnvelopeEnvironment(Noting())
+    assert check_environment(environment, num_steps=9, num_copies=2).ok
+    state, _ = environment.reset(key=jax.random.key(0))
+    next_state, _ = environment.step(state, jnp.zeros(2), key=jax.random.key(1))
+    assert (float(state["metrics"]["cost"]), float(next_state["metrics"]["cost"])) == (0.0, -2.0)
+    assert next_state["metrics"]["cost"].dtype == jnp.float32
+
+
 def test_a_tree_becomes_a_board_numbers_and_a_mask() -> None:
     environment = EnvelopeEnvironment(Rooms())
     assert (environment.continuous, environment.num_actions, environment.action_sizes) == (False, 5, (2, 3))

@@ -90,8 +90,9 @@ class EnvelopeEnvironment(AbstractEnvironment[Any]):
         """Take one action. `key` is not used: states of jax-envelope carry their own."""
         del key
         action = action.astype(jnp.int32) if self.bounds is None else within(self.bounds, action)
+        given = jax.tree.map(lambda leaf: leaf, state)  # Brax writes into the metrics of the state that it is given
         with foreign_code():
-            next_state, info = self.held.env.step(state, action.reshape(self.action_shape))
+            next_state, info = self.held.env.step(given, action.reshape(self.action_shape))
             next_state = as_before(next_state, state)
             terminated = jnp.asarray(info.terminated, bool).reshape(())
             truncated = jnp.asarray(info.truncated, bool).reshape(()) & ~terminated
