@@ -1,6 +1,7 @@
-"""Options of Jumanji's and gymnax's environments against the suites themselves."""
+"""Options of the suites' environments against the suites themselves."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import jax
@@ -9,7 +10,10 @@ import pytest
 
 from gradweave.envs import check_environment, make_environment
 from gradweave.envs.catalogue import CATALOGUE
+from gradweave.envs.foreign import foreign_code
 from gradweave.envs.jumanji import _either, _parameters
+from gradweave.envs.row import Option
+from gradweave.envs.suites import missing, suite_of
 
 UNUSABLE = {"debug", "num_joints"}  # prints, and fits no other number
 
@@ -52,6 +56,75 @@ def test_every_number_and_switch_is_an_option(suite: str) -> None:
                     accepted = row.options[option]
                     told = bool if accepted.switch else float if accepted.number else int
                     assert told is kind, (name, option)
+
+
+LEFT_OUT = {
+    "brax": {"debug", "use_contact_forces", "contact_cost_weight", "asymmetric_obs", "obs_mode"},
+    "craftax": {"max_timesteps", "max_attribute", "num_levels"},
+    "mujoco_playground": {"episode_length", "action_repeat", "vision"},
+    "navix": {"max_steps", "gamma", "disable_autoreset"},
+}
+"""Numbers, switches and words that are no options, as docs/suites.md says with the reason."""
+
+
+def of_brax(name: str) -> dict[str, Any]:
+    """Arguments of the class, and those that the classes hand on to `PipelineEnv`."""
+    from brax import envs
+    from brax.envs.base import PipelineEnv
+
+    own, passed = (inspect.signature(kind.__init__).parameters for kind in (envs._envs[name], PipelineEnv))
+    named = {**passed, **own} if "backend" in own else own  # `fast` has no body
+    return {key: parameter.default for key, parameter in named.items()}
+
+
+def of_navix(name: str) -> dict[str, Any]:
+    """Fields that can be given beside those that the name fixes."""
+    import navix
+
+    made, open_fields = navix.make(name), {}
+    for field in dataclasses.fields(made):
+        try:
+            navix.make(name, **{field.name: getattr(made, field.name)})
+        except TypeError:  # "got multiple values for keyword argument"
+            continue
+        open_fields[field.name] = getattr(made, field.name)
+    return open_fields
+
+
+def of_craftax(name: str) -> dict[str, Any]:
+    from craftax.craftax_env import make_craftax_env_from_name
+
+    made = make_craftax_env_from_name(name, auto_reset=False)
+    return {**vars(made.default_params), **vars(made.default_static_params())}
+
+
+def of_playground(name: str) -> dict[str, Any]:
+    from mujoco_playground import registry
+
+    return dict(registry.get_default_config(name).items())
+
+
+def kind_of(option: Option) -> type:
+    return str if option.words else bool if option.switch else float if option.number else int
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")  # of suites that are nobody's dependency
+@pytest.mark.parametrize(
+    ("suite", "of_suite"),
+    [("brax", of_brax), ("navix", of_navix), ("craftax", of_craftax), ("mujoco_playground", of_playground)],
+)
+def test_every_number_switch_and_word_of_jax_envelopes_suites_is_an_option(suite: str, of_suite: Any) -> None:
+    rows = {name: row for name, row in CATALOGUE.items() if name.startswith(f"envelope:{suite}/")}
+    if lacking := missing(suite_of(next(iter(rows)))):
+        pytest.skip(lacking)
+    for name, row in rows.items():
+        with foreign_code():
+            found = of_suite(name.partition("/")[2])
+        plain = {key: type(value) for key, value in found.items() if isinstance(value, (bool, int, float, str))}
+        wanted = {key: kind for key, kind in plain.items() if key not in LEFT_OUT[suite]}
+        options = {key: kind_of(option) for key, option in row.options.items() if key != "max_episode_steps"}
+        assert options == wanted, name
 
 
 @pytest.mark.slow
