@@ -2,7 +2,7 @@
 
 contract.csv   one row for each environment: its sizes, the ends in 100 steps of random play (two copies, episodes cut
                off after 20 steps), the breaches that `check_environment` finds, and the commit that found them
-contract.json  packages and settings of each suite
+contract.json  commits, packages and settings of each suite
 
 Needs Python 3.12 and the suite beside gradweave (docs/suites.md). Compiling takes one to three minutes for an
 environment of Brax or MuJoCo Playground on a CPU, and less for the others. The file is written after every environment,
@@ -65,6 +65,21 @@ def tried(name: str) -> Row:
     }
 
 
+def describe(results: Path, suite: str) -> None:
+    """Write what the rows of a suite were made with; what is there of other suites is kept."""
+    file = results / "contract.json"
+    about = json.loads(file.read_text()) if file.exists() else {}
+    rows = [row for row in read_rows(results / "contract.csv") if row["environment"].startswith(f"envelope:{suite}/")]
+    about[suite] = {
+        "commits": sorted({row["commit"] for row in rows}),
+        "environments": len(rows),
+        "device": "CPU",
+        "libraries": {library: version(library) for library in ("jax", "jax-envelope", *PACKAGES[suite])},
+        "settings": {**SETTINGS, "max_episode_steps": EPISODE_STEPS, "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")},
+    }
+    file.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=list(PACKAGES))
@@ -84,12 +99,7 @@ def main() -> None:
             write_rows(file, sorted(rows, key=lambda row: row["environment"]))
             print(f"{name}: {rows[-1]}", file=sys.stderr, flush=True)
             jax.clear_caches()
-    about_file = options.results / "contract.json"
-    about = json.loads(about_file.read_text()) if about_file.exists() else {}
-    libraries = {library: version(library) for library in ("jax", "jax-envelope", *PACKAGES[options.suite])}
-    settings = {**SETTINGS, "max_episode_steps": EPISODE_STEPS, "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
-    about[options.suite] = {**current_source(), "device": "CPU", "libraries": libraries, "settings": settings}
-    about_file.write_text(json.dumps(about, indent=1) + "\n")
+        describe(options.results, options.suite)
 
 
 if __name__ == "__main__":
