@@ -37,7 +37,7 @@ PACKAGES = {
     "navix": ("navix",),
 }
 EPISODE_STEPS = 20
-SETTINGS = {"num_steps": 50, "num_copies": 2}
+SETTINGS: dict[str, Any] = {"num_steps": 50, "num_copies": 2}
 
 Row = dict[str, Any]
 
