@@ -244,6 +244,21 @@ def test_names_are_made_by_envelope_itself(installed: list[Any]) -> None:
     from_suite.cache_clear()
 
 
+def test_a_suite_may_use_a_key_twice_when_it_makes_an_environment(
+    installed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As jax-envelope does, to see what Craftax reports of a step."""
+
+    def create(name: str, **options: Any) -> Aim:
+        key = jax.random.key(0)
+        jax.random.split(key)
+        jax.random.split(key)
+        return Aim()
+
+    monkeypatch.setattr(sys.modules["envelope"], "create", create)
+    make_environment("envelope:brax/ant")
+
+
 def test_options_are_arguments_of_the_suites_constructor(installed: list[Any]) -> None:
     make_environment("envelope:brax/hopper", healthy_reward=2, terminate_when_unhealthy=False, backend="spring")
     make_environment("envelope:mujoco_playground/CartpoleSwingup", ctrl_dt=0.02, max_episode_steps=9)

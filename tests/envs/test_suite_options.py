@@ -180,3 +180,36 @@ def test_a_torque_is_the_end_of_the_range() -> None:
 def test_values_that_the_suite_refuses_are_named(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make_environment(name, **options)
+
+
+def of_installed(name: str, **options: Any) -> Any:
+    """An environment of jax-envelope, if its suite is installed."""
+    suite = suite_of(name)
+    assert suite is not None
+    if lacking := missing(suite):
+        pytest.skip(lacking)
+    return make_environment(name, **options)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")  # of suites that are nobody's dependency
+def test_a_penalty_is_the_share_of_the_time_limit_that_the_way_took() -> None:
+    environment = of_installed("envelope:navix/Navix-Empty-5x5-v0", penalty_coeff=0.6, max_episode_steps=30)
+    state, _ = environment.reset(key=jax.random.key(0))
+    forward, right = 2, 1
+    steps = []
+    for action in (forward, forward, right, forward, forward):  # from a corner, facing east, to the opposite one
+        state, step = environment.step(state, jnp.asarray(action), key=jax.random.key(0))
+        steps.append((float(step.reward), bool(step.terminated)))
+    assert steps[:4] == [(0.0, False)] * 4
+    assert steps[4] == (pytest.approx(1 - 0.6 * 5 / 30), True)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")
+def test_static_parameters_of_craftax_are_sizes_of_its_state() -> None:
+    environment = of_installed("envelope:craftax/Craftax-Classic-Symbolic-v1", max_cows=5, cow_health=7)
+    state, _ = jax.eval_shape(lambda key: environment.reset(key=key), jax.random.key(0))
+    assert state.inner_state.env_state.cows.health.shape == (5,)
+    assert environment.held.env.env.env_params.cow_health == 7
+    assert environment.held.env.max_steps == 10_000, "Craftax's own limit"

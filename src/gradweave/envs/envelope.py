@@ -123,7 +123,7 @@ def from_suite(name: str, /, *, max_episode_steps: int | None = None, **options:
         **options: arguments of the suite's constructor, fields of its configuration, or fields of Craftax's parameters.
     """
     suite = name.partition("/")[0]
-    with foreign_code(), warnings.catch_warnings():
+    with foreign_code(), jax.debug_key_reuse(False), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Explicit Navix backend settings")  # max_steps, which is the same limit
         import envelope
 
