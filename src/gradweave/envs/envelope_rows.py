@@ -49,7 +49,7 @@ _BRAX: Final[Mapping[str, Row]] = {
     ),
     "pusher": _vector(23, 7),
     "reacher": _vector(11, 2),
-    "swimmer": _vector(8, 2),
+    "swimmer": _vector(8, 2)._replace(note="Brax 0.14.2 cannot step it on JAX 0.11"),
     "walker2d": _vector(17, 6),
 }
 
