@@ -7,6 +7,7 @@ own runs as a user would run it; only the platform, the compilation cache and ho
 import gc
 import os
 import signal
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -15,10 +16,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2 * 1024**3))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
-# Programs are small here and run once, and most of the time of compiling goes into making them fast.
+# Programs are small here and run once, and most of the time of compiling goes into making them fast. From 0.11 on there
+# is one way to fuse, and naming the other ends the process.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+    "--xla_backend_optimization_level=0 "
+    + ("--xla_cpu_use_fusion_emitters=false " if version("jaxlib").startswith("0.10.") else "")
+    + "--xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ.setdefault("MPLBACKEND", "agg")
 

@@ -1,7 +1,7 @@
 """The adapter of jax-envelope against small environments of its contract, whose observations and ends are known."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -60,6 +60,7 @@ class Aim:
 
     def __init__(self, lasts: int = 5, limit: int = 4) -> None:
         self.lasts, self.limit = lasts, limit
+        self.max_steps = 100
 
     def init(self, key: Any) -> tuple[Any, Any]:
         state = {"key": key, "time": 0}  # a Python number, as in envelope's own TruncationWrapper
@@ -155,6 +156,28 @@ def test_the_key_decides() -> None:
     assert float(first) == float(jax.random.normal(jax.random.key(3), (), jnp.float32))
 
 
+class Noting(Aim):
+    """As Brax's robots: a step writes Python numbers into the metrics of the state that it is given."""
+
+    def init(self, key: Any) -> tuple[Any, Any]:
+        state, info = super().init(key)
+        return {**state, "metrics": {"cost": jnp.zeros((), jnp.float32)}}, info
+
+    def step(self, state: Any, action: Any) -> tuple[Any, Any]:
+        next_state, info = super().step(state, action)
+        state["metrics"].update(cost=-2.0)
+        return {**next_state, "metrics": state["metrics"]}, info
+
+
+def test_a_state_is_not_written_into() -> None:
+    environment = EnvelopeEnvironment(Noting())
+    assert check_environment(environment, num_steps=9, num_copies=2).ok
+    state, _ = environment.reset(key=jax.random.key(0))
+    next_state, _ = environment.step(state, jnp.zeros(2), key=jax.random.key(1))
+    assert (float(state["metrics"]["cost"]), float(next_state["metrics"]["cost"])) == (0.0, -2.0)
+    assert next_state["metrics"]["cost"].dtype == jnp.float32
+
+
 def test_a_tree_becomes_a_board_numbers_and_a_mask() -> None:
     environment = EnvelopeEnvironment(Rooms())
     assert (environment.continuous, environment.num_actions, environment.action_sizes) == (False, 5, (2, 3))
@@ -219,6 +242,119 @@ def test_names_are_made_by_envelope_itself(installed: list[Any]) -> None:
     limits: list[Any] = [7, "default"]
     assert installed == [("brax::ant", {"max_episode_steps": limit}) for limit in limits]
     from_suite.cache_clear()
+
+
+def test_a_suite_may_use_a_key_twice_when_it_makes_an_environment(
+    installed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As jax-envelope does, to see what Craftax reports of a step."""
+
+    def create(name: str, **options: Any) -> Aim:
+        key = jax.random.key(0)
+        jax.random.split(key)
+        jax.random.split(key)
+        return Aim()
+
+    monkeypatch.setattr(sys.modules["envelope"], "create", create)
+    make_environment("envelope:brax/ant")
+
+
+def test_options_are_arguments_of_the_suites_constructor(installed: list[Any]) -> None:
+    make_environment("envelope:brax/hopper", healthy_reward=2, terminate_when_unhealthy=False, backend="spring")
+    make_environment("envelope:mujoco_playground/CartpoleSwingup", ctrl_dt=0.02, max_episode_steps=9)
+    healthy = {"healthy_reward": 2, "terminate_when_unhealthy": False, "backend": "spring"}
+    assert installed == [
+        ("brax::hopper", {"max_episode_steps": "default", "env_kwargs": healthy}),
+        ("mujoco_playground::CartpoleSwingup", {"max_episode_steps": 9, "env_kwargs": {"ctrl_dt": 0.02}}),
+    ]
+
+
+@pytest.mark.parametrize(("options", "limit"), [({"max_episode_steps": 50}, 50), ({}, 100)])
+def test_a_penalty_counts_by_the_time_limit(installed: list[Any], options: dict[str, int], limit: int) -> None:
+    """Navix subtracts penalty_coeff * steps / max_steps, and jax-envelope's own max_steps is infinite."""
+    make_environment("envelope:navix/Navix-Empty-5x5-v0", penalty_coeff=0.5, **options)
+    assert installed[-1][1] == {
+        "max_episode_steps": options.get("max_episode_steps", "default"),
+        "env_kwargs": {"penalty_coeff": 0.5, "max_steps": limit},
+    }
+
+
+@dataclass
+class Fields:
+    """As a dataclass of flax: a copy with other values is made by `replace`."""
+
+    def replace(self, **values: Any) -> Any:
+        return replace(self, **values)
+
+
+@dataclass
+class Params(Fields):
+    day_length: int = 300
+    spawn_cow_chance: float = 0.1
+
+
+@dataclass
+class StaticParams(Fields):
+    max_cows: int = 3
+
+
+@dataclass
+class Craft:
+    """As an environment of Craftax."""
+
+    static_env_params: StaticParams
+
+
+@dataclass
+class Adapted(Fields, Aim):
+    """As `envelope.adapters.craftax_envelope.CraftaxEnvelope`."""
+
+    craftax_env: Any
+    env_params: Any
+    lasts: int = 5
+    limit: int = 4
+
+
+@dataclass
+class Limited(Adapted):
+    """As `envelope.wrappers.TruncationWrapper`."""
+
+    craftax_env: Any = None
+    env_params: Any = None
+    env: Any = None
+
+
+def test_options_are_fields_of_craftaxs_two_kinds_of_parameters(
+    installed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = Limited(env=Adapted(Craft(StaticParams()), Params()))
+    monkeypatch.setattr(sys.modules["envelope"], "create", lambda name, **options: limited)
+    made = make_environment("envelope:craftax/Craftax-Classic-Symbolic-v1", max_cows=5, spawn_cow_chance=1)
+    assert made.held.env.env == Adapted(Craft(StaticParams(5)), Params(300, 1.0))
+    assert type(made.held.env.env.env_params.spawn_cow_chance) is float
+    plain = make_environment("envelope:craftax/Craftax-Classic-Symbolic-v1")
+    assert plain.held.env.env == limited.env
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("brax/ant", {"healthy_rewards": 2}, r"no option 'healthy_rewards' \(did you mean 'healthy_reward'\?\)"),
+        ("brax/ant", {"backend": "brax"}, "backend = 'brax' does .* one of generalized, mjx, positional, spring"),
+        ("brax/ant", {"backend": 1}, "backend = 1 does .* give one of"),
+        ("brax/ant", {"terminate_when_unhealthy": 1}, "terminate_when_unhealthy = 1 does .* give True or False"),
+        ("brax/ant", {"n_frames": 0}, "n_frames = 0 does .* give a whole number of at least 1"),
+        ("navix/Navix-Empty-5x5-v0", {"height": 7}, "no option 'height'; options are max_episode_steps, penalty_coeff"),
+        ("craftax/Craftax-Symbolic-v1", {"god_mod": True}, "did you mean 'god_mode'"),
+        ("mujoco_playground/CheetahRun", {"ctrl_dt": "fast"}, "ctrl_dt = 'fast' does .* give a number"),
+    ],
+)
+def test_wrong_options_are_named_with_the_accepted_ones(
+    installed: list[Any], name: str, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_environment(f"envelope:{name}", **options)
+    assert installed == []
 
 
 def test_what_is_not_installed_is_said(installed: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

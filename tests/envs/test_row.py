@@ -31,7 +31,14 @@ def beside_jumanji(game: str) -> list[Table]:
     return [Table(f"baselines/jumanji/{game}.csv", "library", library) for library in ("gradweave", "jumanji")]
 
 
+def through_envelope(run: str) -> list[Table]:
+    return [Table("baselines/envelope/evaluations.csv", "run", run)]
+
+
 TABLES = {
+    "envelope:mujoco_playground/CartpoleBalance": through_envelope("cartpole-balance"),
+    "envelope:navix/Navix-DoorKey-5x5-v0": through_envelope("navix-doorkey"),
+    "envelope:navix/Navix-Empty-5x5-v0": through_envelope("navix-empty"),
     "envelope:brax/inverted_pendulum": [
         Table("baselines/brax/physics.csv", "library", library) for library in ("gradweave", "brax")
     ],
@@ -78,3 +85,19 @@ def test_records_are_what_was_measured(learned: Learned, table: Table) -> None:
     assert len(last) == learned.seeds
     measured = mean(float(row[table.score]) for row in last.values())
     assert learned.mean_return == pytest.approx(measured, rel=0.005)
+
+
+def test_environments_that_were_tried_by_hand_keep_the_contract_and_have_the_sizes_of_their_rows() -> None:
+    with (RESULTS / "baselines/envelope/contract.csv").open(encoding="utf-8") as file:
+        tried = {row["environment"]: row for row in csv.DictReader(file)}
+    broken = {name: row["breaches"] for name, row in tried.items() if row["breaches"]}
+    assert {name for name in broken if "cannot step it" not in CATALOGUE[name].note} == set()
+    for name, found in tried.items():
+        if name in broken:
+            continue
+        listed = CATALOGUE[name]
+        sizes = (" x ".join(map(str, listed.view)), str(listed.num_scalars), str(listed.num_actions))
+        assert (found["view"], found["scalars"], found["actions"]) == sizes, name
+        assert found["continuous"] == str(listed.continuous), name
+        assert listed.action_sizes is None, name
+        assert int(found["terminated"]) + int(found["truncated"]) > 0, f"{name}: ends are unchecked"

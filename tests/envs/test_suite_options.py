@@ -1,6 +1,7 @@
-"""Options of Jumanji's and gymnax's environments against the suites themselves."""
+"""Options of the suites' environments against the suites themselves."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 import jax
@@ -9,7 +10,10 @@ import pytest
 
 from gradweave.envs import check_environment, make_environment
 from gradweave.envs.catalogue import CATALOGUE
+from gradweave.envs.foreign import foreign_code
 from gradweave.envs.jumanji import _either, _parameters
+from gradweave.envs.row import Option
+from gradweave.envs.suites import missing, suite_of
 
 UNUSABLE = {"debug", "num_joints"}  # prints, and fits no other number
 
@@ -52,6 +56,75 @@ def test_every_number_and_switch_is_an_option(suite: str) -> None:
                     accepted = row.options[option]
                     told = bool if accepted.switch else float if accepted.number else int
                     assert told is kind, (name, option)
+
+
+LEFT_OUT = {
+    "brax": {"debug", "use_contact_forces", "contact_cost_weight", "asymmetric_obs", "obs_mode"},
+    "craftax": {"max_timesteps", "max_attribute", "num_levels"},
+    "mujoco_playground": {"episode_length", "action_repeat", "vision"},
+    "navix": {"max_steps", "gamma", "disable_autoreset"},
+}
+"""Numbers, switches and words that are no options, as docs/suites.md says with the reason."""
+
+
+def of_brax(name: str) -> dict[str, Any]:
+    """Arguments of the class, and those that the classes hand on to `PipelineEnv`."""
+    from brax import envs
+    from brax.envs.base import PipelineEnv
+
+    own, passed = (inspect.signature(kind.__init__).parameters for kind in (envs._envs[name], PipelineEnv))
+    named = {**passed, **own} if "backend" in own else own  # `fast` has no body
+    return {key: parameter.default for key, parameter in named.items()}
+
+
+def of_navix(name: str) -> dict[str, Any]:
+    """Fields that can be given beside those that the name fixes."""
+    import navix
+
+    made, open_fields = navix.make(name), {}
+    for field in dataclasses.fields(made):
+        try:
+            navix.make(name, **{field.name: getattr(made, field.name)})
+        except TypeError:  # "got multiple values for keyword argument"
+            continue
+        open_fields[field.name] = getattr(made, field.name)
+    return open_fields
+
+
+def of_craftax(name: str) -> dict[str, Any]:
+    from craftax.craftax_env import make_craftax_env_from_name
+
+    made = make_craftax_env_from_name(name, auto_reset=False)
+    return {**vars(made.default_params), **vars(made.default_static_params())}
+
+
+def of_playground(name: str) -> dict[str, Any]:
+    from mujoco_playground import registry
+
+    return dict(registry.get_default_config(name).items())
+
+
+def kind_of(option: Option) -> type:
+    return str if option.words else bool if option.switch else float if option.number else int
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")  # of suites that are nobody's dependency
+@pytest.mark.parametrize(
+    ("suite", "of_suite"),
+    [("brax", of_brax), ("navix", of_navix), ("craftax", of_craftax), ("mujoco_playground", of_playground)],
+)
+def test_every_number_switch_and_word_of_jax_envelopes_suites_is_an_option(suite: str, of_suite: Any) -> None:
+    rows = {name: row for name, row in CATALOGUE.items() if name.startswith(f"envelope:{suite}/")}
+    if lacking := missing(suite_of(next(iter(rows)))):
+        pytest.skip(lacking)
+    for name, row in rows.items():
+        with foreign_code():
+            found = of_suite(name.partition("/")[2])
+        plain = {key: type(value) for key, value in found.items() if isinstance(value, (bool, int, float, str))}
+        wanted = {key: kind for key, kind in plain.items() if key not in LEFT_OUT[suite]}
+        options = {key: kind_of(option) for key, option in row.options.items() if key != "max_episode_steps"}
+        assert options == wanted, name
 
 
 @pytest.mark.slow
@@ -107,3 +180,36 @@ def test_a_torque_is_the_end_of_the_range() -> None:
 def test_values_that_the_suite_refuses_are_named(name: str, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make_environment(name, **options)
+
+
+def of_installed(name: str, **options: Any) -> Any:
+    """An environment of jax-envelope, if its suite is installed."""
+    suite = suite_of(name)
+    assert suite is not None
+    if lacking := missing(suite):
+        pytest.skip(lacking)
+    return make_environment(name, **options)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")  # of suites that are nobody's dependency
+def test_a_penalty_is_the_share_of_the_time_limit_that_the_way_took() -> None:
+    environment = of_installed("envelope:navix/Navix-Empty-5x5-v0", penalty_coeff=0.6, max_episode_steps=30)
+    state, _ = environment.reset(key=jax.random.key(0))
+    forward, right = 2, 1
+    steps = []
+    for action in (forward, forward, right, forward, forward):  # from a corner, facing east, to the opposite one
+        state, step = environment.step(state, jnp.asarray(action), key=jax.random.key(0))
+        steps.append((float(step.reward), bool(step.terminated)))
+    assert steps[:4] == [(0.0, False)] * 4
+    assert steps[4] == (pytest.approx(1 - 0.6 * 5 / 30), True)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.filterwarnings("ignore")
+def test_static_parameters_of_craftax_are_sizes_of_its_state() -> None:
+    environment = of_installed("envelope:craftax/Craftax-Classic-Symbolic-v1", max_cows=5, cow_health=7)
+    state, _ = jax.eval_shape(lambda key: environment.reset(key=key), jax.random.key(0))
+    assert state.inner_state.env_state.cows.health.shape == (5,)
+    assert environment.held.env.env.env_params.cow_health == 7
+    assert environment.held.env.max_steps == 10_000, "Craftax's own limit"

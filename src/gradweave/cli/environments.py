@@ -44,9 +44,13 @@ def _lines() -> Iterator[str]:
         note = f"({row.note})".replace(" ", _BOUND) if row.note else ""
         rows.append((name, row.observation, row.actions, " ".join(filter(None, [*row.options, note]))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    last = {suite_of(name): name for name in CATALOGUE}
     for *cells, options in rows:
         beginning = "".join(f"{cell:<{width}}  " for cell, width in zip(cells, widths, strict=True))
         yield from _wrapped(beginning, options)
+        suite = suite_of(cells[0])
+        if suite is not None and suite.not_in_ci and cells[0] == last[suite]:
+            yield f"    {suite.not_in_ci}"
     yield from ("", "Learned so far, mean returns of sampled actions at the end (the page The state of the evidence):")
     for name, row in CATALOGUE.items():
         yield from (f"on {name:<{widths[0]}}  {learned}" for learned in row.learned)
@@ -62,6 +66,7 @@ def _lines() -> Iterator[str]:
             count = sum(suite_of(name) is suite for name in CATALOGUE)
             if suite in lacking:
                 yield f"{prefix}{'/' if ':' in prefix else ':'}... ({count}) {lacking[suite]}"
+                yield from [f"    {suite.not_in_ci}"] if suite.not_in_ci else []
     yield from (
         "",
         "Sizes are those without options. Options are given as --environment.options.NAME VALUE; all take action_mask.",

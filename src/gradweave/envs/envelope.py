@@ -6,8 +6,10 @@ so that a suite's time-out is never mistaken for an end. An episode that termina
 terminated. Keys are handed over as bare numbers, because what a suite keeps of them in its state is saved as numbers.
 """
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import equinox as eqx
@@ -90,8 +92,9 @@ class EnvelopeEnvironment(AbstractEnvironment[Any]):
         """Take one action. `key` is not used: states of jax-envelope carry their own."""
         del key
         action = action.astype(jnp.int32) if self.bounds is None else within(self.bounds, action)
+        given = jax.tree.map(lambda leaf: leaf, state)  # Brax writes into the metrics of the state that it is given
         with foreign_code():
-            next_state, info = self.held.env.step(state, action.reshape(self.action_shape))
+            next_state, info = self.held.env.step(given, action.reshape(self.action_shape))
             next_state = as_before(next_state, state)
             terminated = jnp.asarray(info.terminated, bool).reshape(())
             truncated = jnp.asarray(info.truncated, bool).reshape(()) & ~terminated
@@ -109,7 +112,7 @@ class EnvelopeEnvironment(AbstractEnvironment[Any]):
 
 
 @lru_cache
-def from_suite(name: str, /, *, max_episode_steps: int | None = None) -> EnvelopeEnvironment:
+def from_suite(name: str, /, *, max_episode_steps: int | None = None, **options: Any) -> EnvelopeEnvironment:
     """The environment that jax-envelope calls `suite::name`, given as `suite/name`.
 
     The same object for the same arguments, so that nothing is compiled twice.
@@ -117,12 +120,38 @@ def from_suite(name: str, /, *, max_episode_steps: int | None = None) -> Envelop
     Args:
         name: such as `brax/ant`.
         max_episode_steps: steps after which an episode is cut off; None for the suite's own limit.
+        **options: arguments of the suite's constructor, fields of its configuration, or fields of Craftax's parameters.
     """
-    with foreign_code():
+    suite = name.partition("/")[0]
+    with foreign_code(), jax.debug_key_reuse(False), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Explicit Navix backend settings")  # max_steps, which is the same limit
         import envelope
 
-        env = envelope.create(name.replace("/", "::", 1), max_episode_steps=max_episode_steps or "default")
+        create = partial(envelope.create, name.replace("/", "::", 1), max_episode_steps=max_episode_steps or "default")
+        if suite == "craftax":
+            env = _with_parameters(create(), options)
+        elif "penalty_coeff" in options:  # times steps / max_steps, and max_steps is infinite if it is not given
+            env = create(env_kwargs={**options, "max_steps": max_episode_steps or create().max_steps})
+        else:
+            env = create(env_kwargs=options) if options else create()
     return EnvelopeEnvironment(env)
+
+
+def _with_parameters(limited: Any, options: Mapping[str, Any]) -> Any:
+    """Craftax's environment within its time limit, with fields of its two kinds of parameters replaced, in their types.
+
+    `envelope.create` takes the first kind whole, and none of the second, from which the environment is built.
+    """
+    outer = limited.env
+    inner, params = outer.craftax_env, outer.env_params
+    static = inner.static_env_params
+    of_params, of_static = (
+        {key: type(getattr(fields, key))(value) for key, value in options.items() if hasattr(fields, key)}
+        for fields in (params, static)
+    )
+    if of_static:
+        outer = outer.replace(craftax_env=type(inner)(static.replace(**of_static)))
+    return limited.replace(env=outer.replace(env_params=params.replace(**of_params)))
 
 
 @dataclass(frozen=True, eq=False)

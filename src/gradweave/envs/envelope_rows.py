@@ -1,12 +1,20 @@
 """The environments of jax-envelope's suites, with the sizes that they had in the versions named in docs/suites.md.
 
-Options are handed to `envelope.create`.
+Options are those of `envelope_options`.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
+from gradweave.envs.envelope_options import (
+    BRAX_OPTIONS,
+    CRAFTAX_OPTIONS,
+    CROSSING_OPTIONS,
+    NAVIX_OPTIONS,
+    PLAYGROUND_OPTIONS,
+)
 from gradweave.envs.row import Learned, Option, Row
+from gradweave.envs.suite_options import Options
 
 __all__ = ["ENVELOPE", "FETCHING"]
 
@@ -15,12 +23,17 @@ _LIMIT: Final = {"max_episode_steps": Option(1)}
 
 def _vector(seen: int, actions: int) -> Row:
     """A robot: numbers are seen, and one vector is the action."""
-    return Row((seen,), 0, actions, _LIMIT, continuous=True)
+    return Row((seen,), 0, actions, continuous=True)
 
 
 def _grid(height: int, width: int) -> Row:
     """A grid of Navix, seen as a whole: kind, colour and state of each cell, each one of 11, one-hot."""
-    return Row((height, width, 33), 0, 7, _LIMIT)
+    return Row((height, width, 33), 0, 7)
+
+
+def _with(options: Options, row: Row) -> Row:
+    """A row with its options; all have a time limit."""
+    return row._replace(options={**_LIMIT, **options})
 
 
 _BRAX: Final[Mapping[str, Row]] = {
@@ -36,7 +49,7 @@ _BRAX: Final[Mapping[str, Row]] = {
     ),
     "pusher": _vector(23, 7),
     "reacher": _vector(11, 2),
-    "swimmer": _vector(8, 2),
+    "swimmer": _vector(8, 2)._replace(note="Brax 0.14.2 cannot step it on JAX 0.11"),
     "walker2d": _vector(17, 6),
 }
 
@@ -45,7 +58,7 @@ _NAVIX: Final[Mapping[str, Row]] = {
     "Navix-DistShift1-v0": _grid(7, 9),
     "Navix-DistShift2-v0": _grid(7, 9),
     "Navix-DoorKey-16x16-v0": _grid(16, 16),
-    "Navix-DoorKey-5x5-v0": _grid(5, 5),
+    "Navix-DoorKey-5x5-v0": _grid(5, 5)._replace(learned=(Learned("PPO", 1.0, 312_320, 1),)),
     "Navix-DoorKey-6x6-v0": _grid(6, 6),
     "Navix-DoorKey-8x8-v0": _grid(8, 8),
     "Navix-DoorKey-Random-16x16-v0": _grid(16, 16),
@@ -59,7 +72,7 @@ _NAVIX: Final[Mapping[str, Row]] = {
     "Navix-Dynamic-Obstacles-6x6-v0": _grid(6, 6),
     "Navix-Dynamic-Obstacles-8x8-v0": _grid(8, 8),
     "Navix-Empty-16x16-v0": _grid(16, 16),
-    "Navix-Empty-5x5-v0": _grid(5, 5),
+    "Navix-Empty-5x5-v0": _grid(5, 5)._replace(learned=(Learned("PPO", 1.0, 164_864, 1),)),
     "Navix-Empty-6x6-v0": _grid(6, 6),
     "Navix-Empty-8x8-v0": _grid(8, 8),
     "Navix-Empty-Random-16x16-v0": _grid(16, 16),
@@ -127,17 +140,17 @@ _NAVIX: Final[Mapping[str, Row]] = {
 }
 
 _CRAFTAX: Final[Mapping[str, Row]] = {
-    "Craftax-Classic-Pixels-v1": Row((63, 63, 3), 0, 17, _LIMIT),
-    "Craftax-Classic-Symbolic-v1": Row((1345,), 0, 17, _LIMIT),
-    "Craftax-Pixels-v1": Row((130, 110, 3), 0, 43, _LIMIT),
-    "Craftax-Symbolic-v1": Row((8268,), 0, 43, _LIMIT),
+    "Craftax-Classic-Pixels-v1": Row((63, 63, 3), 0, 17),
+    "Craftax-Classic-Symbolic-v1": Row((1345,), 0, 17),
+    "Craftax-Pixels-v1": Row((130, 110, 3), 0, 43),
+    "Craftax-Symbolic-v1": Row((8268,), 0, 43),
 }
 
 _PLAYGROUND: Final[Mapping[str, Row]] = {
     "AcrobotSwingup": _vector(6, 1),
     "AcrobotSwingupSparse": _vector(6, 1),
     "BallInCup": _vector(8, 2),
-    "CartpoleBalance": _vector(5, 1),
+    "CartpoleBalance": _vector(5, 1)._replace(learned=(Learned("PPO, in the first 500 steps", 477.4, 312_320, 1),)),
     "CartpoleBalanceSparse": _vector(5, 1),
     "CartpoleSwingup": _vector(5, 1),
     "CartpoleSwingupSparse": _vector(5, 1),
@@ -162,10 +175,13 @@ _PLAYGROUND: Final[Mapping[str, Row]] = {
 }
 
 ENVELOPE: Final[Mapping[str, Row]] = {
-    **{f"brax/{name}": row for name, row in _BRAX.items()},
-    **{f"navix/{name}": row for name, row in _NAVIX.items()},
-    **{f"craftax/{name}": row for name, row in _CRAFTAX.items()},
-    **{f"mujoco_playground/{name}": row for name, row in _PLAYGROUND.items()},
+    **{f"brax/{name}": _with(BRAX_OPTIONS[name], row) for name, row in _BRAX.items()},
+    **{
+        f"navix/{name}": _with(CROSSING_OPTIONS if "SimpleCrossing" in name else NAVIX_OPTIONS, row)
+        for name, row in _NAVIX.items()
+    },
+    **{f"craftax/{name}": _with(CRAFTAX_OPTIONS[name], row) for name, row in _CRAFTAX.items()},
+    **{f"mujoco_playground/{name}": _with(PLAYGROUND_OPTIONS, row) for name, row in _PLAYGROUND.items()},
 }
 """By the name that jax-envelope has for it, with a stroke for its two colons."""
 

@@ -8,7 +8,7 @@ __all__ = ["Learned", "Option", "Row"]
 
 
 class Option(NamedTuple):
-    """Accepted values of an option: a switch, a whole number between bounds, or any number."""
+    """Accepted values of an option: a switch, a whole number between bounds, any number, or one of several words."""
 
     lowest: int | None = None
     """Least whole number; None for other kinds."""
@@ -16,13 +16,17 @@ class Option(NamedTuple):
     """Greatest whole number; None for no limit."""
     number: bool = False
     """Whether it is any number."""
+    words: tuple[str, ...] = ()
+    """The accepted words; empty for other kinds."""
 
     @property
     def switch(self) -> bool:
         """Whether it is True or False."""
-        return self.lowest is None and not self.number
+        return self.lowest is None and not self.number and not self.words
 
     def __str__(self) -> str:
+        if self.words:
+            return f"one of {', '.join(self.words)}"
         if self.number:
             return "a number"
         if self.lowest is None:
@@ -33,6 +37,8 @@ class Option(NamedTuple):
 
     def accepts(self, value: object) -> bool:
         """Whether `value` may be given."""
+        if self.words:
+            return isinstance(value, str) and value in self.words
         if self.number:
             return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
         if self.lowest is None:
@@ -73,7 +79,7 @@ class Row(NamedTuple):
     action_sizes: tuple[int, ...] | None = None
     """Actions of each of several choices at once; None for a single choice."""
     note: str = ""
-    """Order of its actions, or a download that making it needs."""
+    """Order of its actions, a download that making it needs, or why it cannot be stepped."""
     learned: tuple[Learned, ...] = ()
     """Learning results; a test compares each with its table in `results/`."""
 

@@ -145,11 +145,12 @@ def fast_options() -> dict[str, Any]:
     """Options that make XLA compile quickly on CPUs, for programs run once."""
     if jax.default_backend() != "cpu":
         return {}
-    return {
+    options = {
         "xla_backend_optimization_level": 0,
-        "xla_cpu_use_fusion_emitters": False,
         "xla_cpu_parallel_codegen_split_count": 1,  # one module for LLVM: splitting it costs more than it saves
     }
+    # From JAX 0.11 on there is one way to fuse, and naming the other is an error.
+    return options if jax.__version_info__ >= (0, 11) else {**options, "xla_cpu_use_fusion_emitters": False}
 
 
 def _is_infinite(call: Callable[..., list[Any]], place: int, given: tuple[Any, ...]) -> Any:
