@@ -55,3 +55,14 @@ class Bare(gw.AbstractTuner):
 class NoTuner:
     def __init__(self, *arguments):
         raise AssertionError("called")
+
+
+class Spoiled(gw.AbstractTuner):
+    """As it is for so many windows, then far too high."""
+
+    num_windows: float = eqx.field(static=True)
+
+    def move(self, value, state, seen):
+        return jnp.where(seen.num_windows.astype(value.dtype) + 1 >= self.num_windows, 100.0, value).astype(
+            value.dtype
+        ), state
