@@ -104,7 +104,14 @@ def test_a_batch_replayed_says_what_acting_said(memory, truncates):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("learner", "memory", "length"),
-    [("actor-critic", "gru", 2), ("actor-critic", "s5", 1), ("ppo", "gru", 1), ("ppo", "s5", 2)],
+    [
+        ("actor-critic", "gru", 2),
+        ("actor-critic", "gru", 5),
+        ("actor-critic", "s5", 1),
+        ("ppo", "gru", 1),
+        ("ppo", "gru", 5),
+        ("ppo", "s5", 2),
+    ],
 )
 def test_the_meta_gradient_is_that_of_differences(learner, memory, length):
     network = remembering(memory, policy_scale=1.0, outer_critic=True, outer_torso="own")

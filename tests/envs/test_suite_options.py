@@ -11,7 +11,7 @@ import pytest
 from gradweave.envs import check_environment, make_environment
 from gradweave.envs.catalogue import CATALOGUE
 from gradweave.envs.foreign import foreign_code
-from gradweave.envs.jumanji import _either, _parameters
+from gradweave.envs.jumanji import _either
 from gradweave.envs.row import Option
 from gradweave.envs.suites import missing, suite_of
 
@@ -21,14 +21,16 @@ FETCHED = {"gymnax:MNISTBandit-bsuite", "jumanji:Sokoban-v0"}
 
 
 def kinds(values: dict[str, Any]) -> dict[str, type]:
-    """The numbers and switches among some values."""
-    return {name: type(value) for name, value in values.items() if isinstance(value, (bool, int, float))}
+    """The numbers, switches and words among some values."""
+    return {name: type(value) for name, value in values.items() if isinstance(value, (bool, int, float, str))}
 
 
 def of_class(made: Any) -> dict[str, Any]:
-    """Arguments of an object's class, where it keeps them."""
-    names = [name for name in _parameters(made) if hasattr(made, name) or hasattr(made, f"_{name}")]
-    return {name: _either(made, name) for name in names}
+    """Arguments of an object's class, as it keeps them or else by default."""
+    return {
+        name: _either(made, name) if hasattr(made, name) or hasattr(made, f"_{name}") else parameter.default
+        for name, parameter in inspect.signature(type(made)).parameters.items()
+    }
 
 
 def of_gymnax(environment: Any) -> dict[str, Any]:
@@ -54,7 +56,7 @@ def test_every_number_and_switch_is_an_option(suite: str) -> None:
             for option, kind in found.items():
                 if option in row.options and option != "max_steps_in_episode":
                     accepted = row.options[option]
-                    told = bool if accepted.switch else float if accepted.number else int
+                    told = bool if accepted.switch else float if accepted.number else str if accepted.words else int
                     assert told is kind, (name, option)
 
 

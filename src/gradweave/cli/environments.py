@@ -63,9 +63,11 @@ def _lines() -> Iterator[str]:
     if lacking:
         yield from ("", "Left out, as something is not installed:")
         for prefix, suite in SUITES.items():
-            count = sum(suite_of(name) is suite for name in CATALOGUE)
+            names = [name for name in CATALOGUE if suite_of(name) is suite]
             if suite in lacking:
-                yield f"{prefix}{'/' if ':' in prefix else ':'}... ({count}) {lacking[suite]}"
+                beginning = f"{prefix}{'/' if ':' in prefix else ':'}"
+                yield f"{beginning}... ({len(names)}) {lacking[suite]}"
+                yield from _wrapped("    ", " ".join(name.removeprefix(beginning) for name in names))
                 yield from [f"    {suite.not_in_ci}"] if suite.not_in_ci else []
     yield from (
         "",

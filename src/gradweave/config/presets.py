@@ -138,6 +138,7 @@ def _vtrace() -> Config:
         network=NetworkConfig(shared_torso=False),
         inner=vtrace.InnerConfig(alpha=0.9, scale_rewards="on"),  # unscaled, values learn slowly
         meta=dataclasses.replace(cartpole.meta, learned=(*cartpole.meta.learned, "alpha")),
+        run=dataclasses.replace(cartpole.run, total_steps=200_000),
         preset="vtrace",
     )
 

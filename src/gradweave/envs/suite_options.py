@@ -53,7 +53,9 @@ JUMANJI_OPTIONS: Final[Mapping[str, Options]] = {
     "RubiksCube-partly-scrambled-v0": _CUBE,
     "RubiksCube-v0": _CUBE,
     "SearchAndRescue-v0": of_kinds(
-        counts="num_searchers num_targets time_limit", numbers="target_contact_range env_size"
+        counts="num_searchers num_targets time_limit",
+        numbers="target_contact_range env_size searcher_max_rotate searcher_max_accelerate searcher_min_speed "
+        "searcher_max_speed",
     ),
     "SlidingTilePuzzle-v0": of_kinds(counts="grid_size time_limit", whole="num_random_moves"),
     "Snake-v1": {"num_rows": Option(2), "num_cols": Option(2), "time_limit": Option(1)},
@@ -87,7 +89,10 @@ GYMNAX_OPTIONS: Final[Mapping[str, Options]] = {
     "DiscountingChain-bsuite": {"n_actions": Option(1, 5), **of_kinds(whole="mapping_seed", numbers="optimal_return")},
     "FourRooms-misc": of_kinds(numbers="fail_prob", switches="resample_init_pos resample_goal_pos use_visual_obs"),
     "Freeway-MinAtar": {**of_kinds(counts="player_speed"), **_MINIMAL},
-    "FrozenLake-misc": of_kinds(numbers="success_rate", switches="is_slippery"),
+    "FrozenLake-misc": {
+        "map_name": Option(words=("4x4", "8x8")),
+        **of_kinds(numbers="success_rate", switches="is_slippery"),
+    },
     "GaussianBandit-misc": of_kinds(numbers="mean_mu sigma_p sigma_l", switches="normalize_time"),
     "MemoryChain-bsuite": of_kinds(counts="memory_length num_bits"),
     "MetaMaze-misc": of_kinds(counts="maze_size rf_size", numbers="reward punishment", switches="normalize_time"),

@@ -110,11 +110,14 @@ def test_each_head_has_the_loss_of_a_network_whose_head_it_is() -> None:
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-11)
 
 
+MODES = (gw.MixedMode(), gw.ReverseMode("step"), gw.ForwardMode())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("length", "modes"),
-    [(1, (gw.ReverseMode("step"),)), (2, (gw.MixedMode(), gw.ReverseMode("step"), gw.ForwardMode()))],
-    ids=["1", "2"],
+    [(1, (gw.ReverseMode("step"),)), (2, MODES), (5, MODES)],
+    ids=["1", "2", "5"],
 )
 def test_the_meta_gradient_is_that_of_differences(length: int, modes: tuple[Any, ...]) -> None:
     agents = [tuned(length, mode) for mode in modes]
