@@ -79,7 +79,7 @@ class Row(NamedTuple):
     action_sizes: tuple[int, ...] | None = None
     """Actions of each of several choices at once; None for a single choice."""
     note: str = ""
-    """Order of its actions, a download that making it needs, or why it cannot be stepped."""
+    """Order of its actions, a download that making it needs, why it cannot be stepped, or the study of it."""
     learned: tuple[Learned, ...] = ()
     """Learning results; a test compares each with its table in `results/`."""
 
