@@ -22,14 +22,14 @@ class Suite(NamedTuple):
     python: tuple[int, int] = (3, 11)
     """The oldest Python that it runs on."""
     not_in_ci: str = ""
-    """Why CI does not try its environments, and where they were tried; empty if CI does."""
+    """Why CI does not try its environments, and the file of a try by hand; empty if CI does."""
 
 
 _ENVELOPE: Final = ("envelope", "jax-envelope>=0.6.1")
 _NEWER: Final = (3, 12)
 _BY_HAND: Final = (
     "CI does not try these: it has Python 3.11, and jax-envelope needs 3.12. "
-    "Those tried by hand are in results/baselines/envelope/contract.csv"
+    "All were tried by hand: results/baselines/envelope/contract.csv"
 )
 
 SUITES: Final[Mapping[str, Suite]] = {
