@@ -1,8 +1,8 @@
 """Jumanji's A2C trainer beside ours: Snake 12x12 and 2048, each with the constants that Jumanji has for it.
 
 Its networks for Snake have the layers of ours. For 2048 two of its three convolutions have no padding, where all of
-ours pad: there the trainer is measured with its own networks and with ours in their place. Needs dm-haiku and rlax,
-which are no dependencies.
+ours pad: there the trainer is measured with its own networks and with ours in their place. Needs dm-haiku, rlax and
+distrax, which are no dependencies.
 """
 
 from collections.abc import Callable, Mapping
@@ -103,7 +103,7 @@ class JumanjiA2C:
             replaced: from Jumanji's networks for the game to those that are used.
 
         Raises:
-            ImportError: dm-haiku is not installed.
+            ImportError: dm-haiku, rlax or distrax is not installed.
         """
         from jumanji.training.agents.a2c import A2CAgent
         from jumanji.training.types import ActingState, TrainingState

@@ -45,7 +45,8 @@ def test_a_unit_of_ours_has_the_environment_steps_that_are_divided_by(game) -> N
     ids=["its network", "our network"],
 )
 def test_one_call_of_jumanjis_trainer_makes_the_steps_that_it_says(monkeypatch, replaced) -> None:
-    pytest.importorskip("haiku")
+    for needed in ("haiku", "rlax", "distrax"):
+        pytest.importorskip(needed)
     small = {**jumanji_trainer.JUMANJI_SIZES["2048"], "inner.num_envs": 3, "inner.num_steps": 2}
     monkeypatch.setattr(jumanji_trainer, "JUMANJI_SIZES", {"2048": small})
     monkeypatch.setattr(jax, "local_device_count", lambda *_: 1)  # the tests have several, the trainer would split

@@ -6,8 +6,9 @@ contract.json  commits, packages and settings of each suite
 
 Needs Python 3.12 and the suite beside gradweave (docs/suites.md). Compiling takes one to three minutes for an
 environment of Brax or MuJoCo Playground on a CPU, and less for the others. The file is written after every environment,
-and the same command goes on from it. One process for each suite, one after the other; names restrict it. XLA's
-optimisation is switched off here, as compiling takes longer than playing:
+and the same command goes on from it: with other packages begin a new one, and delete a row to have it tried again. One
+process for each suite, one after the other; names restrict it. XLA's optimisation is switched off here, as compiling
+takes longer than playing:
 
     export XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     for suite in navix craftax mujoco_playground brax; do

@@ -1,9 +1,10 @@
-"""How far does a learner come on a game without being told anything? Presets and auto, five seeds, a few minutes each.
+"""How well do presets do on games that nothing was tuned for? Five seeds, a minute each.
 
-games.csv  mean return over 64 episodes (actions sampled) after every fifth of the steps, and before the first (random)
+games.csv   mean return over 64 episodes (actions sampled) of the untrained policy and after every fifth of the steps
+games.json  versions and settings of the newest start
 
-PPO has the preset's values and `--meta.preset auto`, V-trace the preset's values and its own meta-gradient. Nothing was
-chosen for a game. A file is written after every game, and games that it has are kept.
+PPO has the preset's values and `--meta.preset auto`, V-trace the preset's values and its own meta-gradient. Nothing but
+the number of steps was chosen for a game. The files are written after every game, and games that are there are kept.
 
     python experiments/baselines/games.py --results results/baselines/games
 """
@@ -90,17 +91,17 @@ def main() -> None:
     file = options.results / "games.csv"
     rows: list[Row] = list(read_rows(file)) if file.exists() else []
     source = current_source()
+    provenance = {**source, "device": "CPU", "seeds": SEEDS, "evaluation_episodes": EPISODES}
     for learner, games in (("vtrace", VTRACE), ("ppo", PPO)):
         for game, total_steps in games.items():
             if any((row["learner"], row["game"]) == (learner, game) for row in rows):
                 continue
             begun = time.monotonic()
-            rows += train(learner, game, total_steps)
+            rows += [{**row, "commit": source["commit"]} for row in train(learner, game, total_steps)]
             write_rows(file, rows)
+            (options.results / "games.json").write_text(json.dumps(provenance, indent=1) + "\n")
             print(f"{learner} on {game}: {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
             jax.clear_caches()
-    provenance = {**source, "device": "CPU", "seeds": SEEDS, "evaluation_episodes": EPISODES}
-    (options.results / "games.json").write_text(json.dumps(provenance, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import games
 import numpy as np
 
 from gradweave.reports.tables import read_rows, write_rows
@@ -57,6 +58,10 @@ SOURCES = (
     Source(["jumanji/snake-losses.csv"], "Snake 12x12", "loss"),
     Source(["jumanji/snake-losses.csv"], "Snake 12x12", "loss", "fruits_of_1000_steps"),
     Source(["memory-chain/seeds.csv"], "MemoryChain", "memory"),
+    *(
+        Source(["games/games.csv"], game, "learner", where=("game", game))
+        for game in sorted({*games.PPO, *games.VTRACE})
+    ),
     # Beside public runs and beside other constants:
     Source(["ppo/returns/cartpole.csv"], "CartPole", until=70_000),
     Source(["ppo/returns/breakout.csv"], BREAKOUT, until=301_056),

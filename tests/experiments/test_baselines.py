@@ -1,11 +1,13 @@
 """What the intervals of the baselines say of evaluations that are known."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from gradweave.reports.tables import write_rows
+from gradweave.reports.tables import read_rows, write_rows
 
 RETURNS = {  # library: the evaluations of seeds 0 and 1 after 10, 20, 30 and 40 steps
     "ours": ([100, 1, 2, 0], [100, 4, 5, 9]),
@@ -109,3 +111,50 @@ def test_rounds_of_physics_take_turns_and_the_first_two_are_not_counted(script, 
     monkeypatch.setattr(physics, "our_round", lambda **network: (lambda: None, 11))
     with pytest.raises(RuntimeError, match="layers are not those of Brax"):
         physics.speed(repeats=1)
+
+
+class Learner:
+    """A population that counts its windows."""
+
+    def __init__(self, config, at_once):
+        self.counts = []
+        Learner.newest = self
+
+    def begin(self, seeds, settings):
+        assert settings == [{}] * len(seeds)
+        return self
+
+    def advance(self, members, num_windows):
+        self.counts.append(num_windows)
+        steps = 10 * sum(self.counts)
+        each = range(5)
+        return self, SimpleNamespace(
+            environment_steps=[steps] * 5, evaluation_return=[steps + seed for seed in each], finite=[True] * 5
+        )
+
+
+def test_a_run_on_a_game_is_as_long_as_its_configuration_and_evaluated_six_times(script, monkeypatch) -> None:
+    games = script("baselines", "games")
+    monkeypatch.setattr(games, "Population", Learner)
+    rows = games.train("ppo", "gymnax:Catch-bsuite", 100_000)
+    counts = Learner.newest.counts
+    assert counts[0] == 0 and len(counts) == 6 and max(counts[1:]) - min(counts[1:]) <= 1
+    assert sum(counts) == games.config("ppo", "gymnax:Catch-bsuite", 100_000).num_meta_steps
+    assert len(rows) == 30
+    assert rows[-1]["return"] == rows[-1]["environment_steps"] + 4 == 10 * sum(counts) + 4
+
+
+def test_games_that_are_there_are_kept(script, monkeypatch, tmp_path) -> None:
+    games = script("baselines", "games")
+    write_rows(tmp_path / "games.csv", [{"learner": "ppo", "game": "one", "return": 1.0, "commit": "before"}])
+    monkeypatch.setattr(games, "PPO", {"one": 10, "two": 20})
+    monkeypatch.setattr(games, "VTRACE", {})
+    monkeypatch.setattr(games, "current_source", lambda: {"commit": "now"})
+    monkeypatch.setattr(
+        games, "train", lambda learner, game, steps: [{"learner": learner, "game": game, "return": float(steps)}]
+    )
+    monkeypatch.setattr("sys.argv", ["games.py", "--results", str(tmp_path)])
+    games.main()
+    rows = [(row["game"], float(row["return"]), row["commit"]) for row in read_rows(tmp_path / "games.csv")]
+    assert rows == [("one", 1.0, "before"), ("two", 20.0, "now")]
+    assert json.loads((tmp_path / "games.json").read_text())["commit"] == "now"

@@ -121,6 +121,13 @@ def from_suite(name: str, /, *, max_episode_steps: int | None = None, **options:
         name: such as `brax/ant`.
         max_episode_steps: steps after which an episode is cut off; None for the suite's own limit.
         **options: arguments of the suite's constructor, fields of its configuration, or fields of Craftax's parameters.
+
+    Returns:
+        The environment under gradweave's contract.
+
+    Raises:
+        ImportError: jax-envelope or the suite is not installed.
+        ValueError: as `EnvelopeEnvironment`, or Craftax has no such parameter.
     """
     suite = name.partition("/")[0]
     with foreign_code(), jax.debug_key_reuse(False), warnings.catch_warnings():
@@ -141,6 +148,9 @@ def _with_parameters(limited: Any, options: Mapping[str, Any]) -> Any:
     """Craftax's environment within its time limit, with fields of its two kinds of parameters replaced, in their types.
 
     `envelope.create` takes the first kind whole, and none of the second, from which the environment is built.
+
+    Raises:
+        ValueError: an option that is a field of neither.
     """
     outer = limited.env
     inner, params = outer.craftax_env, outer.env_params
@@ -149,6 +159,8 @@ def _with_parameters(limited: Any, options: Mapping[str, Any]) -> Any:
         {key: type(getattr(fields, key))(value) for key, value in options.items() if hasattr(fields, key)}
         for fields in (params, static)
     )
+    if unknown := set(options) - set(of_params) - set(of_static):
+        raise ValueError(f"Craftax has no parameter {', '.join(sorted(unknown))}: see `gradweave environments`")
     if of_static:
         outer = outer.replace(craftax_env=type(inner)(static.replace(**of_static)))
     return limited.replace(env=outer.replace(env_params=params.replace(**of_params)))

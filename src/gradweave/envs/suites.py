@@ -29,7 +29,7 @@ _ENVELOPE: Final = ("envelope", "jax-envelope>=0.6.1")
 _NEWER: Final = (3, 12)
 _BY_HAND: Final = (
     "CI does not try these: it has Python 3.11, and jax-envelope needs 3.12. "
-    "All were tried by hand: results/baselines/envelope/contract.csv"
+    "All were tried by hand: results/baselines/envelope/contract.csv in the repository"
 )
 
 SUITES: Final[Mapping[str, Suite]] = {
