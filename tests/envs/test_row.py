@@ -35,6 +35,10 @@ def through_envelope(run: str) -> list[Table]:
     return [Table("baselines/envelope/evaluations.csv", "run", run)]
 
 
+def of_games(game: str) -> Table:
+    return Table("baselines/games/games.csv", "game", game)
+
+
 TABLES = {
     "envelope:mujoco_playground/CartpoleBalance": through_envelope("cartpole-balance"),
     "envelope:navix/Navix-DoorKey-5x5-v0": through_envelope("navix-doorkey"),
@@ -53,9 +57,21 @@ TABLES = {
         Table("auto/breakout/long.csv", "arm", "auto", score="evaluation_return"),
         *beside_rejax("breakout"),
     ],
-    "gymnax:CartPole-v1": beside_rejax("cartpole"),
+    "gymnax:CartPole-v1": [*beside_rejax("cartpole"), of_games("gymnax:CartPole-v1")],
     "gymnax:SpaceInvaders-MinAtar": beside_rejax("space-invaders"),
-    "gymnax:Pendulum-v1": beside_rejax("pendulum"),
+    "gymnax:Pendulum-v1": [*beside_rejax("pendulum"), of_games("gymnax:Pendulum-v1")],
+    **{
+        name: [of_games(name)]
+        for name in (
+            "gymnax:Catch-bsuite",
+            "gymnax:DeepSea-bsuite",
+            "gymnax:FourRooms-misc",
+            "gymnax:Freeway-MinAtar",
+            "gymnax:FrozenLake-misc",
+            "jumanji:Maze-v0",
+            "jumanji:SlidingTilePuzzle-v0",
+        )
+    },
     "gymnax:MemoryChain-bsuite": [
         Table("baselines/memory-chain/seeds.csv", "memory", memory) for memory in ("s5", "gru")
     ],

@@ -30,6 +30,11 @@ def _beside_jumanji(ours: float, theirs: float, steps: int) -> tuple[Learned, Le
     return Learned("the actor-critic", ours, steps, 5), Learned("Jumanji's A2C", theirs, steps, 5)
 
 
+def _with_auto(mean_return: float, steps: int) -> tuple[Learned]:
+    """PPO with the values of its preset and auto, in five seeds."""
+    return (Learned("PPO with auto", mean_return, steps, 5),)
+
+
 _OURS: Final[Mapping[str, Row]] = {
     "snake": Row(
         (12, 12, 5),
@@ -82,7 +87,7 @@ _JUMANJI: Final[Mapping[str, Row]] = {
     "Knapsack-v1": Row((150,), 0, 50),
     "LevelBasedForaging-v0": Row((25,), 0, 12, action_sizes=(6,) * 2),
     "MMST-v0": Row((1336,), 0, 108, action_sizes=(36,) * 3),
-    "Maze-v0": Row((105,), 0, 4),
+    "Maze-v0": Row((105,), 0, 4, learned=_with_auto(0.51, 201_728)),
     "Minesweeper-v0": Row((10, 10, 1), 2, 100, note="row x column: 10 x 10"),
     "MultiCVRP-v0": Row((155,), 0, 42, action_sizes=(21,) * 2),
     "PacMan-v1": Row((31, 28, 1), 656, 5),
@@ -90,7 +95,7 @@ _JUMANJI: Final[Mapping[str, Row]] = {
     "RubiksCube-partly-scrambled-v0": Row((55,), 0, 18, note=_TURN),
     "RubiksCube-v0": Row((55,), 0, 18, note=_TURN),
     "SearchAndRescue-v0": Row((774,), 0, 4, continuous=True),
-    "SlidingTilePuzzle-v0": Row((5, 5, 1), 3, 4),
+    "SlidingTilePuzzle-v0": Row((5, 5, 1), 3, 4, learned=_with_auto(1.075, 201_728)),
     "Snake-v1": Row((12, 12, 5), 1, 4),
     "Sokoban-v0": Row((10, 10, 2), 1, 4, note="fetches its levels: not tried by CI"),
     "Sudoku-v0": Row((9, 9, 1), 0, 729, note=_DIGIT),
@@ -110,13 +115,18 @@ _GYMNAX: Final[Mapping[str, Row]] = {
         3,
         learned=(Learned("PPO with auto", 30.6, 3_318_784, 5), *_beside_rejax(5.77, 5.69, 1_003_520)),
     ),
-    "CartPole-v1": Row((4,), 0, 2, learned=_beside_rejax(499.0, 396.0, 100_000)),
-    "Catch-bsuite": Row((10, 5, 1), 0, 3),
-    "DeepSea-bsuite": Row((8, 8, 1), 0, 2),
+    "CartPole-v1": Row(
+        (4,),
+        0,
+        2,
+        learned=(*_beside_rejax(499.0, 396.0, 100_000), Learned("V-trace, preset vtrace", 495.0, 201_216, 5)),
+    ),
+    "Catch-bsuite": Row((10, 5, 1), 0, 3, learned=_with_auto(1.0, 101_376)),
+    "DeepSea-bsuite": Row((8, 8, 1), 0, 2, learned=_with_auto(0.99, 201_728)),
     "DiscountingChain-bsuite": Row((2,), 0, 5),
-    "FourRooms-misc": Row((4,), 0, 4),
-    "Freeway-MinAtar": Row((10, 10, 7), 0, 3),
-    "FrozenLake-misc": Row((16,), 0, 4),
+    "FourRooms-misc": Row((4,), 0, 4, learned=_with_auto(1.0, 201_728)),
+    "Freeway-MinAtar": Row((10, 10, 7), 0, 3, learned=_with_auto(5.72, 402_432)),
+    "FrozenLake-misc": Row((16,), 0, 4, learned=_with_auto(0.616, 201_728)),
     "GaussianBandit-misc": Row((4,), 0, 2),
     "MNISTBandit-bsuite": Row((28, 28, 1), 0, 10, note="fetches its pictures: not tried by CI"),
     "MemoryChain-bsuite": Row(
@@ -136,7 +146,13 @@ _GYMNAX: Final[Mapping[str, Row]] = {
     "SpaceInvaders-MinAtar": Row((10, 10, 6), 0, 4, learned=_beside_rejax(59.7, 50.2, 1_003_520)),
     "UmbrellaChain-bsuite": Row((3,), 0, 2),
     "MountainCarContinuous-v0": Row((2,), 0, 1, continuous=True),
-    "Pendulum-v1": Row((3,), 0, 1, continuous=True, learned=_beside_rejax(-575.0, -783.0, 200_000)),
+    "Pendulum-v1": Row(
+        (3,),
+        0,
+        1,
+        continuous=True,
+        learned=(*_beside_rejax(-575.0, -783.0, 200_000), *_with_auto(-155.0, 502_784)),
+    ),
     "PointRobot-misc": Row((6,), 0, 2, continuous=True),
     "Reacher-misc": Row((8,), 0, 2, continuous=True),
     "Swimmer-misc": Row((16,), 0, 2, continuous=True),
