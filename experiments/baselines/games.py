@@ -1,7 +1,7 @@
 """How well do presets do on games that nothing was tuned for? Five seeds, a minute each.
 
 games.csv   mean return over 64 episodes (actions sampled) of the untrained policy and after every fifth of the steps
-games.json  versions and settings of the newest start
+games.json  commit and settings of the newest start
 
 PPO has the preset's values and `--meta.preset auto`, V-trace the preset's values and its own meta-gradient. Nothing but
 the number of steps was chosen for a game. The files are written after every game, and games that are there are kept.
@@ -10,6 +10,7 @@ the number of steps was chosen for a game. The files are written after every gam
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -18,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from evaluations import evaluations
 
-from gradweave.comparison.population import Population
 from gradweave.config.auto import with_auto
 from gradweave.config.configure import configure
 from gradweave.config.schema import Config
@@ -62,25 +63,9 @@ def config(learner: str, game: str, total_steps: int) -> Config:
 def train(learner: str, game: str, total_steps: int) -> list[Row]:
     """Six rows for each seed."""
     of_game = config(learner, game, total_steps)
-    population = Population(of_game, len(SEEDS))
-    members = population.begin(SEEDS, [{}] * len(SEEDS))
-    rows: list[Row] = []
-    windows = of_game.num_meta_steps
-    for fifth in range(FIFTHS + 1):
-        length = windows * fifth // FIFTHS - windows * max(fifth - 1, 0) // FIFTHS
-        members, found = population.advance(members, length)
-        rows += [
-            {
-                "learner": learner,
-                "game": game,
-                "seed": seed,
-                "environment_steps": int(found.environment_steps[index]),
-                "return": float(found.evaluation_return[index]),
-                "finite": bool(found.finite[index]),
-            }
-            for index, seed in enumerate(SEEDS)
-        ]
-    return rows
+    ends = [of_game.num_meta_steps * fifth // FIFTHS for fifth in range(FIFTHS + 1)]
+    lengths = [end - before for before, end in itertools.pairwise([0, *ends])]
+    return [{"learner": learner, "game": game, **row} for row in evaluations(of_game, SEEDS, lengths)]
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gradweave.comparison.population import Population
+from evaluations import evaluations
+
 from gradweave.config.configure import configure
 from gradweave.config.schema import Config
 from gradweave.measurement.sample_store import current_source
@@ -39,22 +40,10 @@ def config(memory: str) -> Config:
 
 def returns(memory: str) -> list[dict[str, Any]]:
     """Five rows for each seed."""
-    population = Population(config(memory), len(SEEDS))
-    state = population.begin(SEEDS, [{}] * len(SEEDS))
-    windows = (TOTAL_STEPS - population.first_steps) // population.window_steps
-    rows = []
-    for _ in range(STRETCHES):
-        state, found = population.advance(state, -(-windows // STRETCHES))
-        rows += [
-            {
-                "memory": memory,
-                "seed": seed,
-                "environment_steps": int(found.environment_steps[index]),
-                "return": float(found.evaluation_return[index]),
-            }
-            for index, seed in enumerate(SEEDS)
-        ]
-    return rows
+    of_memory = config(memory)
+    rollout = of_memory.inner.num_envs * of_memory.inner.num_steps  # before the first window
+    length = -(-((TOTAL_STEPS - rollout) // of_memory.window_steps) // STRETCHES)
+    return [{"memory": memory, **row} for row in evaluations(of_memory, SEEDS, [length] * STRETCHES)]
 
 
 def main() -> None:

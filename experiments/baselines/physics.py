@@ -22,8 +22,8 @@ from typing import Any
 
 import dropped
 import jax
+from evaluations import evaluations
 
-from gradweave.comparison.population import Population
 from gradweave.config.configure import configure
 from gradweave.config.schema import Config
 from gradweave.measurement.sample_store import current_source
@@ -80,16 +80,9 @@ def our_config(**network: Any) -> Config:
 
 
 def our_returns() -> list[Row]:
-    population = Population(our_config(), len(SEEDS))
-    members = population.begin(SEEDS, [{}] * len(SEEDS))
-    rows = []
-    for fifth in range(FIFTHS):
-        begun = int(fifth == 0)  # with one rollout: it is collected before the first window
-        members, found = population.advance(members, TOTAL_STEPS // FIFTHS // ROLLOUT_STEPS - begun)
-        for index, seed in enumerate(SEEDS):
-            steps, mean = int(found.environment_steps[index]), float(found.evaluation_return[index])
-            rows.append({"library": "gradweave", "seed": seed, "environment_steps": steps, "return": mean})
-    return rows
+    fifth = TOTAL_STEPS // FIFTHS // ROLLOUT_STEPS
+    lengths = [fifth - 1, *[fifth] * (FIFTHS - 1)]  # one rollout is collected before the first window
+    return [{"library": "gradweave", **row} for row in evaluations(our_config(), SEEDS, lengths)]
 
 
 def train_theirs(**options: Any) -> Any:

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from evaluations import evaluations
 
-from gradweave.comparison.population import Population
 from gradweave.config.configure import configure
 from gradweave.config.schema import Config
 from gradweave.measurement.sample_store import current_source
@@ -145,18 +145,9 @@ def their_algorithm(game: Game) -> Any:
 
 
 def our_returns(name: str, game: Game) -> list[Row]:
-    population = Population(our_config(game), len(SEEDS))
-    members = population.begin(SEEDS, [{}] * len(SEEDS))
-    rows = []
-    for tenth in range(TENTHS):
-        begun = int(tenth == 0)  # with one rollout: it is collected before the first window
-        members, found = population.advance(members, game.rollouts_of_a_tenth - begun)
-        for index, seed in enumerate(SEEDS):
-            steps, mean = int(found.environment_steps[index]), float(found.evaluation_return[index])
-            rows.append(
-                {"game": name, "library": "gradweave", "seed": seed, "environment_steps": steps, "return": mean}
-            )
-    return rows
+    tenth = game.rollouts_of_a_tenth
+    lengths = [tenth - 1, *[tenth] * (TENTHS - 1)]  # one rollout is collected before the first window
+    return [{"game": name, "library": "gradweave", **row} for row in evaluations(our_config(game), SEEDS, lengths)]
 
 
 def their_returns(name: str, game: Game) -> list[Row]:

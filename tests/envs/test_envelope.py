@@ -334,6 +334,8 @@ def test_options_are_fields_of_craftaxs_two_kinds_of_parameters(
     assert type(made.held.env.env.env_params.spawn_cow_chance) is float
     plain = make_environment("envelope:craftax/Craftax-Classic-Symbolic-v1")
     assert plain.held.env.env == limited.env
+    with pytest.raises(ValueError, match="Craftax has no parameter god_mod"):
+        from_suite("craftax/Craftax-Classic-Symbolic-v1", god_mod=True)
 
 
 @pytest.mark.parametrize(
