@@ -6,7 +6,7 @@ landscape.csv  plain PPO at random learning rates and entropy costs, seeds 2000 
                2000, where a run takes a minute: what a sweep would find
 look.csv       plain, auto and rules from the configured values, seeds 1000 to 1003: to choose by on longer runs
 starts.csv     plain and auto from five starts, from hopeless to swept, seeds 180 to 199; after a grid from two starts,
-               seeds 180 to 189 (those of Breakout and Snake 6x6 in results/ are of an earlier guard, seeds 100 to 109)
+               seeds 180 to 189
 configured.csv plain and auto from the configured values, seeds 120 to 124, for longer runs
 random.csv     auto from 100 random starts of the landscape's box, seeds 8500 to 8599
 long.csv       auto from 1e-5 in one run as long as all of a grid's together, seeds 130 to 134
