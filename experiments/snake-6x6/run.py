@@ -4,12 +4,14 @@ levels.csv   every run, and every published one, at the points that the publishe
              0.37 million inner steps before), sampled and greedy return, environment steps really used
 table.csv    every arm at these points: number of runs, least, median and greatest value
 test.csv     the test that sweep.py fixes: permutation tests of the change and of the level of the discount
+choice.csv   settings of the arms of five steps, on seeds of their own, and which was chosen
 curves.csv   returns, discount and mean outer advantage of every run over its inner steps
 
 A run counts as far as it has come. `published.csv` holds the ten logs of each arm of the authors (see results/README).
 """
 
 import csv
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +20,12 @@ from typing import Any
 import numpy as np
 import tyro
 from scipy.stats import permutation_test
-from sweep import ARMS, LOGGED, PUBLISHED, SIZES, TEST_ARMS, Size, base
+from sweep import ARMS, CHOICES, LOGGED, PUBLISHED, SIZES, TEST_ARMS, Size, base
 
-from _study.jobs import Collected, Flags, Job, begun_run, finished_run, folders, jobs, train, with_changes
+from _study.jobs import Collected, Flags, Job, begun_run, collect, finished_run, folders, jobs, train, with_changes
 from _study.tables import configurations, provenance, write_study
 from gradweave.config.schema import Config
+from gradweave.reports.sweep_scores import best_setting, late_return
 from gradweave.reports.tables import learning_curve
 from gradweave.runs.metrics import read_metrics
 
@@ -35,7 +38,51 @@ def planned_jobs(size: Size, shared: Config, runs: Path) -> list[Job]:
     further = [seed for seed in size.test_seeds if seed not in size.seeds]
     planned = jobs(shared, {arm: ARMS[arm] for arm in size.arms}, size.seeds, size.inner_steps, runs)
     planned += jobs(shared, {arm: ARMS[arm] for arm in TEST_ARMS}, further, size.test_steps, runs)
+    return counting_all(planned)
+
+
+def counting_all(planned: Sequence[Job]) -> list[Job]:
+    """The same runs, whose totals count inner steps, with totals of all steps."""
     return [job._replace(config=with_total_steps(job.config)) for job in planned]
+
+
+def choice_jobs(size: Size, shared: Config, runs: Path) -> list[Job]:
+    """Every setting of the arms of five steps, with the seeds to choose by."""
+    settings = {name: changes for arm in size.five_step_arms for name, changes in CHOICES[arm].items()}
+    return counting_all(jobs(shared, settings, size.choice_seeds, size.choice_steps, runs / "choice"))
+
+
+def arm_of(choice: Job) -> str:
+    """The arm that a run of `choice_jobs` is a setting of."""
+    return next(arm for arm, settings in CHOICES.items() if choice.arm in settings)
+
+
+def choice_rows(size: Size, collected: Collected) -> list[dict[str, Any]]:
+    """The settings of those arms all of whose runs are finished, each arm's best marked."""
+    rows = []
+    for arm in size.five_step_arms:
+        own = [(job, path) for job, path in collected.finished if arm_of(job) == arm]
+        if len(own) < len(CHOICES[arm]) * len(size.choice_seeds):
+            continue
+        found = [
+            {
+                "arm": arm,
+                "setting": job.arm,
+                "seed": job.seed,
+                "score": late_return(path, job.config.run.total_steps),
+                "environment_steps": job.config.run.total_steps,
+            }
+            for job, path in own
+        ]
+        best = best_setting(found)
+        rows += [{**row, "chosen": row["setting"] == best} for row in found]
+    return rows
+
+
+def five_step_jobs(size: Size, shared: Config, choices: Sequence[Mapping[str, Any]], runs: Path) -> list[Job]:
+    """The arms of five steps whose setting is chosen."""
+    arms = {row["arm"]: CHOICES[row["arm"]][row["setting"]] for row in choices if row["chosen"]}
+    return counting_all(jobs(shared, arms, size.seeds, size.inner_steps, runs))
 
 
 def with_total_steps(config: Config) -> Config:
@@ -168,18 +215,27 @@ def curve_rows(job: Job, path: Path) -> list[dict[str, Any]]:
 def main(flags: Flags) -> None:
     size = SIZES[flags.size]
     runs, results = folders("snake-6x6", flags)
-    planned = planned_jobs(size, base(flags.size), runs)
-    train(flags, planned)
+    shared = base(flags.size)
+    tried = choice_jobs(size, shared, runs)
+    train(Flags(stage=flags.stage), [job for job in tried if not flags.arms or arm_of(job) in flags.arms])
+    choices = choice_rows(size, collect(tried))
+    planned = planned_jobs(size, shared, runs) + five_step_jobs(size, shared, choices, runs)
+    # An arm of five steps has to wait for its choice, some of whose runs another process may be training.
+    waiting = set(size.five_step_arms) - {row["arm"] for row in choices}
+    ready = tuple(arm for arm in flags.arms if arm not in waiting)
+    if ready or not flags.arms:
+        train(dataclasses.replace(flags, arms=ready), planned)
     if flags.stage == "runs":
         return
     begun = [(job, path) for job in planned if (path := begun_run(job)) is not None]
-    missing = [job.name for job in planned if finished_run(job) is None]
+    missing = [job.name for job in (*tried, *planned) if finished_run(job) is None]
     levels = [row for job, path in begun for row in level_rows(job, path, size.logged)]
     levels += published_rows(Path(__file__).parent / "published.csv", LOGGED)
     tables = {
         "levels": levels,
         "table": table_rows(levels),
         "test": test_rows(levels, size.test_points, len(size.test_seeds)),
+        "choice": choices,
         "curves": [row for job, path in begun for row in curve_rows(job, path)],
     }
     sources = provenance(Collected(begun, missing))
