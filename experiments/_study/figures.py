@@ -30,7 +30,7 @@ class PlotFlags:
 
 @dataclass(frozen=True)
 class GamePlotFlags(PlotFlags):
-    """Those of studies that are made in two games."""
+    """Those of studies that are made in several games."""
 
     game: Game = "masked"
     """Which game's results to draw."""

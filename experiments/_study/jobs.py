@@ -103,7 +103,7 @@ def to_length(size: str) -> dict[str, Any]:
     return {**million, **(tiny if size == "tiny" else {})}
 
 
-Game: TypeAlias = Literal["masked", "unmasked"]
+Game: TypeAlias = Literal["masked", "unmasked", "unmasked-large"]
 
 UNMASKED: Final[Mapping[str, Any]] = {
     "environment.options.action_mask": False,
@@ -115,13 +115,19 @@ mask, so that an illegal move ended the episode, and 5000 steps; their public co
 like every other one.
 """
 
-GAMES: Final[Mapping[Game, Mapping[str, Any]]] = {"masked": {}, "unmasked": UNMASKED}
-"""Changes of the presets by game."""
+# 512 environments x 5 steps, as published; nearly as many environment steps to a chunk and between rows as the others.
+_LARGE: Final[Mapping[str, Any]] = {"inner.num_envs": 512, "run.chunk_size": 3}
+GAMES: Final[Mapping[Game, Mapping[str, Any]]] = {
+    "masked": {},
+    "unmasked": UNMASKED,
+    "unmasked-large": {**UNMASKED, **_LARGE},
+}
+"""Changes of the presets by game; "unmasked-large" has the published batches, too, eight times those of the others."""
 
 
 @dataclass(frozen=True)
 class GameFlags(Flags):
-    """The flags of studies that are made in two games."""
+    """The flags of studies that are made in several games."""
 
     game: Game = "masked"
     """With the action mask, or without, as published; results of the latter have a name of their own."""

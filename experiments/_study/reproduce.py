@@ -29,7 +29,7 @@ Without a name, the studies are listed with what each size costs on two CPU core
   --size SIZE        full (the default) is the study, tiny is for tests; some studies have a long one
   --runs DIR         where runs lie (runs/NAME; other sizes: runs/reproduce/NAME-SIZE/runs)
   --results DIR      where tables and figures go (results/NAME; other sizes: runs/reproduce/NAME-SIZE/results)
-  --game GAME        of studies on Snake 12x12: masked (the default), or unmasked as in the paper
+  --game GAME        of studies on Snake 12x12: masked (the default), unmasked as in the paper, unmasked-large
   --arms, --seeds    only these, so that runs can be spread over processes
   --stage STAGE      runs only, tables (and figures) only, or all"""
 _EXPERIMENTS = Path(__file__).resolve().parents[1]

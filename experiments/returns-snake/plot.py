@@ -18,6 +18,7 @@ from gradweave.reports.tables import read_rows
 PANELS = {
     "poor": "from poor hyper-parameters",
     "good": "from good hyper-parameters",
+    "short": "from good ones but for the discount, which alone is learned",
     "added": "added: why does self-tuning plateau?",
 }
 META = {"discount": "discount", "lambda_": "lambda", "entropy_cost": "entropy cost", "learning_rate": "learning rate"}

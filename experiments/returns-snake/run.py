@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from sweep import ADDED, ADDED_SEEDS, ARMS, GOAL, MIXES, REFERENCES, SIZES, SWEEP, SWEPT, Size, base
+from sweep import ADDED, ADDED_SEEDS, ARMS, GOAL, MIXES, REFERENCES, SIZES, SWEEP, SWEPT, Size, base, size_of
 
 from _study.jobs import Collected, Flags, Game, GameFlags, Job, collect, finished_run, folders, jobs, train
 from _study.tables import aggregate, configurations, improvements, provenance, write_study
@@ -149,7 +149,7 @@ def improvement_rows(final: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 def main(flags: GameFlags) -> None:
     source = current_source()
-    size = SIZES[flags.size]
+    size = size_of(flags.size, flags.game)
     runs, results = folders("returns-snake", flags)
     more, notes = long_arms(flags, runs) if flags.size == "long" else ([], [])
     arms = {arm: ARMS[arm] for arm in (*size.arms, *more) if arm in ARMS}

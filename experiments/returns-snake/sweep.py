@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from _study.jobs import GAMES, TINY_SNAKE, Game, with_changes
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
+from gradweave.errors import ConfigError
 
 ABOUT = "Snake 12x12 learning curves: plain, swept, one step, L steps and the mixes, from poor and from good values"
 COST = {
@@ -96,7 +97,18 @@ ADDED: dict[str, dict[str, Any]] = {
 }
 ADDED_SEEDS = 3
 """How many of a size's seeds the added arms have."""
-ARMS = {f"{way}-{start}": {**STARTS[start], **WAYS[way]} for start in STARTS for way in WAYS} | ADDED
+_SHORT = {**STARTS["good"], "inner.discount": 0.8}
+DISCOUNT_ALONE: dict[str, dict[str, Any]] = {
+    **{f"{way}-short": {**_SHORT, **changes, "meta.learned": ("discount",)} for way, changes in WAYS.items()},
+    "plain-short": {**_SHORT, **WAYS["plain"]},
+    **{
+        f"plain-{discount:g}-short": {**_SHORT, **WAYS["plain"], "inner.discount": discount}
+        for discount in (0.9, 0.95, 0.99, 0.997)
+    },
+}
+"""From good values but for the discount, which alone is learned; plain learning at several discounts beside it."""
+STARTED = {f"{way}-{start}": {**STARTS[start], **WAYS[way]} for start in STARTS for way in WAYS}
+ARMS = STARTED | ADDED | DISCOUNT_ALONE
 MIXES = tuple(f"{way}-poor" for way in WAYS if way.endswith("-mix"))
 SWEPT = "plain-swept"
 """The arm that has the best of `SWEEP`."""
@@ -113,10 +125,21 @@ SWEEP = {
 }
 """The 18 settings of the sweep, ranked by the training return over the last quarter of their runs."""
 
-REFERENCES = ("plain-poor", "plain-good", SWEPT, "one-step-poor", "one-step-slow-poor", "unrolled-poor")
+REFERENCES = (
+    *("plain-poor", "plain-good", SWEPT, "one-step-poor", "one-step-slow-poor", "unrolled-poor"),
+    *("plain-short", "one-step-slow-short", "unrolled-short"),
+)
 """Baselines of all arms."""
 LONG_ARMS = ("plain-good", "plain-poor", SWEPT, "one-step-slow-poor", "unrolled-poor")
 """Of the long size, with the best mix of the full one; the sweep is not lengthened."""
+_TUNED = ("one-step-slow", "unrolled", "window-mix", "horizon-mix")
+LARGE_ARMS = (
+    *(arm for arm in DISCOUNT_ALONE if arm.startswith("plain")),
+    *(f"{way}-short" for way in _TUNED),
+    *(f"{way}-poor" for way in ("plain", *_TUNED)),
+    SWEPT,
+)
+"""Of the full size in large batches: the discount alone, then all four from poor values."""
 GOAL = 20.0
 """A return to count the steps to."""
 
@@ -129,7 +152,7 @@ class Size(NamedTuple):
     sweep_seeds: tuple[int, ...]
     """Other seeds than those that are reported."""
     sweep_steps: int
-    arms: tuple[str, ...] = (*ARMS, SWEPT)
+    arms: tuple[str, ...] = (*STARTED, *ADDED, SWEPT)
     settings: tuple[str, ...] = tuple(SWEEP)
 
 
@@ -140,6 +163,20 @@ SIZES = {
     "full": Size((0, 1, 2, 3, 4), 6_000_000, (100, 101), 2_000_000),
     "long": Size((0, 1, 2), 30_000_000, (100, 101), 2_000_000, LONG_ARMS),
 }
+
+
+def size_of(name: str, game: Game) -> Size:
+    """A size in a game; large batches have steps and arms of their own in the full one.
+
+    Raises:
+        ConfigError: there is no such size in this game.
+    """
+    if game != "unmasked-large":
+        return SIZES[name]
+    if name == "long":
+        raise ConfigError("--size", name, "tiny, quick or full with --game unmasked-large", "leave --size out")
+    full = {"total_steps": 10_000_000, "arms": LARGE_ARMS}
+    return SIZES[name]._replace(**(full if name == "full" else {}))
 
 
 def base(size: str, game: Game = "masked") -> Config:

@@ -230,3 +230,20 @@ def test_long_tables_keep_every_arm_with_a_long_run(script, monkeypatch, tmp_pat
     assert (arms["window-mix-poor"]["num_seeds"], arms["window-mix-poor"]["missing_seeds"]) == ("1", "1 2")
     assert arms["horizon-mix-bounded-poor"]["missing_seeds"] == "0 1 2"
     assert json.loads((results / "provenance.json").read_text())["tables"] == source
+
+
+@pytest.mark.slow
+def test_large_batches_are_the_published_ones_and_have_arms_of_their_own(script):
+    sweep = script("returns-snake", "sweep")
+    size = sweep.size_of("full", "unmasked-large")
+    own = jobs(sweep.base("full", "unmasked-large"), {arm: sweep.ARMS[arm] for arm in size.arms[:-1]}, (0,), 1, Path())
+    assert {(job.config.inner.num_envs, job.config.inner.num_steps) for job in own} == {(512, 5)}
+    assert all(job.config.environment.options["action_mask"] is False for job in own)
+    alone = [job.config for job in own if job.arm.endswith("-short") and job.config.meta.learned]
+    assert {config.meta.learned for config in alone} == {("discount",)}
+    assert {config.inner.discount for config in alone} == {0.8}
+    plain = {job.config.inner.discount for job in own if job.arm.startswith("plain")}
+    assert plain == {0.8, 0.9, 0.95, 0.99, 0.997}
+    assert sweep.size_of("full", "masked") == sweep.SIZES["full"]
+    with pytest.raises(ConfigError, match="unmasked-large"):
+        sweep.size_of("long", "unmasked-large")

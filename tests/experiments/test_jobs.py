@@ -221,6 +221,7 @@ def test_only_whole_studies_go_where_results_are_published():
         assert runs.parts[:3] == results.parts[:3] == ("runs", "reproduce", f"it-{size}")
     assert folders("it", Flags(results=Path("there")))[1] == Path("there")
     assert folders("it", GameFlags(game="unmasked")) == (Path("runs/it-unmasked"), Path("results/it-unmasked"))
+    assert folders("it", GameFlags(game="unmasked-large"))[1] == Path("results/it-unmasked-large")
     assert folders("it", GameFlags()) == folders("it", Flags())
 
 
