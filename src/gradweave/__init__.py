@@ -91,6 +91,7 @@ _AGENTS = (
     "Agent",
     "Bounds",
     "EntropyShare",
+    "ErrorScale",
     "Experience",
     "KLAnneal",
     "KLControl",

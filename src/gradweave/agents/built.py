@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from gradweave.agents.agent import Agent
-from gradweave.config.learners import LEARNERS
 from gradweave.config.schema import Config
 from gradweave.core import AbstractBijector, Fixed, Interval, Positive
 
@@ -35,8 +34,8 @@ class BuiltLearner(NamedTuple):
 
 
 def configured_eta(config: Config) -> dict[str, Any]:
-    """The hyper-parameters of a configuration's learner by their names, as scalars."""
-    names = LEARNERS[config.learner].hyperparameters
+    """The hyper-parameters of a configuration's learner by their names, as scalars, but for those without effect."""
+    names = config.hyperparameters
     return {name: jnp.asarray(getattr(config.inner, name), jnp.result_type(float)) for name in names}
 
 
@@ -44,7 +43,7 @@ def configured_bijectors(config: Config) -> dict[str, AbstractBijector]:
     """The bijector of each hyper-parameter, by name: into its range if it is learned, else `Fixed`."""
     bijectors: dict[str, AbstractBijector] = {}
     bounds = {"discount": config.meta.max_discount, "learning_rate": config.meta.max_learning_rate}
-    for name, limits in LEARNERS[config.learner].hyperparameters.items():
+    for name, limits in config.hyperparameters.items():
         upper = bounds.get(name) or limits.upper
         learned = Positive() if math.isinf(upper) else Interval(limits.lower, upper)
         bijectors[name] = learned if name in config.meta.learned else Fixed()

@@ -17,9 +17,11 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import tyro
 
+from gradweave.config.hyperparameters import Range
 from gradweave.config.learners import LEARNERS
 from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
-from gradweave.config.tuners import parse_tuners
+from gradweave.config.specs import Spec
+from gradweave.config.tuners import TunerRow, parse_tuners
 from gradweave.errors import ConfigError, nearest_name
 
 __all__ = [
@@ -212,8 +214,25 @@ class Config:
     @property
     def moving_names(self) -> tuple[str, ...]:
         """Names of the numbers that the meta-gradient or a tuner moves."""
-        tuned = parse_tuners(self.meta.tuners, self.meta.learned, LEARNERS[self.learner].hyperparameters)
-        return (*self.learned_names, *tuned)
+        return (*self.learned_names, *self.tuners)
+
+    @property
+    def hyperparameters(self) -> Mapping[str, Range]:
+        """Those of its learner that have an effect under its options, with their ranges."""
+        return LEARNERS[self.learner].active(self.inner)
+
+    @property
+    def tuners(self) -> dict[str, Spec[TunerRow]]:
+        """The tuners by the names of their hyper-parameters, without those of `auto` that would have no effect.
+
+        Raises:
+            ConfigError: as `parse_tuners`.
+        """
+        texts = self.meta.tuners
+        if self.meta.preset == "auto":
+            without = LEARNERS[self.learner].idle(self.inner)
+            texts = tuple(text for text in texts if text.partition("=")[0] not in without)
+        return parse_tuners(texts, self.meta.learned, self.hyperparameters)
 
     def with_learner(self, name: str) -> "Config":
         """The same with another learner, whose own sections have their defaults.

@@ -137,7 +137,13 @@ TUNERS: Final = (
         "evolution",
         "gradweave.agents.tuners:LiveEvolution",
         Number("SIGMA", 0.3, highest=3.0, exclusive=True),
-        serves=("entropy_cost", "learning_rate", "value_cost", "clip_range"),
+        serves=("entropy_cost", "learning_rate", "value_cost", "clip_range", "value_clip_range"),
+    ),
+    TunerRow(
+        "error-scale",
+        "gradweave.agents.tuners:ErrorScale",
+        Number("SCALE", 1.0, highest=100.0, exclusive=True),
+        serves=("value_clip_range",),
     ),
     TunerRow("return-choice", "gradweave.agents.tuners:ReturnChoice", Candidates("V1,V2,...")),
     TunerRow("bounds", "gradweave.agents.tuners:Bounds", Ends()),
@@ -151,6 +157,8 @@ def usual_choice(name: str, limits: Range) -> str:
     """A tuner that serves the hyper-parameter of this name and range, as an example in remedies."""
     if name == "clip_range":
         return "return-choice:0.1,0.2,0.3"
+    if name == "value_clip_range":
+        return "error-scale"
     return "return-choice:0.9,0.99" if limits.upper == 1 else "return-choice:3e-4,1e-3"
 
 

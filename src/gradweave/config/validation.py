@@ -15,7 +15,7 @@ from gradweave.config.modes import parse_mode
 from gradweave.config.numbers import unusable_numbers
 from gradweave.config.presets import PRESETS
 from gradweave.config.schema import Config
-from gradweave.config.tuners import parse_tuners, usual_choice
+from gradweave.config.tuners import usual_choice
 from gradweave.envs.catalogue import CATALOGUE
 from gradweave.envs.registry import ENVIRONMENTS, explain_name, validate_environment
 from gradweave.errors import ConfigError, nearest_name
@@ -187,7 +187,7 @@ def _estimator_and_mode(config: Config) -> Iterator[ConfigError]:
 def _tuners(config: Config) -> Iterator[ConfigError]:
     meta = config.meta
     try:
-        parse_tuners(meta.tuners, meta.learned, LEARNERS[config.learner].hyperparameters)
+        _ = config.tuners
     except ConfigError as problem:
         if meta.preset == "auto" and "not moved by" in problem.accepted:
             remedy = "--meta.preset none, which takes auto's tuners away, or leave one of the two out"

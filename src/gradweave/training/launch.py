@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gradweave.config.learners import LEARNERS
 from gradweave.config.schema import Config, NumDevices
 from gradweave.config.toml_file import config_from_dict, format_config
-from gradweave.config.tuners import parse_tuners
 from gradweave.config.validation import validate
 from gradweave.envs.own import class_reference
 from gradweave.errors import ConfigError, command_line
@@ -138,8 +136,7 @@ def check_own_classes(config: Config) -> None:
 
 def _names_own_class(config: Config) -> bool:
     """Whether the environment or a tuner is a class of the user's."""
-    hyperparameters = LEARNERS[config.learner].hyperparameters
-    tuners = parse_tuners(config.meta.tuners, config.meta.learned, hyperparameters).values()
+    tuners = config.tuners.values()
     return class_reference(config.environment.name) is not None or any(spec.row.own for spec in tuners)
 
 

@@ -4,10 +4,9 @@ import inspect
 from typing import Any
 
 from gradweave.agents.tuners import AbstractTuner
-from gradweave.config.learners import LEARNERS
 from gradweave.config.schema import Config
 from gradweave.config.specs import Spec, resolve
-from gradweave.config.tuners import TunerRow, parse_tuners
+from gradweave.config.tuners import TunerRow
 from gradweave.envs.own import import_class
 from gradweave.errors import ConfigError
 
@@ -20,8 +19,7 @@ def configured_tuners(config: Config) -> dict[str, AbstractTuner]:
     Raises:
         ConfigError: one is a class of the user's that cannot be imported, is no tuner, or does not take its numbers.
     """
-    found = parse_tuners(config.meta.tuners, config.meta.learned, LEARNERS[config.learner].hyperparameters)
-    return {name: _tuner(spec, config.planned_windows) for name, spec in found.items()}
+    return {name: _tuner(spec, config.planned_windows) for name, spec in config.tuners.items()}
 
 
 def _tuner(spec: Spec[TunerRow], windows: int) -> AbstractTuner:

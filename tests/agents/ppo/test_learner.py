@@ -79,7 +79,8 @@ def slow_loss(params: Any, eta: PPOEta, options: PPOOptions, taken: list[dict[st
         policy -= jnp.minimum(ratio * one["advantage"], near * one["advantage"])
         error = (one["return"] - outputs.value) ** 2
         if options.clip_values:
-            moved = jnp.minimum(jnp.maximum(outputs.value - one["value"], -eta.clip_range), eta.clip_range)
+            far = eta.clip_range if eta.value_clip_range is None else eta.value_clip_range
+            moved = jnp.minimum(jnp.maximum(outputs.value - one["value"], -far), far)
             error = jnp.maximum(error, (one["return"] - one["value"] - moved) ** 2)
         squared += error
         divergence += ratio - 1 - jnp.log(ratio)
@@ -126,12 +127,14 @@ def slow_update(params: Any, eta: PPOEta, batch: Any, options: PPOOptions) -> tu
         (MaskedAction(3), 0.05, {}),
         (TruncatedReward(2), 0.05, {}),
         (Fork(), 0.005, {"clip_values": True, "target_kl": 2e-5}),
-        (Fork(), 0.005, {"clip_values": True, "normalize_advantages": False}),
+        (Fork(), 0.05, {"clip_values": True, "normalize_advantages": False, "value_clip_range": 0.005}),
     ],
-    ids=["masks", "truncations", "clipped values, and a stop", "clipped values"],
+    ids=["masks", "truncations", "clipped values, and a stop", "values clipped by a range of their own"],
 )
 def test_an_update_is_that_of_a_slow_loop(environment: Any, clip_range: float, changes: dict[str, Any]) -> None:
-    options, eta = OPTIONS._replace(**changes), ETA._replace(clip_range=clip_range)
+    changes = dict(changes)
+    of_values = changes.pop("value_clip_range", None)
+    options, eta = OPTIONS._replace(**changes), ETA._replace(clip_range=clip_range, value_clip_range=of_values)
     agent = self_tuning(environment, ppo_agent(optimizer=optax.identity(), options=options), 1, FIXED)
     state = begun(agent, environment)
     after, aux = quick_jit(agent.problem.update)(state.learner, jax.tree.map(jnp.asarray, eta), state.batch)

@@ -13,7 +13,7 @@ are part of the update that the meta-gradient differentiates, with no `stop_grad
 Where the network remembers, a minibatch is some environments with all their steps, in time, from the memory that the
 rollout began with.
 
-The clip range is a meta-parameter for tuners alone. Where the clipped term counts the loss has no gradient by the
+The clip ranges are meta-parameters for tuners alone. Where the clipped term counts the loss has no gradient by the
 parameters, at any range; the range only decides where that is, so that the derivative of an update by it is zero
 almost everywhere.
 
@@ -62,6 +62,8 @@ class PPOEta(NamedTuple):
         learning_rate: step size of the inner optimiser, above 0.
         clip_range: clipping distance of the probability ratio from 1, above 0; its meta-gradient is 0. None: the
             options' constant.
+        value_clip_range: how far values may move from those at the beginning where they are clipped, above 0, in the
+            unit of returns; its meta-gradient is 0, too. None: the clip range of the ratio.
     """
 
     discount: Any
@@ -70,6 +72,7 @@ class PPOEta(NamedTuple):
     value_cost: Any
     learning_rate: Any
     clip_range: Any = None
+    value_clip_range: Any = None
 
 
 class PPOOptions(NamedTuple):
@@ -80,7 +83,7 @@ class PPOOptions(NamedTuple):
         num_minibatches: gradient steps of each pass; must divide the steps of a rollout.
         clip_range: above 0, of hyper-parameters that have none.
         normalize_advantages: standardise the advantages of each minibatch.
-        clip_values: also clip how far values move from those at the beginning, by the clip range.
+        clip_values: also clip how far values move from those at the beginning.
         target_kl: no step is taken any more once a minibatch's policy is 1.5 times this far from the one that collected
             the rollout, by the estimate mean(r - 1 - log r); None: all steps are taken.
     """
@@ -322,7 +325,8 @@ def _loss(
     policy = -jnp.minimum(ratio * advantages, clipped * advantages).mean()
     errors = (targets.returns - outputs.value) ** 2
     if options.clip_values:
-        near = targets.values + jnp.clip(outputs.value - targets.values, -clip_range, clip_range)
+        far = clip_range if eta.value_clip_range is None else eta.value_clip_range
+        near = targets.values + jnp.clip(outputs.value - targets.values, -far, far)
         errors = jnp.maximum(errors, (targets.returns - near) ** 2)
     entropy = entropy_bonus(outputs.logits, mask, head)
     total = policy + eta.value_cost * errors.mean() - eta.entropy_cost * entropy

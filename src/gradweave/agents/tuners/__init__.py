@@ -3,6 +3,7 @@
 from gradweave.agents.tuners.base import AbstractTuner, Seen, check_tuners, seen_by, start_tuners, tune
 from gradweave.agents.tuners.bounds import Bounds
 from gradweave.agents.tuners.entropy_share import EntropyShare, share_within
+from gradweave.agents.tuners.error_scale import ErrorScale
 from gradweave.agents.tuners.kl_anneal import KLAnneal
 from gradweave.agents.tuners.kl_control import KLControl
 from gradweave.agents.tuners.live_evolution import LiveEvolution
@@ -13,6 +14,7 @@ __all__ = [
     "AbstractTuner",
     "Bounds",
     "EntropyShare",
+    "ErrorScale",
     "KLAnneal",
     "KLControl",
     "LiveEvolution",

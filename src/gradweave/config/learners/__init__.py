@@ -28,6 +28,7 @@ class Learner:
         untuned: `(inner) -> inner` without the options that only tuning reads.
         modes: names of the modes that can differentiate it; the first one is the usual one.
         splits: whether its batches can be split over devices.
+        idle: `(inner) -> ` the names of hyper-parameters without effect under its other options.
         auto: fields of the section [meta] that `--meta.preset auto` sets (`gradweave.config.auto`); none: it has none.
     """
 
@@ -40,12 +41,18 @@ class Learner:
     untuned: Callable[..., InnerSection] = lambda inner: inner
     modes: tuple[str, ...] = ("mixed", "reverse", "forward")
     splits: bool = True
+    idle: Callable[..., tuple[str, ...]] = lambda inner: ()
     auto: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def hyperparameters(self) -> Mapping[str, Range]:
         """Hyper-parameters that the meta-gradient or tuners may move, with their ranges."""
         return hyperparameters_of(self.inner)
+
+    def active(self, inner: InnerSection) -> Mapping[str, Range]:
+        """Those that have an effect under the options of a section [inner]."""
+        without = self.idle(inner)
+        return {name: limits for name, limits in self.hyperparameters.items() if name not in without}
 
 
 LEARNERS: Final[Mapping[str, Learner]] = {
@@ -66,7 +73,11 @@ LEARNERS: Final[Mapping[str, Learner]] = {
         actor_critic.OuterConfig,
         ppo.problems,
         splits=False,
-        auto={"tuners": ("learning_rate=kl-anneal", "entropy_cost=bounds:0.003,0.03"), "guard": True},
+        idle=ppo.idle,
+        auto={
+            "tuners": ("learning_rate=kl-anneal", "entropy_cost=bounds:0.003,0.03", "value_clip_range=error-scale"),
+            "guard": True,
+        },
     ),
     "vtrace": Learner(
         "gradweave.agents.vtrace",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from gradweave.config.checks import fields, positive
+from gradweave.config.checks import fields, positive, unused
 from gradweave.config.hyperparameters import hyperparameter
 from gradweave.config.learners import actor_critic
 from gradweave.config.learners.actor_critic import OuterConfig
@@ -58,7 +58,10 @@ class InnerConfig(OptimizerSection, InnerSection):
     normalize_advantages: bool = True
     """Standardise the advantages of each minibatch."""
     clip_values: bool = False
-    """Clip the change of values by the clip range, too."""
+    """Clip the change of values, too."""
+    value_clip_range: float = hyperparameter(0.2, 0.0, differentiable=False)
+    """How far clipped values may move in an update, > 0, in the unit of returns. Only a tuner can move it, too:
+    --meta.tuners value_clip_range=error-scale."""
     target_kl: float | None = None
     """Leave a rollout once a minibatch's policy is 1.5 times this divergence from the one that collected it; None: do
     not."""
@@ -68,10 +71,17 @@ class InnerConfig(OptimizerSection, InnerSection):
     """Clip the inner gradient's global norm; None does not clip."""
 
 
+def idle(inner: InnerConfig) -> tuple[str, ...]:
+    """Names of the hyper-parameters without effect under the other options."""
+    return () if inner.clip_values else ("value_clip_range",)
+
+
 def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
     """Errors in these options, given the section [meta]."""
     yield from passes_problems("PPO", network, inner, outer, meta)
     yield from positive("inner", fields(inner, "target_kl"))
+    if not inner.clip_values:
+        yield from unused("inner.value_clip_range", inner.value_clip_range, 0.2, "--inner.clip-values")
     whole = network.memory != "none"
     count = inner.num_envs if whole else inner.num_envs * inner.num_steps
     if inner.num_minibatches > 0 and count % inner.num_minibatches:
