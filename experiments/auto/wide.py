@@ -1,14 +1,14 @@
 """Nine hyper-parameters of PPO on CartPole, drawn at random: what do they earn, and from how many does auto get there?
 
 landscape.csv  plain PPO with 256 random settings of the box, seeds 2600 to 2609 each
-random.csv     plain and auto from 100 other ones, seeds 8200 to 8299
+random.csv     plain and auto from 100 other ones, seeds 8600 to 8699
 summary.csv    the 90th percentile of the landscape (a setting's mean over its seeds), and how many of random.csv's
                runs reach it
 
 The box is ARLBench's for PPO (Becktepe et al. 2024, arXiv 2409.18827) as far as this PPO has it: learning rate, entropy
-cost, minibatch size, lambda, clip range, whether advantages are standardised, value cost. Its clip range for values is
-the policy's here, so that it is that or none; its bound on the gradient's norm is one of two. Everything else is the
-preset's; 8 environments and 93,184 steps. A row is the evaluation of one run at its end.
+cost, minibatch size, lambda, clip range, whether advantages are standardised, value cost. Its clip range for values
+begins as the policy's here, so that it is that or none; its bound on the gradient's norm is one of two. Everything
+else is the preset's; 8 environments and 93,184 steps. A row is the evaluation of one run at its end.
 A file is written after every group of settings that one program serves, and rows that it has are kept.
 
     python experiments/auto/wide.py landscape random --results results/auto/wide
@@ -38,7 +38,7 @@ AT_ONCE = 40
 MINIBATCH_SIZES = (128, 256, 512)
 GRADIENT_NORMS = (0.25, 0.75)
 SETTINGS, SEEDS = 256, range(2600, 2610)
-STARTS = 100
+STARTS, START_SEED = 100, 8600
 
 Row = dict[str, Any]
 
@@ -65,7 +65,8 @@ class Setting(NamedTuple):
     @property
     def numbers(self) -> dict[str, float]:
         """Those that are numbers in the state."""
-        return {name: getattr(self, name) for name in self._fields[5:]}
+        found = {name: getattr(self, name) for name in self._fields[5:]}
+        return {**found, "value_clip_range": self.clip_range} if self.clip_values else found
 
 
 def drawn(count: int, seed: int) -> list[Setting]:
@@ -158,8 +159,8 @@ def main() -> None:
         members = [(setting, seed) for setting in drawn(SETTINGS, 2500) for seed in SEEDS]
         part(folder / "landscape.csv", ("plain",), members)
     if "random" in options.parts:
-        starts = drawn(STARTS, 8200)
-        part(folder / "random.csv", ("plain", "auto"), [(setting, 8200 + setting.number) for setting in starts])
+        members = [(setting, START_SEED + setting.number) for setting in drawn(STARTS, START_SEED)]
+        part(folder / "random.csv", ("plain", "auto"), members)
     if (folder / "landscape.csv").is_file() and (folder / "random.csv").is_file():
         write_rows(folder / "summary.csv", summary(folder))
     about = {**source, "device": "CPU", "total_steps": TOTAL_STEPS, "at_once": AT_ONCE}

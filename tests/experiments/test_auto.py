@@ -59,6 +59,9 @@ def test_nine_hyperparameters_are_drawn_within_their_box_and_counted_by_their_me
         assert low <= values.min() < values.max() <= high
     assert np.median([setting.learning_rate for setting in settings]) == pytest.approx(10**-3.5, rel=0.5)
     assert len({setting.program for setting in settings}) == 3 * 2 * 2 * 2
+    clipped = next(setting for setting in settings if setting.clip_values)
+    assert clipped.numbers["value_clip_range"] == clipped.clip_range
+    assert "value_clip_range" not in next(setting for setting in settings if not setting.clip_values).numbers
     chosen = wide.config(settings[0])
     assert chosen.inner.num_envs * chosen.inner.num_steps == wide.ROLLOUT
     assert wide.ROLLOUT // chosen.inner.num_minibatches == settings[0].minibatch_size
