@@ -3,18 +3,26 @@
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import gradweave as gw
 from gradweave.agents.built import configured_bijectors, configured_eta
-from gradweave.agents.tuners import ErrorScale, Seen
+from gradweave.agents.ppo import PPOEta
+from gradweave.agents.tuners import AbstractTuner, ErrorScale, Seen
 from gradweave.config.validation import find_problems
+from gradweave.envs import Step, VectorEnvironment
+from gradweave.envs.probes import ConstantReward
 from gradweave.runs.metrics import read_metrics
 from gradweave.training.tuners import configured_tuners
 
+from ..differences import begun
+from ..material import quick_jit
 from .test_target_entropy import NO_EPISODES
 
 
@@ -42,6 +50,44 @@ def test_what_it_cannot_be_given() -> None:
         ErrorScale(0.0)
     with pytest.raises(ValueError, match="reads 'value_loss'"):
         ErrorScale().move(jnp.asarray(0.2), None, Seen({}, NO_EPISODES, None))
+
+
+class HundredReward(ConstantReward):
+    """One step, one action, reward 100; the value is 100."""
+
+    def step(self, state: Any, action: Any, *, key: Any) -> tuple[Any, Step]:
+        after, step = super().step(state, action, key=key)
+        return after, step._replace(reward=100 * step.reward)
+
+
+def value_learned(tuners: dict[str, AbstractTuner]) -> float:
+    """What clipped values come to in 40 windows of the probe above, from a range of 0.2."""
+    probe = HundredReward()
+    eta = jax.tree.map(jnp.asarray, PPOEta(0.9, 0.9, 0.0, 0.5, 0.3, 0.2, 0.2))
+    spec = PPOEta(*[gw.Fixed()] * 7)
+    agent = gw.SelfTuning(
+        agent=gw.ppo_agent(options=gw.PPOOptions(num_epochs=16, num_minibatches=1, clip_values=True)),
+        environment=VectorEnvironment(probe, 4),
+        initial_raw=gw.unconstrain(eta, spec),
+        spec=spec,
+        estimator=gw.Unrolled(),
+        mode=gw.ReverseMode(),
+        meta_optimizer=optax.sgd(0.0),
+        num_inner_steps=1,
+        num_steps=4,
+        tuners=tuners,
+    )
+    state = begun(agent, probe)
+    learn = quick_jit(lambda state: jax.lax.scan(lambda state, _: (agent.step(state)[0], None), state, length=40)[0])
+    (value,) = jax.vmap(learn(state).learner.params)(probe.optimal_values(0.9).observations).value
+    return float(value)
+
+
+@pytest.mark.slow
+def test_a_value_far_beyond_the_range_is_learned() -> None:
+    """A step that has left the range has no gradient, so that few of a window's sixteen count."""
+    assert value_learned({"value_clip_range": ErrorScale()}) == pytest.approx(100.0, abs=5.0)
+    assert value_learned({}) < 70.0
 
 
 def configured(clip_values: bool, tmp_path: Path, **meta: object) -> gw.Config:
