@@ -25,7 +25,10 @@ def test_it_replaces_what_the_preset_tunes(name):
 
 def test_what_it_is_for_ppo():
     """As docs/auto.md has measured it."""
-    assert with_auto(preset("ppo")).meta.tuners == ("learning_rate=kl-anneal", "entropy_cost=bounds:0.003,0.03")
+    assert with_auto(preset("ppo")).meta.tuners == (
+        *("learning_rate=kl-anneal", "entropy_cost=bounds:0.003,0.03"),
+        "value_clip_range=error-scale",
+    )
 
 
 def test_flags_change_it_further():

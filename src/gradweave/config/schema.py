@@ -228,10 +228,11 @@ class Config:
         Raises:
             ConfigError: as `parse_tuners`.
         """
-        texts = self.meta.tuners
+        learner, without = LEARNERS[self.learner], ()
         if self.meta.preset == "auto":
-            without = LEARNERS[self.learner].idle(self.inner)
-            texts = tuple(text for text in texts if text.partition("=")[0] not in without)
+            idle = learner.idle(self.inner)
+            without = tuple(text for text in learner.auto.get("tuners", ()) if text.partition("=")[0] in idle)
+        texts = [text for text in self.meta.tuners if text not in without]
         return parse_tuners(texts, self.meta.learned, self.hyperparameters)
 
     def with_learner(self, name: str) -> "Config":

@@ -132,3 +132,5 @@ def test_a_range_without_effect_is_refused(tmp_path: Path) -> None:
     without = dataclasses.replace(configured(False, tmp_path), meta=meta)
     (problem,) = find_problems(without)
     assert problem.field == "meta.tuners" and "clip_range" in problem.accepted
+    own = dataclasses.replace(meta, preset="auto", tuners=("value_clip_range=error-scale:2",))  # not auto's
+    assert [problem.field for problem in find_problems(dataclasses.replace(without, meta=own))] == ["meta.tuners"]
