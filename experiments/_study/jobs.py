@@ -115,7 +115,7 @@ mask, so that an illegal move ended the episode, and 5000 steps; their public co
 like every other one.
 """
 
-# 512 environments x 5 steps, as published; nearly as many environment steps to a chunk and between rows as the others.
+# 512 environments x 5 steps, as published; a few more environment steps to a chunk than the others.
 _LARGE: Final[Mapping[str, Any]] = {"inner.num_envs": 512, "run.chunk_size": 3}
 GAMES: Final[Mapping[Game, Mapping[str, Any]]] = {
     "masked": {},

@@ -6,8 +6,8 @@ summary.csv    the 90th percentile of the landscape (a setting's mean over its s
                runs reach it
 
 The box is ARLBench's for PPO (Becktepe et al. 2024, arXiv 2409.18827) as far as this PPO has it: learning rate, entropy
-cost, minibatch size, lambda, clip range, whether advantages are standardised, value cost. Its clip range for values
-begins as the policy's here, so that it is that or none; its bound on the gradient's norm is one of two. Everything
+cost, minibatch size, lambda, clip range, whether advantages are standardised, value cost. Whether values are clipped is
+drawn, too, and their clip range begins as the policy's; its bound on the gradient's norm is one of two. Everything
 else is the preset's; 8 environments and 93,184 steps. A row is the evaluation of one run at its end.
 A file is written after every group of settings that one program serves, and rows that it has are kept.
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from sweep import ADDED, ADDED_SEEDS, ARMS, GOAL, MIXES, REFERENCES, SIZES, SWEEP, SWEPT, Size, base, size_of
+from sweep import ADDED, ADDED_SEEDS, ARMS, GOAL, MIXES, REFERENCES, SIZES, SWEEP, SWEPT, Size, arms_of, base, size_of
 
 from _study.jobs import Collected, Flags, Game, GameFlags, Job, collect, finished_run, folders, jobs, train
 from _study.tables import aggregate, configurations, improvements, provenance, write_study
@@ -152,7 +152,7 @@ def main(flags: GameFlags) -> None:
     size = size_of(flags.size, flags.game)
     runs, results = folders("returns-snake", flags)
     more, notes = long_arms(flags, runs) if flags.size == "long" else ([], [])
-    arms = {arm: ARMS[arm] for arm in (*size.arms, *more) if arm in ARMS}
+    arms = arms_of((*size.arms, *more), flags.game)
     tried = sweep_jobs(size, flags.size, runs, flags.game) if SWEPT in size.arms else []
     failure = None
     if not flags.arms or SWEPT in flags.arms:

@@ -5,6 +5,7 @@ best of a small sweep stands beside them; the sweep has seeds of its own and its
 """
 
 import itertools
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from _study.jobs import GAMES, TINY_SNAKE, Game, with_changes
@@ -16,7 +17,7 @@ ABOUT = "Snake 12x12 learning curves: plain, swept, one step, L steps and the mi
 COST = {
     "tiny": "half a minute",
     "quick": "10 to 20 minutes",
-    "full": "about 10 hours; runs of 6 million steps, see --arms and --seeds",
+    "full": "about 10 hours; runs of 6 million steps, in large batches 10 million, see --arms and --seeds",
     "long": "about 6 hours after the full one; three seeds of some arms go on to 30 million steps",
 }
 
@@ -95,6 +96,8 @@ ADDED: dict[str, dict[str, Any]] = {
     "horizon-mix-batch-poor": {**STARTS["poor"], **WAYS["horizon-mix"], **LARGE_BATCHES},
     "horizon-mix-batch-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **LARGE_BATCHES},
 }
+# In large batches, where a row is eight times as many environment steps.
+ONE_STEP_LARGE = {"run.chunk_size": 15}
 ADDED_SEEDS = 3
 """How many of a size's seeds the added arms have."""
 _SHORT = {**STARTS["good"], "inner.discount": 0.8}
@@ -177,6 +180,17 @@ def size_of(name: str, game: Game) -> Size:
         raise ConfigError("--size", name, "tiny, quick or full with --game unmasked-large", "leave --size out")
     full = {"total_steps": 10_000_000, "arms": LARGE_ARMS}
     return SIZES[name]._replace(**(full if name == "full" else {}))
+
+
+def arms_of(names: Iterable[str], game: Game) -> dict[str, dict[str, Any]]:
+    """The arms of these names and their changes, but for the best of the sweep, which is not known here."""
+    found = {name: ARMS[name] for name in names if name in ARMS}
+    if game != "unmasked-large":
+        return found
+    return {
+        name: {**changes, **(ONE_STEP_LARGE if changes.get("meta.num_inner_steps") == 1 else {})}
+        for name, changes in found.items()
+    }
 
 
 def base(size: str, game: Game = "masked") -> Config:

@@ -13,6 +13,7 @@ A run counts as far as it has come. `published.csv` holds the ten logs of each a
 import csv
 import dataclasses
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from sweep import ARMS, CHOICES, LOGGED, PUBLISHED, SIZES, TEST_ARMS, Size, base
 from _study.jobs import Collected, Flags, Job, begun_run, collect, finished_run, folders, jobs, train, with_changes
 from _study.tables import configurations, provenance, write_study
 from gradweave.config.schema import Config
+from gradweave.errors import SeedFailed
 from gradweave.reports.sweep_scores import best_setting, late_return
-from gradweave.reports.tables import learning_curve
+from gradweave.reports.tables import learning_curve, metrics_until
 from gradweave.runs.metrics import read_metrics
 
 WINDOW = 146 * 2560
@@ -70,7 +72,7 @@ def choice_rows(size: Size, collected: Collected) -> list[dict[str, Any]]:
                 "setting": job.arm,
                 "seed": job.seed,
                 "score": late_return(path, job.config.run.total_steps),
-                "environment_steps": job.config.run.total_steps,
+                "environment_steps": metrics_until(path, job.config.run.total_steps)[-1]["step"],
             }
             for job, path in own
         ]
@@ -217,18 +219,29 @@ def main(flags: Flags) -> None:
     runs, results = folders("snake-6x6", flags)
     shared = base(flags.size)
     tried = choice_jobs(size, shared, runs)
-    train(Flags(stage=flags.stage), [job for job in tried if not flags.arms or arm_of(job) in flags.arms])
+    wanted = [job for job in tried if not flags.arms or arm_of(job) in flags.arms]
+    failure = None
+    try:
+        train(Flags(stage=flags.stage), wanted)
+    except SeedFailed as error:  # raised when the other arms, which need no choice, have been trained
+        failure = error
     choices = choice_rows(size, collect(tried))
     planned = planned_jobs(size, shared, runs) + five_step_jobs(size, shared, choices, runs)
-    # An arm of five steps has to wait for its choice, some of whose runs another process may be training.
-    waiting = set(size.five_step_arms) - {row["arm"] for row in choices}
+    # An arm of five steps waits for its choice, of which a run may have failed, or be trained by another process.
+    waiting = [arm for arm in size.five_step_arms if arm not in {row["arm"] for row in choices}]
+    for arm in waiting:
+        if not flags.arms or arm in flags.arms:
+            print(f"{arm}: its settings are not finished", file=sys.stderr, flush=True)
     ready = tuple(arm for arm in flags.arms if arm not in waiting)
     if ready or not flags.arms:
         train(dataclasses.replace(flags, arms=ready), planned)
+    if failure is not None:
+        raise failure
     if flags.stage == "runs":
         return
     begun = [(job, path) for job in planned if (path := begun_run(job)) is not None]
     missing = [job.name for job in (*tried, *planned) if finished_run(job) is None]
+    missing += [f"{arm}: its settings are not finished" for arm in waiting]
     levels = [row for job, path in begun for row in level_rows(job, path, size.logged)]
     levels += published_rows(Path(__file__).parent / "published.csv", LOGGED)
     tables = {
@@ -239,7 +252,10 @@ def main(flags: Flags) -> None:
         "curves": [row for job, path in begun for row in curve_rows(job, path)],
     }
     sources = provenance(Collected(begun, missing))
-    write_study(results, flags.size, tables, {"configurations": configurations(planned), **sources})
+    about = {"configurations": configurations(planned), **sources}
+    if choices:
+        about["choice"] = {"configurations": configurations(tried), **provenance(collect(tried))}
+    write_study(results, flags.size, tables, about)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ COST = {
     "tiny": "half a minute",
     "quick": "15 minutes",
     "full": "runs of 6 or 10 million inner steps, 5 to 15 minutes each; see --arms and --seeds",
-    "long": "goes on to 20 and 75 million inner steps, as in the paper: one to two hours each",
+    "long": "goes on to 20 and 75 million inner steps, as in the paper: one to two hours each; arms of five steps, too",
 }
 
 _OUTER_CRITIC = {"outer.critic": "on"}

@@ -1,5 +1,6 @@
 """Configuration files of earlier versions say the same in today's words."""
 
+import dataclasses
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,14 @@ def test_a_complete_file_may_lack_what_was_added_since() -> None:
     assert config_from_dict(tomllib.loads(text)) == preset("quick")
     with pytest.raises(ConfigError, match=r"run\.seed"):
         config_from_dict(tomllib.loads(text.replace("seed = 0\n", "")))
+
+
+@pytest.mark.parametrize(("clip_values", "expected"), [(False, 0.2), (True, 0.3)])
+def test_values_of_ppo_had_the_clip_range_of_the_ratio(clip_values, expected):
+    config = preset("ppo")
+    inner = dataclasses.replace(config.inner, clip_values=clip_values, clip_range=0.3)
+    data = tomllib.loads(format_config(dataclasses.replace(config, inner=inner)))
+    del data["inner"]["value_clip_range"]
+    found = config_from_dict(data)
+    assert found.inner == dataclasses.replace(inner, value_clip_range=expected)
+    validate(found)

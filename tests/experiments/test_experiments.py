@@ -12,7 +12,7 @@ import pytest
 
 import gradweave as gw
 from _study.figures import GamePlotFlags
-from _study.jobs import GameFlags, Job, jobs, with_changes
+from _study.jobs import Collected, GameFlags, Job, jobs, with_changes
 from gradweave.config.presets import preset
 from gradweave.errors import ConfigError
 from gradweave.reports.tables import read_rows, write_rows
@@ -236,7 +236,11 @@ def test_long_tables_keep_every_arm_with_a_long_run(script, monkeypatch, tmp_pat
 def test_large_batches_are_the_published_ones_and_have_arms_of_their_own(script):
     sweep = script("returns-snake", "sweep")
     size = sweep.size_of("full", "unmasked-large")
-    own = jobs(sweep.base("full", "unmasked-large"), {arm: sweep.ARMS[arm] for arm in size.arms[:-1]}, (0,), 1, Path())
+    arms = sweep.arms_of(size.arms, "unmasked-large")
+    assert (*arms, sweep.SWEPT) == size.arms
+    own = jobs(sweep.base("full", "unmasked-large"), arms, (0,), size.total_steps, Path())
+    assert len({job.config.planned_steps for job in own}) == 1
+    assert len({job.config.window_steps * job.config.run.log_every for job in own}) == 1
     assert {(job.config.inner.num_envs, job.config.inner.num_steps) for job in own} == {(512, 5)}
     assert all(job.config.environment.options["action_mask"] is False for job in own)
     alone = [job.config for job in own if job.arm.endswith("-short") and job.config.meta.learned]
@@ -247,3 +251,22 @@ def test_large_batches_are_the_published_ones_and_have_arms_of_their_own(script)
     assert sweep.size_of("full", "masked") == sweep.SIZES["full"]
     with pytest.raises(ConfigError, match="unmasked-large"):
         sweep.size_of("long", "unmasked-large")
+
+
+def test_an_arm_of_five_steps_has_the_best_of_its_settings_once_all_are_finished(script, monkeypatch, tmp_path):
+    run = script("snake-6x6", "run")
+    size = run.SIZES["tiny"]._replace(five_step_arms=("horizon-mix-5", "window-mix-5"))
+    shared = run.base("tiny")
+    tried = run.choice_jobs(size, shared, tmp_path)
+    assert {job.seed for job in tried} == set(size.choice_seeds) and not set(size.choice_seeds) & set(size.seeds)
+    rates = {job.arm: job.config.meta.learning_rate for job in tried}
+    monkeypatch.setattr(run, "late_return", lambda path, steps: -abs(rates[path.name] - 0.015))
+    monkeypatch.setattr(run, "metrics_until", lambda path, steps: [{"step": steps}])
+    finished = [(job, tmp_path / job.arm) for job in tried]
+    rows = run.choice_rows(size, Collected(finished[:-1], []))
+    assert {row["arm"] for row in rows} == {"horizon-mix-5"}, "a setting of the other one is missing"
+    assert {row["setting"] for row in rows if row["chosen"]} == {"horizon-mix-5-rate0.015-norm0.1"}
+    (job,) = run.five_step_jobs(size, shared, rows, tmp_path)
+    meta = job.config.meta
+    assert (job.arm, meta.num_inner_steps, meta.learning_rate, meta.max_grad_norm) == ("horizon-mix-5", 5, 0.015, 0.1)
+    assert job.config.run.total_steps == 2 * size.inner_steps + run.first_rollout(job.config)

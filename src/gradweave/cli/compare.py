@@ -60,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
     plan = ComparisonPlan(
         config=config,
         rivals=_rivals(flags.rivals, config),
-        ranges=parse_search(flags.search, LEARNERS[config.learner].hyperparameters),
+        ranges=parse_search(flags.search, config.hyperparameters),
         trials=flags.trials,
         seeds=tuple(range(config.run.seed, config.run.seed + num_seeds)),
         at_once=flags.at_once,

@@ -45,6 +45,7 @@ _MIX_LAMBDA: Final = 0.9  # the default of the field that is gone
 _DEFAULTS: Final = {"window": None, "trace_decay": 0.9, "target_steps": 1, "follow_probability": 0.5}
 
 
+_OLD_VALUE_CLIP_RANGE: Final = 0.2  # without effect where values are not clipped
 _OLD_DEFAULTS: Final = {"grid_only": False, "action_mask": True}
 
 
@@ -61,11 +62,21 @@ def translated(data: Mapping[str, Any], *, complete: bool) -> dict[str, Any]:
     new = dict(data)
     if complete:
         new.setdefault("learner", "actor-critic")
+    if complete and new["learner"] == "ppo" and "inner" in new:
+        new["inner"] = _ppo(new["inner"])
     if "meta" in new:
         new["meta"] = _meta(new["meta"], complete=complete)
     if "environment" in new:
         new["environment"] = _environment(new["environment"], complete=complete)
     return new
+
+
+def _ppo(inner: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A complete section [inner] of PPO, where values that were clipped had the clip range of the ratio."""
+    if "value_clip_range" in inner or "clip_range" not in inner:
+        return inner
+    own = inner["clip_range"] if inner.get("clip_values") else _OLD_VALUE_CLIP_RANGE
+    return {**inner, "value_clip_range": own}
 
 
 def _environment(section: Mapping[str, Any], *, complete: bool) -> Mapping[str, Any]:

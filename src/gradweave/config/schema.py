@@ -107,7 +107,8 @@ class MetaConfig:
     """Rules that move a meta-parameter each without a gradient: learning_rate=kl[:TARGET[,MOST]],
     learning_rate=kl-anneal[:GOAL], entropy_cost=target-entropy[:NATS],
     entropy_cost=entropy-share[:SHARE[,LOWEST,HIGHEST]], NAME=evolution[:SIGMA], NAME=return-choice:V1,V2,...,
-    NAME=bounds:LOWEST,HIGHEST, or NAME=package.module:Class[:NUMBERS] of your own. See the page Tuners."""
+    value_clip_range=error-scale[:SCALE], NAME=bounds:LOWEST,HIGHEST, or NAME=package.module:Class[:NUMBERS] of your
+    own. See the page Tuners."""
     guard: bool = False
     """Go back to the learner and the meta-parameters of the best returns when they have been lost for long."""
     trust_region: float | None = None
@@ -233,7 +234,7 @@ class Config:
             idle = learner.idle(self.inner)
             without = tuple(text for text in learner.auto.get("tuners", ()) if text.partition("=")[0] in idle)
         texts = [text for text in self.meta.tuners if text not in without]
-        return parse_tuners(texts, self.meta.learned, self.hyperparameters)
+        return parse_tuners(texts, self.meta.learned, learner.hyperparameters)
 
     def with_learner(self, name: str) -> "Config":
         """The same with another learner, whose own sections have their defaults.

@@ -104,7 +104,7 @@ def _environment(config: Config) -> Iterator[ConfigError]:
 def _learner(config: Config) -> Iterator[ConfigError]:
     learner, inner = LEARNERS[config.learner], config.inner
     yield from at_least("inner", fields(inner, "num_envs", "num_steps"), 1)
-    for name, limits in learner.hyperparameters.items():
+    for name, limits in config.hyperparameters.items():
         value, is_learned = getattr(inner, name), name in config.meta.learned
         accepted = limits.contains(value, learned=is_learned)
         yield from in_range(f"inner.{name}", value, limits.describe(learned=is_learned), accepted)
@@ -121,7 +121,9 @@ def _learned(config: Config) -> Iterator[ConfigError]:
         if name in known and name not in learnable:
             names = ", ".join(one.rstrip("_") for one in learnable)
             accepted = f"some of {names}; the derivative of an update by {name} is 0 almost everywhere"
-            remedy = f"a tuner needs none: --meta.tuners {name}={usual_choice(name, known[name])}"
+            effective = LEARNERS[config.learner].idle(config.inner).get(name)
+            first = f"{effective} " if effective else ""
+            remedy = f"a tuner needs none: {first}--meta.tuners {name}={usual_choice(name, known[name])}"
             yield ConfigError("meta.learned", name, accepted, remedy)
         else:
             yield from choice("meta.learned", name, learnable)
@@ -187,7 +189,11 @@ def _estimator_and_mode(config: Config) -> Iterator[ConfigError]:
 def _tuners(config: Config) -> Iterator[ConfigError]:
     meta = config.meta
     try:
-        _ = config.tuners
+        idle = LEARNERS[config.learner].idle(config.inner)
+        for name in config.tuners:
+            if name in idle:
+                accepted = f"tuners of what has an effect, which {name} has only with {idle[name]}"
+                yield ConfigError("meta.tuners", meta.tuners, accepted, f"{idle[name]}, or leave that tuner out")
     except ConfigError as problem:
         if meta.preset == "auto" and "not moved by" in problem.accepted:
             remedy = "--meta.preset none, which takes auto's tuners away, or leave one of the two out"

@@ -131,6 +131,11 @@ def test_a_range_without_effect_is_refused(tmp_path: Path) -> None:
     meta = dataclasses.replace(config.meta, tuners=("value_clip_range=error-scale",))
     without = dataclasses.replace(configured(False, tmp_path), meta=meta)
     (problem,) = find_problems(without)
-    assert problem.field == "meta.tuners" and "clip_range" in problem.accepted
+    assert (problem.field, "--inner.clip-values" in problem.remedy) == ("meta.tuners", True)
+    learned = dataclasses.replace(config.meta, learned=("value_clip_range",))
+    (problem,) = find_problems(dataclasses.replace(configured(False, tmp_path), meta=learned))
+    assert "--inner.clip-values --meta.tuners value_clip_range=error-scale" in problem.remedy
+    negative = dataclasses.replace(inner, clip_values=False, value_clip_range=-1.0)  # type: ignore[call-arg]
+    assert len(list(find_problems(dataclasses.replace(config, inner=negative)))) == 1
     own = dataclasses.replace(meta, preset="auto", tuners=("value_clip_range=error-scale:2",))  # not auto's
     assert [problem.field for problem in find_problems(dataclasses.replace(without, meta=own))] == ["meta.tuners"]

@@ -1,4 +1,4 @@
-"""A clip range for values that knows how large their errors are."""
+"""A clip range for values that knows how far they are usually wrong."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,12 +10,13 @@ __all__ = ["ErrorScale"]
 
 
 class ErrorScale(AbstractTuner):
-    """Sets a clip range to `scale` times the root mean square error of the values over the last window.
+    """Sets a clip range to `scale` times the root of the value loss over the last window.
 
     A clip range of values has the unit of returns. One of 0.2 where returns are in the hundreds keeps a critic from
-    learning them within a run; this one cuts only what moves further than values are usually wrong. The mean squared
-    error is the "value_loss" that the learner reports of its inner updates, over samples and updates of the window. A
-    window without a finite error, or with none, leaves the range as it is.
+    learning them within a run; this one cuts what moves further than values are usually wrong. The value loss is the
+    "value_loss" that the learner reports of its inner updates, a mean over samples, gradient steps and updates of the
+    window: the squared error, and where values are clipped the larger one of that and the clipped values' own. A window
+    without a finite loss, or with none, leaves the range as it is.
 
     ```python
     agent = SelfTuning(..., tuners={"value_clip_range": gw.ErrorScale(1.0)})

@@ -28,7 +28,8 @@ class Learner:
         untuned: `(inner) -> inner` without the options that only tuning reads.
         modes: names of the modes that can differentiate it; the first one is the usual one.
         splits: whether its batches can be split over devices.
-        idle: `(inner) -> ` the names of hyper-parameters without effect under its other options.
+        idle: `(inner) -> ` the hyper-parameters without effect under its other options, each with the flag that would
+            give it one.
         auto: fields of the section [meta] that `--meta.preset auto` sets (`gradweave.config.auto`); none: it has none.
     """
 
@@ -41,7 +42,7 @@ class Learner:
     untuned: Callable[..., InnerSection] = lambda inner: inner
     modes: tuple[str, ...] = ("mixed", "reverse", "forward")
     splits: bool = True
-    idle: Callable[..., tuple[str, ...]] = lambda inner: ()
+    idle: Callable[..., Mapping[str, str]] = lambda inner: {}
     auto: Mapping[str, Any] = field(default_factory=dict)
 
     @property

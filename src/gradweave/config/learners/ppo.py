@@ -71,9 +71,9 @@ class InnerConfig(OptimizerSection, InnerSection):
     """Clip the inner gradient's global norm; None does not clip."""
 
 
-def idle(inner: InnerConfig) -> tuple[str, ...]:
-    """Names of the hyper-parameters without effect under the other options."""
-    return () if inner.clip_values else ("value_clip_range",)
+def idle(inner: InnerConfig) -> dict[str, str]:
+    """The hyper-parameters without effect under the other options, with the flag that would give them one."""
+    return {} if inner.clip_values else {"value_clip_range": "--inner.clip-values"}
 
 
 def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, meta: Any) -> Iterator[ConfigError]:
