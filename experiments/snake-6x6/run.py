@@ -104,6 +104,8 @@ def inner_steps(config: Config, step: int) -> float:
 def level_rows(job: Job, path: Path, logged: Iterable[int]) -> list[dict[str, Any]]:
     """One row for each logged point that the run has passed."""
     rows = list(read_metrics(path / "metrics.jsonl"))
+    if not rows:  # begun a moment ago
+        return []
     places = np.array([inner_steps(job.config, row["step"]) for row in rows])
     discounts = np.array([row["eta/discount"] for row in rows])
     found = []
