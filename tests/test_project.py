@@ -20,6 +20,7 @@ PACKAGES = ("gradweave", "gradweave.core", "gradweave.envs", "gradweave.rl", "gr
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 80
+MAX_FILE_BYTES = 2 * 1024**2
 
 # Tests of what several files do together; all others lie where the file that they test lies.
 ACROSS_FILES = {
@@ -131,6 +132,12 @@ def test_files_and_functions_outside_the_package_are_no_longer_either():
             lines = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
             long += [f"{relative(path)}: {name}" for name, count in lines.items() if count > MAX_FUNCTION_LINES]
     assert long == []
+
+
+def test_nothing_large_and_no_packages_of_others_are_kept():
+    kept = [path for path in tracked_files() if path.suffix in (".whl", ".gz", ".zip")]
+    assert [relative(path) for path in kept] == []
+    assert [relative(path) for path in tracked_files() if path.stat().st_size > MAX_FILE_BYTES] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
