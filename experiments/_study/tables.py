@@ -18,11 +18,21 @@ from gradweave.config.toml_file import config_to_dict
 from gradweave.errors import ConfigError
 from gradweave.files import write_atomically
 from gradweave.measurement.sample_store import current_source
-from gradweave.reports.tables import write_rows
+from gradweave.reports.sweep_scores import late_return
+from gradweave.reports.tables import metrics_until, write_rows
 from gradweave.runs.provenance import collect_provenance, is_modified, processes
 from gradweave.statistics.few_seeds import interquartile_mean, probability_of_improvement, stratified_interval
 
-__all__ = ["aggregate", "configurations", "improvements", "machine", "provenance", "save_figure", "write_study"]
+__all__ = [
+    "aggregate",
+    "configurations",
+    "improvements",
+    "machine",
+    "provenance",
+    "save_figure",
+    "setting_rows",
+    "write_study",
+]
 
 _MIN_SEEDS = 3
 """Of either arm, for the interval of a comparison: with two, a nominal 95 % is one to two thirds."""
@@ -145,6 +155,17 @@ def write_study(
     described["tables"] = dict(current_source() if source is None else source)
     write_atomically(results / "provenance.json", json.dumps(described, indent=1, default=_listed) + "\n")
     print(f"tables: {results}")
+
+
+def setting_rows(finished: Iterable[tuple[Job, Path]]) -> list[dict[str, Any]]:
+    """Runs of a sweep: setting, seed, training return over the last quarter, and the environment steps taken."""
+    rows = []
+    for job, path in finished:
+        until = job.config.run.total_steps
+        steps = metrics_until(path, until)[-1]["step"]
+        score = late_return(path, until)
+        rows.append({"setting": job.arm, "seed": job.seed, "score": score, "environment_steps": steps})
+    return rows
 
 
 def save_figure(figure: Figure | None, path: Path, rows: Sequence[Mapping[str, str]], title: str = "") -> None:

@@ -22,11 +22,11 @@ import tyro
 from sweep import ADDED, ADDED_SEEDS, ARMS, GOAL, MIXES, REFERENCES, SIZES, SWEEP, SWEPT, Size, arms_of, base, size_of
 
 from _study.jobs import Collected, Flags, Game, GameFlags, Job, collect, finished_run, folders, jobs, train
-from _study.tables import aggregate, configurations, improvements, provenance, write_study
+from _study.tables import aggregate, configurations, improvements, provenance, setting_rows, write_study
 from gradweave.config.toml_file import read_config
 from gradweave.errors import ConfigError, SeedFailed
 from gradweave.measurement.sample_store import current_source
-from gradweave.reports.sweep_scores import best_setting, late_return
+from gradweave.reports.sweep_scores import best_setting
 from gradweave.reports.tables import learning_curve, metrics_until
 from gradweave.statistics.few_seeds import interquartile_mean
 
@@ -38,15 +38,6 @@ def sweep_jobs(size: Size, name: str, runs: Path, game: Game = "masked") -> list
     return jobs(
         base(name, game), {key: SWEEP[key] for key in size.settings}, size.sweep_seeds, size.sweep_steps, runs / "sweep"
     )
-
-
-def sweep_rows(collected: Collected) -> list[dict[str, Any]]:
-    rows = []
-    for job, path in collected.finished:
-        score = late_return(path, job.config.run.total_steps)
-        steps = metrics_until(path, job.config.run.total_steps)[-1]["step"]
-        rows.append({"setting": job.arm, "seed": job.seed, "score": score, "environment_steps": steps})
-    return rows
 
 
 def best_mix(runs: Path, game: Game = "masked") -> tuple[str | None, list[str]]:
@@ -161,7 +152,7 @@ def main(flags: GameFlags) -> None:
         except SeedFailed as error:  # raised when the other arms, which need no sweep, have been trained
             failure = error
     swept = collect(tried)
-    settings = sweep_rows(swept)
+    settings = setting_rows(swept.finished)
     if tried and not swept.missing:
         arms[SWEPT] = SWEEP[best_setting(settings)]
     if swept.missing:

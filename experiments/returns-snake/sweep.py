@@ -96,7 +96,7 @@ ADDED: dict[str, dict[str, Any]] = {
     "horizon-mix-batch-poor": {**STARTS["poor"], **WAYS["horizon-mix"], **LARGE_BATCHES},
     "horizon-mix-batch-swept": {**BEST_OF_SWEEP, **WAYS["horizon-mix"], **LARGE_BATCHES},
 }
-# In large batches, where a row is eight times as many environment steps.
+# In large batches, instead of the chunk that one step has otherwise: a row is eight times as many environment steps.
 ONE_STEP_LARGE = {"run.chunk_size": 15}
 ADDED_SEEDS = 3
 """How many of a size's seeds the added arms have."""
@@ -169,7 +169,7 @@ SIZES = {
 
 
 def size_of(name: str, game: Game) -> Size:
-    """A size in a game; large batches have steps and arms of their own in the full one.
+    """A size in a game; large batches have arms of their own, and in the full one more steps.
 
     Raises:
         ConfigError: there is no such size in this game.
@@ -178,8 +178,10 @@ def size_of(name: str, game: Game) -> Size:
         return SIZES[name]
     if name == "long":
         raise ConfigError("--size", name, "tiny, quick or full with --game unmasked-large", "leave --size out")
-    full = {"total_steps": 10_000_000, "arms": LARGE_ARMS}
-    return SIZES[name]._replace(**(full if name == "full" else {}))
+    size = SIZES[name]
+    if name == "tiny":
+        return size
+    return size._replace(arms=LARGE_ARMS, total_steps=10_000_000 if name == "full" else size.total_steps)
 
 
 def arms_of(names: Iterable[str], game: Game) -> dict[str, dict[str, Any]]:

@@ -24,11 +24,11 @@ from scipy.stats import permutation_test
 from sweep import ARMS, CHOICES, LOGGED, PUBLISHED, SIZES, TEST_ARMS, Size, base
 
 from _study.jobs import Collected, Flags, Job, begun_run, collect, finished_run, folders, jobs, train, with_changes
-from _study.tables import configurations, provenance, write_study
+from _study.tables import configurations, provenance, setting_rows, write_study
 from gradweave.config.schema import Config
 from gradweave.errors import SeedFailed
-from gradweave.reports.sweep_scores import best_setting, late_return
-from gradweave.reports.tables import learning_curve, metrics_until
+from gradweave.reports.sweep_scores import best_setting
+from gradweave.reports.tables import learning_curve
 from gradweave.runs.metrics import read_metrics
 
 WINDOW = 146 * 2560
@@ -56,7 +56,7 @@ def choice_jobs(size: Size, shared: Config, runs: Path) -> list[Job]:
 
 def arm_of(choice: Job) -> str:
     """The arm that a run of `choice_jobs` is a setting of."""
-    return next(arm for arm, settings in CHOICES.items() if choice.arm in settings)
+    return choice.arm.partition("-rate")[0]
 
 
 def choice_rows(size: Size, collected: Collected) -> list[dict[str, Any]]:
@@ -66,18 +66,9 @@ def choice_rows(size: Size, collected: Collected) -> list[dict[str, Any]]:
         own = [(job, path) for job, path in collected.finished if arm_of(job) == arm]
         if len(own) < len(CHOICES[arm]) * len(size.choice_seeds):
             continue
-        found = [
-            {
-                "arm": arm,
-                "setting": job.arm,
-                "seed": job.seed,
-                "score": late_return(path, job.config.run.total_steps),
-                "environment_steps": metrics_until(path, job.config.run.total_steps)[-1]["step"],
-            }
-            for job, path in own
-        ]
+        found = setting_rows(own)
         best = best_setting(found)
-        rows += [{**row, "chosen": row["setting"] == best} for row in found]
+        rows += [{"arm": arm, **row, "chosen": row["setting"] == best} for row in found]
     return rows
 
 

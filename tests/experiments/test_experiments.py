@@ -260,8 +260,8 @@ def test_an_arm_of_five_steps_has_the_best_of_its_settings_once_all_are_finished
     tried = run.choice_jobs(size, shared, tmp_path)
     assert {job.seed for job in tried} == set(size.choice_seeds) and not set(size.choice_seeds) & set(size.seeds)
     rates = {job.arm: job.config.meta.learning_rate for job in tried}
-    monkeypatch.setattr(run, "late_return", lambda path, steps: -abs(rates[path.name] - 0.015))
-    monkeypatch.setattr(run, "metrics_until", lambda path, steps: [{"step": steps}])
+    monkeypatch.setattr("_study.tables.late_return", lambda path, steps: -abs(rates[path.name] - 0.015))
+    monkeypatch.setattr("_study.tables.metrics_until", lambda path, steps: [{"step": steps}])
     finished = [(job, tmp_path / job.arm) for job in tried]
     rows = run.choice_rows(size, Collected(finished[:-1], []))
     assert {row["arm"] for row in rows} == {"horizon-mix-5"}, "a setting of the other one is missing"

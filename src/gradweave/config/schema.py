@@ -224,16 +224,15 @@ class Config:
 
     @property
     def tuners(self) -> dict[str, Spec[TunerRow]]:
-        """The tuners by the names of their hyper-parameters, without those of `auto` that would have no effect.
+        """The tuners by the names of their hyper-parameters; under `auto` without those that would have no effect.
 
         Raises:
             ConfigError: as `parse_tuners`.
         """
-        learner, without = LEARNERS[self.learner], ()
+        learner, texts = LEARNERS[self.learner], self.meta.tuners
         if self.meta.preset == "auto":
             idle = learner.idle(self.inner)
-            without = tuple(text for text in learner.auto.get("tuners", ()) if text.partition("=")[0] in idle)
-        texts = [text for text in self.meta.tuners if text not in without]
+            texts = tuple(text for text in texts if text.partition("=")[0] not in idle)
         return parse_tuners(texts, self.meta.learned, learner.hyperparameters)
 
     def with_learner(self, name: str) -> "Config":

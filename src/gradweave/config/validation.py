@@ -108,6 +108,8 @@ def _learner(config: Config) -> Iterator[ConfigError]:
         value, is_learned = getattr(inner, name), name in config.meta.learned
         accepted = limits.contains(value, learned=is_learned)
         yield from in_range(f"inner.{name}", value, limits.describe(learned=is_learned), accepted)
+    for name, reader in learner.idle(inner).items():
+        yield from unused(f"inner.{name}", getattr(inner, name), getattr(learner.inner(), name), reader)
     yield from choice("inner.scale_rewards", inner.scale_rewards, ("auto", "on", "off"))
     yield from choice("outer.rollout", config.outer.rollout, ("next", "own"))
     yield from learner.problems(config.network, inner, config.outer, config.meta)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from gradweave.config.checks import fields, positive, unused
+from gradweave.config.checks import fields, positive
 from gradweave.config.hyperparameters import hyperparameter
 from gradweave.config.learners import actor_critic
 from gradweave.config.learners.actor_critic import OuterConfig
@@ -80,8 +80,6 @@ def problems(network: NetworkConfig, inner: InnerConfig, outer: OuterConfig, met
     """Errors in these options, given the section [meta]."""
     yield from passes_problems("PPO", network, inner, outer, meta)
     yield from positive("inner", fields(inner, "target_kl"))
-    if not inner.clip_values:
-        yield from unused("inner.value_clip_range", inner.value_clip_range, 0.2, "--inner.clip-values")
     whole = network.memory != "none"
     count = inner.num_envs if whole else inner.num_envs * inner.num_steps
     if inner.num_minibatches > 0 and count % inner.num_minibatches:
