@@ -56,27 +56,32 @@ def slopes_times_differences(agent: SelfTuning, state: Any, window: Any, length:
     quantity.)
     """
 
-    def path(raw: Any) -> Any:
-        learner, states, eta = state.learner, [], gw.constrain(raw, agent.spec)
-        for k in range(length):
-            learner, _ = agent.problem.update(learner, eta, jax.tree.map(lambda leaf, k=k: leaf[k], window.batches))
+    # Compiled for one step and called for each: whole paths take many times as long to compile.
+    @quick_jit
+    def update(learner: Any, raw: Any, batch: Any) -> Any:
+        return agent.problem.update(learner, gw.constrain(raw, agent.spec), batch)[0]
+
+    @quick_jit
+    def slope(learner: Any, batch: Any) -> Any:
+        loss = lambda params: agent.problem.outer_loss(learner._replace(params=params), batch)[0]  # noqa: E731
+        return jax.grad(loss)(learner.params)
+
+    batches = [jax.tree.map(lambda leaf, k=k: leaf[k], window.batches) for k in range(length + 1)]
+
+    def path(raw: Any) -> list[Any]:
+        learner, states = state.learner, []
+        for batch in batches[:-1]:
+            learner = update(learner, raw, batch)
             states.append(learner)
         return states
 
-    def slope(learner: Any, k: int) -> Any:
-        batch = jax.tree.map(lambda leaf: leaf[k + 1], window.batches)
-        return jax.grad(lambda params: agent.problem.outer_loss(learner._replace(params=params), batch)[0])(
-            learner.params
-        )
-
-    compiled = quick_jit(path)
-    slopes = quick_jit(lambda states: [slope(learner, k) for k, learner in enumerate(states)])(compiled(state.raw))
+    slopes = [slope(learner, batch) for learner, batch in zip(path(state.raw), batches[1:], strict=True)]
     flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])  # noqa: E731
     found = []
     leaves, structure = jax.tree.flatten(state.raw)
     for index, leaf in enumerate(leaves):
         moved = [
-            compiled(structure.unflatten([*leaves[:index], leaf + h, *leaves[index + 1 :]])) for h in (1e-5, -1e-5)
+            path(structure.unflatten([*leaves[:index], leaf + h, *leaves[index + 1 :]])) for h in (1e-5, -1e-5)
         ]
         change = [(flat(up.params) - flat(down.params)) / 2e-5 for up, down in zip(*moved, strict=True)]
         found.append(np.mean([flat(one) @ other for one, other in zip(slopes, change, strict=True)]))

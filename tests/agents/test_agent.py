@@ -49,22 +49,25 @@ def network(environment, num_outputs, **options):
 def differences(agent, state, window):
     """Central differences of the mean outer loss of a window, by a Python loop over its recorded batches."""
 
+    # Compiled for one step and called for each: whole windows take many times as long to compile.
+    update = quick_jit(lambda raw, *args: agent.problem.update(args[0], gw.constrain(raw, agent.spec), args[1])[0])
+    outer_loss = quick_jit(lambda *args: agent.problem.outer_loss(*args)[0])
+
     def mean_loss(raw):
-        learner, losses, eta = state.learner, [], gw.constrain(raw, agent.spec)
+        learner, losses = state.learner, []
         for k in range(LENGTH):
             batch, following = (jax.tree.map(lambda leaf, at=at: leaf[at], window.batches) for at in (k, k + 1))
-            learner, _ = agent.problem.update(learner, eta, batch)
-            losses.append(agent.problem.outer_loss(learner, following)[0])
+            learner = update(raw, learner, batch)
+            losses.append(outer_loss(learner, following))
         return jnp.stack(losses).mean()
 
-    compiled = quick_jit(mean_loss)
     zeros = jax.tree.map(jnp.zeros_like, state.raw)
     found = []
     for index, leaf in enumerate(jax.tree.leaves(state.raw)):
         leaves = jax.tree.leaves(zeros)
         leaves[index] = jnp.ones_like(leaf)
         found.append(
-            float(gw.finite_difference(compiled, state.raw, jax.tree.unflatten(jax.tree.structure(zeros), leaves)))
+            float(gw.finite_difference(mean_loss, state.raw, jax.tree.unflatten(jax.tree.structure(zeros), leaves)))
         )
     return np.array(found)
 

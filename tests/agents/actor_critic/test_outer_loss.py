@@ -103,13 +103,20 @@ def test_the_divergence_has_an_honest_derivative_in_every_mode(num_inner_steps):
     np.testing.assert_allclose(first.anchor_logits, evaluate(state.learner.params, first, "value").logits, rtol=1e-9)
 
     @jax.jit
+    def updated(learner, raw, batch):
+        return one.problem.update(learner, gw.constrain(raw, LEARNED), batch)[0]
+
+    @jax.jit
+    def departure(learner, batch):
+        logits = evaluate(learner.params, batch, "value").logits
+        return kl(batch.anchor_logits, logits, batch.trajectory.observations.action_mask[:-1]).mean()
+
     def divergence(raw):
         learner, total = state.learner, jnp.zeros(())
         for k in range(num_inner_steps):
             now, then = (jax.tree.map(lambda leaf: leaf[j], window.batches) for j in (k, k + 1))  # noqa: B023
-            learner, _ = one.problem.update(learner, gw.constrain(raw, LEARNED), now)
-            logits = evaluate(learner.params, then, "value").logits
-            total = total + kl(then.anchor_logits, logits, then.trajectory.observations.action_mask[:-1]).mean()
+            learner = updated(learner, raw, now)
+            total = total + departure(learner, then)
         return total / num_inner_steps
 
     variants = {name: (agent(objective, num_inner_steps=num_inner_steps, mode=mode)) for name, mode in MODES.items()}
