@@ -1,4 +1,4 @@
-"""Does `--meta.preset auto` pay? PPO on several games; by default CartPole, 93,184 environment steps.
+r"""Does `--meta.preset auto` pay? PPO on several games; by default CartPole, 93,184 environment steps.
 
 try.csv        rules from 40 random starts of the landscape's box and 20 times from the swept one, seeds 1100 to 1139;
                after a grid from two starts, seeds 1000 to 1003: to choose by
@@ -20,7 +20,8 @@ A file is written after every rule, and runs that it has are kept.
 
     python experiments/auto/run.py landscape try starts random --results results/auto/cartpole
     python experiments/auto/run.py landscape starts --arena acrobot --results results/auto/acrobot
-    python experiments/auto/run.py landscape try --learner vtrace --results results/auto/vtrace
+    python experiments/auto/run.py landscape try starts random --learner actor-critic --total-steps 276480 \
+        --results results/auto/actor-critic
 """
 
 import argparse
@@ -65,6 +66,15 @@ RULES: Mapping[str, Sequence[str]] = {
     "kl:0.001,0.1 and a share of 0.5 within 0.003 to 0.03": ("learning_rate=kl:0.001,0.1", NARROW),
     "kl:0.001,0.4 and bounds of 0.003 and 0.01": ("learning_rate=kl:0.001,0.4", "entropy_cost=bounds:0.003,0.01"),
     "return-choice": (RETURN_CHOICE,),
+    # For the actor-critic, whose windows move its policy less.
+    **{f"kl-anneal:{goal}": (f"learning_rate=kl-anneal:{goal}",) for goal in (0.01, 0.003, 0.001, 0.0003)},
+    "kl-anneal:0.003 and bounds of 0.03 and 0.5": ("learning_rate=kl-anneal:0.003", "entropy_cost=bounds:0.03,0.5"),
+    "kl-anneal:0.001 and bounds of 0.1 and 0.5": ("learning_rate=kl-anneal:0.001", "entropy_cost=bounds:0.1,0.5"),
+    "kl-anneal:0.001 and a share of 0.8 within 0.003 to 0.5": (
+        "learning_rate=kl-anneal:0.001",
+        "entropy_cost=entropy-share:0.8,0.003,0.5",
+    ),
+    "return-choice of higher rates": ("learning_rate=return-choice:3e-3,1e-3,1e-2",),
 }
 SWEPT = "swept"
 STARTS = {"1e-6": 1e-6, "1e-5": 1e-5, "1e-4": 1e-4, "0.1": 0.1}
@@ -95,9 +105,9 @@ ARENAS = {
 }
 
 
-def config(options: argparse.Namespace, tuners: Sequence[str] = ()) -> Config:
+def config(options: argparse.Namespace, tuners: Sequence[str] = (), *, guard: bool = False) -> Config:
     run = {"total_steps": options.total_steps, "evaluation_episodes": EPISODES}
-    meta = {"learned": [], "tuners": list(tuners)}
+    meta = {"learned": [], "tuners": list(tuners), "guard": guard}
     preset = options.learner if options.learner in PRESETS else "ppo"
     return configure(
         preset, learner=options.learner, environment=dict(ARENAS[options.arena].environment), meta=meta, run=run
@@ -144,7 +154,12 @@ def trial(options: argparse.Namespace) -> Plan:
         rng = random.Random(1000)
         members = [("random", 1100 + number, draw(BOX, rng)) for number in range(40)]
         members += [(SWEPT, seed, best) for seed in range(1100, 1120)]
-    return {"plain": config(options), **{name: config(options, rules) for name, rules in RULES.items()}}, members
+    guarded = {f"{name}, guarded": config(options, rules, guard=True) for name, rules in RULES.items()}
+    return {
+        "plain": config(options),
+        **{name: config(options, rules) for name, rules in RULES.items()},
+        **guarded,
+    }, members
 
 
 def look(options: argparse.Namespace) -> Plan:

@@ -65,7 +65,7 @@ LEARNERS: Final[Mapping[str, Learner]] = {
         actor_critic.problems,
         actor_critic.learned_names,
         actor_critic.untuned,
-        auto={"tuners": ("learning_rate=return-choice:1e-3,3e-4,3e-3",), "guard": True},
+        auto={"tuners": ("learning_rate=kl-anneal:0.003",), "guard": True},
     ),
     "ppo": Learner(
         "gradweave.agents.ppo",
