@@ -145,6 +145,15 @@ def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> 
     return rows
 
 
+def rules_alone_and_guarded(options: argparse.Namespace) -> dict[str, Config]:
+    """Plain learning and every rule, also as "RULE, guarded" with a guard."""
+    arms = {"plain": config(options)}
+    for name, rules in RULES.items():
+        arms[name] = config(options, rules)
+        arms[f"{name}, guarded"] = config(options, rules, guard=True)
+    return arms
+
+
 def trial(options: argparse.Namespace) -> Plan:
     best = swept(options.results)
     if ARENAS[options.arena].grid:
@@ -154,17 +163,12 @@ def trial(options: argparse.Namespace) -> Plan:
         rng = random.Random(1000)
         members = [("random", 1100 + number, draw(BOX, rng)) for number in range(40)]
         members += [(SWEPT, seed, best) for seed in range(1100, 1120)]
-    guarded = {f"{name}, guarded": config(options, rules, guard=True) for name, rules in RULES.items()}
-    return {
-        "plain": config(options),
-        **{name: config(options, rules) for name, rules in RULES.items()},
-        **guarded,
-    }, members
+    return rules_alone_and_guarded(options), members
 
 
 def look(options: argparse.Namespace) -> Plan:
     members: list[Member] = [("preset", seed, {}) for seed in range(1000, 1004)]
-    return {"plain": config(options), **{name: config(options, rules) for name, rules in RULES.items()}}, members
+    return rules_alone_and_guarded(options), members
 
 
 def landscape(options: argparse.Namespace) -> Plan:
