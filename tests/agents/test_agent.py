@@ -50,14 +50,17 @@ def differences(agent, state, window):
     """Central differences of the mean outer loss of a window, by a Python loop over its recorded batches."""
 
     # Compiled for one step and called for each: whole windows take many times as long to compile.
-    update = quick_jit(lambda raw, *args: agent.problem.update(args[0], gw.constrain(raw, agent.spec), args[1])[0])
-    outer_loss = quick_jit(lambda *args: agent.problem.outer_loss(*args)[0])
+    @quick_jit
+    def update(learner, raw, batch):
+        return agent.problem.update(learner, gw.constrain(raw, agent.spec), batch)[0]
+
+    outer_loss = quick_jit(lambda learner, batch: agent.problem.outer_loss(learner, batch)[0])
 
     def mean_loss(raw):
         learner, losses = state.learner, []
         for k in range(LENGTH):
             batch, following = (jax.tree.map(lambda leaf, at=at: leaf[at], window.batches) for at in (k, k + 1))
-            learner = update(raw, learner, batch)
+            learner = update(learner, raw, batch)
             losses.append(outer_loss(learner, following))
         return jnp.stack(losses).mean()
 

@@ -23,8 +23,9 @@ def test_it_replaces_what_the_preset_tunes(name):
     validate(config)
 
 
-def test_what_it_is_for_ppo():
+def test_what_it_is():
     """As docs/auto.md has measured it."""
+    assert with_auto(preset("quick")).meta.tuners == ("learning_rate=kl-anneal:0.003",)
     assert with_auto(preset("ppo")).meta.tuners == (
         *("learning_rate=kl-anneal", "entropy_cost=bounds:0.003,0.03"),
         "value_clip_range=error-scale",
