@@ -68,7 +68,6 @@ RULES: Mapping[str, Sequence[str]] = {
     "kl:0.001,0.4 and bounds of 0.003 and 0.01": ("learning_rate=kl:0.001,0.4", "entropy_cost=bounds:0.003,0.01"),
     "return-choice": (RETURN_CHOICE,),
 }
-_LONE = ("learning_rate=kl-anneal:0.001",)
 ACTOR_CRITIC_RULES: Mapping[str, Sequence[str]] = {
     "return-choice": (RETURN_CHOICE,),
     "return-choice, guarded": (RETURN_CHOICE,),
@@ -77,8 +76,11 @@ ACTOR_CRITIC_RULES: Mapping[str, Sequence[str]] = {
     "kl-anneal:0.1 and bounds of 0.003 and 0.1": ("learning_rate=kl-anneal:0.1", "entropy_cost=bounds:0.003,0.1"),
     "kl-anneal:0.1 and a share of 0.5 within 0.003 to 0.03": ("learning_rate=kl-anneal:0.1", NARROW),
     "kl-anneal:0.003 and bounds of 0.03 and 0.5": ("learning_rate=kl-anneal:0.003", "entropy_cost=bounds:0.03,0.5"),
-    "kl-anneal:0.001 and bounds of 0.1 and 0.5": (*_LONE, "entropy_cost=bounds:0.1,0.5"),
-    "kl-anneal:0.001 and a share of 0.8 within 0.003 to 0.5": (*_LONE, "entropy_cost=entropy-share:0.8,0.003,0.5"),
+    "kl-anneal:0.001 and bounds of 0.1 and 0.5": ("learning_rate=kl-anneal:0.001", "entropy_cost=bounds:0.1,0.5"),
+    "kl-anneal:0.001 and a share of 0.8 within 0.003 to 0.5": (
+        "learning_rate=kl-anneal:0.001",
+        "entropy_cost=entropy-share:0.8,0.003,0.5",
+    ),
     "return-choice of higher rates": ("learning_rate=return-choice:3e-3,1e-3,1e-2",),
 }
 """Those that end in `guarded` have a guard."""

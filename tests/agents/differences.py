@@ -80,9 +80,7 @@ def slopes_times_differences(agent: SelfTuning, state: Any, window: Any, length:
     found = []
     leaves, structure = jax.tree.flatten(state.raw)
     for index, leaf in enumerate(leaves):
-        moved = [
-            path(structure.unflatten([*leaves[:index], leaf + h, *leaves[index + 1 :]])) for h in (1e-5, -1e-5)
-        ]
+        moved = [path(structure.unflatten([*leaves[:index], leaf + h, *leaves[index + 1 :]])) for h in (1e-5, -1e-5)]
         change = [(flat(up.params) - flat(down.params)) / 2e-5 for up, down in zip(*moved, strict=True)]
         found.append(np.mean([flat(one) @ other for one, other in zip(slopes, change, strict=True)]))
     return np.array(found)
