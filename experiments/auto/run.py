@@ -69,12 +69,18 @@ RULES: Mapping[str, Sequence[str]] = {
     "return-choice": (RETURN_CHOICE,),
 }
 ACTOR_CRITIC_RULES: Mapping[str, Sequence[str]] = {
-    "return-choice": (RETURN_CHOICE,),
+    **{
+        name: RULES[name]
+        for name in (
+            "return-choice",
+            "kl-anneal:0.1",
+            "kl-anneal:0.1 and bounds of 0.003 and 0.1",
+            "kl-anneal:0.1 and a share of 0.5 within 0.003 to 0.03",
+        )
+    },
     "return-choice, guarded": (RETURN_CHOICE,),
-    **{f"kl-anneal:{goal}": (f"learning_rate=kl-anneal:{goal}",) for goal in (0.1, 0.01, 0.003, 0.001, 0.0003)},
+    **{f"kl-anneal:{goal}": (f"learning_rate=kl-anneal:{goal}",) for goal in (0.01, 0.003, 0.001, 0.0003)},
     **{f"kl-anneal:{goal}, guarded": (f"learning_rate=kl-anneal:{goal}",) for goal in (0.01, 0.003)},
-    "kl-anneal:0.1 and bounds of 0.003 and 0.1": ("learning_rate=kl-anneal:0.1", "entropy_cost=bounds:0.003,0.1"),
-    "kl-anneal:0.1 and a share of 0.5 within 0.003 to 0.03": ("learning_rate=kl-anneal:0.1", NARROW),
     "kl-anneal:0.003 and bounds of 0.03 and 0.5": ("learning_rate=kl-anneal:0.003", "entropy_cost=bounds:0.03,0.5"),
     "kl-anneal:0.001 and bounds of 0.1 and 0.5": ("learning_rate=kl-anneal:0.001", "entropy_cost=bounds:0.1,0.5"),
     "kl-anneal:0.001 and a share of 0.8 within 0.003 to 0.5": (
