@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from sweep import ESTIMATORS, SIZES, Size, base
+from sweep import ESTIMATORS, Size, base, size_of
 
 from _study.jobs import GameFlags, Job, chosen, collect, folders, jobs, train
 from _study.tables import configurations, provenance, write_study
@@ -178,7 +178,7 @@ def mix_rows(place: Mapping[str, Any], samples: Any, lengths: Sequence[int]) -> 
 
 def main(flags: GameFlags) -> None:
     source = current_source()
-    size = SIZES[flags.size]
+    size = size_of(flags.size, flags.game)
     runs, results = folders("variance-snake", flags)
     planned = jobs(base(flags.size, flags.game), {"agent": {}}, size.seeds, size.moments[-1], runs)
     train(flags, planned)

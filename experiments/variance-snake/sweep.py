@@ -43,11 +43,24 @@ SIZES = {
     "full": Size((0, 1, 2), (100_000, 400_000, 1_000_000, 2_000_000, 4_000_000), 16, (2, 5, 10, 16), 320, 80, 100_000),
 }
 
+LARGE_BATCHES: dict[str, Any] = {
+    "moments": (100_000, 1_000_000, 4_000_000),
+    "num_samples": 96,
+    "burn_in": 16,
+}
+"""Of the full size with batches of 512 x 5, whose samples take eight times the environment steps."""
+
+
+def size_of(name: str, game: Game) -> Size:
+    """A size in a game."""
+    size = SIZES[name]
+    return size._replace(**LARGE_BATCHES) if (name, game) == ("full", "unmasked-large") else size
+
 
 def base(size: str, game: Game = "masked") -> Config:
     """The agent: the `quick` preset, all checkpoints kept."""
     changes: dict[str, Any] = {
-        "run.checkpoint_every": SIZES[size].checkpoint_every,
+        "run.checkpoint_every": size_of(size, game).checkpoint_every,
         "run.keep_checkpoints": 1000,
         "run.evaluate_every": 1_000_000,
     }
