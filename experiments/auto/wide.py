@@ -1,7 +1,9 @@
 """Nine hyper-parameters of PPO on CartPole, drawn at random: what do they earn, and from how many does auto get there?
 
 landscape.csv  plain PPO with 256 random settings of the box, seeds 2600 to 2609 each
-random.csv     plain and auto from 100 other ones, seeds 8600 to 8699
+try.csv        auto without its bounds of lambda from 100 other ones, as they are and within bounds, seeds 8200 to 8299:
+               to choose by
+random.csv     plain and auto from 100 further ones, seeds 8700 to 8799
 summary.csv    the 90th percentile of the landscape (a setting's mean over its seeds), and how many of random.csv's
                runs reach it
 
@@ -15,13 +17,14 @@ A file is written after every group of settings that one program serves, and row
 """
 
 import argparse
+import dataclasses
 import json
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -37,8 +40,19 @@ ROLLOUT = 8 * 128
 AT_ONCE = 40
 MINIBATCH_SIZES = (128, 256, 512)
 GRADIENT_NORMS = (0.25, 0.75)
+BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "as configured": {},
+    "lambda of 0.9 and above": {"lambda_": (0.9, 0.9999)},
+    "lambda of 0.95 and above": {"lambda_": (0.95, 0.9999)},
+    "lambda within 0.9 and 0.99": {"lambda_": (0.9, 0.99)},
+    "lambda within 0.9 and 0.99, clip range within 0.1 and 0.3": {
+        "lambda_": (0.9, 0.99),
+        "clip_range": (0.1, 0.3),
+    },
+}
+"""What is tried beside the rest of auto: values outside begin at the nearer end, as those of the tuner `bounds` do."""
 SETTINGS, SEEDS = 256, range(2600, 2610)
-STARTS, START_SEED = 100, 8600
+STARTS, START_SEED, TRIED_SEED = 100, 8700, 8200
 
 Row = dict[str, Any]
 
@@ -67,6 +81,10 @@ class Setting(NamedTuple):
         """Those that are numbers in the state."""
         found = {name: getattr(self, name) for name in self._fields[5:]}
         return {**found, "value_clip_range": self.clip_range} if self.clip_values else found
+
+
+Member: TypeAlias = tuple[Setting, int]
+"""A setting, and the seed of its run."""
 
 
 def drawn(count: int, seed: int) -> list[Setting]:
@@ -100,14 +118,34 @@ def config(setting: Setting) -> Config:
     return configure("ppo", environment={"name": "gymnax:CartPole-v1"}, inner=inner, meta=meta, run=run)
 
 
-def ends(arm: str, members: Sequence[tuple[Setting, int]]) -> list[Row]:
-    """One row for each run of settings that one program serves."""
+def within(numbers: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Each number, or the nearer end where it lies outside of its bounds."""
+    return {**numbers, **{name: min(max(numbers[name], low), high) for name, (low, high) in bounds.items()}}
+
+
+def of_arms(arms: Sequence[str], plain: Config) -> Config:
+    """Plain learning, auto, or auto without what `BOUNDS` tries."""
+    if arms == ("plain",):
+        return plain
+    config = with_auto(plain)
+    if arms == ("auto",):
+        return config
+    tuners = tuple(tuner for tuner in config.meta.tuners if not tuner.startswith("lambda="))
+    return dataclasses.replace(config, meta=dataclasses.replace(config.meta, tuners=tuners))
+
+
+def ends(arms: Sequence[str], members: Sequence[Member]) -> list[Row]:
+    """One row for each arm and run, of settings that one program serves; either plain learning or forms of auto."""
     begun = time.monotonic()
     plain = config(members[0][0])
-    population = Population(with_auto(plain) if arm == "auto" else plain, AT_ONCE)
-    state = population.begin([seed for _, seed in members], [setting.numbers for setting, _ in members])
+    population = Population(of_arms(arms, plain), AT_ONCE)
+    runs = [(arm, setting, seed) for arm in arms for setting, seed in members]
+    state = population.begin(
+        [seed for *_, seed in runs],
+        [within(setting.numbers, BOUNDS.get(arm, {})) for arm, setting, _ in runs],
+    )
     _, found = population.advance(state, plain.num_meta_steps)
-    print(f"{arm}: {len(members)} runs in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    print(f"{', '.join(arms)}: {len(members)} runs in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     return [
         {
             "arm": arm,
@@ -117,20 +155,23 @@ def ends(arm: str, members: Sequence[tuple[Setting, int]]) -> list[Row]:
             "evaluation_return": float(found.evaluation_return[index]),
             "finite": bool(found.finite[index]),
         }
-        for index, (setting, seed) in enumerate(members)
+        for index, (arm, setting, seed) in enumerate(runs)
     ]
 
 
-def part(file: Path, arms: Sequence[str], members: Sequence[tuple[Setting, int]]) -> None:
+def part(file: Path, arms: Sequence[str], members: Sequence[Member]) -> None:
+    """Rows of arms that one program serves."""
     rows: list[Row] = [*read_rows(file)] if file.exists() else []
     done = {(row["arm"], int(row["number"]), int(row["seed"])) for row in rows}
-    for arm in arms:
-        for program in sorted({setting.program for setting, _ in members}):
-            of_it = [(setting, seed) for setting, seed in members if setting.program == program]
-            missing = [(setting, seed) for setting, seed in of_it if (arm, setting.number, seed) not in done]
-            if missing:
-                rows += ends(arm, missing)
-                write_rows(file, rows)
+    for program in sorted({setting.program for setting, _ in members}):
+        missing = [
+            (setting, seed)
+            for setting, seed in members
+            if setting.program == program and any((arm, setting.number, seed) not in done for arm in arms)
+        ]
+        if missing:
+            rows += ends(arms, missing)
+            write_rows(file, rows)
 
 
 def summary(folder: Path) -> list[Row]:
@@ -149,7 +190,7 @@ def summary(folder: Path) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="+", choices=["landscape", "random"])
+    parser.add_argument("parts", nargs="+", choices=["landscape", "try", "random"])
     parser.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
     folder: Path = options.results
@@ -158,9 +199,13 @@ def main() -> None:
     if "landscape" in options.parts:
         members = [(setting, seed) for setting in drawn(SETTINGS, 2500) for seed in SEEDS]
         part(folder / "landscape.csv", ("plain",), members)
+    if "try" in options.parts:
+        members = [(setting, TRIED_SEED + setting.number) for setting in drawn(STARTS, TRIED_SEED)]
+        part(folder / "try.csv", tuple(BOUNDS), members)
     if "random" in options.parts:
         members = [(setting, START_SEED + setting.number) for setting in drawn(STARTS, START_SEED)]
-        part(folder / "random.csv", ("plain", "auto"), members)
+        for arm in ("plain", "auto"):
+            part(folder / "random.csv", (arm,), members)
     if (folder / "landscape.csv").is_file() and (folder / "random.csv").is_file():
         write_rows(folder / "summary.csv", summary(folder))
     about = {**source, "device": "CPU", "total_steps": TOTAL_STEPS, "at_once": AT_ONCE}

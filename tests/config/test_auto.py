@@ -28,7 +28,7 @@ def test_what_it_is():
     assert with_auto(preset("quick")).meta.tuners == ("learning_rate=kl-anneal:0.003",)
     assert with_auto(preset("ppo")).meta.tuners == (
         *("learning_rate=kl-anneal", "entropy_cost=bounds:0.003,0.03"),
-        "value_clip_range=error-scale",
+        *("lambda=bounds:0.95,1", "value_clip_range=error-scale"),
     )
 
 

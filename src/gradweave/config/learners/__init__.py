@@ -76,7 +76,12 @@ LEARNERS: Final[Mapping[str, Learner]] = {
         splits=False,
         idle=ppo.idle,
         auto={
-            "tuners": ("learning_rate=kl-anneal", "entropy_cost=bounds:0.003,0.03", "value_clip_range=error-scale"),
+            "tuners": (
+                "learning_rate=kl-anneal",
+                "entropy_cost=bounds:0.003,0.03",
+                "lambda=bounds:0.95,1",
+                "value_clip_range=error-scale",
+            ),
             "guard": True,
         },
     ),
