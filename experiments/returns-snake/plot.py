@@ -18,7 +18,7 @@ from gradweave.reports.tables import read_rows
 PANELS = {
     "poor": "from poor hyper-parameters",
     "good": "from good hyper-parameters",
-    "short": "from good ones but for the discount, which alone is learned",
+    "short": "the discount alone, from 0.8",
     "added": "added: why does self-tuning plateau?",
 }
 META = {"discount": "discount", "lambda_": "lambda", "entropy_cost": "entropy cost", "learning_rate": "learning rate"}
@@ -42,7 +42,7 @@ def arms_of(rows: list[Row], panel: str) -> list[str]:
 def draw_returns(rows: list[Row]) -> Figure:
     """One panel for each start; the best of the sweep has one only while nothing else is there."""
     panels = {panel: arms for panel in PANELS if (arms := arms_of(rows, panel))} or {SWEPT: [SWEPT]}
-    figure = Figure(figsize=(5.5 * len(panels), 6), layout="constrained")
+    figure = Figure(figsize=(max(9.0, 5.5 * len(panels)), 6), layout="constrained")  # the title needs some width
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (panel, arms) in zip(axes, panels.items(), strict=True):
         draw_curves(axis, rows, "return", arms)
