@@ -1,8 +1,10 @@
 """What the tables of the evidence for auto say of runs whose evaluations are known."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gradweave as gw
 from gradweave.reports.tables import write_rows
 
 CURVES = {  # (arm, start): the evaluations of seeds 0 and 1
@@ -80,3 +82,16 @@ def test_nine_hyperparameters_are_drawn_within_their_box_and_counted_by_their_me
     )
     # The means over seeds are 0, 10, ..., 100.
     assert [row["found"] for row in wide.summary(tmp_path)] == [90.0, 1, 2]
+
+
+def test_what_is_tried_begins_where_the_tuner_that_auto_has_begins(script) -> None:
+    wide = script("auto", "wide")
+    plain = wide.config(wide.drawn(1, 1)[0])
+    bounded = "lambda=bounds:0.95,1"
+    auto, tried = (wide.of_arms(arms, plain).meta.tuners for arms in (("auto",), tuple(wide.BOUNDS)))
+    assert wide.of_arms(("plain",), plain) == plain and not plain.meta.tuners
+    assert bounded in auto and tried == tuple(tuner for tuner in auto if tuner != bounded)
+    for value in (0.8, 0.96, 0.9999):
+        begun, _ = gw.Bounds((0.95, 1.0)).start(jnp.float32(value))
+        found = wide.within({"lambda_": value, "clip_range": 0.0}, wide.BOUNDS["lambda of 0.95 and above"])
+        assert found == {"lambda_": pytest.approx(float(begun)), "clip_range": 0.0}

@@ -96,6 +96,18 @@ def test_adaptive_mix_needs_windows_after_the_burn_in(script, monkeypatch, capsy
     assert "--windows" in capsys.readouterr().err
 
 
+def test_variance_snake_takes_fewer_samples_of_large_batches_in_the_full_size_alone(script):
+    script("variance-snake", "run")
+    sweep = sys.modules["sweep"]
+    for game in ("masked", "unmasked", "unmasked-large"):
+        assert sweep.size_of("quick", game) == sweep.SIZES["quick"]
+    full, large = sweep.SIZES["full"], sweep.size_of("full", "unmasked-large")
+    assert sweep.size_of("full", "unmasked") == full
+    assert (large.horizons, large.lengths, large.seeds) == (full.horizons, full.lengths, full.seeds)
+    assert large.num_samples < full.num_samples and set(large.moments) < set(full.moments)
+    assert sweep.base("full", "unmasked-large").inner.num_envs == 8 * sweep.base("full", "unmasked").inner.num_envs
+
+
 def test_variance_snake_names_the_code_that_drew_each_sample(script, tmp_path):
     run = script("variance-snake", "run")
     size = run.SIZES["tiny"]
