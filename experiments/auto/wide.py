@@ -3,7 +3,7 @@
 landscape.csv  plain PPO with 256 random settings of the box, seeds 2600 to 2609 each
 try.csv        auto without its bounds of lambda from 100 other ones, as they are and within bounds, seeds 8200 to 8299:
                to choose by
-random.csv     plain and auto from 100 further ones, seeds 8700 to 8799
+random.csv     plain, auto, and auto without its bounds of lambda, from 100 further ones, seeds 8700 to 8799
 summary.csv    the 90th percentile of the landscape (a setting's mean over its seeds), and how many of random.csv's
                runs reach it
 
@@ -13,7 +13,7 @@ drawn, too, and their clip range begins as the policy's; its bound on the gradie
 else is the preset's; 8 environments and 93,184 steps. A row is the evaluation of one run at its end.
 A file is written after every group of settings that one program serves, and rows that it has are kept.
 
-    python experiments/auto/wide.py landscape random --results results/auto/wide
+    python experiments/auto/wide.py landscape try random --results results/auto/wide
 """
 
 import argparse
@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,12 +40,13 @@ ROLLOUT = 8 * 128
 AT_ONCE = 40
 MINIBATCH_SIZES = (128, 256, 512)
 GRADIENT_NORMS = (0.25, 0.75)
+AS_CONFIGURED = "auto, lambda as configured"
 BOUNDS: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    "as configured": {},
-    "lambda of 0.9 and above": {"lambda_": (0.9, 0.9999)},
-    "lambda of 0.95 and above": {"lambda_": (0.95, 0.9999)},
-    "lambda within 0.9 and 0.99": {"lambda_": (0.9, 0.99)},
-    "lambda within 0.9 and 0.99, clip range within 0.1 and 0.3": {
+    AS_CONFIGURED: {},
+    "auto, lambda of 0.9 and above": {"lambda_": (0.9, 0.9999)},
+    "auto, lambda of 0.95 and above": {"lambda_": (0.95, 0.9999)},
+    "auto, lambda within 0.9 and 0.99": {"lambda_": (0.9, 0.99)},
+    "auto, lambda within 0.9 and 0.99, clip range within 0.1 and 0.3": {
         "lambda_": (0.9, 0.99),
         "clip_range": (0.1, 0.3),
     },
@@ -81,10 +82,6 @@ class Setting(NamedTuple):
         """Those that are numbers in the state."""
         found = {name: getattr(self, name) for name in self._fields[5:]}
         return {**found, "value_clip_range": self.clip_range} if self.clip_values else found
-
-
-Member: TypeAlias = tuple[Setting, int]
-"""A setting, and the seed of its run."""
 
 
 def drawn(count: int, seed: int) -> list[Setting]:
@@ -123,29 +120,28 @@ def within(numbers: Mapping[str, float], bounds: Mapping[str, tuple[float, float
     return {**numbers, **{name: min(max(numbers[name], low), high) for name, (low, high) in bounds.items()}}
 
 
-def of_arms(arms: Sequence[str], plain: Config) -> Config:
+def of_arm(arm: str, plain: Config) -> Config:
     """Plain learning, auto, or auto without what `BOUNDS` tries."""
-    if arms == ("plain",):
+    if arm == "plain":
         return plain
     config = with_auto(plain)
-    if arms == ("auto",):
+    if arm not in BOUNDS:
         return config
     tuners = tuple(tuner for tuner in config.meta.tuners if not tuner.startswith("lambda="))
     return dataclasses.replace(config, meta=dataclasses.replace(config.meta, tuners=tuners))
 
 
-def ends(arms: Sequence[str], members: Sequence[Member]) -> list[Row]:
-    """One row for each arm and run, of settings that one program serves; either plain learning or forms of auto."""
+def ends(runs: Sequence[tuple[str, Setting, int]]) -> list[Row]:
+    """One row for each (arm, setting, seed), which one program serves."""
     begun = time.monotonic()
-    plain = config(members[0][0])
-    population = Population(of_arms(arms, plain), AT_ONCE)
-    runs = [(arm, setting, seed) for arm in arms for setting, seed in members]
+    plain = config(runs[0][1])
+    population = Population(of_arm(runs[0][0], plain), AT_ONCE)
     state = population.begin(
         [seed for *_, seed in runs],
         [within(setting.numbers, BOUNDS.get(arm, {})) for arm, setting, _ in runs],
     )
     _, found = population.advance(state, plain.num_meta_steps)
-    print(f"{', '.join(arms)}: {len(members)} runs in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+    print(f"from {runs[0][0]}: {len(runs)} runs in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     return [
         {
             "arm": arm,
@@ -159,18 +155,20 @@ def ends(arms: Sequence[str], members: Sequence[Member]) -> list[Row]:
     ]
 
 
-def part(file: Path, arms: Sequence[str], members: Sequence[Member]) -> None:
+def part(file: Path, arms: Sequence[str], members: Sequence[tuple[Setting, int]]) -> None:
     """Rows of arms that one program serves."""
     rows: list[Row] = [*read_rows(file)] if file.exists() else []
     done = {(row["arm"], int(row["number"]), int(row["seed"])) for row in rows}
     for program in sorted({setting.program for setting, _ in members}):
+        of_program = [(setting, seed) for setting, seed in members if setting.program == program]
         missing = [
-            (setting, seed)
-            for setting, seed in members
-            if setting.program == program and any((arm, setting.number, seed) not in done for arm in arms)
+            (arm, setting, seed)
+            for arm in arms
+            for setting, seed in of_program
+            if (arm, setting.number, seed) not in done
         ]
         if missing:
-            rows += ends(arms, missing)
+            rows += ends(missing)
             write_rows(file, rows)
 
 
@@ -184,7 +182,7 @@ def summary(folder: Path) -> list[Row]:
     for arm in dict.fromkeys(row["arm"] for row in starts):
         returns = [float(row["evaluation_return"]) for row in starts if row["arm"] == arm]
         reached = sum(found >= level for found in returns)
-        rows.append({"what": f"random starts from which {arm} reaches it", "found": reached, "of": len(returns)})
+        rows.append({"what": f"random starts from which it is reached by {arm}", "found": reached, "of": len(returns)})
     return rows
 
 
@@ -204,7 +202,7 @@ def main() -> None:
         part(folder / "try.csv", tuple(BOUNDS), members)
     if "random" in options.parts:
         members = [(setting, START_SEED + setting.number) for setting in drawn(STARTS, START_SEED)]
-        for arm in ("plain", "auto"):
+        for arm in ("plain", "auto", AS_CONFIGURED):
             part(folder / "random.csv", (arm,), members)
     if (folder / "landscape.csv").is_file() and (folder / "random.csv").is_file():
         write_rows(folder / "summary.csv", summary(folder))

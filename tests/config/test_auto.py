@@ -32,6 +32,12 @@ def test_what_it_is():
     )
 
 
+def test_what_it_tunes_is_not_learned_as_well():
+    for name in ("learning_rate", "entropy_cost", "lambda"):
+        with pytest.raises(ConfigError, match=r"--meta\.preset none"):
+            validate(parse_config(["ppo", "--meta.preset=auto", "--meta.learned", name]))
+
+
 def test_flags_change_it_further():
     config = parse_config(["ppo", "--meta.preset=auto", "--meta.learned", "discount", "--meta.no-guard"])
     assert config.meta.learned == ("discount",)

@@ -88,10 +88,30 @@ def test_what_is_tried_begins_where_the_tuner_that_auto_has_begins(script) -> No
     wide = script("auto", "wide")
     plain = wide.config(wide.drawn(1, 1)[0])
     bounded = "lambda=bounds:0.95,1"
-    auto, tried = (wide.of_arms(arms, plain).meta.tuners for arms in (("auto",), tuple(wide.BOUNDS)))
-    assert wide.of_arms(("plain",), plain) == plain and not plain.meta.tuners
-    assert bounded in auto and tried == tuple(tuner for tuner in auto if tuner != bounded)
+    auto = wide.of_arm("auto", plain).meta.tuners
+    assert wide.of_arm("plain", plain) == plain and not plain.meta.tuners
+    assert bounded in auto
+    for arm in wide.BOUNDS:
+        assert wide.of_arm(arm, plain).meta.tuners == tuple(tuner for tuner in auto if tuner != bounded)
     for value in (0.8, 0.96, 0.9999):
         begun, _ = gw.Bounds((0.95, 1.0)).start(jnp.float32(value))
-        found = wide.within({"lambda_": value, "clip_range": 0.0}, wide.BOUNDS["lambda of 0.95 and above"])
+        found = wide.within({"lambda_": value, "clip_range": 0.0}, wide.BOUNDS["auto, lambda of 0.95 and above"])
         assert found == {"lambda_": pytest.approx(float(begun)), "clip_range": 0.0}
+
+
+def test_runs_that_a_file_has_are_not_made_again(script, tmp_path, monkeypatch) -> None:
+    wide = script("auto", "wide")
+    members = [(setting, 10 + setting.number) for setting in wide.drawn(3, 1)]
+    made = []
+
+    def ends(runs):
+        assert len({setting.program for _, setting, _ in runs}) == 1
+        made.extend((arm, setting.number, seed) for arm, setting, seed in runs)
+        return [{"arm": arm, "number": setting.number, "seed": seed} for arm, setting, seed in runs]
+
+    monkeypatch.setattr(wide, "ends", ends)
+    wide.part(tmp_path / "try.csv", ("a",), members[:2])
+    wide.part(tmp_path / "try.csv", ("a", "b"), members)
+    everything = {(arm, number, 10 + number) for arm in "ab" for number in range(3)}
+    assert len(made) == len(everything) and set(made) == everything
+    assert len(wide.read_rows(tmp_path / "try.csv")) == len(everything)
