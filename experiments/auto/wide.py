@@ -155,10 +155,11 @@ def ends(runs: Sequence[tuple[str, Setting, int]]) -> list[Row]:
     ]
 
 
-def part(file: Path, arms: Sequence[str], members: Sequence[tuple[Setting, int]]) -> None:
-    """Rows of arms that one program serves."""
+def part(file: Path, arms: Sequence[str], members: Sequence[tuple[Setting, int]]) -> bool:
+    """Make and write the rows that a file lacks, of arms that one program serves; returns whether any were missing."""
     rows: list[Row] = [*read_rows(file)] if file.exists() else []
     done = {(row["arm"], int(row["number"]), int(row["seed"])) for row in rows}
+    known = len(rows)
     for program in sorted({setting.program for setting, _ in members}):
         of_program = [(setting, seed) for setting, seed in members if setting.program == program]
         missing = [
@@ -170,6 +171,7 @@ def part(file: Path, arms: Sequence[str], members: Sequence[tuple[Setting, int]]
         if missing:
             rows += ends(missing)
             write_rows(file, rows)
+    return len(rows) > known
 
 
 def summary(folder: Path) -> list[Row]:
@@ -193,22 +195,19 @@ def main() -> None:
     options = parser.parse_args()
     folder: Path = options.results
     folder.mkdir(parents=True, exist_ok=True)
-    source = current_source()
-    if "landscape" in options.parts:
-        members = [(setting, seed) for setting in drawn(SETTINGS, 2500) for seed in SEEDS]
-        part(folder / "landscape.csv", ("plain",), members)
-    if "try" in options.parts:
-        members = [(setting, TRIED_SEED + setting.number) for setting in drawn(STARTS, TRIED_SEED)]
-        part(folder / "try.csv", tuple(BOUNDS), members)
-    if "random" in options.parts:
-        members = [(setting, START_SEED + setting.number) for setting in drawn(STARTS, START_SEED)]
-        for arm in ("plain", "auto", AS_CONFIGURED):
-            part(folder / "random.csv", (arm,), members)
+    about = {**current_source(), "device": "CPU", "total_steps": TOTAL_STEPS, "at_once": AT_ONCE}
+    tried = [(setting, TRIED_SEED + setting.number) for setting in drawn(STARTS, TRIED_SEED)]
+    begun = [(setting, START_SEED + setting.number) for setting in drawn(STARTS, START_SEED)]
+    groups: Mapping[str, Sequence[tuple[Sequence[str], Sequence[tuple[Setting, int]]]]] = {
+        "landscape": [(("plain",), [(setting, seed) for setting in drawn(SETTINGS, 2500) for seed in SEEDS])],
+        "try": [(tuple(BOUNDS), tried)],
+        "random": [((arm,), begun) for arm in ("plain", "auto", AS_CONFIGURED)],
+    }
+    for name in options.parts:
+        if any([part(folder / f"{name}.csv", arms, members) for arms, members in groups[name]]):
+            (folder / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
     if (folder / "landscape.csv").is_file() and (folder / "random.csv").is_file():
         write_rows(folder / "summary.csv", summary(folder))
-    about = {**source, "device": "CPU", "total_steps": TOTAL_STEPS, "at_once": AT_ONCE}
-    for name in options.parts:
-        (folder / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -110,8 +110,9 @@ def test_runs_that_a_file_has_are_not_made_again(script, tmp_path, monkeypatch) 
         return [{"arm": arm, "number": setting.number, "seed": seed} for arm, setting, seed in runs]
 
     monkeypatch.setattr(wide, "ends", ends)
-    wide.part(tmp_path / "try.csv", ("a",), members[:2])
-    wide.part(tmp_path / "try.csv", ("a", "b"), members)
+    assert wide.part(tmp_path / "try.csv", ("a",), members[:2])
+    assert wide.part(tmp_path / "try.csv", ("a", "b"), members)
+    assert not wide.part(tmp_path / "try.csv", ("a", "b"), members)
     everything = {(arm, number, 10 + number) for arm in "ab" for number in range(3)}
     assert len(made) == len(everything) and set(made) == everything
     assert len(wide.read_rows(tmp_path / "try.csv")) == len(everything)
