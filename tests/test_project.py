@@ -297,6 +297,6 @@ def test_the_page_of_studies_lists_every_study_with_its_cost(place: str) -> None
     page = (ROOT / "docs/studies.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| \[?([\w-]+)\b.*\| *([^|]*) \|$", page, flags=re.MULTILINE)
     costs = {name for name, cost in rows if cost}
-    sizes = ("-long", "-unmasked")  # of a study that has a row
+    sizes = ("-long", "-unmasked", "-unmasked-large")  # of a study that has a row
     folders = {path.name for path in (ROOT / place).iterdir() if path.is_dir() and not path.name.startswith(("_", "."))}
     assert {name for name in folders if not name.endswith(sizes)} <= costs

@@ -110,7 +110,7 @@ def test_variance_snake_takes_fewer_samples_of_large_batches_in_the_full_size_al
 
 def test_variance_snake_names_the_code_that_drew_each_sample(script, tmp_path):
     run = script("variance-snake", "run")
-    size = run.SIZES["tiny"]
+    size = run.size_of("tiny", "masked")
     (tmp_path / "checkpoints").mkdir()
     samples = np.zeros((size.num_samples, size.horizons, size.horizons, 2))
     sources = [{"commit": commit, "modified": False} for commit in ("a", "b")]
