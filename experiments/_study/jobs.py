@@ -115,14 +115,14 @@ mask, so that an illegal move ended the episode, and 5000 steps; their public co
 like every other one.
 """
 
-# 512 environments x 5 steps, as published; a few more environment steps to a chunk than the others.
+# 512 environments x 5 steps, as in the authors' code of 2022; a few more environment steps to a chunk than the others.
 _LARGE: Final[Mapping[str, Any]] = {"inner.num_envs": 512, "run.chunk_size": 3}
 GAMES: Final[Mapping[Game, Mapping[str, Any]]] = {
     "masked": {},
     "unmasked": UNMASKED,
     "unmasked-large": {**UNMASKED, **_LARGE},
 }
-"""Changes of the presets by game; "unmasked-large" has the published batches, too, eight times those of the others."""
+"""Changes of the presets by game; "unmasked-large" has their batches, too, eight times those of the others."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ LARGE_BATCHES: dict[str, Any] = {
 
 
 def size_of(name: str, game: Game) -> Size:
-    """A size in a game."""
+    """The size of this name in a game; the full one has fewer moments and samples in large batches."""
     size = SIZES[name]
     return size._replace(**LARGE_BATCHES) if (name, game) == ("full", "unmasked-large") else size
 
