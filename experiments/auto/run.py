@@ -3,7 +3,7 @@ r"""Does `--meta.preset auto` pay? PPO on several games, and the actor-critic; b
 try.csv        rules from 40 random starts of the landscape's box and 20 times from the swept one, seeds 1100 to 1139;
                after a grid from two starts, seeds 1000 to 1003: to choose by
 landscape.csv  plain learning at random learning rates and entropy costs, seeds 2000 and 2001, or at those of a grid,
-               seed 2000, where a run takes a minute: what a sweep would find
+               seed 2000, where a run takes a minute (Snake 12x12 without the mask both): what a sweep would find
 look.csv       plain, auto and rules from the configured values, seeds 1000 to 1003: to choose by on longer runs
 starts.csv     plain and auto from five starts, from hopeless to swept, seeds 180 to 199; after a grid from two starts,
                seeds 180 to 189
@@ -16,7 +16,8 @@ what has no part here is from earlier forms of this file and by hand (before/, l
 patient-guard/, with their provenance beside them).
 A row is an evaluation of one run after a ninth of its steps, which the environments counted. No seed to choose by is
 reported.
-A file is written after every rule, and runs that it has are kept.
+A file is written after every rule, with a grid after every run, and runs that it has are kept, so that copies of this
+command can share it, each with its own --starts or --arms.
 
     python experiments/auto/run.py landscape try starts random --results results/auto/cartpole
     python experiments/auto/run.py landscape starts --arena acrobot --results results/auto/acrobot
@@ -105,7 +106,8 @@ class Arena(NamedTuple):
     total_steps: int = 92_160
     at_once: int = 40
     grid: bool = False
-    """Whether the landscape is a grid with one seed, and the starts are two with ten seeds each."""
+    """Whether the landscape is a grid, and the starts are two with ten seeds each."""
+    grid_seeds: tuple[int, ...] = (2000,)
 
 
 UNMASKED = {"name": "jumanji:Snake-v1", "action_mask": False}
@@ -115,7 +117,7 @@ ARENAS = {
     "breakout": Arena({"name": "gymnax:Breakout-MinAtar"}, 276_480, 1, grid=True),
     "snake-6x6": Arena({**UNMASKED, "num_rows": 6, "num_cols": 6}, 460_800, 1, grid=True),
     "snake": Arena({"name": "jumanji:Snake-v1"}, 811_008, 1, grid=True),
-    "snake-unmasked": Arena(UNMASKED, 811_008, 1, grid=True),
+    "snake-unmasked": Arena(UNMASKED, 1_622_016, 1, grid=True, grid_seeds=(2000, 2001)),
 }
 
 
@@ -128,10 +130,9 @@ def config(options: argparse.Namespace, tuners: Sequence[str] = (), *, guard: bo
     )
 
 
-def train(arm: str, of_arm: Config, members: Sequence[Member], at_once: int) -> list[Row]:
+def train(arm: str, of_arm: Config, population: Population, members: Sequence[Member]) -> list[Row]:
     """Nine rows for each member."""
     begun = time.monotonic()
-    population = Population(of_arm, at_once)
     length, left_over = divmod(of_arm.num_meta_steps, STRETCHES)
     if left_over:
         sys.exit(f"{of_arm.num_meta_steps} windows are not {STRETCHES} stretches, so that auto's end would not come")
@@ -185,7 +186,8 @@ def look(options: argparse.Namespace) -> Plan:
 
 def landscape(options: argparse.Namespace) -> Plan:
     if ARENAS[options.arena].grid:
-        return {"plain": config(options)}, [(str(n), 2000, setting) for n, setting in enumerate(GRID)]
+        seeds = ARENAS[options.arena].grid_seeds
+        return {"plain": config(options)}, [(str(n), seed, setting) for seed in seeds for n, setting in enumerate(GRID)]
     rng = random.Random(2000)
     settings = [draw(BOX, rng) for _ in range(64)]
     members: list[Member] = [(str(n), seed, setting) for seed in (2000, 2001) for n, setting in enumerate(settings)]
@@ -221,6 +223,12 @@ def long(options: argparse.Namespace) -> Plan:
     first = {**swept(options.results), "learning_rate": 1e-5}
     members: list[Member] = [("1e-5", seed, first) for seed in range(130, 135)]
     return {"auto": with_auto(config(options))}, members
+
+
+def runs_of(file: Path) -> set[tuple[str, str, int]]:
+    """Arm, start and seed of every run that a file has."""
+    rows = read_rows(file) if file.exists() else []
+    return {(row["arm"], row["start"], int(row["seed"])) for row in rows}
 
 
 def swept(results: Path) -> dict[str, float]:
@@ -264,19 +272,17 @@ def main() -> None:
         options.total_steps = steps
         arms, members = PARTS[part](options)
         file = options.results / f"{part}.csv"
-        rows: list[Row] = [*read_rows(file)] if file.exists() else []
-        done = {(row["arm"], row["start"], int(row["seed"])) for row in rows}
-        if {seed for _, _, seed in done} - {seed for _, seed, _ in members}:
+        if {seed for _, _, seed in runs_of(file)} - {seed for _, seed, _ in members}:
             sys.exit(f"{file} has runs of other seeds: give another --results")
+        asked = [member for member in members if not options.starts or member[0] in options.starts]
         for name in options.arms or arms:
-            missing = [
-                member
-                for member in members
-                if (name, *member[:2]) not in done and (not options.starts or member[0] in options.starts)
-            ]
-            if missing:
-                rows += train(name, arms[name], missing, options.at_once)
-                write_rows(file, rows)
+            population = Population(arms[name], options.at_once)
+            missing = [member for member in asked if (name, *member[:2]) not in runs_of(file)]
+            together = options.at_once if ARENAS[options.arena].grid else max(1, len(missing))
+            for first in range(0, len(missing), together):
+                found = train(name, arms[name], population, missing[first : first + together])
+                known = [*read_rows(file)] if file.exists() else []
+                write_rows(file, known + found)
         provenance = {
             **source,
             "learner": options.learner,
