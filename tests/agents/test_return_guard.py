@@ -87,11 +87,13 @@ def test_it_follows_its_rule_in_a_loop(offset):
     assert 2 <= expected[2].sum() < 100
 
 
-@pytest.mark.parametrize(("num_windows", "decay", "patience"), [(25, 1 - 1 / 2.5, 2), (300, 0.6, 3), (4, 0.0, 1)])
+@pytest.mark.parametrize(
+    ("num_windows", "decay", "patience"), [(25, 0.75, 2), (60, 1 - 1 / 6, 3), (300, 0.9, 3), (4, 0.75, 1)]
+)
 def test_the_length_of_the_run_bounds_its_patience_and_its_memory(num_windows, decay, patience):
     rng = np.random.default_rng(3)
     returns = 10 * np.sin(np.arange(300) / 20) * np.arange(300) + rng.normal(0, 5, 300)
-    guard = dataclasses.replace(GUARD, num_windows=num_windows)
+    guard = dataclasses.replace(GUARD, decay=0.9, num_windows=num_windows)
     expected = looped(returns, np.ones(300), decay, patience, num_windows)
     for one, other in zip(watched(returns, np.ones(300), guard), expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9)
@@ -149,6 +151,14 @@ def test_chance_restores_nothing(offset):
     returns[1000:1200] += 300
     _, _, restored = watched(returns, np.ones(3000), gw.ReturnGuard())
     assert 1250 <= np.flatnonzero(restored)[0] < 1300
+
+
+def test_chance_restores_little_in_a_run_of_few_windows() -> None:
+    rng = np.random.default_rng(7)
+    runs = rng.normal(0, 1, (200, 20))
+    guard = gw.ReturnGuard(num_windows=20)
+    restored = [watched(returns, np.ones(20), guard)[2].any() for returns in runs]
+    assert sum(restored) < 20  # without the least memory about eighty
 
 
 def test_a_policy_is_not_held_where_it_began():

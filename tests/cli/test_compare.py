@@ -18,6 +18,7 @@ from gradweave.runs.comparison_folder import ComparisonPlan, create_comparison
         (("--search", "discount=2:3"), "--search"),
         (("--trials", "1"), "--trials"),
         (("--at-once", "0"), "--at-once"),
+        (("--seed", f"{2**31 - 1}", "--seeds", "2", "--rivals", "sweep"), "run.seed"),
         (("--total-steps", "2000"), "run.total_steps"),
         (("--inner.discount", "2"), "inner.discount"),
         (("--on-nonfinite", "skip"), "run.on_nonfinite"),
@@ -56,6 +57,9 @@ def test_its_folder_is_no_run_and_goes_on_as_it_was_planned(tmp_path, capsys) ->
     config = type(config)(**{**vars(config), "run": type(config.run)(runs_dir=str(tmp_path))})
     ranges = {"learning_rate": SearchRange(1e-4, 1e-2)}
     path = create_comparison(ComparisonPlan(config, ("plain",), ranges, trials=4, seeds=(0,), at_once=4))
+    assert main(["report", str(path)]) == 2
+    assert f"gradweave resume {path}" in capsys.readouterr().err
+    (path / "comparison.md").touch()
     assert main(["report", str(path)]) == 2
     assert "comparison.md" in capsys.readouterr().err
     assert main(["resume", str(path), "--total-steps", "5"]) == 2

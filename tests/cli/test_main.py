@@ -94,6 +94,16 @@ def test_another_environment_drops_the_options_of_the_preset() -> None:
     assert config.environment.options == {"num_rows": 6, "num_cols": 6}
 
 
+def test_the_value_of_a_flag_is_no_preset() -> None:
+    words = ["--environment.name", "snake", "--inner.clip-range", "0.1"]
+    config = parse_config(words)
+    assert (config.preset, config.learner, config.environment.name) == ("auto", "ppo", "snake")
+    assert parse_config(["--runs-dir", "snake", *words]).preset == "auto"
+    assert parse_config(["--seed", "3", *words, "ppo"]).preset == "ppo"
+    assert parse_config(["--meta.guard", "quick", "--outer.critic", "off"]).preset == "quick"
+    assert parse_config(["--seed=3", "quick", "--outer.critic", "off"]).preset == "quick"
+
+
 def test_every_error_says_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--seed", "-1", "--outer.lambda", "2"]) == 2
     said = capsys.readouterr().err
@@ -347,3 +357,10 @@ def test_help_says_lambda_and_names_no_files_of_the_checkout(
     shown = capsys.readouterr().out
     assert "discount lambda" in shown and "the page Tuners" in shown
     assert "lambda_" not in shown and "docs/" not in shown
+
+
+def test_an_end_before_the_steps_that_were_taken_is_refused_with_one_that_is_not(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["resume", str(own), "--total-steps", "1"]) == 2
+    assert "12 or more, the steps that have been taken" in capsys.readouterr().err

@@ -66,6 +66,11 @@ def test_what_check_run_refuses(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_is_written_is_called_a_gif(run, tmp_path, capsys):
+    assert main(["play", str(run), "--output", str(tmp_path / "p.png")]) == 2
+    assert f"--output {tmp_path / 'p.png'}.gif" in capsys.readouterr().err
+
+
 def test_a_snake_run_is_drawn_as_a_snake(tmp_path, capsys):
     config = dataclasses.replace(
         tiny_config(tmp_path),

@@ -219,6 +219,17 @@ def test_a_setting_belongs_to_the_worker_that_trains_it(tmp_path, stand_in, caps
 
 
 @pytest.mark.slow
+def test_its_fields_in_another_order_are_the_same_sweep(tmp_path, stand_in):
+    stand_in("done(discount + rate)")
+    assert sweep(tmp_path, "--name", "both") == 0
+    before = {path.name for path in (tmp_path / "both").iterdir()}
+    table = (tmp_path / "both" / "sweep.csv").read_bytes()
+    words = ["sweep", "quick", "--total-steps", "1000", "--meta.num-inner-steps", "1", "--runs-dir", str(tmp_path)]
+    assert main([*words, "--grid", *reversed(GRID[1:]), "--name", "both"]) == 0
+    assert {path.name for path in (tmp_path / "both").iterdir()} == before
+    assert (tmp_path / "both" / "sweep.csv").read_bytes() == table
+
+
 def test_what_could_not_be_made_whole_is_not_left(tmp_path, stand_in, monkeypatch):
     stand_in("done(1.0)")
     monkeypatch.setattr("gradweave.runs.sweep_study.begin_journal", interrupt)

@@ -117,3 +117,16 @@ def test_what_auto_tunes_and_is_to_be_learned_names_the_preset():
         configure("auto", meta={"learned": ("learning_rate",)})
     assert "--meta.preset none" in caught.value.remedy
     assert configure("auto", meta={"preset": "none", "learned": ("learning_rate",)}).meta.tuners == ()
+
+
+@pytest.mark.parametrize("flags", [["--meta.preset", "none"], ["--learner", "actor-critic"], ["--learner", "vtrace"]])
+def test_what_a_file_tunes_is_kept_where_a_flag_takes_away_the_presets_auto(flags, tmp_path):
+    (tmp_path / "mine.toml").write_text('[meta]\nlearned = ["discount"]\ntuners = ["entropy_cost=bounds:0.01,0.1"]\n')
+    config = parse_config(["--config", str(tmp_path / "mine.toml"), *flags])
+    assert (config.meta.learned, config.meta.tuners) == (("discount",), ("entropy_cost=bounds:0.01,0.1",))
+    validate(config)
+
+
+def test_a_file_may_have_options_of_the_learner_that_a_flag_names(tmp_path):
+    (tmp_path / "mine.toml").write_text("[inner]\nalpha = 0.9\n")
+    assert parse_config(["--config", str(tmp_path / "mine.toml"), "--learner", "vtrace"]).inner.alpha == 0.9

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gradweave.config.configure import configure
 from gradweave.config.learners.actor_critic import InnerConfig, NetworkConfig
 from gradweave.config.schema import Config, EnvironmentConfig, MetaConfig
 from gradweave.core import (
@@ -151,6 +152,25 @@ def test_batches_of_another_size(subject, samples):
     assert not np.allclose(found.contributions, samples.contributions)
     with pytest.raises(ValueError, match="at least 1"):
         with_num_envs(agent, state, 0)
+
+
+@pytest.mark.slow
+def test_batches_of_another_size_of_a_learner_with_minibatches():
+    def built(num_envs):
+        config = configure(
+            "ppo",
+            environment={"name": "discounting-chain"},
+            inner={"num_envs": num_envs, "num_steps": 4, "num_epochs": 1, "num_minibatches": 2},
+            network={"policy_layers": (4,), "value_layers": (4,)},
+            meta={"learned": ("discount",), "num_inner_steps": 2},
+        )
+        return build_agent(config), config
+
+    (agent, config), (larger, _) = built(2), built(6)
+    state = init_state(agent, config, key=jax.random.key(0))
+    found, state = with_num_envs(agent, state, 6, problem=larger.problem)
+    one, other = (measure_agent(each, state, key=jax.random.key(7), **OPTIONS) for each in (found, larger))
+    np.testing.assert_array_equal(one.contributions, other.contributions)
 
 
 @pytest.mark.slow

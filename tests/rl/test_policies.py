@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from gradweave.rl import Categorical, Gaussian, categorical
+from gradweave.rl import Categorical, Gaussian, TanhGaussian, categorical
 
 MASK = jnp.ones((5, 2), bool)
 OUTPUTS = jax.random.normal(jax.random.key(0), (5, 4))
@@ -77,3 +77,19 @@ def test_a_categorical_head_is_the_functions_of_its_module():
     np.testing.assert_array_equal(head.log_prob(OUTPUTS, mask, actions), categorical.log_prob(OUTPUTS, mask, actions))
     np.testing.assert_array_equal(head.entropy(OUTPUTS, mask), categorical.entropy(OUTPUTS, mask))
     np.testing.assert_array_equal(head.kl(OUTPUTS, OTHER, mask), categorical.kl(OUTPUTS, OTHER, mask))
+
+
+@pytest.mark.parametrize("head", [Gaussian(2), TanhGaussian(2)])
+def test_random_play_in_a_box_is_uniform_whatever_the_network_says(head):
+    far = OUTPUTS + 5.0
+    draw = jax.jit(jax.vmap(lambda key: head.uniform(far, MASK, key=key)))
+    drawn = np.asarray(draw(jax.random.split(jax.random.key(5), 4_000)))
+    assert drawn.shape == (4_000, 5, 2)
+    assert scipy.stats.kstest(drawn.ravel(), scipy.stats.uniform(-1, 2).cdf).pvalue > 0.01
+
+
+def test_random_play_among_actions_is_among_the_allowed_ones():
+    mask = jnp.array([[True, False, True]])
+    draw = jax.jit(jax.vmap(lambda key: Categorical(3).uniform(jnp.array([[9.0, 0.0, 0.0]]), mask, key=key)))
+    drawn = np.asarray(draw(jax.random.split(jax.random.key(6), 4_000)))
+    np.testing.assert_allclose(np.bincount(drawn.ravel(), minlength=3) / 4_000, [0.5, 0.0, 0.5], atol=0.03)

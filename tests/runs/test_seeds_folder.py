@@ -1,6 +1,7 @@
 """The folder of several seeds: an ordinary run in it for each, found, changed together, refused when it cannot be."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
-from gradweave.errors import ConfigError, RunInUse
+from gradweave.errors import ConfigError, DamagedFile, RunInUse
 from gradweave.runs.checkpoints import SavedArray, write
 from gradweave.runs.run_folder import RunFolder, find_run
 from gradweave.runs.seeds_folder import SeedsFolder, find_runs, is_finished, is_seeds_folder
@@ -92,3 +93,10 @@ def test_a_seed_that_goes_on_for_longer_is_finished_only_when_it_is_reported_aga
         with pytest.raises(ConfigError, match=f"{last} or more"):
             folder.change({"total_steps": steps})
         assert is_finished(path)
+
+
+def test_a_seed_that_was_deleted_is_named(tmp_path: Path) -> None:
+    with SeedsFolder.create(config_in(tmp_path), 2) as folder:
+        shutil.rmtree(folder.runs[1])
+    with pytest.raises(DamagedFile, match=r"lists seed-1, which is not there.*take 1 out of it"):
+        find_runs(folder.path)

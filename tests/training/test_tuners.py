@@ -167,3 +167,16 @@ def test_a_run_with_a_guard_ends_with_what_it_had_learned(tmp_path: Path) -> Non
     assert len(restored) == 2 and restored[-1] == 59
     assert min(returns[restored[0] + 1 : restored[0] + 3]) > 0.9
     assert rows[-1]["evaluation/return"] > 0.9
+
+
+@pytest.mark.slow
+def test_edited_chunks_that_would_move_the_end_of_an_annealed_run_are_refused(tmp_path: Path) -> None:
+    run = gw.train(configured("learning_rate=kl-anneal", runs_dir=str(tmp_path), total_steps=240))  # six windows
+    config = run.path / "config.toml"
+    edited = config.read_text().replace("chunk_size = 2", "chunk_size = 4").replace("= 240", "= 480")  # six more
+    config.write_text(edited)
+    with pytest.raises(ConfigError, match="a divisor of 6") as caught:
+        gw.resume(run.path, accept_changes=True)
+    assert caught.value.remedy.endswith("set it to 2")
+    config.write_text(edited.replace("chunk_size = 4", "chunk_size = 3"))
+    assert gw.resume(run.path, accept_changes=True).step == 500

@@ -24,7 +24,15 @@ from gradweave.agents.differentiation import sampling_terms, window_gradient
 from gradweave.agents.return_guard import ReturnGuard
 from gradweave.agents.running import DECAY, RunningMean
 from gradweave.agents.schedule import ScheduleNetwork
-from gradweave.agents.state import CollectedWindow, MetaStepMetrics, SelfTuningState, Updated, carried_on, learning_part
+from gradweave.agents.state import (
+    CollectedWindow,
+    MetaStepMetrics,
+    SelfTuningState,
+    Updated,
+    carried_on,
+    learning_part,
+    named_leaves,
+)
 from gradweave.agents.trust_region import cut_to_trust_region
 from gradweave.agents.tuners import AbstractTuner, seen_by, start_tuners, tune
 from gradweave.core import (
@@ -157,7 +165,7 @@ class SelfTuning(eqx.Module):
         running = init_rollout(
             self.environment,
             memory=self.agent.memory,
-            reward_discount=self.agent.reward_discount,
+            reward_discount=self._reward_discount(fixed),
             counts_observations=self.agent.normalize_observations,
             key=reset_key,
         )
@@ -193,27 +201,28 @@ class SelfTuning(eqx.Module):
         window = collect(state, key=window_key)
         learner = window.recording.final_state
         changes: dict[str, Any] = {}
-        grad, outer_loss, outer, kept = jax.tree.map(jnp.zeros_like, state.raw), jnp.zeros(()), {}, None
-        if self.learns:
-            result = self.window_gradient(state, window)
-            grad, outer_loss = result.grad, result.outer_loss
-            outer = jax.tree.map(jnp.mean, result.aux.outer)
-            changes = self._moved(state, grad) | self._observed(state, window, outer)
-            changes["estimator_state"] = result.estimator_state
-            if self.trust_region is not None:
-                changes["learned"], kept = cut_to_trust_region(
-                    self.agent,
-                    learner,
-                    window.batch,
-                    lambda learned: self.eta(eqx.combine(learned, state.fixed)),
-                    *(state.learned, changes["learned"], self.trust_region),
-                )
         if self.schedule is not None:
             context = self.schedule.observe(state.fixed.context, window, self.agent.sampling)
             changes["fixed"] = state.fixed._replace(context=context)
         if self.tuners:
             seen = seen_by(self.tuners, self.agent, state.learner, window, state.num_meta_steps)
             changes["fixed"], changes["tuner_states"] = tune(self.tuners, state.fixed, state.tuner_states, seen)
+        grad, outer_loss, outer, kept = jax.tree.map(jnp.zeros_like, state.raw), jnp.zeros(()), {}, None
+        if self.learns:
+            result = self.window_gradient(state, window)
+            grad, outer_loss = result.grad, result.outer_loss
+            outer = jax.tree.map(jnp.mean, result.aux.outer)
+            changes |= self._moved(state, grad) | self._observed(state, window, outer)
+            changes["estimator_state"] = result.estimator_state
+            if self.trust_region is not None:
+                fixed = changes.get("fixed", state.fixed)  # as the next update will have them
+                changes["learned"], kept = cut_to_trust_region(
+                    self.agent,
+                    learner,
+                    window.batch,
+                    lambda learned: self.eta(eqx.combine(learned, fixed)),
+                    *(state.learned, changes["learned"], self.trust_region),
+                )
         new_state = state._replace(
             learner=learner,
             rollout=window.rollout,
@@ -361,6 +370,11 @@ class SelfTuning(eqx.Module):
         if not (self.condition_on_eta and self.learns):
             return None
         return ravel_pytree(split_learned(self.raw_eta(raw), self.spec)[0])[0]
+
+    def _reward_discount(self, fixed: PyTree) -> float | Array | None:
+        """Of the returns that rewards are scaled by: the agent's, or what a tuner of the discount begins with."""
+        discount = self.agent.reward_discount
+        return discount if discount is None or "discount" not in self.tuners else named_leaves(fixed)["discount"]
 
     def _observed(self, state: SelfTuningState, window: CollectedWindow, outer: dict[str, Array]) -> dict[str, Any]:
         """The fields of the state that know of earlier windows, with one more."""

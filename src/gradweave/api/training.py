@@ -195,13 +195,13 @@ def open_to_resume(
         changes: dict[str, Any] = {"total_steps": total_steps, "devices": devices, "track": track}
         changes = {name: value for name, value in changes.items() if value is not None}
         config = dataclasses.replace(folder.config, run=dataclasses.replace(folder.config.run, **changes))
-        validate(config, num_processes=num_processes)
         if not checkpoint_steps(folder.path):
             raise CheckpointError(f"there is no checkpoint in {folder.checkpoints}; start again with `gradweave train`")
         if total_steps is not None:
             from gradweave.runs.identity import check_longer
 
             check_longer(folder.path, total_steps)
+        validate(config, num_processes=num_processes)
         if config != folder.config:
             folder.set_config(config)
     except BaseException:

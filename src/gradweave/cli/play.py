@@ -47,6 +47,8 @@ def run(argv: Sequence[str]) -> int:
     check_flags(flags, {"seed": (0, 2**32 - 1), "max_steps": (1, 2**31 - 1), "step": (0, MOST_STEPS)})
     check_run(flags.run, flags.step)
     output = flags.run / "agent.gif" if flags.output is None else flags.output
+    if output.suffix.lower() != ".gif":
+        raise ConfigError("--output", str(output), "a file whose name ends in .gif", f"--output {output}.gif")
     if not output.parent.is_dir():
         raise ConfigError("--output", str(output), "a file in a folder that exists", f"make {output.parent} first")
     _play(flags, output)

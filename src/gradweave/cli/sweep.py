@@ -78,7 +78,9 @@ def run(argv: Sequence[str]) -> int:
     shares = plan_shares(plan.base, plan.trials * plan.num_seeds)
     from gradweave.runs.sweep_study import begin_journal
 
-    return _work(join_sweep(plan, name, begin_journal), plan, shares, ["sweep", *argv])
+    path = join_sweep(plan, name, begin_journal)
+    # Its own plan, in which the fields may stand in another order: settings are named and drawn in that.
+    return _work(path, read_plan(path), shares, ["sweep", *argv])
 
 
 def resume_sweep(path: Path, changes: Mapping[str, Any]) -> int:

@@ -19,6 +19,7 @@ from gradweave.cli.flags import parse_flags, wrapped
 from gradweave.cli.seeds import check_seeds, train_seeds
 from gradweave.cli.short_help import HELP_ALL, with_common_flags
 from gradweave.config.auto import lost_auto, with_meta_preset
+from gradweave.config.learners import LEARNERS
 from gradweave.config.learners.sections import InnerSection, NetworkSection, OuterSection
 from gradweave.config.presets import DEFAULT_PRESET, PRESETS, preset
 from gradweave.config.schema import DEFAULT_LEARNER, Config, EnvironmentConfig, MetaConfig, RunConfig
@@ -128,10 +129,10 @@ def parse_all(
     def read(name: str | None) -> Config:
         if file is None:
             return begin(preset(name or DEFAULT_PRESET))
-        return begin(read_config(Path(file), name, follow=True))
+        return begin(read_config(Path(file), name, follow=True, learner=learner, meta_preset=meta_preset))
 
     file = _given(argv, "--config")
-    guess = next((word for word in argv if word in PRESETS), None)
+    guess = _named_preset(argv)
     flags = parse(base := read(guess))  # --help shows the values of this one
     if flags.preset != guess:
         flags = parse(base := read(flags.preset))
@@ -140,6 +141,30 @@ def parse_all(
         base = dataclasses.replace(base, environment=EnvironmentConfig(name=name))
     environment = EnvironmentConfig(name, merged(base.environment.options, options))
     return _to_config(parse(dataclasses.replace(base, environment=environment)), base.preset), flags
+
+
+def _named_preset(argv: Sequence[str]) -> str | None:
+    """The first word that names a preset and is not the value of a flag."""
+    switches = _switches()
+    for before, word in zip(["", *argv], argv, strict=False):
+        if word in PRESETS and ("=" in before or not before.startswith("--") or before in switches):
+            return word
+    return None
+
+
+def _switches() -> frozenset[str]:
+    """Flags that take no value."""
+    kinds = {"run": RunConfig, "meta": MetaConfig}
+    fields = [(name, field) for name, kind in kinds.items() for field in dataclasses.fields(kind)]
+    for row in LEARNERS.values():
+        fields += [
+            (name, field)
+            for name, kind in (("inner", row.inner), ("network", row.network), ("outer", row.outer))
+            for field in dataclasses.fields(kind)
+        ]
+    names = [(section, field.name) for section, field in fields if field.type in (bool, "bool")]
+    spelt = [("" if section == "run" else f"{section}.", name.replace("_", "-")) for section, name in names]
+    return frozenset(f"--{section}{no}{name}" for section, name in spelt for no in ("", "no-"))
 
 
 def _given(argv: Sequence[str], flag: str) -> str | None:

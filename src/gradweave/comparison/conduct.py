@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from gradweave.comparison.plan_checks import config_of
 from gradweave.comparison.population import Population, Stretch
-from gradweave.comparison.rivals import RIVALS, SWEEP_SEED, Rival, best_member, exchange, first_settings
+from gradweave.comparison.rivals import RIVALS, SWEEP_SEED, SWEEP_SEEDS, Rival, best_member, exchange, first_settings
 from gradweave.comparison.saved import read_progress
 from gradweave.config.schema import Config
 from gradweave.errors import Stopped, command_line
@@ -24,7 +24,6 @@ Row = dict[str, Any]
 Setting = Mapping[str, float]
 
 _STRETCHES: Final = 10
-_SWEEP_SEEDS: Final = 2
 _RIVALS: Final = {rival.name: rival for rival in RIVALS}
 
 
@@ -89,7 +88,7 @@ def conduct(plan: ComparisonPlan, path: Path, tell: Callable[[str], None]) -> li
 
 def _searched(rival: Rival, config: Config, plan: ComparisonPlan) -> _Part:
     """The trials of a sweep, on seeds of their own."""
-    seeds = [SWEEP_SEED + offset for offset in range(_SWEEP_SEEDS)]
+    seeds = [SWEEP_SEED + offset for offset in range(SWEEP_SEEDS)]
     settings = first_settings(rival, plan.ranges, plan.trials, SWEEP_SEED)
     return _Part(
         f"{rival.name}-search", rival, config, seeds, [settings] * len(seeds), plan.trials * config.run.total_steps

@@ -1,6 +1,6 @@
 """Checks of a comparison's plan; nothing here imports JAX."""
 
-from gradweave.comparison.rivals import Rival, parse_rivals
+from gradweave.comparison.rivals import SWEEP_SEED, SWEEP_SEEDS, Rival, parse_rivals
 from gradweave.config.auto import with_auto
 from gradweave.config.learners import LEARNERS
 from gradweave.config.schema import Config
@@ -30,6 +30,10 @@ def check_plan(plan: ComparisonPlan) -> None:
     if run.on_nonfinite != "stop":
         accepted = "stop: a member that is not finite any more is not chosen, and the others go on"
         raise ConfigError("run.on_nonfinite", run.on_nonfinite, accepted, "leave it out")
+    chosen_on = {*plan.seeds} & {*range(SWEEP_SEED, SWEEP_SEED + SWEEP_SEEDS)}
+    if chosen_on and any(rival.searches and not rival.shares for rival in parse_rivals(plan.rivals, plan.config)):
+        accepted = "seeds on which the sweep does not choose its setting"
+        raise ConfigError("run.seed", min(chosen_on), accepted, f"--seed {SWEEP_SEED + SWEEP_SEEDS}, say")
     for rival in parse_rivals(plan.rivals, plan.config):
         if rival.tunes == "auto" and not LEARNERS[plan.config.learner].auto:
             accepted = f"rivals other than auto: the learner {plan.config.learner} has none"

@@ -15,9 +15,21 @@ from gradweave.config.schema import Config
 from gradweave.config.search import SearchRange, draw, perturbed
 from gradweave.errors import ConfigError, nearest_name
 
-__all__ = ["RIVALS", "SWEEP_SEED", "Exchange", "Rival", "best_member", "exchange", "first_settings", "parse_rivals"]
+__all__ = [
+    "RIVALS",
+    "SWEEP_SEED",
+    "SWEEP_SEEDS",
+    "Exchange",
+    "Rival",
+    "best_member",
+    "exchange",
+    "first_settings",
+    "parse_rivals",
+]
 
 SWEEP_SEED: Final = 2**31
+SWEEP_SEEDS: Final = 2
+"""A sweep's setting is chosen on these many seeds from SWEEP_SEED on, which are not reported."""
 """A sweep is chosen by runs of seeds from here on, so that it is not chosen by those that are reported."""
 
 Setting: TypeAlias = Mapping[str, float]

@@ -53,12 +53,21 @@ def write_config(config: Config, path: Path) -> None:
     write_atomically(path, format_config(config))
 
 
-def read_config(path: Path, preset: str | None = None, *, follow: bool = False) -> Config:
+def read_config(
+    path: Path,
+    preset: str | None = None,
+    *,
+    follow: bool = False,
+    learner: str | None = None,
+    meta_preset: str | None = None,
+) -> Config:
     """The configuration in a file.
 
     Args:
         path: a TOML file.
         preset: the one to start from, instead of the preset that the file names.
+        learner: in the place of the file's or the preset's, before the file's fields change it; not of a complete file.
+        meta_preset: likewise, of the tuning.
         follow: whether it may be a symbolic link, for a file that the user names.
 
     Raises:
@@ -77,6 +86,11 @@ def read_config(path: Path, preset: str | None = None, *, follow: bool = False) 
         raise ConfigError(field, str(path), "a TOML file in UTF-8", f"correct it: {reason}") from None
     if preset is not None:
         data["preset"] = preset
+    if data.get(_COMPLETE) is not True:
+        if learner is not None:
+            data["learner"] = learner
+        if meta_preset is not None and isinstance(data.get("meta", {}), dict):
+            data["meta"] = {**data.get("meta", {}), "preset": meta_preset}
     return config_from_dict(data)
 
 

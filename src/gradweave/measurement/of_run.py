@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from gradweave.config.schema import Config
+from gradweave.config.validation import validate
 from gradweave.errors import CheckpointError, ConfigError, Stopped
 from gradweave.files import open_regular, real_folder
 from gradweave.machine.signals import interruptible
@@ -80,6 +82,8 @@ def measure_run(
         output=run / "measure" if options.output is None else options.output,
         num_envs=tuple(dict.fromkeys((config.inner.num_envs, *options.batch_sizes))),
     )
+    for num_envs in asked.num_envs[1:]:
+        _check_size(config, num_envs)
     if options.output is None and os.path.lexists(asked.output):
         real_folder(asked.output)
     with _claimed(asked.output):
@@ -128,6 +132,19 @@ def _measure(options: MeasureOptions, asked: _Asked, first: Callable[["Measureme
         result = dataclasses.replace(result, batch_sizes=by_size, files=files)
     _tidy(stores, asked)
     return result
+
+
+def _check_size(config: Config, num_envs: int) -> None:
+    """Refuse batches that the learner could not be trained on.
+
+    Raises:
+        ConfigError: of --batch-sizes.
+    """
+    try:
+        validate(dataclasses.replace(config, inner=dataclasses.replace(config.inner, num_envs=num_envs)))
+    except ConfigError as error:
+        accepted = f"sizes that the run could be trained with ({error.field} would be refused: {error.accepted})"
+        raise ConfigError("--batch-sizes", num_envs, accepted, "give another size") from None
 
 
 def _tidy(stores: Mapping[int, "SampleStore"], asked: _Asked) -> None:

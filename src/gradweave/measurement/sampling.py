@@ -33,6 +33,7 @@ from gradweave.core import (
 )
 from gradweave.core.bijectors import split_learned
 from gradweave.core.contributions import step_contributions
+from gradweave.core.minibatches import MinibatchLearner
 from gradweave.envs import VectorEnvironment
 from gradweave.errors import NonFiniteError
 
@@ -176,9 +177,14 @@ def with_num_envs(
     if num_envs < 1:
         raise ValueError(f"num_envs={num_envs} must be at least 1.")
     problem = agent.problem if problem is None else problem
-    if not isinstance(problem, GradientLearner):
-        raise TypeError(f"the agent's learner is a {type(problem).__name__}; only a GradientLearner is measured.")
-    if problem.microbatches is not None and num_envs % problem.microbatches.num_parts:
+    if not isinstance(problem, GradientLearner | MinibatchLearner):
+        accepted = "a GradientLearner or MinibatchLearner is measured"
+        raise TypeError(f"the agent's learner is a {type(problem).__name__}; only {accepted}.")
+    if (
+        isinstance(problem, GradientLearner)
+        and problem.microbatches is not None
+        and num_envs % problem.microbatches.num_parts
+    ):
         raise ValueError(
             f"num_envs={num_envs} cannot be split into {problem.microbatches.num_parts} equal parts, as the agent's "
             "problem does; give a problem that is built for this number."

@@ -7,6 +7,7 @@ methods act on the last axis; any axes before it are batch axes.
 
 import abc
 import math
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -20,6 +21,13 @@ __all__ = ["AbstractPolicyHead", "Categorical", "Gaussian"]
 
 _MIN_STD = 1e-3  # keeps log-probabilities, and their second derivatives, finite
 _LOG_2PI = math.log(2 * math.pi)
+
+
+def _drawn(draw: Any, like: Array, key: Key[Array, ""], axis: DeviceAxis) -> Array:
+    """Random numbers of a shape and type; with an `axis` for the whole batch, of which this device takes its part."""
+    if axis.name is None:
+        return cast(Array, draw(key, like.shape, like.dtype))
+    return axis.own(draw(key, (like.shape[0] * axis.size, *like.shape[1:]), like.dtype))
 
 
 class AbstractPolicyHead(eqx.Module):
@@ -41,6 +49,19 @@ class AbstractPolicyHead(eqx.Module):
         axis: DeviceAxis = ONE_DEVICE,
     ) -> Array:
         """Draw one action for each entry of the batch; one key serves all, with an `axis` on all devices together."""
+
+    def uniform(
+        self,
+        outputs: Float[Array, "*batch num_outputs"],
+        mask: Bool[Array, "*batch num_actions"],
+        *,
+        key: Key[Array, ""],
+        axis: DeviceAxis = ONE_DEVICE,
+    ) -> Array:
+        """Draw as `sample`, uniformly: among the allowed actions, or vectors within -1 to 1; the values of the outputs
+        do not matter.
+        """
+        return self.sample(jnp.zeros_like(outputs), mask, key=key, axis=axis)
 
     @abc.abstractmethod
     def mode(self, outputs: Float[Array, "*batch num_outputs"], mask: Bool[Array, "*batch num_actions"]) -> Array:
@@ -134,11 +155,18 @@ class Gaussian(AbstractPolicyHead):
         axis: DeviceAxis = ONE_DEVICE,
     ) -> Array:
         mean, std = self.moments(outputs)
-        if axis.name is None:
-            return mean + std * jax.random.normal(key, mean.shape, mean.dtype)
-        # Noise for the whole batch, of which this device takes its part.
-        noise = jax.random.normal(key, (mean.shape[0] * axis.size, *mean.shape[1:]), mean.dtype)
-        return mean + std * axis.own(noise)
+        return mean + std * _drawn(jax.random.normal, mean, key, axis)
+
+    def uniform(
+        self,
+        outputs: Float[Array, "*batch num_outputs"],
+        mask: Bool[Array, "*batch num_actions"],
+        *,
+        key: Key[Array, ""],
+        axis: DeviceAxis = ONE_DEVICE,
+    ) -> Array:
+        mean, _ = self.moments(outputs)
+        return 2 * _drawn(jax.random.uniform, mean, key, axis) - 1
 
     def mode(self, outputs: Float[Array, "*batch num_outputs"], mask: Bool[Array, "*batch num_actions"]) -> Array:
         return self.moments(outputs)[0]

@@ -31,7 +31,7 @@ class RewardScale(NamedTuple):
     num_steps: Float[Array, " batch"]
 
     @staticmethod
-    def new(discount: float, num_envs: int) -> "RewardScale":
+    def new(discount: float | Array, num_envs: int) -> "RewardScale":
         """Before the first step; discount in [0, 1)."""
         nothing = jnp.zeros(num_envs, jnp.result_type(float))
         return RewardScale(jnp.full_like(nothing, discount), nothing, nothing, nothing)

@@ -84,7 +84,7 @@ def init_rollout(
     env: VectorEnvironment[Any],
     *,
     memory: Any = None,
-    reward_discount: float | None = None,
+    reward_discount: float | Array | None = None,
     counts_observations: bool = False,
     key: Key[Array, ""],
 ) -> RolloutState:

@@ -52,6 +52,16 @@ class TanhGaussian(AbstractPolicyHead):
     ) -> Array:
         return jnp.tanh(self._normal.sample(outputs, mask, key=key, axis=axis))
 
+    def uniform(
+        self,
+        outputs: Float[Array, "*batch num_outputs"],
+        mask: Bool[Array, "*batch num_actions"],
+        *,
+        key: Key[Array, ""],
+        axis: DeviceAxis = ONE_DEVICE,
+    ) -> Array:
+        return self._normal.uniform(outputs, mask, key=key, axis=axis)
+
     def mode(self, outputs: Float[Array, "*batch num_outputs"], mask: Bool[Array, "*batch num_actions"]) -> Array:
         """Return the median, the tangent of the mean, as is usual for greedy play; the density's maximum, which lies
         at the ends where the spread is wide, is another action.

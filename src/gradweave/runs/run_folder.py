@@ -351,7 +351,8 @@ def find_run(path: Path) -> Path:
         remedy = f"name one of its settings, such as {settings[0]}, or one of its seeds"
         raise ConfigError("RUN", str(path), "the folder of one run; this one is that of a sweep", remedy)
     if (path / COMPARISON_FILE).is_file():
-        remedy = f"read {path / 'comparison.md'}"
+        page = path / "comparison.md"
+        remedy = f"read {page}" if page.is_file() else f"end it first: {command_line('resume', path)}"
         raise ConfigError("RUN", str(path), "the folder of one run; this one is that of a comparison", remedy)
     beside = path.parent if path.parent.is_dir() else Path("runs")
     names = sorted(

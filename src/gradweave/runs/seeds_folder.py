@@ -178,7 +178,8 @@ def _read_seeds(path: Path) -> list[int]:
     whole = isinstance(found, list) and all(isinstance(seed, int) and not isinstance(seed, bool) for seed in found)
     if not whole or not found or len(set(found)) < len(found) or not all(0 <= seed < 2**32 for seed in found):
         raise DamagedFile(file, "has no list of `seeds`, different whole numbers", "list the folders seed-N in it")
-    for run in _runs_of(path, found).values():
-        if os.path.lexists(run):
-            real_folder(run)
+    for seed, run in _runs_of(path, found).items():
+        if not os.path.lexists(run):
+            raise DamagedFile(file, f"lists {run.name}, which is not there", f"put it back, or take {seed} out of it")
+        real_folder(run)
     return list(found)

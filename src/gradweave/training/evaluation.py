@@ -48,7 +48,8 @@ def evaluate(
         greedy: take the most probable action, or sample; may be traced, so that one compiled program does both.
         num_episodes: at least 1.
         max_steps: steps after which an episode is cut off, at least 1.
-        uniform: ignore the network and act uniformly among the allowed actions: the random agent to compare with.
+        uniform: ignore the network and act uniformly among the allowed actions, vectors within -1 to 1:
+            the random agent to compare with.
         normalization: of observations, `agent.normalization(state.rollout)`.
     """
     environments: VectorEnvironment[Any] = VectorEnvironment(agent.environment.environment, num_episodes)

@@ -7,6 +7,7 @@ stopped.
 
 import concurrent.futures
 import contextlib
+import math
 import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from jaxtyping import PyTree
 from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState
 from gradweave.agents.edited import as_configured
 from gradweave.config.schema import Config
-from gradweave.errors import Stopped, command_line
+from gradweave.errors import ConfigError, Stopped, command_line
 from gradweave.machine.signals import noted_signals
 from gradweave.rl import Normalization, pooled
 from gradweave.runs.progress import Progress
@@ -142,7 +143,22 @@ def _start(
         assert isinstance(folder, RunFolder)  # only process 0 is asked
         return load_agent(folder, progress.message)[1]
 
-    return devices.place(share_tree(newest, _shapes(build_agent(config), config)))
+    state = devices.place(share_tree(newest, _shapes(build_agent(config), config)))
+    _check_end(config, int(state.num_meta_steps))
+    return state
+
+
+def _check_end(config: Config, done: int) -> None:
+    """Refuse edited chunks that would end the run later than what counts its windows was told.
+
+    Raises:
+        ConfigError: naming the size of a chunk.
+    """
+    left, size = config.planned_windows - done, config.run.chunk_size
+    counted = config.meta.guard or any(spec.row.timed for spec in config.tuners.values())
+    if left > 0 and left % size and counted:
+        accepted = f"a divisor of {left}, the windows that are left: a guard or a tuner counts on where the run ends"
+        raise ConfigError("run.chunk_size", size, accepted, f"set it to {math.gcd(left, size)}")
 
 
 def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known) -> _Programs:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import gradweave as gw
 from gradweave.agents import ActorCriticEta
 from gradweave.agents.tuners import KLControl, ReturnChoice, TargetEntropy
+from gradweave.core.learner import sliced_out
 
 from ..material import network, quick_jit, small_agent
 
@@ -61,6 +63,34 @@ def test_each_rule_moves_its_own_meta_parameter(agent) -> None:
         chosen.add(float(now.lambda_))
         state = new
     assert chosen <= {0.5, 0.9} and 0.9 in chosen  # which is tried as soon as an episode has ended
+
+
+def test_the_trust_region_tries_the_update_that_will_be_made() -> None:
+    """The tuner raises the rate in the same window: its old value would let pass what the new one throws too far."""
+    free = small_agent(SPEC, optax.sgd(1.0), tuners={"learning_rate": KLControl(10.0, highest=1.0)})
+    state = free.init(network(jax.random.key(1), outer_critic=False), key=jax.random.key(3))
+
+    def stepped(agent):
+        return quick_jit(lambda state: agent.step(state))(state._replace(key=jax.random.clone(state.key)))
+
+    def next_divergence(new, fixed):
+        eta, batch = free.eta(eqx.combine(new.learned, fixed)), sliced_out(new.batch)
+        return float(free.agent.divergence(new.learner, free.agent.problem.update(new.learner, eta, batch)[0], batch))
+
+    new, _ = stepped(free)
+    assert new.fixed.learning_rate > 1.4 * state.fixed.learning_rate
+    old_rate, new_rate = (next_divergence(new, fixed) for fixed in (state.fixed, new.fixed))
+    assert new_rate > 1.5 * old_rate
+    _, metrics = stepped(dataclasses.replace(free, trust_region=(old_rate * new_rate) ** 0.5))
+    assert metrics.kept < 1
+
+
+def test_rewards_are_scaled_by_returns_of_the_discount_that_a_tuner_begins_with() -> None:
+    spec = SPEC._replace(discount=gw.Fixed())
+    agent = small_agent(spec, optax.adam(0.05), tuners={"discount": ReturnChoice((0.5, 0.25))})
+    agent = dataclasses.replace(agent, agent=dataclasses.replace(agent.agent, reward_discount=0.9))
+    state = agent.init(network(jax.random.key(1), outer_critic=False), key=jax.random.key(3))
+    np.testing.assert_array_equal(state.rollout.reward_scale.discount, 0.5)
 
 
 def test_what_cannot_be_tuned_is_refused(agent) -> None:

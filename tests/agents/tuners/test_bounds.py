@@ -15,6 +15,8 @@ def test_it_begins_within_its_ends_and_never_moves(given: float, kept: float) ->
     assert value == jnp.asarray(kept, value.dtype)
     moved, after = tuner.move(value, state, Seen({}, NO_EPISODES, None))
     assert moved == value and after == state
+    # In a run that goes on with other ends, as `resume --accept-changes` allows, these hold from the next window on.
+    assert float(tuner.move(jnp.asarray(0.1), state, Seen({}, NO_EPISODES, None))[0]) == pytest.approx(0.03)
 
 
 @pytest.mark.parametrize("ends", [(0.03, 0.03), (0.1, 0.01)])

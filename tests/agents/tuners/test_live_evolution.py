@@ -50,6 +50,12 @@ def test_it_stays_between_its_ends() -> None:
     assert max(values) <= 0.1 * np.exp(0.1) * (1 + 1e-9)
 
 
+def test_a_range_in_units_of_returns_is_not_cut() -> None:
+    value, state = LiveEvolution(0.3).start(jnp.asarray(50.0))
+    assert float(jnp.exp(state.centre)) == pytest.approx(50.0)
+    assert float(value) == pytest.approx(50.0 * np.exp(0.3))
+
+
 def test_a_trial_goes_on_until_an_episode_has_ended() -> None:
     value, state = LiveEvolution(period=1).start(jnp.asarray(0.1))
     nothing = Seen({}, EpisodeTotals(*[jnp.zeros(())] * 3), None)
@@ -58,7 +64,7 @@ def test_a_trial_goes_on_until_an_episode_has_ended() -> None:
     assert (int(state.place), int(state.trial.windows)) == (0, 3)
 
 
-@pytest.mark.parametrize("bad", [{"sigma": 0.0}, {"period": 0}, {"rate": -1.0}, {"lowest": 2.0}])
+@pytest.mark.parametrize("bad", [{"sigma": 0.0}, {"period": 0}, {"rate": -1.0}, {"lowest": 2.0, "highest": 1.0}])
 def test_what_cannot_work_is_refused(bad: dict) -> None:
     with pytest.raises(ValueError, match="sigma"):
         LiveEvolution(**bad)

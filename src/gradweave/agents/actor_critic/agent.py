@@ -110,14 +110,22 @@ def network_policy(
         else:
             outputs = jax.vmap(lambda one, memory: apply(params, one, conditioning, memory))(observations, memory)
         said, mask = outputs.logits, observations.action_mask
-        if uniform is not False:
-            said = jnp.where(uniform, jnp.zeros_like(said), said)
-        actions = head.mode(said, mask) if greedy is True else head.sample(said, mask, key=key, axis=axis)
-        if not isinstance(greedy, bool):
-            actions = jnp.where(greedy, head.mode(said, mask).astype(actions.dtype), actions)
+        chosen = functools.partial(_chosen, head, said, mask, greedy, key, axis)
+        drawn = functools.partial(head.uniform, said, mask, key=key, axis=axis)
+        actions = chosen() if uniform is False else jax.lax.cond(uniform, drawn, chosen)
         return Acted(actions, outputs.memory, head.log_prob(said, mask, actions) if record_log_probs else None)
 
     return act
+
+
+def _chosen(
+    head: AbstractPolicyHead, said: Array, mask: Array, greedy: bool | Array, key: Key[Array, ""], axis: DeviceAxis
+) -> Array:
+    """The policy's actions, sampled or the most probable ones."""
+    actions = head.mode(said, mask) if greedy is True else head.sample(said, mask, key=key, axis=axis)
+    if not isinstance(greedy, bool):
+        actions = jnp.where(greedy, head.mode(said, mask).astype(actions.dtype), actions)
+    return actions
 
 
 def experience_batch(trajectory: Trajectory, conditioning: Array | None, *, key: Any) -> Experience:

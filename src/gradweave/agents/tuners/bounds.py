@@ -10,7 +10,7 @@ __all__ = ["Bounds"]
 
 
 class Bounds(AbstractTuner):
-    """Begins at the nearer end where a meta-parameter was configured outside of two ends, and never moves.
+    """Begins at the nearer end where a meta-parameter was configured outside of two ends, and stays.
 
     A value that works is left alone, and one that no problem wants is not kept.
 
@@ -32,4 +32,5 @@ class Bounds(AbstractTuner):
         return jnp.clip(value, *self.ends), None
 
     def move(self, value: Float[Array, ""], state: PyTree, seen: Seen) -> tuple[Float[Array, ""], PyTree]:
-        return value, state
+        # A run that goes on may have been given other ends.
+        return jnp.clip(value, *self.ends), state

@@ -1,5 +1,6 @@
 """A finite difference of returns, taken on the agent that learns."""
 
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -53,7 +54,7 @@ class LiveEvolution(AbstractTuner):
         period: windows of a trial, at least 1; a trial lasts on until an episode has ended.
         rate: step of the logarithm after four trials, above 0.
         lowest: the value that is perturbed stays above it.
-        highest: and below this.
+        highest: and below this; by default there is no upper end, since value costs and clip ranges know none.
 
     Reference: one perturbation for a whole unroll, Vicol 2023 (arXiv 2304.11153), there with many copies side by side;
     here one agent tries both signs in turn, so that nothing is learned or played beside.
@@ -63,7 +64,7 @@ class LiveEvolution(AbstractTuner):
     period: int = eqx.field(static=True, default=50)
     rate: float = eqx.field(static=True, default=0.2)
     lowest: float = eqx.field(static=True, default=1e-6)
-    highest: float = eqx.field(static=True, default=1.0)
+    highest: float = eqx.field(static=True, default=math.inf)
 
     def __check_init__(self) -> None:
         if self.period < 1 or min(self.sigma, self.rate) <= 0 or not 0 < self.lowest < self.highest:
