@@ -102,6 +102,13 @@ def test_the_value_of_a_flag_is_no_preset() -> None:
     assert parse_config(["--seed", "3", *words, "ppo"]).preset == "ppo"
     assert parse_config(["--meta.guard", "quick", "--outer.critic", "off"]).preset == "quick"
     assert parse_config(["--seed=3", "quick", "--outer.critic", "off"]).preset == "quick"
+    assert parse_config(["--inner.normalize_advantages", "ppo"]).preset == "ppo"
+
+
+def test_help_of_a_preset_that_comes_after_it_shows_its_values(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_config(["--help-all", "vtrace"])
+    assert "--inner.alpha" in capsys.readouterr().out
 
 
 def test_every_error_says_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,12 +65,12 @@ def test_what_check_run_refuses(run, tmp_path):
         check_run(folder.path)
 
 
-@pytest.mark.slow
 def test_what_is_written_is_called_a_gif(run, tmp_path, capsys):
     assert main(["play", str(run), "--output", str(tmp_path / "p.png")]) == 2
     assert f"--output {tmp_path / 'p.png'}.gif" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_snake_run_is_drawn_as_a_snake(tmp_path, capsys):
     config = dataclasses.replace(
         tiny_config(tmp_path),

@@ -230,6 +230,7 @@ def test_its_fields_in_another_order_are_the_same_sweep(tmp_path, stand_in):
     assert (tmp_path / "both" / "sweep.csv").read_bytes() == table
 
 
+@pytest.mark.slow
 def test_what_could_not_be_made_whole_is_not_left(tmp_path, stand_in, monkeypatch):
     stand_in("done(1.0)")
     monkeypatch.setattr("gradweave.runs.sweep_study.begin_journal", interrupt)

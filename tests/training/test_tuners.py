@@ -173,10 +173,10 @@ def test_a_run_with_a_guard_ends_with_what_it_had_learned(tmp_path: Path) -> Non
 def test_edited_chunks_that_would_move_the_end_of_an_annealed_run_are_refused(tmp_path: Path) -> None:
     run = gw.train(configured("learning_rate=kl-anneal", runs_dir=str(tmp_path), total_steps=240))  # six windows
     config = run.path / "config.toml"
-    edited = config.read_text().replace("chunk_size = 2", "chunk_size = 4").replace("= 240", "= 480")  # six more
+    edited = config.read_text().replace("chunk_size = 2", "chunk_size = 4").replace("= 240", "= 640")  # ten more
     config.write_text(edited)
-    with pytest.raises(ConfigError, match="a divisor of 6") as caught:
+    with pytest.raises(ConfigError, match="a divisor of 6, the windows so far") as caught:
         gw.resume(run.path, accept_changes=True)
     assert caught.value.remedy.endswith("set it to 2")
     config.write_text(edited.replace("chunk_size = 4", "chunk_size = 3"))
-    assert gw.resume(run.path, accept_changes=True).step == 500
+    assert gw.resume(run.path, accept_changes=True).step == 740

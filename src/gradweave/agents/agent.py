@@ -66,7 +66,7 @@ class Agent(eqx.Module):
             dicts of scalars, for logging.
         act: `(params, observations, memory, conditioning, *, key, greedy=False, uniform=False) -> Acted` for a batch of
             observations. `greedy` takes the most probable action, `uniform` ignores the network (the random agent to
-            compare with); both may be traced booleans.
+            compare with; what it records is not to be learned from); both may be traced booleans.
         batch: `(trajectory, conditioning, *, key) -> batch`, the input of one rollout's updates and the outer loss. It
             is data: no derivative flows through it. By default the trajectory.
         init: `(params) -> learner's state`; None for `problem.init`, which a `GradientLearner` and a

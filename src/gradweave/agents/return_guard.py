@@ -66,7 +66,7 @@ class ReturnGuard(eqx.Module):
     With `num_windows` the patience and the memory of the running mean, 1 / (1 - `decay`) windows, are a tenth of the
     run at most, the memory at least four windows. The last window then ends with the state of the best mean where the
     mean is less than that by more than chance: nobody goes on and finds it again. Of runs whose returns only scatter
-    about 8 in 100 of 40 windows are put back once before their end, 2 of 60, and one in 300 of 100.
+    8 in 100 of 40 windows are put back before their end, 3 of 20, 2 of 60, and one in 400 of 100.
 
     ```python
     agent = SelfTuning(..., guard=gw.ReturnGuard())

@@ -147,7 +147,8 @@ def _named_preset(argv: Sequence[str]) -> str | None:
     """The first word that names a preset and is not the value of a flag."""
     switches = _switches()
     for before, word in zip(["", *argv], argv, strict=False):
-        if word in PRESETS and ("=" in before or not before.startswith("--") or before in switches):
+        alone = "=" in before or not before.startswith("--") or before.replace("_", "-") in switches
+        if word in PRESETS and alone:
             return word
     return None
 
@@ -164,7 +165,7 @@ def _switches() -> frozenset[str]:
         ]
     names = [(section, field.name) for section, field in fields if field.type in (bool, "bool")]
     spelt = [("" if section == "run" else f"{section}.", name.replace("_", "-")) for section, name in names]
-    return frozenset(f"--{section}{no}{name}" for section, name in spelt for no in ("", "no-"))
+    return frozenset({"--help", HELP_ALL} | {f"--{section}{no}{name}" for section, name in spelt for no in ("", "no-")})
 
 
 def _given(argv: Sequence[str], flag: str) -> str | None:

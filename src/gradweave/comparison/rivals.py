@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 SWEEP_SEED: Final = 2**31
-SWEEP_SEEDS: Final = 2
-"""A sweep's setting is chosen on these many seeds from SWEEP_SEED on, which are not reported."""
 """A sweep is chosen by runs of seeds from here on, so that it is not chosen by those that are reported."""
+SWEEP_SEEDS: Final = 2
+"""The number of these seeds."""
 
 Setting: TypeAlias = Mapping[str, float]
 _QUARTER: Final = 4

@@ -91,7 +91,13 @@ def read_config(
             data["learner"] = learner
         if meta_preset is not None and isinstance(data.get("meta", {}), dict):
             data["meta"] = {**data.get("meta", {}), "preset": meta_preset}
-    return config_from_dict(data)
+    try:
+        return config_from_dict(data)
+    except ConfigError as error:
+        if learner is None or error.field.partition(".")[0] not in ("network", "inner", "outer"):
+            raise
+        accepted = f"{error.accepted} (of the learner {learner}, which --learner names)"
+        raise ConfigError(error.field, error.value, accepted, error.remedy) from None
 
 
 def config_from_dict(data: Mapping[str, Any]) -> Config:

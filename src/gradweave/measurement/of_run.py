@@ -140,8 +140,11 @@ def _check_size(config: Config, num_envs: int) -> None:
     Raises:
         ConfigError: of --batch-sizes.
     """
+    sized = dataclasses.replace(config, inner=dataclasses.replace(config.inner, num_envs=num_envs))
+    # Measuring is one device's work, and not a run of its own.
+    steps = max(config.run.total_steps, sized.window_steps)
     try:
-        validate(dataclasses.replace(config, inner=dataclasses.replace(config.inner, num_envs=num_envs)))
+        validate(dataclasses.replace(sized, run=dataclasses.replace(config.run, devices=1, total_steps=steps)))
     except ConfigError as error:
         accepted = f"sizes that the run could be trained with ({error.field} would be refused: {error.accepted})"
         raise ConfigError("--batch-sizes", num_envs, accepted, "give another size") from None

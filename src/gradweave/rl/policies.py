@@ -58,8 +58,8 @@ class AbstractPolicyHead(eqx.Module):
         key: Key[Array, ""],
         axis: DeviceAxis = ONE_DEVICE,
     ) -> Array:
-        """Draw as `sample`, uniformly: among the allowed actions, or vectors within -1 to 1; the values of the outputs
-        do not matter.
+        """Draw as `sample`, uniformly among the allowed actions, whatever the outputs are: those of 0 mean that. A head
+        of another kind has to say for itself what is uniform, as those of vectors do, within -1 to 1.
         """
         return self.sample(jnp.zeros_like(outputs), mask, key=key, axis=axis)
 

@@ -112,9 +112,9 @@ class SeedsFolder:
             for path, config in configs.items()
         }
         for path, config in changed.items():
-            validate(config)
             if "total_steps" in changes:
                 check_longer(path, config.run.total_steps)
+            validate(config)
         for path, config in changed.items():
             if config != configs[path] or accept_changes:
                 with RunFolder.open(path, accept_changes=accept_changes) as run:

@@ -154,11 +154,11 @@ def _check_end(config: Config, done: int) -> None:
     Raises:
         ConfigError: naming the size of a chunk.
     """
-    left, size = config.planned_windows - done, config.run.chunk_size
+    size = config.run.chunk_size
     counted = config.meta.guard or any(spec.row.timed for spec in config.tuners.values())
-    if left > 0 and left % size and counted:
-        accepted = f"a divisor of {left}, the windows that are left: a guard or a tuner counts on where the run ends"
-        raise ConfigError("run.chunk_size", size, accepted, f"set it to {math.gcd(left, size)}")
+    if done % size and counted:
+        accepted = f"a divisor of {done}, the windows so far: a guard or a tuner counts on where the run ends"
+        raise ConfigError("run.chunk_size", size, accepted, f"set it to {math.gcd(done, size)}")
 
 
 def _compile(agent: SelfTuning, config: Config, devices: Devices, memory: Known) -> _Programs:

@@ -9,7 +9,7 @@ from .test_target_entropy import NO_EPISODES
 
 
 @pytest.mark.parametrize(("given", "kept"), [(0.0, 0.003), (0.003, 0.003), (0.02, 0.02), (0.03, 0.03), (0.5, 0.03)])
-def test_it_begins_within_its_ends_and_never_moves(given: float, kept: float) -> None:
+def test_it_begins_within_its_ends_and_stays(given: float, kept: float) -> None:
     tuner = Bounds((0.003, 0.03))
     value, state = tuner.start(jnp.asarray(given))
     assert value == jnp.asarray(kept, value.dtype)
