@@ -89,6 +89,12 @@ def read_saved(path: Path) -> None:
     assert all(math.isfinite(value) for setting in found.settings for value in setting.values())
 
 
+def two_seeds(path: Path) -> object:
+    for seed in (0, 1):
+        (path / f"seed-{seed}").mkdir(exist_ok=True)
+    return seed_runs(path)
+
+
 RATIO = {"value": 0.5, "low": 0.4, "high": None}
 VERDICT = {"heading": "told", "lines": {"discount": "is told"}}
 DOCUMENTS: dict[str, tuple[Callable[[Path], object], Any]] = {
@@ -107,7 +113,7 @@ DOCUMENTS: dict[str, tuple[Callable[[Path], object], Any]] = {
         lambda path: (processes(read_provenance(path)), recorded(path.parent), report._provenance(path)),
         {"run_id": "a", "source": {"commit": "b", "diff": ""}, "accepted_changes": [["a", 1, 2]], "continued": [{}]},
     ),
-    "seeds.json": (lambda path: seed_runs(path.parent), {"seeds": [0, 1]}),
+    "seeds.json": (lambda path: two_seeds(path.parent), {"seeds": [0, 1]}),
     "sweep.json": (
         lambda path: read_plan(path.parent),
         {
