@@ -3,7 +3,7 @@ r"""Does `--meta.preset auto` pay? PPO on several games, and the actor-critic; b
 try.csv        rules from 40 random starts of the landscape's box and 20 times from the swept one, seeds 1100 to 1139;
                after a grid from two starts, seeds 1000 to 1003: to choose by
 landscape.csv  plain learning at random learning rates and entropy costs, seeds 2000 and 2001, or at those of a grid,
-               seed 2000, where a run takes a minute (Snake 12x12 without the mask both): what a sweep would find
+               seed 2000, where a run takes a minute (longer runs of Snake 12x12 both): what a sweep would find
 look.csv       plain, auto and rules from the configured values, seeds 1000 to 1003: to choose by on longer runs
 starts.csv     plain and auto from five starts, from hopeless to swept, seeds 180 to 199; after a grid from two starts,
                seeds 180 to 189
@@ -117,6 +117,7 @@ ARENAS = {
     "breakout": Arena({"name": "gymnax:Breakout-MinAtar"}, 276_480, 1, grid=True),
     "snake-6x6": Arena({**UNMASKED, "num_rows": 6, "num_cols": 6}, 460_800, 1, grid=True),
     "snake": Arena({"name": "jumanji:Snake-v1"}, 811_008, 1, grid=True),
+    "snake-longer": Arena({"name": "jumanji:Snake-v1"}, 1_622_016, 1, grid=True, grid_seeds=(2000, 2001)),
     "snake-unmasked": Arena(UNMASKED, 1_622_016, 1, grid=True, grid_seeds=(2000, 2001)),
 }
 
