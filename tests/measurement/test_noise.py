@@ -46,6 +46,9 @@ def test_the_interval_holds_the_gradient_that_algebra_gives():
     assert found.mean["rate"].low < truth < found.mean["rate"].high < 0
     assert found.verdict.lines["rate"].startswith("negative, s = ")
     assert found.verdict.lines["unused"] == "0 in every sample"
+    with jax.debug_key_reuse(False):
+        one = gw.gradient_samples(sample, jax.random.split(jax.random.key(0), 16)[jnp.zeros(16, int)])
+    assert gw.told_from_noise(one).verdict.lines["rate"].startswith("the same in every sample, so no verdict")
 
 
 def test_a_run_is_told_the_same():

@@ -4,6 +4,7 @@ One abstract evaluation of each function (shapes and dtypes only) settles whethe
 answer nor the message depends on the mode, the estimator, the number of meta-parameters or the length of the window.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -112,9 +113,12 @@ def _is_array(leaf: Any) -> bool:
 def _arrays(state: PyTree) -> PyTree:
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if not _is_array(leaf):
+            remedy = "keep it outside of the state (equinox.partition(model, equinox.is_array) splits a module)"
+            if dataclasses.is_dataclass(leaf):
+                remedy = "register that class as a pytree: @jax.tree_util.register_dataclass above @dataclass"
             raise TypeError(
                 f"the learner's state must hold arrays and numbers only, but {_name(path)} is {_described(leaf)}; "
-                "keep it outside of the state (equinox.partition(model, equinox.is_array) splits a module)."
+                f"{remedy}."
             )
     return jax.tree.map(jnp.asarray, state)
 
@@ -123,6 +127,8 @@ def _described(leaf: Any) -> str:
     """What a leaf is that JAX does not take; of an array its dtype, as that is what is wrong with it."""
     if isinstance(leaf, np.ndarray):
         return f"an array of dtype {leaf.dtype}, which JAX does not have"
+    if dataclasses.is_dataclass(leaf):
+        return f"a dataclass of type {type(leaf).__name__}"
     return f"{leaf!r:.100} of type {type(leaf).__name__}"
 
 

@@ -24,6 +24,8 @@ Cut = Callable[[JaxprEqn], bool]
 OPAQUE = frozenset({"custom_jvp_call", "custom_vjp_call"})
 """Calls with a custom derivative rule: the equations inside of them are not differentiated."""
 
+_CALLS = ("jit", "pjit", "closed_call")
+
 
 def rewritten(function: Callable[..., PyTree], rules: Mapping[str, Rule]) -> Callable[..., PyTree]:
     """`function`, with the primitives that `rules` names replaced at every depth.
@@ -94,6 +96,19 @@ def chooses(equation: JaxprEqn) -> bool:
     )
 
 
+def passed_through(jaxpr: Jaxpr) -> list[int | None]:
+    """For each output the place of the input that it is, unchanged; None where it is computed. Looks into calls."""
+    place_of: dict[Var, int] = {variable: place for place, variable in enumerate(jaxpr.invars)}
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in _CALLS and "jaxpr" in equation.params:
+            sources = passed_through(equation.params["jaxpr"].jaxpr)
+            for out, source in zip(equation.outvars, sources, strict=True):
+                given = None if source is None else equation.invars[source]
+                if isinstance(given, Var) and given in place_of:
+                    place_of[out] = place_of[given]
+    return [place_of.get(out) if isinstance(out, Var) else None for out in jaxpr.outvars]
+
+
 def reads(jaxpr: Jaxpr, needed: list[bool], *, cut: Cut | None = None) -> list[bool]:
     """Whether each input matters to one of the outputs that are needed, looking into calls and loops.
 
@@ -116,7 +131,7 @@ def reads(jaxpr: Jaxpr, needed: list[bool], *, cut: Cut | None = None) -> list[b
 
 def _reads_of(equation: JaxprEqn, wanted: list[bool], cut: Cut | None) -> list[bool]:
     name, params = equation.primitive.name, equation.params
-    if name in ("jit", "pjit", "closed_call") and "jaxpr" in params:
+    if name in _CALLS and "jaxpr" in params:
         return reads(params["jaxpr"].jaxpr, wanted, cut=cut)
     if name != "scan":
         return [True] * len(equation.invars)

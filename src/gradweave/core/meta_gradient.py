@@ -50,7 +50,7 @@ def meta_gradient(
     spec: PyTree,
     state: PyTree,
     batches: PyTree,
-    outer_batches: PyTree | None,
+    outer_batches: PyTree | None = None,
     *,
     estimator: AbstractEstimator | None = None,
     mode: AbstractMode | None = None,
@@ -121,7 +121,7 @@ def horizon_gradients(
     spec: PyTree,
     state: PyTree,
     batches: PyTree,
-    outer_batches: PyTree | None,
+    outer_batches: PyTree | None = None,
 ) -> PyTree:
     """Every horizon gradient g_k = dJ(x_k)/d(raw), k = 1 .. L, from one forward-mode pass.
 
@@ -147,7 +147,7 @@ def truncated_gradients(
     spec: PyTree,
     state: PyTree,
     batches: PyTree,
-    outer_batches: PyTree | None,
+    outer_batches: PyTree | None = None,
     *,
     remat: Any = "step",
 ) -> PyTree:

@@ -58,7 +58,14 @@ def gradient_samples(
 
     Returns:
         The pytree of `sample` with a leading axis of samples.
+
+    Raises:
+        TypeError: keys is no array of keys.
     """
+    is_array = isinstance(keys, jax.Array)
+    if not is_array or keys.ndim != (1 if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else 2):
+        found = f"of shape {keys.shape} and dtype {keys.dtype}" if is_array else f"a {type(keys).__name__}"
+        raise TypeError(f"keys must be an array of one key for each sample, jax.random.split(key, 32), but is {found}.")
     return jax.lax.map(sample, keys, batch_size=batch_size)
 
 

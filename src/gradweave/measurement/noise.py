@@ -7,6 +7,7 @@ Intervals and words are those of `summary` and `verdict`.
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import jax
 import numpy as np
@@ -19,6 +20,8 @@ from gradweave.measurement.verdict import LEGEND, Verdict, lines_in_words
 from gradweave.statistics.bootstrap import LEAST_SAMPLES, Estimate, FloatArray, without_intervals
 
 __all__ = ["NoiseReport", "told_from_noise"]
+
+_ALL_THE_SAME: Final = "the same in every sample, so no verdict: does each draw its data with a key of its own?"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def told_from_noise(samples: PyTree, *, seed: int = 0) -> NoiseReport:
 
     Returns:
         Intervals and words by the meta-parameter's name; of arrays an entry each, as in `rates[0]`. Of fewer than 8
-        samples the ends of intervals are NaN, and there is no verdict.
+        samples the ends of intervals are NaN, and there is no verdict, nor of samples that are all the same and not 0.
 
     Raises:
         ValueError: fewer than two samples, leaves with different numbers of them, or samples that are not finite.
@@ -80,6 +83,9 @@ def told_from_noise(samples: PyTree, *, seed: int = 0) -> NoiseReport:
         lines = [f"no verdict from fewer than {LEAST_SAMPLES} samples"] * len(columns)
     else:
         lines = lines_in_words(found)
+    for index, column in enumerate(table.T):
+        if column[0] != 0 and (column == column[0]).all():
+            lines[index] = _ALL_THE_SAME
     heading = f"Is the meta-gradient told from noise? Of {count} samples, with 95 % intervals; {LEGEND}"
     return NoiseReport(
         num_samples=count,

@@ -18,6 +18,11 @@ def after(tuner: KLControl, rate: float, divergence: float) -> float:
     return float(moved)
 
 
+def test_without_a_divergence_it_says_so() -> None:
+    with pytest.raises(ValueError, match=r"KLControl reads Seen.divergence, which is None: give the mean KL"):
+        KLControl().move(jnp.asarray(1e-3), None, Seen({}, NO_EPISODES, None))
+
+
 @pytest.mark.parametrize("start", [1e-6, 1e-2])
 def test_it_ends_where_the_divergence_is_within_a_factor_of_two_of_its_target(start: float) -> None:
     """To second order the divergence of a step is c rate^2: the wanted rate is sqrt(target / c)."""

@@ -241,7 +241,12 @@ def test_loops_and_custom_rules_limit_the_modes_and_are_named():
         "MixedMode()": False,
     }
     words = "\n".join(map(str, report.findings))
-    for expected in ("contains a while loop", "custom_vjp", "Python numbers in the state (['n'], ['x'])", "integers"):
+    for expected in (
+        "contains a while loop",
+        "custom_vjp",
+        "numbers of a weak type in the state (['n'], ['x'])",
+        "integers",
+    ):
         assert expected in words
 
 

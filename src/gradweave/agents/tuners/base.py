@@ -18,7 +18,7 @@ from gradweave.agents.agent import Agent
 from gradweave.agents.state import CollectedWindow, leaf_name, named_leaves
 from gradweave.rl import EpisodeTotals
 
-__all__ = ["AbstractTuner", "Seen", "check_tuners", "seen_by", "start_tuners", "tune"]
+__all__ = ["AbstractTuner", "Seen", "check_tuners", "divergence_seen", "seen_by", "start_tuners", "tune"]
 
 
 class Seen(NamedTuple):
@@ -61,6 +61,20 @@ class AbstractTuner(eqx.Module):
             state: the tuner's, before the window.
             seen: of the window.
         """
+
+
+def divergence_seen(tuner: AbstractTuner, seen: Seen) -> Float[Array, ""]:
+    """How far the window moved the policy, for a tuner that reads it.
+
+    Raises:
+        ValueError: a loop of one's own did not give it.
+    """
+    if seen.divergence is None:
+        raise ValueError(
+            f"{type(tuner).__name__} reads Seen.divergence, which is None: give the mean KL(policy before the window ‖ "
+            "policy after it) on the newest batch, in nats."
+        )
+    return seen.divergence
 
 
 def check_tuners(tuners: Mapping[str, AbstractTuner], fixed: PyTree, diverges: bool) -> None:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gradweave.agents.tuners.base import AbstractTuner, Seen
+from gradweave.agents.tuners.base import AbstractTuner, Seen, divergence_seen
 
 __all__ = ["KLAnneal", "KLAnnealState"]
 
@@ -81,10 +81,10 @@ class KLAnneal(AbstractTuner):
         return rate, KLAnnealState(rate, nothing, nothing, no, no)
 
     def move(self, value: Float[Array, ""], state: KLAnnealState, seen: Seen) -> tuple[Float[Array, ""], KLAnnealState]:
-        assert seen.divergence is not None
         if seen.num_windows is None:
             raise ValueError("KLAnneal reads Seen.num_windows, the number of windows of the run before this one.")
-        done, divergence = (jnp.asarray(number, value.dtype) for number in (seen.num_windows + 1, seen.divergence))
+        done = jnp.asarray(seen.num_windows + 1, value.dtype)
+        divergence = jnp.asarray(divergence_seen(self, seen), value.dtype)
         state = self._looked(state, divergence, done)
         rate = jnp.where(divergence > _MOST * self.goal, state.rate / _FACTOR_DOWN, state.rate)
         state = state._replace(rate=jnp.clip(rate, self.lowest, self.highest))

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gradweave.agents.tuners.base import AbstractTuner, Seen
+from gradweave.agents.tuners.base import AbstractTuner, Seen, divergence_seen
 
 __all__ = ["KLControl"]
 
@@ -61,14 +61,14 @@ class KLControl(AbstractTuner):
     def move(
         self, value: Float[Array, ""], state: Bool[Array, ""] | None, seen: Seen
     ) -> tuple[Float[Array, ""], Bool[Array, ""] | None]:
-        assert seen.divergence is not None
+        divergence = divergence_seen(self, seen)
         least, most = self._band
         raised: Any = self.factor
         if state is not None:
             # Rounding can take the divergence of policies that hardly differ below 0.
-            missing = jnp.sqrt(math.sqrt(least * most) / jnp.maximum(seen.divergence, _LEAST_SEEN))
-            state = state | (seen.divergence >= least)
+            missing = jnp.sqrt(math.sqrt(least * most) / jnp.maximum(divergence, _LEAST_SEEN))
+            state = state | (divergence >= least)
             raised = jnp.where(state, self.factor, jnp.minimum(missing, _MOST_RAISED))
-        lowered = jnp.where(seen.divergence > most, 1 / self.factor, 1.0)
-        factor = jnp.where(seen.divergence < least, raised, lowered).astype(value.dtype)
+        lowered = jnp.where(divergence > most, 1 / self.factor, 1.0)
+        factor = jnp.where(divergence < least, raised, lowered).astype(value.dtype)
         return jnp.clip(value * factor, self.lowest, self.highest), state

@@ -1,12 +1,12 @@
 """From measurements and traced code to sentences with a remedy."""
 
 from collections.abc import Collection, Iterable, Iterator
+from math import isfinite
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
-from jaxtyping import PyTree
 
 from gradweave.core.check.places import met_singularities, place_of, written_places
 from gradweave.core.check.program import Traced
@@ -21,14 +21,24 @@ _AT_ZERO = ": exactly 0, as the second moment of a dead unit, or a zero norm,"
 _AWAY = "keep its argument away from there: a small constant inside the root, or jnp.where inside and outside of it"
 
 
-def leaf_findings(leaves: Iterable[LeafReport], only_compared: Collection[str]) -> Iterator[Finding]:
+def leaf_findings(
+    leaves: Iterable[LeafReport], only_compared: Collection[str], outer_loss_reads_state: bool
+) -> Iterator[Finding]:
     """One for each leaf whose derivative is not to be trusted, or says nothing.
 
     Args:
         leaves: of the report.
         only_compared: the names of those that update reads in comparisons alone.
+        outer_loss_reads_state: where it does not, this is said once, and not of each leaf.
     """
-    broken = [leaf.name for leaf in leaves if leaf.verdict == "not finite"]
+    if not outer_loss_reads_state:
+        yield Finding(
+            "error",
+            "outer_loss never reads the learner's state: every gradient is 0, whatever is tuned",
+            "compute it from what was learned, state.params for instance; the rewards or returns in a batch are data "
+            "(a policy-gradient loss on them has the gradient of the return)",
+        )
+    broken = [leaf.name for leaf in leaves if not isfinite(leaf.derivative)]
     if broken:
         yield Finding(
             "error",
@@ -43,12 +53,13 @@ def leaf_findings(leaves: Iterable[LeafReport], only_compared: Collection[str]) 
                 "use it in update (advantages or targets made while collecting are data: compute them in update), or "
                 "declare it as gw.Fixed()",
             )
-        elif leaf.verdict == "zero":
+        elif leaf.verdict == "zero" and outer_loss_reads_state:
             yield _zero(leaf.name, only_compared)
         elif leaf.verdict in ("stopped", "disagrees"):
             yield Finding(
                 "error",
-                f"the derivative by {leaf.name} is {leaf.derivative:.4g}, but differences say {leaf.difference:.4g}",
+                f"the derivative by {leaf.name} is {leaf.derivative + 0.0:.4g}, but differences say "
+                f"{leaf.difference + 0.0:.4g}",
                 "see stopped derivatives and custom rules below; without any, a kink (clip, max, sign) may lie close",
             )
 
@@ -66,22 +77,22 @@ def _zero(name: str, only_compared: Collection[str]) -> Finding:
         "error",
         f"{what}: on these data it moves nothing that the outer loss reads",
         "give a longer window (num_inner_steps) or data on which it counts (rewards that are not all 0, say), or look "
-        "for a product with 0 or a comparison behind it; where neither is at fault, declare it as gw.Fixed()",
+        "for a clip, minimum or maximum at its bound, a product with 0 or a comparison behind it; where none is at "
+        "fault, declare it as gw.Fixed()",
     )
 
 
-def find_breaks(
-    traced: Traced, given: Differentiand, leaves: tuple[LeafReport, ...], state: PyTree
-) -> Iterator[Finding]:
+def find_breaks(traced: Traced, given: Differentiand, leaves: tuple[LeafReport, ...]) -> Iterator[Finding]:
     """Causes known to break a meta-gradient, with their source lines."""
-    broken = any(leaf.verdict == "not finite" for leaf in leaves)
+    broken = any(not isfinite(leaf.derivative) for leaf in leaves)
     differs = any(leaf.verdict in ("stopped", "disagrees") for leaf in leaves)
     yield from _singular(traced, given, broken)
     for place in written_places(traced.update, "stop_gradient"):
         yield Finding(
             "error" if differs else "note",
             "update stops a derivative (stop_gradient): the meta-gradient loses that path, not only the learner",
-            "compute targets outside of the function that the learner differentiates (see GradientLearner)",
+            "remove it; targets, which the learner itself must not differentiate, are computed outside of the function "
+            "that it gives to jax.grad (see GradientLearner)",
             place,
         )
     for place in written_places(traced.outer_loss, "stop_gradient"):
@@ -106,7 +117,6 @@ def find_breaks(
                 "use ForwardMode(), or jax.lax.scan, or fori_loop with constant bounds",
                 place,
             )
-    yield from _leaves_of_state(state)
 
 
 def _singular(traced: Traced, given: Differentiand, broken: bool) -> Iterator[Finding]:
@@ -149,28 +159,3 @@ def _unguarded_roots(closed: ClosedJaxpr) -> list[JaxprEqn]:
                 continue
         found.setdefault(place, equation)
     return list(found.values())
-
-
-def _leaves_of_state(state: PyTree) -> Iterator[Finding]:
-    weak = [
-        jax.tree_util.keystr(path)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        if getattr(jax.typeof(leaf), "weak_type", False)
-    ]
-    if weak:
-        yield Finding(
-            "note",
-            f"Python numbers in the state ({', '.join(weak[:4])}) take the dtype of the first update",
-            "give them a dtype, jnp.asarray(x, jnp.float32), to begin with it",
-        )
-    integers = [
-        jax.tree_util.keystr(path)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-    ]
-    if integers:
-        yield Finding(
-            "note",
-            f"integers in the state ({', '.join(integers[:4])}) are carried along and not differentiated",
-            "nothing to do for counters",
-        )

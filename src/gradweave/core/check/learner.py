@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 from gradweave.core.check.findings import find_breaks, leaf_findings
 from gradweave.core.check.program import Traced, Values, compiled_values, in_float64, on_host, trace_learner
 from gradweave.core.check.report import Finding, LeafReport, LearnerReport
+from gradweave.core.check.structure import outer_loss_reads_state, structure_findings
 from gradweave.core.check.ways import mode_reports, num_bytes
 from gradweave.core.jaxprs import Cut, chooses, reads
 from gradweave.core.meta_gradient import checked_window, differentiate_learned
@@ -82,12 +83,17 @@ def check_learner(
     with jax.enable_x64(True) if not limits else contextlib.nullcontext():
         measured, outer_loss = _along_leaves(traced, exact, precision, tolerance)
         leaves = tuple(
-            _leaf_report(name, *values, read, tolerance)
+            _leaf_report(name, *values, is_read=read, tolerance=tolerance)
             for (name, values), read in zip(measured, _reads(traced, exact), strict=True)
         )
         pairs = zip(leaves, _reads(traced, exact, chooses), strict=True)
         only_compared = {leaf.name for leaf, moves in pairs if leaf.is_read and not moves}
-        findings = [*limits, *leaf_findings(leaves, only_compared), *find_breaks(traced, exact, leaves, state)]
+        findings = [
+            *limits,
+            *leaf_findings(leaves, only_compared, outer_loss_reads_state(traced, state)),
+            *find_breaks(traced, exact, leaves),
+            *structure_findings(traced, exact, state, num_inner_steps),
+        ]
         modes = mode_reports(problem, traced, exact, num_bytes(given.window.state))
     order = {"error": 0, "warning": 1, "note": 2}
     return LearnerReport(
@@ -132,11 +138,12 @@ def _traced(problem: MetaProblemLike, given: Differentiand) -> tuple[Traced, Dif
 
 def _along_leaves(
     traced: Traced, given: Differentiand, precision: str, tolerance: float
-) -> tuple[list[tuple[str, tuple[float, float]]], float]:
-    """((name, (derivative, difference)) of each leaf, the outer loss)."""
+) -> tuple[list[tuple[str, tuple[float, float, float]]], float]:
+    """((name, (natural value, derivative, difference)) of each leaf, the outer loss)."""
     values = compiled_values(traced, given.learned, given.window)
     leaves, structure = jax.tree.flatten(given.learned)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(given.learned)]
+    natural = dict(jax.tree_util.tree_leaves_with_path(given.to_eta(given.learned)))
     # The second is for a kink closer than the first: with hundreds of ReLU units there often is one.
     steps = (1e-5, 1e-6) if precision == "float64" else (1e-2,)
     generator = np.random.default_rng(0)
@@ -165,7 +172,8 @@ def _along_leaves(
             quotients.append((ahead - behind) / (2 * step))
             if not np.isfinite(derivative) or _agree(derivative, quotients[-1], tolerance):
                 break  # a second one would say the same
-        found.append((name, (derivative, min(quotients, key=lambda quotient: abs(quotient - derivative)))))
+        difference = min(quotients, key=lambda quotient: abs(quotient - derivative))
+        found.append((name, (float(np.mean(natural[path])), derivative, difference)))
     return found, outer_loss
 
 
@@ -174,20 +182,22 @@ def _agree(derivative: float, difference: float, tolerance: float) -> bool:
     return bool(np.isfinite(derivative) and abs(derivative - difference) <= tolerance * size + 1e-10)
 
 
-def _leaf_report(name: str, derivative: float, difference: float, is_read: bool, tolerance: float) -> LeafReport:
+def _leaf_report(
+    name: str, value: float, derivative: float, difference: float, *, is_read: bool, tolerance: float
+) -> LeafReport:
     agrees = _agree(derivative, difference, tolerance)
     verdict = "good"
-    if not np.isfinite(derivative):
-        verdict = "not finite"
-    elif not is_read:
+    if not is_read:
         verdict = "never read"
+    elif not np.isfinite(derivative):
+        verdict = "not finite"
     elif derivative == 0 and not agrees:
         verdict = "stopped"
     elif not agrees:
         verdict = "disagrees"
     elif derivative == 0:
         verdict = "zero"
-    return LeafReport(name, derivative, difference, is_read, agrees, verdict)
+    return LeafReport(name, derivative, difference, is_read, agrees, value, verdict)
 
 
 def _reads(traced: Traced, given: Differentiand, cut: Cut | None = None) -> list[bool]:

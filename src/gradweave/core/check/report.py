@@ -17,6 +17,7 @@ class LeafReport:
         difference: the central difference along the same direction, with the outer loss's stopped values held constant.
         is_read: whether `update` computes the new state from it.
         agrees: whether derivative and difference are the same up to the tolerance.
+        value: of the meta-parameter, in its natural range (of an array, the mean).
         verdict: one word: "good", "never read", "stopped", "zero", "not finite" or "disagrees".
     """
 
@@ -25,6 +26,7 @@ class LeafReport:
     difference: float
     is_read: bool
     agrees: bool
+    value: float
     verdict: str
 
 
@@ -105,9 +107,10 @@ class LearnerReport:
             f"{head}: the meta-gradient through {self.num_inner_steps} updates, outer loss {self.outer_loss:.4g} "
             f"({self.precision}, {self.seconds:.1f} s)",
             "",
-            f"{'meta-parameter':<22}{'derivative':>13}{'difference':>13}  verdict",
+            f"{'meta-parameter':<22}{'value':>11}{'derivative':>13}{'difference':>13}  verdict",
             *(
-                f"{leaf.name:<22}{leaf.derivative + 0.0:>13.4g}{leaf.difference + 0.0:>13.4g}  {leaf.verdict}"
+                f"{leaf.name:<22}{leaf.value:>11.4g}{leaf.derivative + 0.0:>13.4g}{leaf.difference + 0.0:>13.4g}  "
+                f"{leaf.verdict}"
                 for leaf in self.leaves
             ),
             "",

@@ -73,6 +73,13 @@ def chosen_mode(estimator: AbstractEstimator, mode: AbstractMode | None) -> Abst
     """The mode itself if the estimator can be differentiated by it, the estimator's default for None, or a
     TypeError that names the modes that serve.
     """
+    chosen: list[tuple[str, Any, type, str]] = [
+        ("estimator", estimator, AbstractEstimator, "HorizonMix(gw.uniform_weights(5))"),
+        ("mode", mode, AbstractMode, "ForwardMode()"),
+    ]
+    for name, value, kind, example in chosen:
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name}={value!r} was given; it has to be an object, such as gw.{example}, or left out.")
     supported = estimator.supported_modes
     if mode is None:
         return ReverseMode() if not supported or AbstractMode in supported else supported[0]()

@@ -37,8 +37,8 @@ def tunable(
         A function with the parameters of `factory`.
 
     Raises:
-        TypeError: the result is called with a name that `factory` does not know, or with a traced value that
-            decides on the structure of the update (a flag, a number of steps).
+        TypeError: `factory` is an optimiser; or the result is called with a name that `factory` does not know, or with
+            a traced value that decides on the structure of the update (a flag, a number of steps).
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -52,6 +52,11 @@ def tunable(
         >>> {name: round(float(slope), 3) for name, slope in slopes.items()}
         {'decay': -0.1, 'rate': -1.5}
     """
+    if isinstance(factory, optax.GradientTransformation):
+        raise TypeError(
+            "tunable takes a function that builds an optimiser, but was given an optimiser, whose numbers are fixed: "
+            "tunable(optax.adam)(learning_rate=...)."
+        )
     signature, name = inspect.signature(factory), getattr(factory, "__name__", "the factory")
 
     @functools.wraps(factory)
