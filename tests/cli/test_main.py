@@ -139,6 +139,16 @@ def test_what_is_wrong_ends_with_2(argv: list[str], text: str, capsys: pytest.Ca
     assert text in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["report", "watch", "play", "measure", "check-environment"])
+def test_a_command_without_what_it_needs_shows_its_help_and_ends_with_2(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command])
+    assert ended.value.code == 2
+    assert f"usage: gradweave {command}" in capsys.readouterr().out
+
+
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out

@@ -45,6 +45,8 @@ def test_what_is_understood(text, name, tuner, argument) -> None:
         ("learning_rate=kl-anneal:0", "--meta.tuners learning_rate=kl-anneal:0.1"),
         ("learning_rate=kl-anneal:0.01,1", "--meta.tuners learning_rate=kl-anneal:0.1"),
         ("learning_rate=kl:x", "--meta.tuners learning_rate=kl:0.01"),
+        ("learning_rate=kll", "--meta.tuners learning_rate=kl"),
+        ("learning_rate=kl-aneal:0.1", "--meta.tuners learning_rate=kl-anneal"),
         ("discount", "--meta.tuners discount=return-choice:0.9,0.99"),
         ("discount=kl:0.1", "--meta.tuners discount=return-choice:0.9,0.99"),
         ("lambda=return-choice:0.9", "--meta.tuners lambda=return-choice:0.9,0.99"),

@@ -249,6 +249,8 @@ def test_an_unknown_run_names_the_nearest(tmp_path: Path) -> None:
         misspelt = folder.path.with_name(folder.path.name[:-1])
         with pytest.raises(ConfigError, match=f"did you mean .*{folder.path.name}"):
             find_run(misspelt)
+        with pytest.raises(ConfigError, match=f"name one of the runs in it, such as {folder.path}"):
+            find_run(folder.path.parent)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")

@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     """Check and print the findings; returns 1 if the contract is broken."""
     words, given = take_environment_options(argv)
     about = "Check that an environment keeps the contract. Its options: --environment.options.NAME VALUE."
-    flags = parse_flags(_Flags, "gradweave check-environment", about, words or ["--help"])
+    flags = parse_flags(_Flags, "gradweave check-environment", about, words, needs_words=True)
     wrong = explain_name(flags.name)
     if wrong is not None:
         raise ConfigError("NAME", flags.name, *wrong)

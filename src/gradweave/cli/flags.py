@@ -15,7 +15,13 @@ FlagsT = TypeVar("FlagsT")
 
 
 def parse_flags(
-    kind: type[FlagsT], prog: str, description: str, argv: Sequence[str], default: FlagsT | None = None
+    kind: type[FlagsT],
+    prog: str,
+    description: str,
+    argv: Sequence[str],
+    default: FlagsT | None = None,
+    *,
+    needs_words: bool = False,
 ) -> FlagsT:
     """The flags that a command line gives.
 
@@ -25,14 +31,18 @@ def parse_flags(
         description: of the command, for its help.
         argv: the words after its name.
         default: the values of absent flags; None: those of the dataclass.
+        needs_words: whether a command line without any is wrong, and answered with the help.
 
     Raises:
         SystemExit: the command line is wrong (2), with a remedy on standard error, or asks for help (0).
     """
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        return tyro.cli(kind, prog=prog, description=wrapped(description), args=list(argv), **options)
+        words = list(argv) or ["--help"] * needs_words
+        return tyro.cli(kind, prog=prog, description=wrapped(description), args=words, **options)
     except SystemExit as error:
+        if needs_words and not argv:
+            raise SystemExit(2) from None
         if error.code == 2:
             say(f"  remedy:   correct it; `{prog} --help` lists the values of each flag")
         raise

@@ -33,7 +33,8 @@ def run(argv: Sequence[str]) -> int:
         _Flags,
         "gradweave measure",
         "Sample the meta-gradient of a trained agent and compare estimators on the same samples.",
-        argv or ["--help"],
+        argv,
+        needs_words=True,
     )
     found = measure_run(flags.run, flags.options, first=_show)
     print("\n" + "\n".join(str(file) for file in found.files))

@@ -42,7 +42,8 @@ def run(argv: Sequence[str]) -> int:
         _Flags,
         "gradweave play",
         "Let a trained agent play one episode, and write it as a GIF.",
-        argv or ["--help"],
+        argv,
+        needs_words=True,
     )
     check_flags(flags, {"seed": (0, 2**32 - 1), "max_steps": (1, 2**31 - 1), "step": (0, MOST_STEPS)})
     check_run(flags.run, flags.step)

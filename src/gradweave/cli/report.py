@@ -29,7 +29,8 @@ def run(argv: Sequence[str]) -> int:
         _Flags,
         "gradweave report",
         "Draw the figures of one or more runs from their metrics.jsonl and write report.html.",
-        argv or ["--help"],
+        argv,
+        needs_words=True,
     )
     paths = [run for path in flags.runs for run in find_runs(path)]
     from gradweave.reports.report import write_report  # matplotlib takes a second

@@ -46,7 +46,8 @@ def run(argv: Sequence[str]) -> int:
         _Flags,
         "gradweave watch",
         "Show the table of a run that another process trains, until it ends; Ctrl-C leaves the run alone.",
-        argv or ["--help"],
+        argv,
+        needs_words=True,
     )
     if is_seeds_folder(flags.run):
         runs = {f"seed {seed}": run for seed, run in seed_runs(flags.run).items()}

@@ -198,7 +198,12 @@ def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, S
         known = any(rule.partition(":")[0] == row.name for row in serving)
         accepted = refused.accepted if known else f"for {spelt} one of {_usages(serving)}"
         example = refused.remedy.rpartition(" ")[2]
-        if not known or rule.startswith("return-choice"):
+        near = nearest_name(
+            rule.partition(":")[0], [row.name for row in serving if row.argument and row.argument.default is not None]
+        )
+        if not known and near:
+            example = near
+        elif not known or rule.startswith("return-choice"):
             example = usual_choice(name, hyperparameters[name])
         elif rule.startswith("bounds") and hyperparameters[name].upper == 1:
             example = "bounds:0.9,0.99"

@@ -354,6 +354,8 @@ def find_run(path: Path) -> Path:
         page = path / "comparison.md"
         remedy = f"read {page}" if page.is_file() else f"end it first: {command_line('resume', path)}"
         raise ConfigError("RUN", str(path), "the folder of one run; this one is that of a comparison", remedy)
+    if runs := sorted(entry.parent for entry in path.glob("*/config.toml")):
+        raise ConfigError("RUN", str(path), "the folder of one run", f"name one of the runs in it, such as {runs[0]}")
     beside = path.parent if path.parent.is_dir() else Path("runs")
     names = sorted(
         entry.parent.name for name in ("config.toml", SEEDS_FILE, SWEEP_FILE) for entry in beside.glob(f"*/{name}")
