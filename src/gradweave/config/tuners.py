@@ -198,11 +198,10 @@ def parse_tuner(text: str, hyperparameters: Mapping[str, Range]) -> tuple[str, S
         known = any(rule.partition(":")[0] == row.name for row in serving)
         accepted = refused.accepted if known else f"for {spelt} one of {_usages(serving)}"
         example = refused.remedy.rpartition(" ")[2]
-        near = nearest_name(
-            rule.partition(":")[0], [row.name for row in serving if row.argument and row.argument.default is not None]
-        )
-        if not known and near:
-            example = near
+        complete = [row.name for row in serving if row.argument and row.argument.default is not None]
+        similar = nearest_name(rule.partition(":")[0], complete)
+        if similar and not known:
+            example = similar
         elif not known or rule.startswith("return-choice"):
             example = usual_choice(name, hyperparameters[name])
         elif rule.startswith("bounds") and hyperparameters[name].upper == 1:
