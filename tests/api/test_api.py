@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -15,7 +17,10 @@ import gradweave as gw
 from gradweave.agents import bundled_apply
 from gradweave.cli.main import main
 from gradweave.errors import CheckpointError, ConfigError, NonFiniteError
+from gradweave.runs.checkpoints import SavedArray, write
+from gradweave.runs.identity import identify
 from gradweave.runs.metrics_table import MetricsTable
+from gradweave.runs.run_folder import RunFolder
 from gradweave.training.build import build_agent, init_state
 
 FLAGS = ["--inner.num-envs", "4", "--inner.num-steps", "5", "--meta.num-inner-steps", "2", "--chunk-size", "3"]
@@ -189,3 +194,44 @@ def test_what_configure_refuses() -> None:
         gw.configure(inner={"discout": 0.9})
     with pytest.raises(ConfigError, match=r"inner\.discount = 1\.5"):
         gw.configure(inner={"discount": 1.5})
+
+
+def test_a_wrong_type_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    """In a process of its own, as tests check annotations."""
+    config = small(tmp_path)
+    with RunFolder.create(config) as folder:
+        file = folder.checkpoints / f"{10**5:012d}.safetensors"
+        write(file, {"x": SavedArray(np.array(1), "int64")}, 10**5, identify(config, None))
+        (folder.path / "report.html").touch()
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    code = """if True:
+        import sys
+        import numpy as np
+        import gradweave as gw
+        from pathlib import Path
+        from gradweave.errors import ConfigError
+        from gradweave.api import training
+        from gradweave.config.toml_file import read_config
+        path = sys.argv[1]
+        config = read_config(Path(path) / "config.toml")
+        for call, what in ((gw.train, config), (gw.resume, path)):
+            for bad in ("400", 1.5, float("nan"), [400]):
+                try:
+                    call(what, total_steps=bad, quiet=True)
+                except ConfigError as error:
+                    assert error.field == "run.total_steps" and "a whole number" in error.accepted, error
+        for name, bad in (("devices", "two"), ("devices", 1.5), ("track", "bogus")):
+            try:
+                gw.resume(path, **{name: bad}, quiet=True)
+            except ConfigError as error:
+                assert error.field == f"run.{name}", error
+        for steps in (1e6, np.int64(10**6)):
+            training.launch = lambda *_, config, **__: sys.exit(repr(config.run.total_steps) != "1000000")
+            try:
+                gw.train(config, total_steps=steps)
+            except SystemExit as end:
+                assert not end.code
+    """
+    subprocess.run([sys.executable, "-c", code, str(folder.path)], check=True)
+    assert {path: path.read_bytes() for path in before} == before
+    assert [path.name for path in tmp_path.iterdir()] == [folder.path.name]
