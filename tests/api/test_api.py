@@ -203,7 +203,7 @@ def test_a_wrong_type_is_refused_before_anything_is_touched(tmp_path: Path) -> N
         file = folder.checkpoints / f"{10**5:012d}.safetensors"
         write(file, {"x": SavedArray(np.array(1), "int64")}, 10**5, identify(config, None))
         (folder.path / "report.html").touch()
-    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file() and path.name != "lock"}
     code = """if True:
         import sys
         import numpy as np
@@ -226,6 +226,8 @@ def test_a_wrong_type_is_refused_before_anything_is_touched(tmp_path: Path) -> N
             except ConfigError as error:
                 assert error.field == f"run.{name}", error
         for steps in (1e6, np.int64(10**6)):
+            with training.open_to_resume(Path(path), total_steps=steps) as folder:
+                assert repr(folder.config.run.total_steps) == "1000000"
             training.launch = lambda *_, config, **__: sys.exit(repr(config.run.total_steps) != "1000000")
             try:
                 gw.train(config, total_steps=steps)

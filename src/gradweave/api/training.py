@@ -175,7 +175,7 @@ def open_to_resume(
     accept_changes: bool = False,
     num_processes: int = 1,
 ) -> RunFolder:
-    """A run's folder, with the configuration to go on with.
+    """A run's folder, with the configuration to go on with; training writes it to config.toml once it can begin.
 
     Args:
         path: the run's folder.
@@ -204,8 +204,7 @@ def open_to_resume(
             from gradweave.runs.identity import check_longer
 
             check_longer(folder.path, config.run.total_steps)
-        if config != folder.config:
-            folder.set_config(config)
+        folder.config = config
     except BaseException:
         folder.close()
         raise
