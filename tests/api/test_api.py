@@ -7,18 +7,24 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from safetensors.numpy import load_file
 
 import gradweave as gw
-from gradweave.agents import bundled_apply
+from gradweave.agents import bundled_apply, network_policy
 from gradweave.cli.main import main
+from gradweave.envs import VectorEnvironment, make_environment
 from gradweave.errors import CheckpointError, ConfigError, NonFiniteError
+from gradweave.rl import Categorical, NetworkOutput
 from gradweave.runs.checkpoints import SavedArray, write
 from gradweave.runs.identity import identify
+from gradweave.runs.metrics import format_row, parse_row
 from gradweave.runs.metrics_table import MetricsTable
 from gradweave.runs.run_folder import RunFolder
 from gradweave.training.build import build_agent, init_state
@@ -176,6 +182,69 @@ def test_measuring_by_a_call_and_by_a_command(
         gw.measure(dataclasses.replace(run, path=None), step=260)
     with pytest.raises(ConfigError, match="--samples = 1"):
         gw.measure(run, samples=1)
+
+
+class Pair(NamedTuple):
+    """Two entropy costs, of which a loss takes the mean, and a learning rate."""
+
+    entropy_cost: Any
+    learning_rate: Any
+
+
+def two_costs() -> gw.SelfTuning:
+    def outputs(params: Any, observation: Any, conditioning: Any) -> NetworkOutput:
+        logits = observation.view @ params
+        return NetworkOutput(logits, jnp.zeros(logits.shape[:-1]), None)
+
+    def log_probs(params: Any, trajectory: Any) -> Any:
+        return jax.nn.log_softmax(trajectory.observations.view[:-1] @ params)
+
+    def loss(params: Any, targets: Any, eta: Pair, trajectory: Any) -> Any:
+        found = log_probs(params, trajectory)
+        return (found * (eta.entropy_cost.mean() * jnp.exp(found) - targets[..., None])).mean(), {}
+
+    def outer_loss(state: Any, trajectory: Any) -> Any:
+        return -(log_probs(state.params, trajectory) * trajectory.rewards[..., None]).mean(), {}
+
+    learner = gw.GradientLearner(
+        targets=lambda params, eta, trajectory: trajectory.rewards,
+        loss=loss,
+        optimizer=gw.differentiable(optax.scale_by_adam()),
+        learning_rate=lambda eta: eta.learning_rate,
+        outer_loss=outer_loss,
+    )
+    environment = make_environment("discounting-chain")
+    spec = Pair(gw.Positive(), gw.Fixed())
+    return gw.SelfTuning(
+        agent=gw.Agent(problem=learner, act=network_policy(outputs, Categorical(environment.num_actions))),
+        environment=VectorEnvironment(environment, num_envs=2),
+        initial_raw=gw.unconstrain(Pair(jnp.array([0.01, 0.02]), 0.1), spec),
+        spec=spec,
+        estimator=gw.Unrolled(),
+        mode=gw.ReverseMode(),
+        meta_optimizer=optax.adam(0.1),
+        num_inner_steps=1,
+        num_steps=3,
+    )
+
+
+@pytest.mark.slow
+def test_an_array_among_the_meta_parameters_is_logged_entry_by_entry(capfd: pytest.CaptureFixture[str]) -> None:
+    agent = two_costs()
+    environment = agent.environment.environment
+    view = jax.eval_shape(lambda key: environment.reset(key=key)[1].view, jax.random.key(0))
+    params = jnp.zeros((view.size, environment.num_actions))
+    trained = gw.train(agent, params, total_steps=12, key=jax.random.key(0), chunk_size=2)
+    costs = ["entropy_cost[0]", "entropy_cost[1]"]
+    assert list(trained.eta) == [*costs, "learning_rate"]
+    shown = capfd.readouterr().err
+    for name in costs:
+        assert name in shown
+        assert trained.metrics[f"eta/{name}"][-1] == pytest.approx(trained.eta[name])
+        assert {f"raw/{name}", f"meta_gradient/{name}"} <= set(trained.metrics)
+    row = trained.metrics.rows[-1]
+    read = parse_row(Path("metrics.jsonl"), format_row(row))
+    assert MetricsTable([read])["eta/entropy_cost[1]"][0] == pytest.approx(trained.eta[costs[1]])
 
 
 def test_metrics_that_are_missing_or_not_finite() -> None:
