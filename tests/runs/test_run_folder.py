@@ -43,6 +43,16 @@ def test_create_writes_configuration_and_provenance(tmp_path: Path) -> None:
     assert {"source", "python", "flags", "started"} <= set(origin)
 
 
+def test_arguments_and_folders_may_be_any_bytes(tmp_path: Path) -> None:
+    with RunFolder.create(make_config(tmp_path), ["train", "--config", "cf\udcff.toml"]) as folder:
+        folder.metrics.write({"step": 10})
+    assert noted(folder.path)["argv"][-1] == "cf?.toml"
+    moved = folder.path.rename(tmp_path / "bad\udcff")
+    with RunFolder.open(moved, ["gradweave", "resume", str(moved)]) as again:
+        again.add_provenance({"devices": ["cpu"]})
+    assert noted(moved)["continued"][0]["argv"][-1] == f"{tmp_path}/bad?"
+
+
 def noted(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((path / "provenance.json").read_text())
     return found
