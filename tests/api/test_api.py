@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import inspect
 import json
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from gradweave.agents import bundled_apply, network_policy
 from gradweave.cli.main import main
 from gradweave.envs import VectorEnvironment, make_environment
 from gradweave.errors import CheckpointError, ConfigError, NonFiniteError
+from gradweave.measurement.options import MeasureOptions
 from gradweave.rl import Categorical, NetworkOutput
 from gradweave.runs.checkpoints import SavedArray, write
 from gradweave.runs.identity import identify
@@ -184,6 +186,10 @@ def test_measuring_by_a_call_and_by_a_command(
         gw.measure(run, samples=1)
 
 
+measure_unchecked = inspect.unwrap(gw.measure)
+"""Without the check of its result's type, which tests make."""
+
+
 class Pair(NamedTuple):
     """Two entropy costs, of which a loss takes the mean, and a learning rate."""
 
@@ -245,6 +251,37 @@ def test_an_array_among_the_meta_parameters_is_logged_entry_by_entry(capfd: pyte
     row = trained.metrics.rows[-1]
     read = parse_row(Path("metrics.jsonl"), format_row(row))
     assert MetricsTable([read])["eta/entropy_cost[1]"][0] == pytest.approx(trained.eta[costs[1]])
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({"output": "folder"}, {"output": Path("folder")}),
+        ({"estimators": "unrolled"}, {"estimators": ("unrolled",)}),
+        ({"estimators": ["unrolled"]}, {"estimators": ("unrolled",)}),
+        ({"batch_sizes": 4}, {"batch_sizes": (4,)}),
+        ({"samples": 8.0, "seed": np.int64(3)}, {"samples": 8, "seed": 3}),
+        ({"samples": "8"}, "--samples = '8'"),
+        ({"samples": 2.5}, "--samples = 2.5"),
+        ({"batch_sizes": "4"}, "--batch-sizes"),
+        ({"estimators": 3}, "--estimators"),
+        ({"reference": 3}, "--reference = 3"),
+        ({"output": 3}, "--output = 3"),
+    ],
+)
+def test_options_of_a_measurement_are_taken_as_they_are_declared(
+    given: dict[str, Any], taken: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[MeasureOptions] = []
+    monkeypatch.setattr("gradweave.api.measuring.measure_run", lambda path, options: asked.append(options))
+    if isinstance(taken, str):
+        with pytest.raises(ConfigError, match=taken):
+            measure_unchecked("run", **given)
+    else:
+        measure_unchecked("run", **given)
+        (options,) = asked
+        assert options == MeasureOptions(**taken)
+        assert all(type(getattr(options, name)) is type(value) for name, value in taken.items() if name != "output")
 
 
 def test_metrics_that_are_missing_or_not_finite() -> None:

@@ -22,7 +22,16 @@ from gradweave.config.schema import Config, EnvironmentConfig
 from gradweave.errors import ConfigError, DamagedFile, nearest_name
 from gradweave.files import read_text, write_atomically
 
-__all__ = ["config_from_dict", "config_to_dict", "format_config", "mistyped", "read_config", "typed", "write_config"]
+__all__ = [
+    "as_typed",
+    "config_from_dict",
+    "config_to_dict",
+    "format_config",
+    "mistyped",
+    "read_config",
+    "typed",
+    "write_config",
+]
 
 _COMPLETE: Final = "complete"
 _NAMES: Final = ("preset", "learner")
@@ -144,6 +153,15 @@ def typed(config: Config) -> Config:
                 values[name] = converted if matched else given
             changes[section] = dataclasses.replace(options, **values)
     return dataclasses.replace(config, **changes)
+
+
+def as_typed(field: str, value: Any, hint: Any) -> Any:
+    """One value of a program as its type is declared, likewise.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    return _checked(field, _plain(value, hint), hint)
 
 
 def mistyped(config: Config) -> Iterator[ConfigError]:
@@ -279,5 +297,5 @@ def _describe(option: Any) -> str:
         return "a table of numbers, strings, true or false"
     if typing.get_origin(option) is tuple:
         return f"a list, each entry {_describe(typing.get_args(option)[0])}"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", Path: "a path"}
     return names.get(option, str(option))
