@@ -197,8 +197,7 @@ class RunFolder:
                 file = self.path / name
                 file.unlink(missing_ok=True)
         except OSError as error:
-            what = "free some space, or make the folder writable, and try again"
-            raise FolderLost(f"{file} cannot be replaced ({error.strerror}); {what}") from None
+            raise FolderLost(f"{file} cannot be replaced ({error.strerror}); make room for it, and try again") from None
 
     def add_provenance(self, entries: Mapping[str, Any]) -> None:
         """Add to the entry of this process in provenance.json; see `gradweave.runs.provenance.ProvenanceFile`."""
