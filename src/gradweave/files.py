@@ -194,7 +194,8 @@ def set_aside(path: Path) -> Path:
 
 
 def write_atomically(path: Path, content: str | bytes | Iterable[bytes]) -> None:
-    """Replace a file: readers see the old or the new content, also after a crash. Text is written as UTF-8.
+    """Replace a file: readers see the old or the new content, also after a crash. Text is written as UTF-8, with ? in
+    the place of what has none: arguments and names of files may be any bytes.
 
     A link of that name is replaced, its target is not touched. Of several processes that write the same file at once,
     the last one's content stays.
@@ -202,7 +203,13 @@ def write_atomically(path: Path, content: str | bytes | Iterable[bytes]) -> None
     Raises:
         OSError: it cannot be written; the earlier file is intact.
     """
-    parts = [content.encode()] if isinstance(content, str) else [content] if isinstance(content, bytes) else content
+    parts = (
+        [content.encode(errors="replace")]
+        if isinstance(content, str)
+        else [content]
+        if isinstance(content, bytes)
+        else content
+    )
     # Hidden from listings, and unique to this process: no other writes into it, or renames it too early.
     temporary = path.with_name(f".{os.getpid()}.{path.name}.tmp")
     try:

@@ -2,20 +2,33 @@
 
 import csv
 import dataclasses
+import inspect
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from safetensors.numpy import load_file
 
 import gradweave as gw
-from gradweave.agents import bundled_apply
+from gradweave.agents import bundled_apply, network_policy
 from gradweave.cli.main import main
+from gradweave.envs import VectorEnvironment, make_environment
 from gradweave.errors import CheckpointError, ConfigError, NonFiniteError
+from gradweave.measurement.options import MeasureOptions
+from gradweave.rl import Categorical, NetworkOutput
+from gradweave.runs.checkpoints import SavedArray, write
+from gradweave.runs.identity import identify
+from gradweave.runs.metrics import format_row, parse_row
 from gradweave.runs.metrics_table import MetricsTable
+from gradweave.runs.run_folder import RunFolder
 from gradweave.training.build import build_agent, init_state
 
 FLAGS = ["--inner.num-envs", "4", "--inner.num-steps", "5", "--meta.num-inner-steps", "2", "--chunk-size", "3"]
@@ -173,6 +186,104 @@ def test_measuring_by_a_call_and_by_a_command(
         gw.measure(run, samples=1)
 
 
+measure_unchecked = inspect.unwrap(gw.measure)
+"""Without the check of its result's type, which tests make."""
+
+
+class Pair(NamedTuple):
+    """Two entropy costs, of which a loss takes the mean, and a learning rate."""
+
+    entropy_cost: Any
+    learning_rate: Any
+
+
+def two_costs() -> gw.SelfTuning:
+    def outputs(params: Any, observation: Any, conditioning: Any) -> NetworkOutput:
+        logits = observation.view @ params
+        return NetworkOutput(logits, jnp.zeros(logits.shape[:-1]), None)
+
+    def log_probs(params: Any, trajectory: Any) -> Any:
+        return jax.nn.log_softmax(trajectory.observations.view[:-1] @ params)
+
+    def loss(params: Any, targets: Any, eta: Pair, trajectory: Any) -> Any:
+        found = log_probs(params, trajectory)
+        return (found * (eta.entropy_cost.mean() * jnp.exp(found) - targets[..., None])).mean(), {}
+
+    def outer_loss(state: Any, trajectory: Any) -> Any:
+        return -(log_probs(state.params, trajectory) * trajectory.rewards[..., None]).mean(), {}
+
+    learner = gw.GradientLearner(
+        targets=lambda params, eta, trajectory: trajectory.rewards,
+        loss=loss,
+        optimizer=gw.differentiable(optax.scale_by_adam()),
+        learning_rate=lambda eta: eta.learning_rate,
+        outer_loss=outer_loss,
+    )
+    environment = make_environment("discounting-chain")
+    spec = Pair(gw.Positive(), gw.Fixed())
+    return gw.SelfTuning(
+        agent=gw.Agent(problem=learner, act=network_policy(outputs, Categorical(environment.num_actions))),
+        environment=VectorEnvironment(environment, num_envs=2),
+        initial_raw=gw.unconstrain(Pair(jnp.array([0.01, 0.02]), 0.1), spec),
+        spec=spec,
+        estimator=gw.Unrolled(),
+        mode=gw.ReverseMode(),
+        meta_optimizer=optax.adam(0.1),
+        num_inner_steps=1,
+        num_steps=3,
+    )
+
+
+@pytest.mark.slow
+def test_an_array_among_the_meta_parameters_is_logged_entry_by_entry(capfd: pytest.CaptureFixture[str]) -> None:
+    agent = two_costs()
+    environment = agent.environment.environment
+    view = jax.eval_shape(lambda key: environment.reset(key=key)[1].view, jax.random.key(0))
+    params = jnp.zeros((view.size, environment.num_actions))
+    trained = gw.train(agent, params, total_steps=12, key=jax.random.key(0), chunk_size=2)
+    costs = ["entropy_cost[0]", "entropy_cost[1]"]
+    assert list(trained.eta) == [*costs, "learning_rate"]
+    shown = capfd.readouterr().err
+    for name in costs:
+        assert name in shown
+        assert trained.metrics[f"eta/{name}"][-1] == pytest.approx(trained.eta[name])
+        assert {f"raw/{name}", f"meta_gradient/{name}"} <= set(trained.metrics)
+    row = trained.metrics.rows[-1]
+    read = parse_row(Path("metrics.jsonl"), format_row(row))
+    assert MetricsTable([read])["eta/entropy_cost[1]"][0] == pytest.approx(trained.eta[costs[1]])
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({"output": "folder"}, {"output": Path("folder")}),
+        ({"estimators": "unrolled"}, {"estimators": ("unrolled",)}),
+        ({"estimators": ["unrolled"]}, {"estimators": ("unrolled",)}),
+        ({"batch_sizes": 4}, {"batch_sizes": (4,)}),
+        ({"samples": 8.0, "seed": np.int64(3)}, {"samples": 8, "seed": 3}),
+        ({"samples": "8"}, "--samples = '8'"),
+        ({"samples": 2.5}, "--samples = 2.5"),
+        ({"batch_sizes": "4"}, "--batch-sizes"),
+        ({"estimators": 3}, "--estimators"),
+        ({"reference": 3}, "--reference = 3"),
+        ({"output": 3}, "--output = 3"),
+    ],
+)
+def test_options_of_a_measurement_are_taken_as_they_are_declared(
+    given: dict[str, Any], taken: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[MeasureOptions] = []
+    monkeypatch.setattr("gradweave.api.measuring.measure_run", lambda path, options: asked.append(options))
+    if isinstance(taken, str):
+        with pytest.raises(ConfigError, match=taken):
+            measure_unchecked("run", **given)
+    else:
+        measure_unchecked("run", **given)
+        (options,) = asked
+        assert options == MeasureOptions(**taken)
+        assert all(type(getattr(options, name)) is type(value) for name, value in taken.items() if name != "output")
+
+
 def test_metrics_that_are_missing_or_not_finite() -> None:
     rows = [{"step": 1, "a": None, "nonfinite": {"a": "-inf"}}, {"step": 2, "b": 3}, {"step": 3, "a": 0.5}]
     table = MetricsTable(rows)
@@ -189,3 +300,46 @@ def test_what_configure_refuses() -> None:
         gw.configure(inner={"discout": 0.9})
     with pytest.raises(ConfigError, match=r"inner\.discount = 1\.5"):
         gw.configure(inner={"discount": 1.5})
+
+
+def test_a_wrong_type_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
+    """In a process of its own, as tests check annotations."""
+    config = small(tmp_path)
+    with RunFolder.create(config) as folder:
+        file = folder.checkpoints / f"{10**5:012d}.safetensors"
+        write(file, {"x": SavedArray(np.array(1), "int64")}, 10**5, identify(config, None))
+        (folder.path / "report.html").touch()
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file() and path.name != "lock"}
+    code = """if True:
+        import sys
+        import numpy as np
+        import gradweave as gw
+        from pathlib import Path
+        from gradweave.errors import ConfigError
+        from gradweave.api import training
+        from gradweave.config.toml_file import read_config
+        path = sys.argv[1]
+        config = read_config(Path(path) / "config.toml")
+        for call, what in ((gw.train, config), (gw.resume, path)):
+            for bad in ("400", 1.5, float("nan"), [400]):
+                try:
+                    call(what, total_steps=bad, quiet=True)
+                except ConfigError as error:
+                    assert error.field == "run.total_steps" and "a whole number" in error.accepted, error
+        for name, bad in (("devices", "two"), ("devices", 1.5), ("track", "bogus")):
+            try:
+                gw.resume(path, **{name: bad}, quiet=True)
+            except ConfigError as error:
+                assert error.field == f"run.{name}", error
+        for steps in (1e6, np.int64(10**6)):
+            with training.open_to_resume(Path(path), total_steps=steps) as folder:
+                assert repr(folder.config.run.total_steps) == "1000000"
+            training.launch = lambda *_, config, **__: sys.exit(repr(config.run.total_steps) != "1000000")
+            try:
+                gw.train(config, total_steps=steps)
+            except SystemExit as end:
+                assert not end.code
+    """
+    subprocess.run([sys.executable, "-c", code, str(folder.path)], check=True)
+    assert {path: path.read_bytes() for path in before} == before
+    assert [path.name for path in tmp_path.iterdir()] == [folder.path.name]

@@ -16,6 +16,7 @@ from gradweave.api.finish import _interval
 from gradweave.cli.main import main
 from gradweave.config.presets import preset
 from gradweave.reports.figures import RunMetrics, _ratios, _running_mean, _with_signal_to_noise, draw_figures
+from gradweave.reports.in_words import in_words
 from gradweave.reports.report import write_report
 from gradweave.runs.run_folder import RunFolder
 from gradweave.statistics.bootstrap import Estimate
@@ -136,6 +137,15 @@ def test_no_diff_is_shown(tmp_path: Path) -> None:
 def test_a_run_without_metrics_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(make_run(tmp_path, num_rows=0))]) == 2
     assert "first line of metrics" in capsys.readouterr().err
+
+
+def test_the_first_evaluation_is_not_called_the_start() -> None:
+    rows = [{"step": 5000 * count, "return": 1.0, "evaluation/return": float(count)} for count in (1, 2)]
+    assert "2.00 in the last evaluation, from 1.00 in the first evaluation, at step 5,000." in in_words(
+        RunMetrics("a", rows)
+    )
+    trained = [{"step": row["step"], "return": row["step"] / 1000} for row in rows]
+    assert "10.00 in training, from 5.00 at the start." in in_words(RunMetrics("a", trained))
 
 
 def test_only_figures_with_numbers_are_drawn(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 from gradweave.cli import seeds
 from gradweave.cli.main import main
 from gradweave.config.presets import preset
+from gradweave.errors import DamagedFile
 from gradweave.reports.seed_summary import format_summary, summarize_seeds
 from gradweave.runs.metrics import read_metrics
 from gradweave.runs.run_folder import RunFolder
@@ -65,6 +66,14 @@ def test_the_summary_is_of_the_last_rows(tmp_path: Path) -> None:
     assert lines[0].split() == ["seed", "steps", "return", "greedy", "return", "discount"]
     assert lines[6].split() == ["IQM", "2.50", "5.00", "0.92"]
     assert len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize("happen", [Path.unlink, lambda path: path.write_text("")])
+def test_a_finished_seed_without_metrics_is_named(tmp_path: Path, happen: Callable[[Path], object]) -> None:
+    paths = made_up(tmp_path, {0: (1.0, 2.0, 0.9), 1: (1.5, 2.0, 0.9)})
+    happen(paths[1] / "metrics.jsonl")
+    with pytest.raises(DamagedFile, match=r"seed-1/metrics\.jsonl has no row.*put it back.*take seed 1 out"):
+        summarize_seeds(paths)
 
 
 @pytest.mark.slow

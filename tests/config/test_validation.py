@@ -1,17 +1,19 @@
 """Configurations: presets, TOML files, and every bad value refused with its field and a remedy."""
 
+import copy
 import dataclasses
 import math
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gradweave.config.learners.actor_critic import has_outer_critic
 from gradweave.config.presets import PRESETS, preset
 from gradweave.config.schema import Config, EnvironmentConfig
-from gradweave.config.toml_file import config_from_dict, format_config, read_config, write_config
+from gradweave.config.toml_file import config_from_dict, format_config, read_config, typed, write_config
 from gradweave.config.validation import find_problems, validate
 from gradweave.errors import ConfigError, nearest_name
 
@@ -27,6 +29,15 @@ def changed(field: str, value: Any, **others: Any) -> Config:
         before = getattr(config, section)
         entry = {**getattr(before, name), option[0]: entry} if option else entry
         config = dataclasses.replace(config, **{section: dataclasses.replace(before, **{name: entry})})
+    return config
+
+
+def unchecked(field: str, value: Any, **others: Any) -> Config:
+    """The quick preset with values of any type, which the annotations checked in tests would refuse."""
+    config = copy.deepcopy(preset("quick"))
+    for name, entry in {field: value, **others}.items():
+        section, _, last = name.rpartition(".")
+        object.__setattr__(getattr(config, section) if section else config, last, entry)
     return config
 
 
@@ -101,6 +112,42 @@ def test_a_complete_file_does_not_take_todays_defaults(tmp_path: Path, line: str
     with pytest.raises(ConfigError, match="complete = true") as raised:
         read_config(tmp_path / "old.toml")
     assert raised.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "accepted"),
+    [
+        ("run.total_steps", "400", "a whole number"),
+        ("run.total_steps", 1.5, "a whole number"),
+        ("run.total_steps", None, "a whole number"),
+        ("run.devices", "two", "'all'"),
+        ("run.track", "bogus", "tensorboard"),
+        ("run.runs_dir", Path("runs"), "a string"),
+        ("inner.discount", "0.9", "a number"),
+        ("inner.optimizer", 3, "'adam'"),
+        ("network.channels", 16, "a list"),
+        ("environment.options", 3, "a table"),
+        ("learner", 3, "a string"),
+        ("run", None, "RunConfig"),
+    ],
+)
+def test_a_replaced_field_has_the_type_that_a_file_would_give_it(field: str, value: Any, accepted: str) -> None:
+    with pytest.raises(ConfigError, match=accepted) as raised:
+        validate(unchecked(field, value))
+    assert raised.value.field == field
+
+
+def test_numbers_of_numpy_and_whole_floats_become_python_numbers(tmp_path: Path) -> None:
+    given = {"run.seed": np.int64(3), "inner.discount": np.float32(0.5), "run.devices": 1.0}
+    config = typed(unchecked("run.total_steps", 1e6, **given, **{"network.channels": [np.int32(4), 8.0]}))
+    write_config(config, tmp_path / "config.toml")
+    assert read_config(tmp_path / "config.toml") == config
+    numbers = (config.run.total_steps, config.run.seed, config.inner.discount, config.run.devices)
+    assert numbers == (1_000_000, 3, 0.5, 1) and [type(one) for one in numbers] == [int, int, float, int]
+    assert config.network.channels == (4, 8)
+    assert typed(config) == config
+    with pytest.raises(ConfigError, match="a whole number"):  # the float itself would be written
+        validate(unchecked("run.total_steps", 1e6))
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,22 @@ def test_a_damaged_measurement_is_left_out_of_the_report(run: Path, content: byt
     assert "left out: " in (run / "report.html").read_text()
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"random_return": true}', b'{"random_return": "3"}'])
+def test_a_damaged_evaluation_is_left_out_of_the_report(run: Path, content: bytes, no_figures: None) -> None:
+    (run / "evaluation.json").write_bytes(content)
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "left out: " in page and "evaluation.json" in page and "random play" not in page
+
+
+def test_a_long_measurement_is_in_the_report(run: Path, no_figures: None) -> None:
+    (run / "measure").mkdir(exist_ok=True)
+    found = {"verdict": {"heading": "In words.", "lines": {"discount": "positive"}}, "rows": ["x" * 2**20]}
+    (run / "measure" / "summary.json").write_text(json.dumps(found))
+    assert main(["report", str(run)]) == 0
+    assert "In words." in (run / "report.html").read_text()
+
+
 SEEDS = [
     b"{",
     b"[0]",

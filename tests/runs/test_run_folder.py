@@ -17,7 +17,7 @@ import pytest
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config, EnvironmentConfig, RunConfig
 from gradweave.config.toml_file import read_config
-from gradweave.errors import CheckpointError, ConfigError, RunInUse
+from gradweave.errors import CheckpointError, ConfigError, FolderLost, RunInUse
 from gradweave.runs import provenance
 from gradweave.runs.locks import lock_folder
 from gradweave.runs.run_folder import RunFolder, find_run, new_name
@@ -43,6 +43,16 @@ def test_create_writes_configuration_and_provenance(tmp_path: Path) -> None:
     assert {"source", "python", "flags", "started"} <= set(origin)
 
 
+def test_arguments_and_folders_may_be_any_bytes(tmp_path: Path) -> None:
+    with RunFolder.create(make_config(tmp_path), ["train", "--config", "cf\udcff.toml"]) as folder:
+        folder.metrics.write({"step": 10})
+    assert noted(folder.path)["argv"][-1] == "cf?.toml"
+    moved = folder.path.rename(tmp_path / "bad\udcff")
+    with RunFolder.open(moved, ["gradweave", "resume", str(moved)]) as again:
+        again.add_provenance({"devices": ["cpu"]})
+    assert noted(moved)["continued"][0]["argv"][-1] == f"{tmp_path}/bad?"
+
+
 def noted(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((path / "provenance.json").read_text())
     return found
@@ -56,7 +66,7 @@ def test_who_goes_on_with_a_run_is_noted_beside_who_began_it(tmp_path: Path, mon
         folder.metrics.write({"step": 10})
         first = noted(folder.path)
     with RunFolder.open(folder.path) as again:  # not to train
-        again.set_config(again.config)
+        again.save_config()
     assert noted(folder.path) == first
     for commit, device in (("b", "gpu"), ("a", "cpu")):
         state["commit"] = commit
@@ -230,12 +240,38 @@ def test_rows_are_kept_when_no_checkpoint_can_be_loaded(tmp_path: Path) -> None:
         assert (folder.path / "metrics.jsonl").read_text() == '{"step": 10}\n'
 
 
-def test_set_config_is_saved(tmp_path: Path) -> None:
+def longer(config: Config) -> Config:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, total_steps=10**9))
+
+
+def test_another_configuration_is_saved_and_ends_what_the_earlier_one_measured(tmp_path: Path) -> None:
     config = make_config(tmp_path)
     with RunFolder.create(config) as folder:
-        longer = dataclasses.replace(config, run=dataclasses.replace(config.run, total_steps=10**9))
-        folder.set_config(longer)
-        assert folder.config == read_config(folder.path / "config.toml") == longer
+        names = ("evaluation.json", "measurement.json", "report.html")
+        for name in names:
+            (folder.path / name).touch()
+        folder.config = longer(config)
+        assert read_config(folder.path / "config.toml") == config
+        folder.save_config()
+        assert read_config(folder.path / "config.toml") == longer(config)
+        assert not any((folder.path / name).exists() for name in names)
+
+
+def test_a_configuration_that_cannot_be_written_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    config = make_config(tmp_path)
+    with RunFolder.create(config) as folder:
+        (folder.path / "report.html").touch()
+        folder.config = longer(config)
+        monkeypatch.setattr("gradweave.runs.run_folder.write_atomically", full)
+        with pytest.raises(FolderLost, match=r"config\.toml cannot be replaced \(No space left"):
+            folder.save_config()
+        assert (folder.path / "report.html").exists()
+        assert read_config(folder.path / "config.toml") == config
 
 
 def test_a_folder_that_cannot_be_made_is_a_configuration_error(tmp_path: Path) -> None:

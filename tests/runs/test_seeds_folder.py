@@ -46,6 +46,17 @@ def test_all_or_none_are_changed(tmp_path: Path) -> None:
             assert RunFolder.view(path).config.run.total_steps == 9_999_999
 
 
+def test_none_is_changed_where_one_is_in_use(tmp_path: Path) -> None:
+    config = config_in(tmp_path)
+    with SeedsFolder.create(config, 2) as folder:
+        first, second = folder.runs.values()
+        (first / "report.html").touch()
+        with RunFolder.open(second), pytest.raises(RunInUse):
+            folder.change({"total_steps": 9_999_999})
+        assert RunFolder.view(first).config.run.total_steps == config.run.total_steps
+        assert (first / "report.html").exists()
+
+
 def test_runs_are_found_in_it_and_it_is_no_run(tmp_path: Path) -> None:
     with SeedsFolder.create(config_in(tmp_path), 3) as folder:
         first, second, _ = folder.runs.values()

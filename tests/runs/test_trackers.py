@@ -185,6 +185,7 @@ def test_resume_takes_another_tracker(tmp_path: Path, monkeypatch: pytest.Monkey
     run = make_run(tmp_path)
     with open_to_resume(run, track="tensorboard") as folder:
         assert folder.config.run.track == "tensorboard"
+        folder.save_config()
     monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
     with pytest.raises(ConfigError, match="wandb"):
         open_to_resume(run, track="wandb")

@@ -13,12 +13,15 @@ from safetensors.numpy import load as library_load
 
 from gradweave.errors import CheckpointError
 from gradweave.runs.checkpoints import (
+    SavedArray,
     checkpoint_path,
+    describe,
     list_checkpoints,
     newest_good,
     prune,
     read,
     set_newer_aside,
+    write,
 )
 from gradweave.training.checkpoints import load, save
 
@@ -46,6 +49,17 @@ def make_state(seed: int = 0) -> State:
         keys=jax.random.split(jax.random.key(7), 4),
         empty=jnp.zeros((0, 3)),
     )
+
+
+def test_long_metadata_are_read_again_or_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, arrays = tmp_path / f"{1:012d}.safetensors", {"x": SavedArray(np.array(1), "int64")}
+    write(path, arrays, 1, {"rows": "x" * 2**24})
+    assert len(describe(path).metadata["rows"]) == 2**24
+    monkeypatch.setattr("gradweave.runs.checkpoints._MOST_HEADER", 2**10)
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match="header would have"):
+        write(path, arrays, 1, {"rows": "x" * 2**10})
+    assert path.read_bytes() == before
 
 
 def bits(leaf: Any) -> bytes:

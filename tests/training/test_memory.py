@@ -13,6 +13,7 @@ import pytest
 from _study.jobs import with_changes
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config
+from gradweave.config.toml_file import read_config
 from gradweave.errors import OutOfMemory
 from gradweave.machine.host_memory import HostMemory, host_memory
 from gradweave.runs.run_folder import RunFolder
@@ -149,6 +150,13 @@ def test_what_cannot_fit_is_refused_before_it_starts(tmp_path: Path, monkeypatch
         noted = json.loads((folder.path / "provenance.json").read_text())["memory_forecast"]
         assert noted["total"] > 1000 == noted["memory"]["limit"]
         assert (folder.path / "metrics.jsonl").read_text() == ""
+    wanted = dataclasses.replace(config, run=dataclasses.replace(config.run, total_steps=10**6))
+    with RunFolder.open(folder.path) as folder:
+        (folder.path / "report.html").touch()
+        folder.config = wanted
+        with pytest.raises(OutOfMemory):
+            run(wanted, folder, resume=True)
+        assert read_config(folder.path / "config.toml") == config and (folder.path / "report.html").exists()
 
 
 @pytest.mark.slow

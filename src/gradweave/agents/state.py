@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from gradweave.agents.running import RunningMean
@@ -18,9 +19,11 @@ __all__ = [
     "Updated",
     "carried_on",
     "chosen",
+    "entry_name",
     "leaf_name",
     "learning_part",
     "named_leaves",
+    "named_numbers",
     "part_of_the_way",
 ]
 
@@ -157,6 +160,20 @@ class Updated(NamedTuple):
 def named_leaves(tree: PyTree) -> dict[str, Any]:
     """The leaves of nested meta-parameters by name, such as "discount" and "learning_rate/torso"."""
     return {leaf_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def named_numbers(tree: PyTree) -> dict[str, Any]:
+    """The same number by number: of an array an entry each, such as "rates[0]" and "weights[1, 2]"."""
+    return {
+        entry_name(name, place): leaf[place] if place else leaf
+        for name, leaf in named_leaves(tree).items()
+        for place in np.ndindex(np.shape(leaf))
+    }
+
+
+def entry_name(name: str, place: tuple[int, ...]) -> str:
+    """The name of one entry of a leaf; of a leaf that is a number its own."""
+    return f"{name}[{', '.join(map(str, place))}]" if place else name
 
 
 def leaf_name(path: Any) -> str:

@@ -1,10 +1,13 @@
 """`measure`: bias, variance and signal-to-noise of a trained agent's meta-gradient, by estimator."""
 
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradweave.api.run import Run
+from gradweave.config.checks import flag
 from gradweave.config.schema import RunConfig
+from gradweave.config.toml_file import as_typed
 from gradweave.measurement.of_run import measure_run
 from gradweave.measurement.options import MeasureOptions, check_options
 
@@ -24,7 +27,8 @@ def measure(run: Run | str | Path, **options: Any) -> "Measurement":
     Args:
         run: a run, or the path of its folder.
         **options: the fields of `gradweave.measurement.options.MeasureOptions`: samples, burn_in, horizons, output,
-            estimators, reference, batch_sizes, seed, step.
+            estimators, reference, batch_sizes, seed, step. One estimator or batch size needs no tuple, and output may
+            be text.
 
     Raises:
         ConfigError: a bad option, no run, or one whose meta-gradient cannot be measured.
@@ -39,10 +43,26 @@ def measure(run: Run | str | Path, **options: Any) -> "Measurement":
         >>> bool(found.estimators["unrolled"].snr.value[0] >= 0)
         True
     """
-    asked = MeasureOptions(**options)
+    asked = MeasureOptions(**{name: _as_declared(name, value) for name, value in options.items()})
     if isinstance(run, Run) and run.path is None:
         return _measure_agent(run, asked)
     return measure_run(run.path if isinstance(run, Run) and run.path else Path(str(run)), asked)
+
+
+def _as_declared(name: str, value: Any) -> Any:
+    """An option as `MeasureOptions` declares it: also one string or number for several, and text for a path.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    hint = typing.get_type_hints(MeasureOptions).get(name, Any)
+    if hint is Any:  # an unknown name, which the constructor refuses
+        return value
+    if typing.get_origin(hint) is tuple and not isinstance(value, list | tuple):
+        value = (value,)
+    if name == "output" and isinstance(value, str):
+        value = Path(value)
+    return as_typed(flag(name), value, hint)
 
 
 def _measure_agent(run: Run, options: MeasureOptions) -> "Measurement":

@@ -51,10 +51,10 @@ class Run:
 
     @property
     def eta(self) -> dict[str, float]:
-        """The meta-parameters in their natural range, learned ones and others."""
-        from gradweave.agents import named_leaves
+        """The meta-parameters in their natural range, learned or not; of an array an entry each, as in "rates[0]"."""
+        from gradweave.agents.state import named_numbers
 
-        return {name: float(value) for name, value in named_leaves(self.agent.eta(self.state.raw)).items()}
+        return {name: float(value) for name, value in named_numbers(self.agent.eta(self.state.raw)).items()}
 
     def policy(self, observation: "Observation", memory: Any = None, *, key: Any = None) -> Any:
         """The action for one observation; of an agent with a memory (action, memory).

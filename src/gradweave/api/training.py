@@ -13,6 +13,7 @@ from gradweave.api.finish import finish
 from gradweave.api.run import Run, read_table
 from gradweave.config.presets import preset
 from gradweave.config.schema import Config, NumDevices, Tracker
+from gradweave.config.toml_file import typed
 from gradweave.config.validation import validate
 from gradweave.errors import CheckpointError
 from gradweave.machine.streams import say
@@ -138,6 +139,7 @@ def train_config(config: Config, argv: Sequence[str] = (), hosts: Hosts = ALONE,
         hosts: the other processes of the run.
         quiet: show nothing meanwhile.
     """
+    config = typed(config)
     validate(config, num_processes=hosts.num_processes or 1)
     check_tracker(config.run.track)
     started = launch(lambda: RunFolder.create(config, argv), resume=False, config=config, hosts=hosts, quiet=quiet)
@@ -173,7 +175,7 @@ def open_to_resume(
     accept_changes: bool = False,
     num_processes: int = 1,
 ) -> RunFolder:
-    """A run's folder, with the configuration to go on with.
+    """A run's folder, with the configuration to go on with; training writes it to config.toml once it can begin.
 
     Args:
         path: the run's folder.
@@ -188,22 +190,21 @@ def open_to_resume(
         CheckpointError: no checkpoint in the run's folder.
         RunInUse: another process has it.
     """
-    if track is not None:
-        check_tracker(track)
     folder = RunFolder.open(path, accept_changes=accept_changes)
     try:
         changes: dict[str, Any] = {"total_steps": total_steps, "devices": devices, "track": track}
         changes = {name: value for name, value in changes.items() if value is not None}
-        config = dataclasses.replace(folder.config, run=dataclasses.replace(folder.config.run, **changes))
+        config = typed(dataclasses.replace(folder.config, run=dataclasses.replace(folder.config.run, **changes)))
+        validate(config, num_processes=num_processes)
+        if track is not None:
+            check_tracker(config.run.track)
         if not checkpoint_steps(folder.path):
             raise CheckpointError(f"there is no checkpoint in {folder.checkpoints}; start again with `gradweave train`")
         if total_steps is not None:
             from gradweave.runs.identity import check_longer
 
-            check_longer(folder.path, total_steps)
-        validate(config, num_processes=num_processes)
-        if config != folder.config:
-            folder.set_config(config)
+            check_longer(folder.path, config.run.total_steps)
+        folder.config = config
     except BaseException:
         folder.close()
         raise

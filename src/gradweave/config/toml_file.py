@@ -6,10 +6,11 @@ a file back gives None again, because `write_config` records the whole configura
 """
 
 import dataclasses
+import numbers
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -21,7 +22,16 @@ from gradweave.config.schema import Config, EnvironmentConfig
 from gradweave.errors import ConfigError, DamagedFile, nearest_name
 from gradweave.files import read_text, write_atomically
 
-__all__ = ["config_from_dict", "config_to_dict", "format_config", "read_config", "write_config"]
+__all__ = [
+    "as_typed",
+    "config_from_dict",
+    "config_to_dict",
+    "format_config",
+    "mistyped",
+    "read_config",
+    "typed",
+    "write_config",
+]
 
 _COMPLETE: Final = "complete"
 _NAMES: Final = ("preset", "learner")
@@ -127,6 +137,72 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     return dataclasses.replace(base, **changes)
 
 
+def typed(config: Config) -> Config:
+    """The same with plain numbers of Python where a program gave NumPy's, or a whole float for a whole number.
+
+    Values of a wrong type stay as they are, for `mistyped` to find.
+    """
+    changes: dict[str, Any] = {}
+    for section in _SECTIONS:
+        options = getattr(config, section)
+        if dataclasses.is_dataclass(options) and not isinstance(options, type):
+            values = {}
+            for name, hint in typing.get_type_hints(type(options)).items():
+                given = getattr(options, name)
+                matched, converted = _first_match(_plain(given, hint), hint)
+                values[name] = converted if matched else given
+            changes[section] = dataclasses.replace(options, **values)
+    return dataclasses.replace(config, **changes)
+
+
+def as_typed(field: str, value: Any, hint: Any) -> Any:
+    """One value of a program as its type is declared, likewise.
+
+    Raises:
+        ConfigError: it is of another type.
+    """
+    return _checked(field, _plain(value, hint), hint)
+
+
+def mistyped(config: Config) -> Iterator[ConfigError]:
+    """One problem for each field whose value is of another type than declared, as a file's would be refused.
+
+    An unknown name among strings is left to the checks that know the nearest one.
+    """
+    for name, hint in typing.get_type_hints(Config).items():
+        section = getattr(config, name)
+        if name in _NAMES:
+            yield from _mistyped(name, section, hint)
+        elif not isinstance(section, hint):
+            remedy = f"change fields of it: dataclasses.replace(config.{name}, ...)"
+            yield ConfigError(name, section, f"a {hint.__name__}", remedy)
+        else:
+            for field, hint in typing.get_type_hints(type(section)).items():
+                yield from _mistyped(f"{name}.{field}", getattr(section, field), hint)
+
+
+def _mistyped(field: str, value: Any, hint: Any) -> Iterator[ConfigError]:
+    if typing.get_origin(hint) is typing.Literal and isinstance(value, str):
+        return
+    try:
+        _checked(field, value, hint)
+    except ConfigError as problem:
+        yield problem
+
+
+def _plain(value: Any, hint: Any) -> Any:
+    """A number as one of Python's, in a list and a table too; a whole one as an int where floats are not taken."""
+    if isinstance(value, list | tuple):
+        return tuple(_plain(entry, typing.get_args(hint)[0] if typing.get_args(hint) else hint) for entry in value)
+    if isinstance(value, Mapping):
+        return {name: _plain(entry, float) for name, entry in value.items()}
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return value
+    number = int(value) if isinstance(value, numbers.Integral) else float(value)
+    whole = int in _options(hint) and float not in _options(hint) and float(number).is_integer()
+    return int(number) if whole else number
+
+
 def _below(base: Config, section: str, data: Mapping[str, Any]) -> Any:
     """The base of a file's section: the preset's, but for the options of another environment."""
     if section != "environment":
@@ -172,12 +248,16 @@ def _accepts_none(hint: Any) -> bool:
 
 def _checked(field: str, value: Any, hint: Any) -> Any:
     """`value` as the type `hint`: whole numbers become floats and arrays tuples where that is asked for."""
-    for option in _options(hint):
-        matched, converted = _match(value, option)
-        if matched:
-            return converted
+    matched, converted = _first_match(value, hint)
+    if matched:
+        return converted
     accepted = " or ".join(_describe(option) for option in _options(hint) if option is not type(None))
     raise ConfigError(field, value, accepted, f"give {field} a value of that type")
+
+
+def _first_match(value: Any, hint: Any) -> tuple[bool, Any]:
+    matches = (_match(value, option) for option in _options(hint))
+    return next((match for match in matches if match[0]), (False, None))
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -217,5 +297,5 @@ def _describe(option: Any) -> str:
         return "a table of numbers, strings, true or false"
     if typing.get_origin(option) is tuple:
         return f"a list, each entry {_describe(typing.get_args(option)[0])}"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", Path: "a path"}
     return names.get(option, str(option))

@@ -15,6 +15,7 @@ from gradweave.config.modes import parse_mode
 from gradweave.config.numbers import unusable_numbers
 from gradweave.config.presets import PRESETS
 from gradweave.config.schema import Config
+from gradweave.config.toml_file import mistyped
 from gradweave.config.tuners import usual_choice
 from gradweave.envs.catalogue import CATALOGUE
 from gradweave.envs.registry import ENVIRONMENTS, explain_name, validate_environment
@@ -43,9 +44,9 @@ def validate(config: Config, *, num_processes: int = 1) -> None:
 
 def find_problems(config: Config, *, num_processes: int = 1) -> list[ConfigError]:
     """Every bad value of `config`, in the order of its fields; empty when it can be run."""
-    out_of_range = list(unusable_numbers(config))
-    if out_of_range:  # the other checks count with them
-        return out_of_range
+    unusable = list(mistyped(config)) or list(unusable_numbers(config))
+    if unusable:  # the other checks count with them
+        return unusable
     checks = (_preset, _environment, _learner, _learned, _meta, _meta_options, _run)
     found = [problem for check in checks for problem in check(config)]
     order = ["preset", *(field.name for field in dataclasses.fields(config))]

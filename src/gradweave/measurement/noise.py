@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from gradweave.agents import named_leaves
+from gradweave.agents.state import entry_name
 from gradweave.measurement.output import estimate_cell
 from gradweave.measurement.summary import summarize
 from gradweave.measurement.verdict import LEGEND, Verdict, lines_in_words
@@ -114,7 +115,7 @@ def _columns(samples: PyTree) -> dict[str, FloatArray]:
                 f"{bad} of {len(leaf)} samples of {name!r} are not finite: gw.check_learner names the cause."
             )
         for place in np.ndindex(leaf.shape[1:]):
-            found[name + (f"[{', '.join(map(str, place))}]" if place else "")] = leaf[:, *place]
+            found[entry_name(name, place)] = leaf[:, *place]
     return found
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from gradweave.agents import SelfTuning, SelfTuningState, named_leaves
+from gradweave.agents import SelfTuning, SelfTuningState
+from gradweave.agents.state import named_numbers
 from gradweave.measurement.estimates import compare
 from gradweave.measurement.options import MeasureOptions
 from gradweave.measurement.output import Row, format_table, measurement_rows, write_measurement
@@ -99,7 +100,7 @@ def measured(
     words = sampled_verdict(agent.estimator, agent.num_inner_steps, samples, seed=options.seed)
     details = {
         "step": step,
-        "eta": {name: float(value) for name, value in named_leaves(agent.eta(state.raw)).items()},
+        "eta": {name: float(value) for name, value in named_numbers(agent.eta(state.raw)).items()},
         "meta_parameters": list(samples.names),
         "reference": f"horizon {samples.num_inner_steps}",
         "num_envs": agent.environment.num_envs,

@@ -19,7 +19,6 @@ from gradweave.runs.provenance import is_modified, source_state
 
 __all__ = ["SampleStore", "current_source"]
 
-_MOST_BYTES: Final = 2**28
 _UNREADABLE: Final = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, RecursionError, RuntimeError, MemoryError),
     *(zipfile.BadZipFile, zlib.error),
@@ -37,10 +36,10 @@ def current_source() -> dict[str, Any]:
 
 
 def _check_unpacked(content: bytes) -> None:
-    """Raise where an archive would take more memory than samples do."""
+    """Raise where an archive would take more memory than its file: `keep` compresses nothing."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
-            raise ValueError(f"more than {_MOST_BYTES:,} bytes of samples")
+        if sum(entry.file_size for entry in archive.infolist()) > len(content):
+            raise ValueError("compressed")
 
 
 class SampleStore:
@@ -131,7 +130,7 @@ class SampleStore:
         if not os.path.lexists(self.path):
             return None
         try:
-            content = read_bytes(self.path, _MOST_BYTES)
+            content = read_bytes(self.path, self.path.lstat().st_size)
             _check_unpacked(content)
             with np.load(io.BytesIO(content), allow_pickle=False) as saved:
                 settings = json.loads(str(saved["settings"]))
@@ -140,7 +139,8 @@ class SampleStore:
             if not isinstance(settings, dict) or not isinstance(sources, list) or not samples.ndim:
                 raise ValueError("other things than a store keeps")
         except _UNREADABLE as error:
-            raise self._refusal(f"unreadable ({error!s:.80})", "a file of samples") from None
+            reason = str(error).partition(";")[0]  # the remedy is this error's own
+            raise self._refusal(f"unreadable ({reason:.200})", "a file of samples") from None
         return settings, samples, sources
 
     def _refusal(self, given: str, accepted: str) -> ConfigError:

@@ -21,9 +21,10 @@ def in_words(run: RunMetrics) -> str:
 def _returns(run: RunMetrics) -> str:
     text = "no episode has ended"
     for name, where in (("evaluation/return", "in the last evaluation"), ("return", "in training")):
-        values = run.series(name)[1]
+        steps, values = run.series(name)
         if values:
-            earlier = f", from {values[0]:.2f} at the start" if len(values) > 1 else ""
+            start = "at the start" if name == "return" else f"in the first evaluation, at step {steps[0]:,}"
+            earlier = f", from {values[0]:.2f} {start}" if len(values) > 1 else ""
             text = f"the return per episode is {values[-1]:.2f} {where}{earlier}"
             break
     return text if run.random is None else f"{text}; random play gets {run.random:.2f}"

@@ -22,6 +22,7 @@ from gradweave.runs.run_folder import EVALUATION_FILE, run_name
 
 __all__ = ["write_report"]
 
+_MOST_MEASUREMENT: Final = 2**26  # every estimator and horizon of long windows
 _MOST_PICTURE: Final = 2**25
 _STYLE = """
 :root { color-scheme: light dark; --text: #1a1a1a; --page: #fff; --line: #ddd; --code: #f6f6f6; }
@@ -73,6 +74,7 @@ def write_report(paths: Sequence[Path], output: Path) -> Path:
         parts.append(f"<h2>{caption}</h2>{_in_both_schemes(figure, caption)}")
     for path in paths:
         parts += [
+            _random_return(path)[1],
             _measurement(path, "measurement.json", _measured),
             _measurement(path, "measure/summary.json", _verdict),
         ]
@@ -91,14 +93,22 @@ def _read_run(path: Path) -> RunMetrics:
     if not rows:
         raise ConfigError("RUN", str(path), "a run that has logged something", "wait for its first line of metrics")
     plain = not read_config(path / "config.toml").meta.learned
-    return RunMetrics(run_name(path), rows, plain=plain, random=_random_return(path))
+    return RunMetrics(run_name(path), rows, plain=plain, random=_random_return(path)[0])
 
 
-def _random_return(path: Path) -> float | None:
-    """The mean return of random allowed actions, which the end of training leaves behind."""
-    found = read_json(path / EVALUATION_FILE) if (path / EVALUATION_FILE).exists() else {}
-    value = found.get("random_return")
-    return float(value) if isinstance(value, int | float) else None
+def _random_return(path: Path) -> tuple[float | None, str]:
+    """The mean return of random allowed actions, which the end of training leaves behind; and what is wrong with it."""
+    source = path / EVALUATION_FILE
+    if not os.path.lexists(source):
+        return None, ""
+    try:
+        value = read_json(source).get("random_return")
+    except (DamagedFile, OSError) as error:
+        return None, _left_out(error)
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        what = f"has {json.dumps(value)[:40]} as `random_return`, a number or null"
+        return None, _left_out(DamagedFile(source, what, "correct it, or remove it"))
+    return None if value is None else float(value), ""
 
 
 def _summary(runs: Sequence[RunMetrics]) -> str:
@@ -159,7 +169,7 @@ def _measurement(path: Path, name: str, shown: Callable[[Path, Mapping[str, Any]
     if not os.path.lexists(source):
         return ""
     try:
-        return shown(path, read_json(source))
+        return shown(path, read_json(source, _MOST_MEASUREMENT))
     except (DamagedFile, OSError) as error:
         return _left_out(error)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -2,11 +2,13 @@
 
 import json
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gradweave.config.toml_file import read_config
+from gradweave.errors import DamagedFile
 from gradweave.files import write_atomically
 from gradweave.runs.metrics import read_metrics
 from gradweave.runs.seeds_folder import SUMMARY_FILE
@@ -28,6 +30,9 @@ def summarize_seeds(runs: Mapping[int, Path]) -> dict[str, Any]:
         As JSON can hold it: `seeds`, `environment_steps` of each, and for `return`, `greedy_return` and `eta/NAME` each
         the `values`, one a seed, their `interquartile_mean`, and `low` and `high` of its 95 % interval, a stratified
         bootstrap over seeds. The interval is null for a single seed; the mean too where a value is missing.
+
+    Raises:
+        DamagedFile: the metrics of a run are damaged, or not there.
     """
     last = {seed: _last_row(path) for seed, path in runs.items()}
     learned = read_config(next(iter(runs.values())) / "config.toml").moving_names
@@ -70,8 +75,14 @@ def format_summary(summary: Mapping[str, Any]) -> str:
 
 
 def _last_row(path: Path) -> dict[str, Any]:
-    *_, last = read_metrics(path / "metrics.jsonl")
-    return last
+    file = path / "metrics.jsonl"
+    rows = deque(read_metrics(file), maxlen=1)
+    if not rows:
+        remedy = (
+            f"put it back from where the run is whole, or take seed {path.name.removeprefix('seed-')} out of seeds.json"
+        )
+        raise DamagedFile(file, "has no row, though the run has finished", remedy)
+    return rows[0]
 
 
 def _aggregate(values: Sequence[float | None]) -> dict[str, Any]:

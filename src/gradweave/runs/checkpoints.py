@@ -41,7 +41,7 @@ __all__ = [
 UsedT = TypeVar("UsedT")
 
 FORMAT_VERSION = 1
-_MOST_HEADER: Final = 2**24
+_MOST_HEADER: Final = 100_000_000  # the most that safetensors itself reads; a comparison's rows are in it
 _PIECE: Final = 2**20
 _BLANK = "0" * 64
 _SUFFIX = ".safetensors"
@@ -117,6 +117,7 @@ def write(path: Path, arrays: Mapping[str, SavedArray], step: int, metadata: Map
 
     Raises:
         ValueError: an array has a dtype that safetensors does not have.
+        CheckpointError: the metadata are too long to be read again; the earlier file is intact.
         OSError: the disk is full or not writable; the earlier file is intact.
     """
     for name, array in arrays.items():
@@ -125,6 +126,12 @@ def write(path: Path, arrays: Mapping[str, SavedArray], step: int, metadata: Map
     leaves = [{"path": name, "dtype": array.dtype, "key_impl": array.key_impl} for name, array in arrays.items()]
     header = {"sha256": _BLANK, "format": FORMAT_VERSION, "step": step, "leaves": leaves, "metadata": metadata or {}}
     blank = _serialize({name: array.data for name, array in arrays.items()}, {"gradweave": json.dumps(header)})
+    size = int.from_bytes(blank[:8], "little")
+    if size > _MOST_HEADER:
+        raise CheckpointError(
+            f"{path} cannot be written: its header would have {size:,} bytes, where {_MOST_HEADER:,} are read; fewer "
+            "members, seeds or trials have a shorter one"
+        )
     digest = hashlib.sha256(blank).hexdigest()
     write_atomically(path, blank.replace(_BLANK.encode(), digest.encode(), 1))
 

@@ -59,6 +59,8 @@ class RunFolder:
         """Use `RunFolder.create`, `RunFolder.open` or `RunFolder.view`."""
         self.path = path
         self.config = config
+        """The one to go on with; where it is another than in config.toml, `save_config` writes it."""
+        self._saved = config
         self._lock = lock
         self._metrics = None
         self._run_id = recorded(path)[0]
@@ -176,16 +178,26 @@ class RunFolder:
         """The folder of the figures."""
         return self.path / "figures"
 
-    def set_config(self, config: Config) -> None:
-        """Replace config.toml, for a run that is to go on with other values.
+    def save_config(self) -> None:
+        """Write `config` to config.toml, once a run that is to go on with other values has been found to be able to.
 
         If it is to go on for longer, its earlier final measurements and report are removed.
+
+        Raises:
+            FolderLost: config.toml cannot be written, and is as it was; or the earlier files cannot be removed.
         """
-        if config.run.total_steps > self.config.run.total_steps:
-            for name in ("report.html", "measurement.json", EVALUATION_FILE):
-                (self.path / name).unlink(missing_ok=True)
-        write_atomically(self.path / "config.toml", format_config(config))
-        self.config = config
+        if self.config == self._saved:
+            return
+        file = self.path / "config.toml"
+        longer = self.config.run.total_steps > self._saved.run.total_steps
+        try:
+            write_atomically(file, format_config(self.config))
+            self._saved = self.config
+            for name in ("report.html", "measurement.json", EVALUATION_FILE) if longer else ():
+                file = self.path / name
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise FolderLost(f"{file} cannot be replaced ({error.strerror}); make room for it, and try again") from None
 
     def add_provenance(self, entries: Mapping[str, Any]) -> None:
         """Add to the entry of this process in provenance.json; see `gradweave.runs.provenance.ProvenanceFile`."""

@@ -5,6 +5,7 @@ seeds.json  lock  summary.json  report.html
 seed-0/  seed-1/  ...      each as in `gradweave.runs.run_folder`, with output.log beside
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -115,10 +116,14 @@ class SeedsFolder:
             if "total_steps" in changes:
                 check_longer(path, config.run.total_steps)
             validate(config)
-        for path, config in changed.items():
-            if config != configs[path] or accept_changes:
-                with RunFolder.open(path, accept_changes=accept_changes) as run:
-                    run.set_config(config)
+        with contextlib.ExitStack() as stack:
+            runs = []
+            for path, config in changed.items():
+                if config != configs[path] or accept_changes:
+                    runs.append(stack.enter_context(RunFolder.open(path, accept_changes=accept_changes)))
+                    runs[-1].config = config
+            for run in runs:
+                run.save_config()
 
     def __enter__(self) -> "SeedsFolder":
         return self

@@ -31,6 +31,9 @@ class NoFolder:
     def trouble(self) -> None:
         """Nothing is written, so that there is none."""
 
+    def save_config(self) -> None:
+        """Do nothing."""
+
     def add_provenance(self, entries: Mapping[str, Any]) -> None:
         """Do nothing."""
 

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key, PyTree
 
-from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState, named_leaves
+from gradweave.agents import MetaStepMetrics, SelfTuning, SelfTuningState
+from gradweave.agents.state import named_numbers
 from gradweave.core.bijectors import split_learned
 from gradweave.runs.progress import Progress
 from gradweave.training.log import meta_step_row
@@ -47,7 +48,7 @@ def train_agent(
     def chunk(state: SelfTuningState) -> tuple[SelfTuningState, MetaStepMetrics]:
         return jax.lax.scan(lambda carry, _: agent.step(carry), state, length=chunk_size)
 
-    learned = tuple(named_leaves(split_learned(agent.initial_raw, agent.spec)[0]))
+    learned = tuple(named_numbers(split_learned(agent.initial_raw, agent.spec)[0]))
     progress, rows, done = Progress(learned, total_steps), [], 0
     run_chunk = jax.jit(chunk, donate_argnums=0)
     state = jax.jit(lambda params, key: agent.init(params, key=key))(params, key)

@@ -206,7 +206,7 @@ def _only_run(config: Config, argv: Sequence[str]) -> RunFolder:
                 "a folder whose run has this very configuration",
                 "use another folder, or remove this one",
             )
-        folder.set_config(config)
+        folder.config = config
         stack.pop_all()  # from here on whoever opened it closes it
     return folder
 

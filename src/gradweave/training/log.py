@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from gradweave.agents import MetaStepMetrics, SelfTuning, named_leaves
+from gradweave.agents import MetaStepMetrics, SelfTuning
+from gradweave.agents.state import named_numbers
 from gradweave.config.schema import Config
 from gradweave.runs.progress import Progress
 from gradweave.runs.run_folder import RunFolder
@@ -140,7 +141,7 @@ def meta_step_row(
         meta_step: meta-steps done.
         episodes: totals of the episodes that ended since the last row.
         metrics: of one meta-step.
-        learned: names of the learned meta-parameters; of one that is learned by parts, its own.
+        learned: names of the learned meta-parameters; of one that is learned by parts, its own or those of its parts.
     """
     row = {"step": step, "meta_step": meta_step, **_episode_row(episodes), **_quantities(metrics, learned)}
     if metrics.kept is not None:
@@ -172,10 +173,12 @@ def _episode_row(totals: Any) -> dict[str, Any]:
 
 
 def _quantities(metrics: MetaStepMetrics, learned: Sequence[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {f"eta/{name}": value for name, value in named_leaves(metrics.eta).items()}
+    row: dict[str, Any] = {f"eta/{name}": value for name, value in named_numbers(metrics.eta).items()}
     for kind, tree in (("raw", metrics.raw), ("meta_gradient", metrics.grad)):
         row |= {
-            f"{kind}/{name}": value for name, value in named_leaves(tree).items() if name.partition("/")[0] in learned
+            f"{kind}/{name}": value
+            for name, value in named_numbers(tree).items()
+            if name in learned or name.partition("/")[0] in learned
         }
     if learned:
         row["outer_loss"] = metrics.outer_loss

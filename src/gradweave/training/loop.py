@@ -95,6 +95,7 @@ def train(
             programs = _compile(agent, config, devices, memory)
             _tell(memory, folder, progress)
             state = _start(agent, config, folder, progress, devices, resume=resume)
+            folder.save_config()  # devices, memory and the checkpoint have been accepted
             if resume:
                 folder.add_provenance({"from_step": agent.environment_steps(int(state.num_meta_steps))})
         log = Log(agent, config, folder, progress, tracker, done=int(state.num_meta_steps))

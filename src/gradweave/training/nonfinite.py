@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from gradweave.agents import MetaStepMetrics, SelfTuningState, carried_on, named_leaves
+from gradweave.agents import MetaStepMetrics, SelfTuningState, carried_on
+from gradweave.agents.state import named_numbers
 from gradweave.errors import CheckpointError, NonFiniteError
 from gradweave.training.checkpoints import Checkpoint
 
@@ -63,8 +64,8 @@ def check_finite(
         return
     index = int(np.argmin(metrics.finite))
     step = environment_steps(done + index + 1)
-    for name, value in named_leaves(metrics.grad).items():
-        if not np.isfinite(value[index]):
+    for name, value in named_numbers(jax.tree.map(lambda leaf: leaf[index], metrics.grad)).items():
+        if not np.isfinite(value):
             raise NonFiniteError(f"meta_gradient/{name}", step)
     found = _first_not_finite(carried_on(state))
     if found is None:  # one of the metrics
