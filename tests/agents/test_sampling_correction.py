@@ -168,6 +168,28 @@ def test_coefficients_are_the_sums_they_stand_for():
     )
 
 
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool])
+def test_whole_number_rewards_correct_as_much_as_real_ones(dtype):
+    problem = gw.MetaProblem(
+        lambda x, eta, batch: (x - eta * (x - batch["target"]), None),
+        lambda x, batch: ((x - batch["target"]) ** 2, None),
+    )
+    raw, targets = jnp.array(-2.0), jnp.arange(4.0)
+
+    def gradient(rewards, baseline, correction):
+        return gw.corrected_meta_gradient(
+            problem, raw, gw.Positive(), jnp.array(1.0), {"target": targets, "reward": rewards},
+            correction=gw.SamplingCorrection(correction), estimator=gw.HorizonMix(gw.uniform_weights(3)),
+            log_prob=lambda x, batch: -((x - batch["target"]) ** 2), reward=lambda batch: batch["reward"],
+            baseline=baseline,
+        ).grad  # fmt: skip
+
+    whole = jnp.array([1, 0, 1, 1]).astype(dtype)
+    for baseline in (0, 0.25, jnp.array(2)):
+        real = gradient(whole.astype(jnp.float64), float(baseline), 1.0)
+        assert gradient(whole, baseline, 1.0) == real != gradient(whole, baseline, 0.0)
+
+
 def agent(correction, estimator=None, mode=None, num_inner_steps=3, num_microbatches=1, objective=None):
     return SelfTuning(
         agent=actor_critic_agent(bundled_apply, inner_optimizer("sgd"), objective, num_microbatches=num_microbatches),

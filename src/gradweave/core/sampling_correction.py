@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Num, PyTree
 
 from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEstimator
 from gradweave.core.finite import all_finite
@@ -86,7 +86,7 @@ def corrected_meta_gradient(
     log_prob: Callable[[PyTree, PyTree], Array],
     reward: Callable[[PyTree], Array],
     estimator: AbstractEstimator,
-    baseline: Float[Array, ""] | float = 0.0,
+    baseline: Num[Array, ""] | float | int = 0.0,
     mode: AbstractMode | None = None,
     recording: Recording | None = None,
 ) -> MetaGradient:
@@ -123,8 +123,9 @@ def corrected_meta_gradient(
     linear.check(length)
     weights = linear.kernel_weights(length)
     horizons = jnp.zeros((length,)).at[-1].set(1) if weights.horizons is None else weights.horizons
-    rewards = jax.vmap(reward)(jax.tree.map(lambda leaf: leaf[1:], batches))
-    scores = correction.coefficient * correction_coefficients(rewards - baseline, horizons.astype(rewards.dtype))
+    rewards = _as_float(jax.vmap(reward)(jax.tree.map(lambda leaf: leaf[1:], batches)))
+    advantages = rewards - (_as_float(baseline) if isinstance(baseline, jax.Array) else float(baseline))
+    scores = correction.coefficient * correction_coefficients(advantages, horizons.astype(rewards.dtype))
     weighed = _WeighedBatch(batches, *(jnp.concatenate([jnp.zeros_like(one[:1]), one]) for one in (horizons, scores)))
     result = meta_gradient(
         _corrected(problem, log_prob),
@@ -168,6 +169,10 @@ def check_correctable(estimator: AbstractEstimator) -> AbstractLinearEstimator:
         f"a sampling correction needs the weights of a linear estimator, but {type(estimator).__name__} is none; use "
         "Unrolled, Truncated, TruncationMix or HorizonMix, or leave the correction out."
     )
+
+
+def _as_float(numbers: Array) -> Array:
+    return numbers if jnp.issubdtype(numbers.dtype, jnp.inexact) else numbers.astype(jnp.result_type(float))
 
 
 def _corrected(problem: MetaProblemLike, log_prob: Callable[[PyTree, PyTree], Array]) -> MetaProblemLike:
