@@ -57,7 +57,7 @@ class Interval(AbstractBijector):
         return self.lower + (self.upper - self.lower) * jax.nn.sigmoid(jnp.asarray(raw))
 
     def inverse(self, eta: ArrayLike) -> Array:
-        eta = _as_float(eta)
+        eta = as_float(eta)
         _check_inside(
             eta, self, (eta > self.lower) & (eta < self.upper), f"strictly between {self.lower} and {self.upper}"
         )
@@ -75,7 +75,7 @@ class Positive(AbstractBijector):
         return jnp.exp(jnp.asarray(raw))
 
     def inverse(self, eta: ArrayLike) -> Array:
-        eta = _as_float(eta)
+        eta = as_float(eta)
         _check_inside(eta, self, eta > 0, "above 0")
         return jnp.log(eta)
 
@@ -91,7 +91,7 @@ class Unbounded(AbstractBijector):
         return jnp.asarray(raw)
 
     def inverse(self, eta: ArrayLike) -> Array:
-        return _as_float(eta)
+        return as_float(eta)
 
     def clip(self, raw: Array) -> Array:
         return raw
@@ -203,7 +203,8 @@ def _map_spec(fn: Any, spec: PyTree, tree: PyTree) -> PyTree:
         ) from error
 
 
-def _as_float(eta: ArrayLike) -> Array:
+def as_float(eta: ArrayLike) -> Array:
+    """An array of a floating dtype that sticks."""
     eta = _strong(eta)
     return eta if jnp.issubdtype(eta.dtype, jnp.floating) else eta.astype(jnp.result_type(float))
 
