@@ -339,7 +339,7 @@ def _random_step(environments: VectorEnvironment[Any], carry: Any, key: Key[Arra
     state, observation = carry
     action_key, step_key = jax.random.split(key)
     mask, sizes = observation.action_mask, environments.environment.action_sizes
-    splits = [] if sizes is None else np.cumsum(sizes)[:-1]
+    splits: Any = [] if sizes is None else np.cumsum(sizes)[:-1]
     if environments.environment.continuous:
         actions = jax.random.uniform(action_key, mask.shape, jnp.result_type(float), -1.0, 1.0)
     else:
