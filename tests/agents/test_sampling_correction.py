@@ -168,6 +168,44 @@ def test_coefficients_are_the_sums_they_stand_for():
     )
 
 
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool])
+def test_whole_number_rewards_correct_as_much_as_real_ones(dtype):
+    problem = gw.MetaProblem(
+        lambda x, eta, batch: (x - eta * (x - batch["target"]), None),
+        lambda x, batch: ((x - batch["target"]) ** 2, None),
+    )
+    raw, targets = jnp.array(-2.0), jnp.arange(4.0)
+
+    def gradient(rewards, baseline, correction):
+        return gw.corrected_meta_gradient(
+            problem, raw, gw.Positive(), jnp.array(1.0), {"target": targets, "reward": rewards},
+            correction=gw.SamplingCorrection(correction), estimator=gw.HorizonMix(gw.uniform_weights(3)),
+            log_prob=lambda x, batch: -((x - batch["target"]) ** 2), reward=lambda batch: batch["reward"],
+            baseline=baseline,
+        ).grad  # fmt: skip
+
+    whole = jnp.array([1, 0, 1, 1]).astype(dtype)
+    for baseline in (0, 0.25, jnp.array(2)):
+        real = gradient(whole.astype(jnp.float64), float(baseline), 1.0)
+        assert gradient(whole, baseline, 1.0) == real != gradient(whole, baseline, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("log_prob", "reward", "words"),
+    [
+        (lambda x, batch: x * batch, lambda batch: batch.sum(), r"log_prob must be a scalar.*shape \(2,\)"),
+        (lambda x, batch: x * batch.sum(), lambda batch: batch, r"reward must be a scalar.*shape \(2,\).*mean"),
+    ],
+)
+def test_a_likelihood_or_reward_of_a_shape_is_refused_by_name(log_prob, reward, words):
+    problem = gw.MetaProblem(lambda x, eta, batch: (x - eta * batch.sum(), None), lambda x, batch: (x**2, None))
+    with pytest.raises(ValueError, match=words):
+        gw.corrected_meta_gradient(
+            problem, jnp.array(-2.0), gw.Positive(), jnp.array(1.0), jnp.ones((4, 2)),
+            correction=gw.SamplingCorrection(1.0), estimator=gw.Unrolled(), log_prob=log_prob, reward=reward,
+        )  # fmt: skip
+
+
 def agent(correction, estimator=None, mode=None, num_inner_steps=3, num_microbatches=1, objective=None):
     return SelfTuning(
         agent=actor_critic_agent(bundled_apply, inner_optimizer("sgd"), objective, num_microbatches=num_microbatches),

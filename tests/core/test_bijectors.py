@@ -157,6 +157,27 @@ def test_a_clipped_raw_value_keeps_its_derivative(bijector, dtype):
     np.testing.assert_array_equal(gw.clip_raw(usual, bijector), usual)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize(
+    "bounds",
+    [(0.9, 1.0), (0.99, 1.0), (0.999, 1.0), (0.1, 0.9), (0.5, 0.999), (100.0, 101.0), (-0.84312, 8.31813)],
+    ids=str,
+)
+def test_a_clipped_raw_value_is_inside_the_interval(bounds, dtype):
+    bijector, far = gw.Interval(*bounds), jnp.array([-30.0, -1e4, 30.0, 1e4], dtype)
+    clipped = gw.clip_raw(far, bijector)
+    eta = gw.constrain(clipped, bijector)
+    assert jnp.all((eta > bijector.lower) & (eta < bijector.upper))
+    assert jnp.all(jnp.isfinite(gw.unconstrain(eta, bijector)))
+    assert jnp.all(jax.vmap(jax.grad(bijector.forward))(clipped) > 0)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, 1e-3), (-2.0, 0.0)], ids=str)
+def test_an_interval_that_ends_at_zero_is_clipped_at_the_precision(bounds):
+    limit = -np.log(np.finfo(np.float32).eps)
+    np.testing.assert_array_equal(gw.clip_raw(jnp.float32(30.0), gw.Interval(*bounds)), np.float32(limit))
+
+
 def test_what_is_fixed_or_unbounded_is_not_clipped():
     raw = {"a": jnp.array(1e6), "b": jnp.array(-1e6)}
     clipped = gw.clip_raw(raw, {"a": gw.Fixed(), "b": gw.Unbounded()})

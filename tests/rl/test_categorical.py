@@ -169,3 +169,17 @@ def test_kl_of_a_policy_from_itself_is_zero_and_flat():
         np.testing.assert_allclose(value, 0.0, atol=1e-15)
         np.testing.assert_allclose(gradient, np.zeros(NUM_ACTIONS), atol=1e-15)
         assert float(kl(logits, -logits, mask)) > 0.1
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_masks_leave_everything_finite_in_every_precision(dtype):
+    logits, mask = jnp.asarray(LOGITS["usual"], dtype), MASKS[0b1011]
+    found = [entropy(logits, mask), kl(logits, 2 * logits, mask)]
+    found += [jax.grad(entropy)(logits, mask), jax.grad(kl, (0, 1))(logits, 2 * logits, mask)]
+    wide = logits.astype(jnp.float64)
+    expected = [entropy(wide, mask), kl(wide, 2 * wide, mask)]
+    expected += [jax.grad(entropy)(wide, mask), jax.grad(kl, (0, 1))(wide, 2 * wide, mask)]
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert one.dtype == dtype
+        np.testing.assert_allclose(one.astype(jnp.float64), other, atol=20 * float(jnp.finfo(dtype).eps))
+    np.testing.assert_array_equal(probs(logits, mask) == 0, ~mask)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gradweave.envs import DeviceAxis, Observation
 from gradweave.rl import ObservationStatistics, normalized, pooled, with_observations
@@ -54,3 +55,15 @@ def test_devices_share_one_mean():
     parts = jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:2], 2, 2, *leaf.shape[3:]), SEEN)
     for one, other in zip(jax.tree.leaves(split(parts)), jax.tree.leaves(pooled(after(SEEN))), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool])
+def test_whole_numbers_are_normalised_as_real_ones(dtype):
+    views = jax.random.randint(jax.random.key(1), VIEWS.shape, 0, 2 if dtype == jnp.bool else 200).astype(dtype)
+    whole = SEEN._replace(view=views)
+    real = whole._replace(view=views.astype(jnp.float64))
+    begun = ObservationStatistics.new(jax.tree.map(lambda leaf: leaf[0, 0], whole))
+    assert begun.mean[0].dtype == begun.squares[0].dtype == jnp.float64
+    found = normalized(pooled(after(whole)), whole)
+    np.testing.assert_array_equal(found.view, normalized(pooled(after(real)), real).view)
+    assert found.view.dtype == jnp.float64 and 0.9 < float(found.view.std()) < 1.1

@@ -215,3 +215,32 @@ def test_dtype_follows_the_inputs_and_batches_go_through_vmap(dtype):
     np.testing.assert_allclose(returns[:, 1], alone, rtol=1e-6)
     assert trajectory_discounts(jnp.asarray(0.9, dtype), jnp.zeros(3, bool)).dtype == dtype
     assert trajectory_lambda(jnp.asarray(0.9, dtype), jnp.zeros(3, bool)).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("narrow", "places"),
+    [
+        (jnp.bfloat16, (2, 3)),
+        (jnp.float32, (0, 1, 2, 3)),
+        (jnp.float32, (4,)),
+        (jnp.int32, (0,)),
+        (jnp.int32, (2, 3)),
+    ],
+)
+def test_mixed_dtypes_are_computed_in_the_widest(places, narrow):
+    """A bfloat16 critic on float32 rewards, float64 meta-parameters on float32 data, whole-number values."""
+    whole = [
+        jnp.array([1.0, 0.0, 2.0]),
+        jnp.ones(3),
+        jnp.array([0.0, 1.0, 1.0]),
+        jnp.array([1.0, 1.0, 3.0]),
+        jnp.ones(3),
+    ]
+    mixed = [each.astype(narrow) if place in places else each for place, each in enumerate(whole)]
+    mixed[4] = 0.5 * mixed[4]
+    wide = [each.astype(jnp.float64) for each in mixed]
+    with jax.numpy_dtype_promotion("standard"):
+        for function, arguments in ((lambda_returns, (0, 1, 3, 4)), (generalized_advantages, (0, 1, 2, 3, 4))):
+            found = function(*(mixed[place] for place in arguments))
+            assert found.dtype == jnp.float64
+            np.testing.assert_array_equal(found, function(*(wide[place] for place in arguments)))

@@ -37,6 +37,16 @@ def test_units_do_not_matter_and_no_reward_is_no_division_by_zero():
     np.testing.assert_array_equal(scanned(0 * REWARDS, ENDED), 0.0)
 
 
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bool])
+def test_whole_number_rewards_are_scaled_as_real_ones(dtype):
+    whole = jnp.array([[0], [0], [0], [1], [0], [1]]).astype(dtype)
+    ended = jnp.zeros(whole.shape, bool)
+    expected = scanned(whole.astype(jnp.float64), ended)
+    found = scanned(whole, ended)
+    assert found.dtype == jnp.float64 and float(found[3, 0]) == 2.0  # the first return, over the root of a quarter
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_devices_share_one_scale():
     split = jax.vmap(lambda *part: scanned(*part, DeviceAxis("parts", 2)), in_axes=1, out_axes=1, axis_name="parts")
     found = split(REWARDS.reshape(12, 2, 2), ENDED.reshape(12, 2, 2))

@@ -120,3 +120,15 @@ def test_weights_leak():
     np.testing.assert_allclose(leaky_weights(ratios, 1.0, 1.0), [0.5, 1.0, 1.0])
     np.testing.assert_allclose(leaky_weights(ratios, 1.0, 0.0), ratios)
     np.testing.assert_allclose(leaky_weights(ratios, 2.0, 0.25), [0.5, 1.0, 2.75])
+
+
+@pytest.mark.parametrize(("place", "dtype"), [(2, jnp.bfloat16), (3, jnp.int32), (0, jnp.float32), (5, jnp.float32)])
+def test_mixed_dtypes_are_computed_in_the_widest(place, dtype):
+    mixed = inputs()
+    mixed[place] = mixed[place].astype(dtype)
+    with jax.numpy_dtype_promotion("standard"):
+        found = vtrace(*mixed)
+    expected = vtrace(*(each.astype(jnp.float64) for each in mixed))
+    assert found.returns.dtype == found.advantages.dtype == jnp.float64
+    np.testing.assert_allclose(found.returns, expected.returns, rtol=1e-12)
+    np.testing.assert_allclose(found.advantages, expected.advantages, rtol=1e-12)

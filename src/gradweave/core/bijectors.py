@@ -57,14 +57,17 @@ class Interval(AbstractBijector):
         return self.lower + (self.upper - self.lower) * jax.nn.sigmoid(jnp.asarray(raw))
 
     def inverse(self, eta: ArrayLike) -> Array:
-        eta = _as_float(eta)
+        eta = as_float(eta)
         _check_inside(
             eta, self, (eta > self.lower) & (eta < self.upper), f"strictly between {self.lower} and {self.upper}"
         )
         return jnp.log(eta - self.lower) - jnp.log(self.upper - eta)
 
     def clip(self, raw: Array) -> Array:
-        limit = -math.log(float(jnp.finfo(raw.dtype).eps))  # 15.9 in float32, where the sigmoid is 1 from 16.7 on
+        # 15.9 in float32, where the sigmoid is 1 from 16.7 on. Away from 0 numbers are coarser than the sigmoid is.
+        nearest = min(abs(self.lower), abs(self.upper))
+        coarser = 1.0 if nearest == 0 else 2 + 4 * nearest / (self.upper - self.lower)
+        limit = max(0.0, -math.log(coarser * float(jnp.finfo(raw.dtype).eps)))
         return jnp.clip(raw, -limit, limit)
 
 
@@ -75,7 +78,7 @@ class Positive(AbstractBijector):
         return jnp.exp(jnp.asarray(raw))
 
     def inverse(self, eta: ArrayLike) -> Array:
-        eta = _as_float(eta)
+        eta = as_float(eta)
         _check_inside(eta, self, eta > 0, "above 0")
         return jnp.log(eta)
 
@@ -91,7 +94,7 @@ class Unbounded(AbstractBijector):
         return jnp.asarray(raw)
 
     def inverse(self, eta: ArrayLike) -> Array:
-        return _as_float(eta)
+        return as_float(eta)
 
     def clip(self, raw: Array) -> Array:
         return raw
@@ -141,8 +144,8 @@ def clip_raw(raw: PyTree, spec: PyTree) -> PyTree:
 
     From a raw value of 16.7 on a float32 sigmoid is exactly 1: the meta-parameter is at the end of its interval, its
     derivative is exactly 0, and no meta-gradient brings it back. `Interval` is clipped at the logarithm of the dtype's
-    precision (15.9 in float32, 36.0 in float64), `Positive` within the dtype's range; other leaves are returned as they
-    are.
+    precision (15.9 in float32, 36.0 in float64), and sooner if no end of it is 0, so that its value lies inside
+    however narrow it is; `Positive` within the dtype's range; other leaves are returned as they are.
 
     Args:
         raw: pytree of arrays.
@@ -203,7 +206,8 @@ def _map_spec(fn: Any, spec: PyTree, tree: PyTree) -> PyTree:
         ) from error
 
 
-def _as_float(eta: ArrayLike) -> Array:
+def as_float(eta: ArrayLike) -> Array:
+    """An array of a floating dtype that sticks."""
     eta = _strong(eta)
     return eta if jnp.issubdtype(eta.dtype, jnp.floating) else eta.astype(jnp.result_type(float))
 

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Num, PyTree
 
+from gradweave.core.contract import check_scalar
 from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEstimator
 from gradweave.core.finite import all_finite
 from gradweave.core.learner import GradientLearner
@@ -86,7 +87,7 @@ def corrected_meta_gradient(
     log_prob: Callable[[PyTree, PyTree], Array],
     reward: Callable[[PyTree], Array],
     estimator: AbstractEstimator,
-    baseline: Float[Array, ""] | float = 0.0,
+    baseline: Num[Array, ""] | float | int = 0.0,
     mode: AbstractMode | None = None,
     recording: Recording | None = None,
 ) -> MetaGradient:
@@ -113,8 +114,8 @@ def corrected_meta_gradient(
         for every estimator.
 
     Raises:
-        ValueError: the estimator is not linear; and as `meta_gradient`.
-        TypeError: a `HorizonRecording` was given; and as `meta_gradient`.
+        ValueError: the estimator is not linear, or `reward` or `log_prob` is no scalar; and as `meta_gradient`.
+        TypeError: a `HorizonRecording` was given, or `log_prob` is no real number; and as `meta_gradient`.
     """
     if isinstance(recording, HorizonRecording):
         raise TypeError("corrected_meta_gradient cannot use a HorizonRecording: give it a Recording, or none.")
@@ -123,8 +124,9 @@ def corrected_meta_gradient(
     linear.check(length)
     weights = linear.kernel_weights(length)
     horizons = jnp.zeros((length,)).at[-1].set(1) if weights.horizons is None else weights.horizons
-    rewards = jax.vmap(reward)(jax.tree.map(lambda leaf: leaf[1:], batches))
-    scores = correction.coefficient * correction_coefficients(rewards - baseline, horizons.astype(rewards.dtype))
+    rewards = _as_float(jax.vmap(_scalar(reward))(jax.tree.map(lambda leaf: leaf[1:], batches)))
+    advantages = rewards - (_as_float(baseline) if isinstance(baseline, jax.Array) else float(baseline))
+    scores = correction.coefficient * correction_coefficients(advantages, horizons.astype(rewards.dtype))
     weighed = _WeighedBatch(batches, *(jnp.concatenate([jnp.zeros_like(one[:1]), one]) for one in (horizons, scores)))
     result = meta_gradient(
         _corrected(problem, log_prob),
@@ -170,13 +172,34 @@ def check_correctable(estimator: AbstractEstimator) -> AbstractLinearEstimator:
     )
 
 
+def _scalar(reward: Callable[[PyTree], Array]) -> Callable[[PyTree], Array]:
+    """The same reward, refused where it has a shape; whole numbers and booleans will do."""
+
+    def checked(batch: PyTree) -> Array:
+        value = jnp.asarray(reward(batch))
+        if value.shape != ():
+            raise ValueError(
+                f"reward must be a scalar for each batch, of shape (), but has shape {value.shape}; take its mean, in "
+                "units of the outer loss."
+            )
+        return value
+
+    return checked
+
+
+def _as_float(numbers: Array) -> Array:
+    return numbers if jnp.issubdtype(numbers.dtype, jnp.inexact) else numbers.astype(jnp.result_type(float))
+
+
 def _corrected(problem: MetaProblemLike, log_prob: Callable[[PyTree, PyTree], Array]) -> MetaProblemLike:
     """The derived problem, over batches of `_WeighedBatch`; its outer aux is (J, aux of J)."""
 
     def add(evaluated: tuple[Array, PyTree], state: PyTree, weighed: _WeighedBatch) -> tuple[Array, Any]:
         loss, aux = evaluated
+        likelihood = log_prob(state, weighed.batch)
+        check_scalar(likelihood, "log_prob")
         total = weighed.weight.astype(loss.dtype) * loss
-        return total + weighed.score.astype(loss.dtype) * log_prob(state, weighed.batch), (loss, aux)
+        return total + weighed.score.astype(loss.dtype) * likelihood, (loss, aux)
 
     if not isinstance(problem, GradientLearner):
         return MetaProblem(

@@ -86,7 +86,7 @@ class _Played(NamedTuple):
     terminated: Any
     truncated: Any
     allowed: Any
-    """How many actions were allowed."""
+    """How many actions were allowed, in that of several choices that allowed the fewest."""
     finite: Any
     """Whether all that was seen is finite."""
     seen: Any
@@ -338,24 +338,22 @@ def _random_step(environments: VectorEnvironment[Any], carry: Any, key: Key[Arra
     """Any allowed action in every copy."""
     state, observation = carry
     action_key, step_key = jax.random.split(key)
-    mask = observation.action_mask
+    mask, sizes = observation.action_mask, environments.environment.action_sizes
+    splits: Any = [] if sizes is None else np.cumsum(sizes)[:-1]
     if environments.environment.continuous:
         actions = jax.random.uniform(action_key, mask.shape, jnp.result_type(float), -1.0, 1.0)
     else:
         noise = jnp.where(mask, jax.random.uniform(action_key, mask.shape), -1.0)
-        sizes = environments.environment.action_sizes
-        parts = [noise] if sizes is None else jnp.split(noise, np.cumsum(sizes)[:-1], axis=-1)
-        chosen = [jnp.argmax(part, axis=-1).astype(jnp.int32) for part in parts]
+        chosen = [jnp.argmax(part, axis=-1).astype(jnp.int32) for part in jnp.split(noise, splits, axis=-1)]
         actions = chosen[0] if sizes is None else jnp.stack(chosen, axis=-1)
     state, step = environments.step(state, actions, key=step_key)
     both = (step.observation, step.final_observation)
     numbers = [part.reshape(environments.num_envs, -1) for seen in both for part in (seen.view, seen.scalars)]
     row = jnp.concatenate(numbers, axis=1)
     weights = jnp.cos(jnp.arange(row.shape[1], dtype=row.dtype))
+    allowed = jnp.stack([part.sum(axis=-1) for part in jnp.split(mask, splits, axis=-1)]).min(axis=0)
     finite, seen = jnp.isfinite(row).all(axis=1), row @ weights
-    return (state, step.observation), _Played(
-        step.reward, step.terminated, step.truncated, mask.sum(axis=-1), finite, seen
-    )
+    return (state, step.observation), _Played(step.reward, step.terminated, step.truncated, allowed, finite, seen)
 
 
 def _common_length(played: _Played) -> int:

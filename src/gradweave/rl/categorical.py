@@ -23,7 +23,7 @@ __all__ = ["MASKED_LOG_PROB", "entropy", "kl", "log_prob", "log_probs", "mode", 
 
 MASKED_LOG_PROB = -1e9
 """Log-probability reported for a masked action. Its exponential is exactly 0, and its products with advantages stay
-finite, in float32, bfloat16 and float64."""
+finite, in float32, bfloat16 and float64. float16, which does not reach it, has its least number instead."""
 
 
 def log_probs(
@@ -45,7 +45,9 @@ def log_probs(
     shifted = jnp.where(allowed, logits - peak, 0.0)
     weights = jnp.where(allowed, jnp.exp(shifted), 0.0)  # the largest is 1, so that the logarithm is of at least 1
     normalizer = jnp.log(jnp.sum(weights, axis=-1, keepdims=True))
-    return jnp.where(allowed, shifted - normalizer, MASKED_LOG_PROB)
+    log_p = shifted - normalizer
+    # Not -inf, which it would be in float16: p log p would be NaN.
+    return jnp.where(allowed, log_p, max(MASKED_LOG_PROB, float(jnp.finfo(log_p.dtype).min)))
 
 
 def probs(

@@ -45,8 +45,8 @@ class ObservationStatistics(NamedTuple):
 
     @staticmethod
     def new(observation: Observation) -> "ObservationStatistics":
-        """Before the first step; `observation` is of all environments, and only its shapes count."""
-        nothing = jax.tree.map(jnp.zeros_like, _numbers(observation))
+        """Before the first step; `observation` is of all environments, and only its shapes and dtypes count."""
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, _float_of(leaf)), _numbers(observation))
         return ObservationStatistics(nothing, nothing, jnp.zeros(observation.view.shape[0], jnp.result_type(float)))
 
 
@@ -69,7 +69,7 @@ def with_observations(statistics: ObservationStatistics, observations: Observati
         new = seen.mean(0)
         return squares + ((seen - new) ** 2).sum(0) + _like(before * share, mean) * (new - mean) ** 2
 
-    seen = _numbers(observations)
+    seen = jax.tree.map(lambda leaf: leaf.astype(_float_of(leaf)), _numbers(observations))
     return ObservationStatistics(
         jax.tree.map(mean_of, statistics.mean, seen),
         jax.tree.map(squares_of, statistics.squares, statistics.mean, seen),
@@ -95,13 +95,14 @@ def pooled(statistics: ObservationStatistics, axis: DeviceAxis = ONE_DEVICE) -> 
 def normalized(normalization: Normalization | None, observations: Observation) -> Observation:
     """(x - mean) / std of views and scalars, clipped to ten standard deviations; any axes may stand before them.
 
-    Action masks are kept. None returns the observations as they are.
+    Whole numbers and booleans become floats. Action masks are kept. None returns the observations as they are.
     """
     if normalization is None:
         return observations
 
     def scaled(leaf: Array, mean: Array, std: Array) -> Array:
-        return jnp.clip((leaf - mean) / std, -_LARGEST, _LARGEST).astype(leaf.dtype)
+        dtype = _float_of(leaf)
+        return jnp.clip((leaf.astype(dtype) - mean) / std, -_LARGEST, _LARGEST).astype(dtype)
 
     view, scalars = jax.tree.map(scaled, _numbers(observations), normalization.mean, normalization.std)
     return observations._replace(view=view, scalars=scalars)
@@ -118,6 +119,11 @@ def normalized_trajectory(normalization: Normalization, trajectory: Trajectory) 
 
 def _numbers(observation: Observation) -> tuple[Array, Array]:
     return observation.view, observation.scalars
+
+
+def _float_of(leaf: Array) -> Any:
+    """The dtype of a leaf's mean: its own, or a float for whole numbers and booleans."""
+    return leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.result_type(float)
 
 
 def _like(per_env: Array, leaf: Array) -> Array:

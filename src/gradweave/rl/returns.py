@@ -14,7 +14,7 @@ is the value before it and `next_values[t]` the value after it (`gradweave.rl.ne
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 __all__ = ["generalized_advantages", "lambda_returns", "trajectory_discounts", "trajectory_lambda"]
 
@@ -54,9 +54,9 @@ def trajectory_lambda(lambda_: ScalarOrPerStep, truncations: Bool[Array, " time"
 
 
 def lambda_returns(
-    rewards: Float[Array, " time"],
+    rewards: Num[Array, " time"],
     discounts: Float[Array, " time"],
-    next_values: Float[Array, " time"],
+    next_values: Num[Array, " time"],
     lambda_: ScalarOrPerStep,
 ) -> Float[Array, " time"]:
     """Return of every step, a mixture of all its n-step returns.
@@ -80,10 +80,10 @@ def lambda_returns(
 
 
 def generalized_advantages(
-    rewards: Float[Array, " time"],
+    rewards: Num[Array, " time"],
     discounts: Float[Array, " time"],
-    values: Float[Array, " time"],
-    next_values: Float[Array, " time"],
+    values: Num[Array, " time"],
+    next_values: Num[Array, " time"],
     lambda_: ScalarOrPerStep,
 ) -> Float[Array, " time"]:
     """Advantage of every action, the exponentially weighted sum of temporal-difference errors.
@@ -114,9 +114,12 @@ def _zero_where(stopped: Bool[Array, " time"], number: ScalarOrPerStep) -> Float
 
 
 def linear_recurrence(
-    terms: Float[Array, " time"], factors: Float[Array, " time"], last: Float[Array, ""]
+    terms: Float[Array, " time"], factors: Float[Array, " time"], last: Num[Array, ""]
 ) -> Float[Array, " time"]:
-    """x_t = terms_t + factors_t x_{t+1} for t = T-1..0, with x_T = last."""
+    """x_t = terms_t + factors_t x_{t+1} for t = T-1..0, with x_T = last; of the dtype that the three promote to."""
+    # A scan refuses a state whose dtype the first step would change.
+    dtype = jnp.result_type(terms, factors, last)
+    terms, factors, last = (each if each.dtype == dtype else each.astype(dtype) for each in (terms, factors, last))
 
     def body(x: Float[Array, ""], step: tuple[Array, Array]) -> tuple[Array, Array]:
         term, factor = step

@@ -10,7 +10,7 @@ eight million steps of each on, older ones count for less.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from gradweave.envs import ONE_DEVICE, DeviceAxis
 
@@ -38,16 +38,18 @@ class RewardScale(NamedTuple):
 
 
 def scaled_rewards(
-    scale: RewardScale, rewards: Float[Array, " batch"], ended: Bool[Array, " batch"], axis: DeviceAxis = ONE_DEVICE
+    scale: RewardScale, rewards: Shaped[Array, " batch"], ended: Bool[Array, " batch"], axis: DeviceAxis = ONE_DEVICE
 ) -> tuple[Float[Array, " batch"], RewardScale]:
     """The rewards of one step divided by the scale, and the scale with this step in it.
 
     Args:
         scale: before the step.
-        rewards: of every environment, in its own units.
+        rewards: of every environment, in its own units; whole numbers and booleans become floats.
         ended: whether the episode ended or was cut off with this step.
         axis: the devices over which the environments are split.
     """
+    if not jnp.issubdtype(rewards.dtype, jnp.inexact):
+        rewards = rewards.astype(scale.returns.dtype)
     returns = scale.discount * scale.returns + rewards.astype(scale.returns.dtype)
     after = RewardScale(
         scale.discount, jnp.where(ended, 0.0, returns), scale.sum_squares + returns**2, scale.num_steps + 1

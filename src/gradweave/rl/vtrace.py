@@ -9,7 +9,7 @@ there is no `stop_gradient`.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from gradweave.rl.returns import ScalarOrPerStep, linear_recurrence
 
@@ -44,10 +44,10 @@ def leaky_weights(ratios: Float[Array, " time"], clip: Scalar, alpha: Scalar) ->
 
 
 def vtrace(
-    rewards: Float[Array, " time"],
+    rewards: Num[Array, " time"],
     discounts: Float[Array, " time"],
-    values: Float[Array, " time"],
-    next_values: Float[Array, " time"],
+    values: Num[Array, " time"],
+    next_values: Num[Array, " time"],
     ratios: Float[Array, " time"],
     lambda_: ScalarOrPerStep,
     *,

@@ -215,6 +215,11 @@ def test_estimators_that_do_not_fit_the_window_are_refused(estimator, words):
         gw.meta_gradient(case.problem, case.raw, case.spec, case.state, *case.data(3, False), estimator=estimator)
 
 
+def test_weight_makers_take_the_integers_of_numpy():
+    np.testing.assert_array_equal(gw.uniform_weights(np.int64(3)), gw.uniform_weights(3))
+    np.testing.assert_array_equal(gw.geometric_weights(np.int32(3), 0.5), gw.geometric_weights(3, 0.5))
+
+
 @pytest.mark.parametrize(
     ("n", "lambda_", "words"), [(0, 0.5, "0"), (True, 0.5, "True"), (3, 1.2, "1.2"), (3, -0.1, r"\[0, 1\]")]
 )

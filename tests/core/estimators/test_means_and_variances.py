@@ -326,6 +326,51 @@ def test_a_trace_of_another_learner_is_refused():
         )
 
 
+@pytest.mark.parametrize(
+    ("estimator", "maker"),
+    [
+        (gw.AdaptiveMix(3), gw.AdaptiveMix(2)),
+        (gw.AdaptiveMix(3), None),
+        (gw.PersistentEvolutionStrategies(0.1), gw.PersistentEvolutionStrategies(0.1, num_pairs=4)),
+        (gw.PersistentEvolutionStrategies(0.1), None),
+    ],
+)
+def test_a_memory_of_other_learned_numbers_or_another_estimator_is_refused(estimator, maker):
+    case, data = case_and_data(3)
+    spec = case.spec if maker else {**case.spec, "shift": gw.Fixed()}  # with one learned number, not two
+    other = (maker or estimator).init(case.raw, spec, case.state)
+    with pytest.raises(ValueError, match=rf"estimator_state of {type(estimator).__name__}.*begin again"):
+        gw.meta_gradient(
+            case.problem, case.raw, case.spec, case.state, *data, estimator=estimator, estimator_state=other
+        )
+
+
+def test_particles_of_another_learner_are_refused():
+    case, data = case_and_data(3)
+    estimator = gw.PersistentEvolutionStrategies(0.1)
+    other = estimator.init(case.raw, case.spec, jnp.zeros(4))
+    with pytest.raises(ValueError, match="estimator_state of PersistentEvolutionStrategies"):
+        gw.meta_gradient(
+            case.problem, case.raw, case.spec, case.state, *data, estimator=estimator, estimator_state=other
+        )
+
+
+@pytest.mark.parametrize("estimator", [gw.AdaptiveMix(3), gw.PersistentEvolutionStrategies(0.1)], ids=str)
+def test_whole_number_meta_parameters_have_the_memory_of_real_ones(estimator):
+    case, data = case_and_data(3)
+    found = {}
+    for kind in (int, float):
+        raw = {"rate": kind(-2), "shift": kind(1)}
+        memory = estimator.init(raw, case.spec, case.state)
+        found[kind] = gw.meta_gradient(
+            case.problem, raw, case.spec, case.state, *data, estimator=estimator, estimator_state=memory
+        )
+        dtypes = [[leaf.dtype for leaf in jax.tree.leaves(each)] for each in (memory, found[kind].estimator_state)]
+        assert dtypes[0] == dtypes[1]
+    assert found[int].grad == found[float].grad and found[int].outer_loss == found[float].outer_loss
+    assert all(float(leaf) != 0 for leaf in found[int].grad.values())
+
+
 def test_a_boolean_is_one_pair_and_the_persistent_kind_is_named():
     with pytest.warns(UserWarning, match=r"num_pairs=1.*PersistentEvolutionStrategies\(sigma\)"):
         estimator = gw.EvolutionStrategies(0.1, True)

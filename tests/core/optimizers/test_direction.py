@@ -51,6 +51,13 @@ def test_a_direction_is_accepted(optimizer):
     assert state.params["b"].dtype == jnp.float64 and not state.params["b"].weak_type
 
 
+def test_an_optimiser_is_checked_where_jit_is_disabled_too():
+    with jax.disable_jit():
+        assert learner_with(optax.scale_by_adam()).init(jnp.ones(3)).params.shape == (3,)
+        with pytest.raises(ValueError, match="the learner would climb"):
+            learner_with(optax.adam(1.0)).init(jnp.ones(3))
+
+
 @pytest.mark.parametrize(
     "optimizer", [optax.polyak_sgd(), optax.contrib.reduce_on_plateau(), optax.scale_by_backtracking_linesearch(5)]
 )

@@ -49,3 +49,30 @@ def test_an_optimiser_that_overflows_is_skipped_too():
     with jax.numpy_dtype_promotion("standard"):
         change, state = optimizer.update(jnp.float32(1e30), optimizer.init(raw), raw)
     assert float(change) == 0 and int(state.num_skipped) == 1 and float(state.inner.nu) == 0
+
+
+def test_a_state_that_begins_infinite_is_no_reason_to_skip():
+    """The best value so far is infinite until the first; without a guard the same."""
+    plain = optax.chain(optax.adam(0.1), optax.contrib.reduce_on_plateau(accumulation_size=3))
+    ends = []
+    for optimizer in (plain, gw.guarded(plain)):
+        raw = jnp.array(1.0)
+        state = optimizer.init(raw)
+        for gradient in (1.0, 0.5, 1.0, -0.3, 0.2):
+            with jax.numpy_dtype_promotion("standard"):
+                change, state = optimizer.update(jnp.array(gradient), state, raw, value=jnp.array(1.0))
+            raw = optax.apply_updates(raw, change)
+        ends.append(float(raw))
+    assert ends[0] == ends[1] != 1.0 and int(state.num_skipped) == 0
+
+
+def test_a_state_that_becomes_infinite_or_nan_is_skipped():
+    following = {0.0: jnp.inf, jnp.inf: jnp.nan, jnp.nan: jnp.nan}
+    for before, after in following.items():
+        becoming = optax.GradientTransformation(
+            lambda params, before=before: jnp.array(before),
+            lambda updates, state, params=None, after=after: (updates, jnp.array(after)),
+        )
+        optimizer = gw.guarded(becoming)
+        change, state = optimizer.update(jnp.array(1.0), optimizer.init(jnp.array(1.0)), jnp.array(1.0))
+        assert float(change) == 0 and int(state.num_skipped) == 1

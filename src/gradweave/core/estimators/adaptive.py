@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from gradweave.core.bijectors import split_learned
+from gradweave.core.bijectors import as_float, split_learned
 from gradweave.core.estimators.base import AbstractEstimator, checked_memory
+from gradweave.core.estimators.trace import check_memory_shapes
 from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, ravel_learned
 from gradweave.core.modes.forward import ForwardMode, every_horizon
 
@@ -154,15 +155,8 @@ class AdaptiveMix(AbstractEstimator):
 
     def init(self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None) -> AdaptiveMixMemory:
         """Uniform weights, nothing measured."""
-        flat, _ = ravel_learned(split_learned(jax.tree.map(jnp.asarray, raw), spec)[0])
-        num_steps, dtype = self.num_inner_steps, flat.dtype
-        return AdaptiveMixMemory(
-            weights=jnp.full((flat.size, num_steps), 1 / num_steps, dtype),
-            mean=jnp.zeros((flat.size, num_steps), dtype),
-            covariance=jnp.zeros((flat.size, num_steps, num_steps), dtype),
-            concentration=jnp.ones((), dtype),
-            num_windows=jnp.zeros((), jnp.int32),
-        )
+        learned, _ = split_learned(jax.tree.map(jnp.asarray, raw), spec)
+        return self._nothing_measured(ravel_learned(jax.tree.map(as_float, learned))[0])
 
     def check(self, num_inner_steps: int) -> None:
         """The window must have the length that weights are kept for."""
@@ -180,12 +174,23 @@ class AdaptiveMix(AbstractEstimator):
         """Mix with the weights in memory, then measure."""
         known: AdaptiveMixMemory = checked_memory(self, memory)
         flat, unravel = ravel_learned(differentiand.learned)
+        check_memory_shapes(self, known, self._nothing_measured(flat))
         inner_aux, (gradients, losses, outer_aux, final) = every_horizon(differentiand)
         gradients = gradients.T.astype(flat.dtype)
         grad = jnp.sum(known.weights * gradients, axis=1)
         outer_loss = jnp.dot(known.weights.mean(0).astype(losses.dtype), losses)
         result = Differentiated(unravel(grad), outer_loss, losses, outer_aux, inner_aux, final)
         return result, self._measure(known, gradients)
+
+    def _nothing_measured(self, flat: Float[Array, " P"]) -> AdaptiveMixMemory:
+        num_steps, dtype = self.num_inner_steps, flat.dtype
+        return AdaptiveMixMemory(
+            weights=jnp.full((flat.size, num_steps), 1 / num_steps, dtype),
+            mean=jnp.zeros((flat.size, num_steps), dtype),
+            covariance=jnp.zeros((flat.size, num_steps, num_steps), dtype),
+            concentration=jnp.ones((), dtype),
+            num_windows=jnp.zeros((), jnp.int32),
+        )
 
     def _measure(self, memory: AdaptiveMixMemory, gradients: Float[Array, "P L"]) -> AdaptiveMixMemory:
         """The memory with one more window in it."""

@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
-from gradweave.core.bijectors import split_learned
+from gradweave.core.bijectors import as_float, split_learned
 from gradweave.core.contract import strong
 from gradweave.core.estimators.base import AbstractEstimator, checked_memory
+from gradweave.core.estimators.trace import check_memory_shapes
 from gradweave.core.modes.base import AbstractMode, Differentiand, Differentiated, leading, ravel_learned
 from gradweave.core.problem import unroll
 
@@ -139,7 +140,8 @@ class PersistentEvolutionStrategies(AbstractEstimator):
         self, raw: PyTree, spec: PyTree, state: PyTree, *, key: Key[Array, ""] | None = None
     ) -> PersistentEvolutionMemory:
         """All particles at the learner's state; a fixed key for None."""
-        flat, _ = ravel_learned(split_learned(jax.tree.map(jnp.asarray, raw), spec)[0])
+        learned, _ = split_learned(jax.tree.map(jnp.asarray, raw), spec)
+        flat, _ = ravel_learned(jax.tree.map(as_float, learned))
         states = self._spread(jax.tree.map(strong, state))
         perturbations = jnp.zeros((self.num_pairs, flat.size), flat.dtype)
         return PersistentEvolutionMemory(
@@ -154,6 +156,8 @@ class PersistentEvolutionStrategies(AbstractEstimator):
         key, states, perturbations, num_windows = checked_memory(self, memory)
         key, noise_key = jax.random.split(key)
         flat, unravel = ravel_learned(differentiand.learned)
+        needed = (self._spread(differentiand.window.state), jnp.zeros((self.num_pairs, flat.size)))
+        check_memory_shapes(self, (states, perturbations), needed)
         # A Python number in the learner's state may have settled at another dtype since `init`.
         states = jax.tree.map(lambda old, now: jnp.asarray(old, now.dtype), states, differentiand.window.state)
         if self.num_windows is not None:

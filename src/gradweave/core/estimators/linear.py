@@ -6,6 +6,9 @@ With g_k the horizon gradient (outer loss after k updates, differentiated throug
 docs/paper-notes.md has the details.
 """
 
+import operator
+from typing import SupportsIndex
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,13 +19,13 @@ from gradweave.core.estimators.base import AbstractLinearEstimator
 from gradweave.core.modes.base import KernelWeights
 
 
-def uniform_weights(n: int) -> Float[Array, " n"]:
+def uniform_weights(n: SupportsIndex) -> Float[Array, " n"]:
     """n equal weights, 1 / n each."""
-    _check_count(n)
-    return jnp.full((n,), 1.0 / n, jnp.result_type(float))
+    count = _checked_count(n)
+    return jnp.full((count,), 1.0 / count, jnp.result_type(float))
 
 
-def geometric_weights(n: int, lambda_: float) -> Float[Array, " n"]:
+def geometric_weights(n: SupportsIndex, lambda_: float) -> Float[Array, " n"]:
     """The weights of TD(lambda): w_k = (1 - lambda) lambda^(k-1) for k < n, and lambda^(n-1) for the last; they sum to
     1.
 
@@ -33,10 +36,10 @@ def geometric_weights(n: int, lambda_: float) -> Float[Array, " n"]:
     Raises:
         ValueError: `n` or `lambda_` out of range.
     """
-    _check_count(n)
+    count = _checked_count(n)
     if not 0 <= lambda_ <= 1:
         raise ValueError(f"geometric_weights(lambda_={lambda_}): lambda_ must lie in [0, 1].")
-    powers = np.power(float(lambda_), np.arange(n))
+    powers = np.power(float(lambda_), np.arange(count))
     weights = (1 - lambda_) * powers
     weights[-1] = powers[-1]
     return jnp.asarray(weights, jnp.result_type(float))
@@ -137,9 +140,14 @@ class HorizonMix(AbstractLinearEstimator):
         return KernelWeights(horizons=self.weights)
 
 
-def _check_count(n: int) -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+def _checked_count(n: SupportsIndex) -> int:
+    try:
+        count = 0 if isinstance(n, bool) else operator.index(n)
+    except TypeError:
+        count = 0
+    if count < 1:
         raise ValueError(f"the number of weights must be an integer of at least 1, not {n!r}.")
+    return count
 
 
 def _checked_weights(weights: ArrayLike, name: str) -> Float[Array, " n"]:

@@ -64,7 +64,7 @@ class Trace(AbstractEstimator):
         expected = zero_tangents(window.state, flat.size)
         if jax.tree.leaves(expected):  # without a leaf to push forward the memory may itself be None
             checked_memory(self, memory)
-        _check_tangents(memory, expected)
+        check_memory_shapes(self, memory, expected)
         # A Python number in the learner's state may have settled at another dtype since `init`.
         before = jax.tree.map(lambda given, zero: given.astype(zero.dtype), memory, expected)
         final, tangents, (inner_aux, _) = propagate(differentiand, KernelWeights(), tangents=before, decay=self.decay)
@@ -73,12 +73,14 @@ class Trace(AbstractEstimator):
         return Differentiated(unravel(gradient), outer_loss, outer_losses, outer_aux, inner_aux, final), tangents
 
 
-def _check_tangents(given: PyTree, expected: PyTree) -> None:
+def check_memory_shapes(estimator: AbstractEstimator, given: PyTree, expected: PyTree) -> None:
+    """Refuse a memory, or a part of it, that was made for another learner or other learned meta-parameters."""
     found, wanted = (
         (jax.tree.structure(tree), [leaf.shape for leaf in jax.tree.leaves(tree)]) for tree in (given, expected)
     )
     if found != wanted:
         raise ValueError(
-            f"the estimator_state of Trace has leaves of shapes {found[1]}, but this learner and these learned "
-            f"meta-parameters need {wanted[1]}; begin again with estimator.init(raw, spec, state)."
+            f"the estimator_state of {type(estimator).__name__} has leaves of shapes {found[1]}, but this estimator, "
+            f"this learner and these learned meta-parameters need {wanted[1]}; begin again with estimator.init(raw, "
+            "spec, state)."
         )

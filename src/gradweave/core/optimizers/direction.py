@@ -64,8 +64,8 @@ def check_descends(optimizer: optax.GradientTransformation, params: PyTree) -> N
                 along += jnp.sum(leaf.real).astype(along.dtype)
         return along
 
-    # Compiled ahead, so that it runs even where `init` itself is being traced.
-    with jax.numpy_dtype_promotion("standard"), jax.debug_nans(False), check_extra_arguments():
+    # Compiled ahead, so that it runs even where `init` itself is being traced; without jit there is nothing to compile.
+    with jax.numpy_dtype_promotion("standard"), jax.debug_nans(False), jax.disable_jit(False), check_extra_arguments():
         along = float(jax.jit(probe).lower().compile()())
     if along < 0:
         raise ValueError(

@@ -30,8 +30,9 @@ def guarded(meta_optimizer: optax.GradientTransformation) -> optax.GradientTrans
     """The same optimiser, which skips every update that is not finite, and counts those skipped.
 
     A skipped update is exactly zero and leaves the state inside as it was. An update is skipped if an entry of the
-    gradient, of the optimiser's update, or of its new state is infinite or NaN. Works within `jit`, `vmap`
-    (each seed by itself) and `scan`.
+    gradient, of the optimiser's update, or of its new state is infinite or NaN; an entry of the state that was infinite
+    before may stay so, as the best loss of `optax.contrib.reduce_on_plateau` until there is one. Works within `jit`,
+    `vmap` (each seed by itself) and `scan`.
 
     A guard is no cure: log `num_skipped`, and ask `check_learner` for the reason if it grows.
 
@@ -65,10 +66,21 @@ def guarded(meta_optimizer: optax.GradientTransformation) -> optax.GradientTrans
         # optax multiplies integer counts with floats, which strict promotion would refuse.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             changes, new_inner = inner.update(usable, state.inner, params, **extra)
-        finite = finite & all_finite((changes, new_inner))
+        finite = finite & all_finite(changes) & _stays_finite(new_inner, state.inner)
         changes = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.zeros_like(leaf)), changes)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new_inner, state.inner)
         num_skipped = state.num_skipped + jnp.asarray(~finite, jnp.int32)
         return changes, GuardedState(kept, num_skipped, ~finite)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _stays_finite(new: PyTree, old: PyTree) -> Bool[Array, ""]:
+    """Whether no entry is NaN, and none infinite that was not before."""
+
+    def without_old_infinities(after: Array, before: Array) -> Array:
+        if not jnp.issubdtype(jnp.result_type(after), jnp.inexact):
+            return after
+        return jnp.where(jnp.isinf(after) & jnp.isinf(before), jnp.zeros_like(after), after)
+
+    return all_finite(jax.tree.map(without_old_infinities, new, old))
