@@ -198,9 +198,10 @@ def _plain(value: Any, hint: Any) -> Any:
         return {name: _plain(entry, float) for name, entry in value.items()}
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return value
-    number = int(value) if isinstance(value, numbers.Integral) else float(value)
-    whole = int in _options(hint) and float not in _options(hint) and float(number).is_integer()
-    return int(number) if whole else number
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    whole = int in _options(hint) and float not in _options(hint) and float(value).is_integer()
+    return int(value) if whole else float(value)
 
 
 def _below(base: Config, section: str, data: Mapping[str, Any]) -> Any:

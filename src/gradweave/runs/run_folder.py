@@ -179,9 +179,7 @@ class RunFolder:
         return self.path / "figures"
 
     def save_config(self) -> None:
-        """Write `config` to config.toml, once a run that is to go on with other values has been found to be able to.
-
-        If it is to go on for longer, its earlier final measurements and report are removed.
+        """Write `config` to config.toml, of a run that can go on with it; if for longer, its final files are removed.
 
         Raises:
             FolderLost: config.toml cannot be written, and is as it was; or the earlier files cannot be removed.

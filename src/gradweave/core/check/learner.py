@@ -86,12 +86,9 @@ def check_learner(
             _leaf_report(name, *values, is_read=read, tolerance=tolerance)
             for (name, values), read in zip(measured, _reads(traced, exact), strict=True)
         )
-        pairs = zip(leaves, _reads(traced, exact, chooses), strict=True)
-        only_compared = {leaf.name for leaf, moves in pairs if leaf.is_read and not moves}
         findings = [
             *limits,
-            *leaf_findings(leaves, only_compared, outer_loss_reads_state(traced, state)),
-            *find_breaks(traced, exact, leaves),
+            *_derivative_findings(traced, exact, leaves),
             *structure_findings(traced, exact, state, num_inner_steps),
         ]
         modes = mode_reports(problem, traced, exact, num_bytes(given.window.state))
@@ -175,6 +172,13 @@ def _along_leaves(
         difference = min(quotients, key=lambda quotient: abs(quotient - derivative))
         found.append((name, (float(np.mean(natural[path])), derivative, difference)))
     return found, outer_loss
+
+
+def _derivative_findings(traced: Traced, given: Differentiand, leaves: tuple[LeafReport, ...]) -> list[Finding]:
+    pairs = zip(leaves, _reads(traced, given, chooses), strict=True)
+    only_compared = {leaf.name for leaf, moves in pairs if leaf.is_read and not moves}
+    reads_state = outer_loss_reads_state(traced, given.window.state)
+    return [*leaf_findings(leaves, only_compared, reads_state), *find_breaks(traced, given, leaves)]
 
 
 def _agree(derivative: float, difference: float, tolerance: float) -> bool:
