@@ -36,6 +36,7 @@ ACROSS_FILES = {
     "api/test_api.py",
     "cli/test_seed_shares.py",
     "config/test_bad_configurations.py",
+    "core/test_wrong_kinds.py",
     "core/estimators/test_long_runs.py",
     "core/estimators/test_means_and_variances.py",
     "core/estimators/test_table.py",

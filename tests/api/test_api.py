@@ -251,6 +251,8 @@ def test_an_array_among_the_meta_parameters_is_logged_entry_by_entry(capfd: pyte
     row = trained.metrics.rows[-1]
     read = parse_row(Path("metrics.jsonl"), format_row(row))
     assert MetricsTable([read])["eta/entropy_cost[1]"][0] == pytest.approx(trained.eta[costs[1]])
+    with pytest.raises(ValueError, match="only single numbers are measured, and entropy_cost is an array"):
+        gw.measure(trained, samples=8)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +262,7 @@ def test_an_array_among_the_meta_parameters_is_logged_entry_by_entry(capfd: pyte
         ({"estimators": "unrolled"}, {"estimators": ("unrolled",)}),
         ({"estimators": ["unrolled"]}, {"estimators": ("unrolled",)}),
         ({"batch_sizes": 4}, {"batch_sizes": (4,)}),
+        ({"batch_sizes": np.array([4, 8])}, {"batch_sizes": (4, 8)}),
         ({"samples": 8.0, "seed": np.int64(3)}, {"samples": 8, "seed": 3}),
         ({"samples": "8"}, "--samples = '8'"),
         ({"samples": 2.5}, "--samples = 2.5"),
@@ -326,11 +329,15 @@ def test_a_wrong_type_is_refused_before_anything_is_touched(tmp_path: Path) -> N
                     call(what, total_steps=bad, quiet=True)
                 except ConfigError as error:
                     assert error.field == "run.total_steps" and "a whole number" in error.accepted, error
+                else:
+                    raise AssertionError(bad)
         for name, bad in (("devices", "two"), ("devices", 1.5), ("track", "bogus")):
             try:
                 gw.resume(path, **{name: bad}, quiet=True)
             except ConfigError as error:
                 assert error.field == f"run.{name}", error
+            else:
+                raise AssertionError(bad)
         for steps in (1e6, np.int64(10**6)):
             with training.open_to_resume(Path(path), total_steps=steps) as folder:
                 assert repr(folder.config.run.total_steps) == "1000000"
@@ -339,6 +346,8 @@ def test_a_wrong_type_is_refused_before_anything_is_touched(tmp_path: Path) -> N
                 gw.train(config, total_steps=steps)
             except SystemExit as end:
                 assert not end.code
+            else:
+                raise AssertionError(steps)
     """
     subprocess.run([sys.executable, "-c", code, str(folder.path)], check=True)
     assert {path: path.read_bytes() for path in before} == before

@@ -200,6 +200,8 @@ def test_an_interrupted_run_says_where_it_can_go_on(
     shown = capsys.readouterr().err
     assert f"{path}/checkpoints/000000003200.safetensors" in shown
     assert f"gradweave resume {path}" in shown
+    assert main(["resume", str(path), "--total-steps", "9999999"]) == 130
+    assert f"gradweave resume {path} --total-steps 9999999" in capsys.readouterr().err, "not in config.toml yet"
 
 
 @pytest.mark.parametrize("command", ["play", "measure", "resume", "report", "watch"])
@@ -232,6 +234,7 @@ def fake_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             folder.metrics.write({"step": 10, "return": 1.0, "eta/discount": 0.9})
         if errors:
             raise errors[0]
+        folder.save_config()
         return types.SimpleNamespace(agent=None, state=None, environment_steps=10)
 
     monkeypatch.setitem(sys.modules, "gradweave.training.loop", types.SimpleNamespace(train=train))

@@ -141,13 +141,6 @@ def test_a_store_names_the_code_that_drew_its_samples(tmp_path):
         assert reader.sources == store.sources == expected
 
 
-@pytest.mark.slow
-def test_a_store_reads_as_much_as_it_keeps(tmp_path):
-    path, samples = tmp_path / "samples.npz", np.zeros((2**13, 2**12 + 1))  # above 256 MiB
-    SampleStore(path, {}).keep(samples, now=True)
-    assert SampleStore(path, {}).known().shape == samples.shape
-
-
 def test_a_store_says_why_it_cannot_be_read(tmp_path):
     (tmp_path / "link.npz").symlink_to("elsewhere.npz")
     with pytest.raises(ConfigError, match=r"symbolic link, which is not followed\)"):

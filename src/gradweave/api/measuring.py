@@ -1,6 +1,7 @@
 """`measure`: bias, variance and signal-to-noise of a trained agent's meta-gradient, by estimator."""
 
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ def _as_declared(name: str, value: Any) -> Any:
     if hint is Any:  # an unknown name, which the constructor refuses
         return value
     if typing.get_origin(hint) is tuple and not isinstance(value, list | tuple):
-        value = (value,)
+        value = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
     if name == "output" and isinstance(value, str):
         value = Path(value)
     return as_typed(flag(name), value, hint)

@@ -195,15 +195,15 @@ def open_to_resume(
         changes: dict[str, Any] = {"total_steps": total_steps, "devices": devices, "track": track}
         changes = {name: value for name, value in changes.items() if value is not None}
         config = typed(dataclasses.replace(folder.config, run=dataclasses.replace(folder.config.run, **changes)))
-        validate(config, num_processes=num_processes)
-        if track is not None:
-            check_tracker(config.run.track)
         if not checkpoint_steps(folder.path):
             raise CheckpointError(f"there is no checkpoint in {folder.checkpoints}; start again with `gradweave train`")
-        if total_steps is not None:
+        if total_steps is not None and isinstance(config.run.total_steps, int):
             from gradweave.runs.identity import check_longer
 
             check_longer(folder.path, config.run.total_steps)
+        validate(config, num_processes=num_processes)
+        if track is not None:
+            check_tracker(config.run.track)
         folder.config = config
     except BaseException:
         folder.close()

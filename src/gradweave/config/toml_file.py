@@ -6,7 +6,6 @@ a file back gives None again, because `write_config` records the whole configura
 """
 
 import dataclasses
-import numbers
 import tomllib
 import types
 import typing
@@ -196,12 +195,12 @@ def _plain(value: Any, hint: Any) -> Any:
         return tuple(_plain(entry, typing.get_args(hint)[0] if typing.get_args(hint) else hint) for entry in value)
     if isinstance(value, Mapping):
         return {name: _plain(entry, float) for name, entry in value.items()}
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if getattr(value, "shape", None) == ():  # of NumPy or JAX
+        value = value.item()
+    if not isinstance(value, float):
         return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    whole = int in _options(hint) and float not in _options(hint) and float(value).is_integer()
-    return int(value) if whole else float(value)
+    whole = int in _options(hint) and float not in _options(hint) and value.is_integer()
+    return int(value) if whole else value
 
 
 def _below(base: Config, section: str, data: Mapping[str, Any]) -> Any:

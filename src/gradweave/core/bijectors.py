@@ -145,7 +145,8 @@ def clip_raw(raw: PyTree, spec: PyTree) -> PyTree:
     From a raw value of 16.7 on a float32 sigmoid is exactly 1: the meta-parameter is at the end of its interval, its
     derivative is exactly 0, and no meta-gradient brings it back. `Interval` is clipped at the logarithm of the dtype's
     precision (15.9 in float32, 36.0 in float64), and sooner if no end of it is 0, so that its value lies inside
-    however narrow it is; `Positive` within the dtype's range; other leaves are returned as they are.
+    however narrow it is (in float32 and float64); `Positive` within the dtype's range; other leaves are returned as
+    they are.
 
     Args:
         raw: pytree of arrays.

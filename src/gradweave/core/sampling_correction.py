@@ -125,7 +125,7 @@ def corrected_meta_gradient(
     weights = linear.kernel_weights(length)
     horizons = jnp.zeros((length,)).at[-1].set(1) if weights.horizons is None else weights.horizons
     rewards = _as_float(jax.vmap(_scalar(reward))(jax.tree.map(lambda leaf: leaf[1:], batches)))
-    advantages = rewards - (_as_float(baseline) if isinstance(baseline, jax.Array) else float(baseline))
+    advantages = rewards - (baseline.astype(rewards.dtype) if isinstance(baseline, jax.Array) else float(baseline))
     scores = correction.coefficient * correction_coefficients(advantages, horizons.astype(rewards.dtype))
     weighed = _WeighedBatch(batches, *(jnp.concatenate([jnp.zeros_like(one[:1]), one]) for one in (horizons, scores)))
     result = meta_gradient(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 
@@ -62,7 +63,7 @@ def gradient_samples(
     Raises:
         TypeError: keys is no array of keys.
     """
-    is_array = isinstance(keys, jax.Array)
+    is_array = isinstance(keys, jax.Array | np.ndarray)
     if not is_array or keys.ndim != (1 if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else 2):
         found = f"of shape {keys.shape} and dtype {keys.dtype}" if is_array else f"a {type(keys).__name__}"
         raise TypeError(f"keys must be an array of one key for each sample, jax.random.split(key, 32), but is {found}.")

@@ -23,6 +23,7 @@ _UNREADABLE: Final = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, RecursionError, RuntimeError, MemoryError),
     *(zipfile.BadZipFile, zlib.error),
 )
+_MOST: Final = 2**32  # bytes of a file that are read
 _UNKNOWN = {"commit": None, "modified": None}
 
 
@@ -130,7 +131,7 @@ class SampleStore:
         if not os.path.lexists(self.path):
             return None
         try:
-            content = read_bytes(self.path, self.path.lstat().st_size)
+            content = read_bytes(self.path, _MOST)
             _check_unpacked(content)
             with np.load(io.BytesIO(content), allow_pickle=False) as saved:
                 settings = json.loads(str(saved["settings"]))

@@ -295,6 +295,12 @@ def _check(agent: SelfTuning, num_samples: int, burn_in_rollouts: int, horizons:
             "this agent corrects for sampling, and the correction's share of the meta-gradient would not be measured; "
             "measure one without --meta.sampling-correction, or take samples of agent.window_gradient."
         )
+    learned = named_leaves(split_learned(agent.initial_raw, agent.spec)[0])
+    if arrays := [name for name, leaf in learned.items() if np.ndim(leaf)]:
+        raise ValueError(
+            f"only single numbers are measured, and {', '.join(arrays)} is an array; gw.gradient_samples of "
+            "agent.window_gradient and gw.told_from_noise take arrays."
+        )
     if num_samples < 2 or burn_in_rollouts < 0 or chunk_size < 1 or (horizons is not None and horizons < 1):
         raise ValueError(
             f"num_samples={num_samples} must be at least 2, burn_in_rollouts={burn_in_rollouts} at least 0, "

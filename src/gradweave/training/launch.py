@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradweave.config.schema import Config, NumDevices
-from gradweave.config.toml_file import config_from_dict, format_config
+from gradweave.config.toml_file import config_from_dict, format_config, read_config, typed
 from gradweave.config.validation import validate
 from gradweave.envs.own import class_reference
 from gradweave.errors import ConfigError, command_line
@@ -101,6 +101,7 @@ def run_or_continue(config: Config, argv: Sequence[str] = ()) -> "tuple[Path, Su
         ConfigError: the folder holds several runs, or one of another configuration.
         RunInUse: another process has the run.
     """
+    config = typed(config)
     validate(config)
     with launch(lambda: _only_run(config, argv)) as (folder, summary):
         assert isinstance(folder, RunFolder)
@@ -230,4 +231,8 @@ def _how_to_go_on(folder: RunFolder) -> str:
     checkpoint = newest_checkpoint(folder.path)
     if checkpoint is None:
         return f"there is no checkpoint in {folder.checkpoints} yet; train again"
-    return f"the checkpoint is {checkpoint}; go on with: {command_line('resume', folder.path)}"
+    saved, wanted = (vars(config.run) for config in (read_config(folder.path / "config.toml"), folder.config))
+    given = {"--total-steps": "total_steps", "--devices": "devices", "--track": "track"}
+    changed = {flag: wanted[name] for flag, name in given.items() if saved[name] != wanted[name]}  # not written yet
+    again = command_line("resume", folder.path, *(word for pair in changed.items() for word in pair))
+    return f"the checkpoint is {checkpoint}; go on with: {again}"

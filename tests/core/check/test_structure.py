@@ -78,6 +78,24 @@ def test_equal_batches_are_named_and_keys_in_them_tell_them_apart():
         assert "equal" in notes(keyed, RAW, SPEC, state, (same, keys[jnp.zeros(4, int)]))
 
 
+def test_outer_batches_of_their_own_are_no_repetition():
+    problem, state = learner()
+    same = jnp.broadcast_to(BATCHES[:1], BATCHES.shape)
+    assert "equal" not in notes(problem, RAW, SPEC, state, same, BATCHES)
+
+
+def test_a_weak_number_is_advised_its_own_dtype():
+    problem = gw.MetaProblem(
+        lambda x, eta, batch: (x - eta["rate"] * (x - batch.mean()), None),
+        lambda x, batch: ((x - batch.mean()) ** 2, None),
+    )
+    with jax.enable_x64(False):
+        raw = gw.unconstrain({"rate": 0.05}, SPEC)
+        report = gw.check_learner(problem, raw, SPEC, 1.0, jnp.asarray(BATCHES, jnp.float32))
+    (weak,) = [finding for finding in report.findings if "weak type" in finding.what]
+    assert "jnp.float32" in weak.remedy
+
+
 def test_fewer_updates_than_asked_are_named():
     problem, state = learner()
     assert "5 updates were to be checked, but the batches are for 3" in notes(

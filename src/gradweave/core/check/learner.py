@@ -86,12 +86,9 @@ def check_learner(
             _leaf_report(name, *values, is_read=read, tolerance=tolerance)
             for (name, values), read in zip(measured, _reads(traced, exact), strict=True)
         )
-        findings = [
-            *limits,
-            *_derivative_findings(traced, exact, leaves),
-            *structure_findings(traced, exact, state, num_inner_steps),
-        ]
+        findings = [*limits, *_derivative_findings(traced, exact, leaves)]
         modes = mode_reports(problem, traced, exact, num_bytes(given.window.state))
+    findings += structure_findings(traced, given, state, num_inner_steps)
     order = {"error": 0, "warning": 1, "note": 2}
     return LearnerReport(
         leaves,

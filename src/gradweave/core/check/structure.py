@@ -38,7 +38,7 @@ def structure_findings(traced: Traced, given: Differentiand, state: PyTree, aske
             "give a batch for each update, and one more to be judged on; stopped targets show from two updates on",
         )
     yield from _not_carried(traced, len(jax.tree.leaves(given.learned)), state)
-    if _all_equal(given.window.batches):
+    if given.window.outer_batches is None and _all_equal(given.window.batches):
         yield Finding(
             "note",
             "all batches are equal: the outer loss is taken on the data that were learned from",
