@@ -61,7 +61,8 @@ class MinibatchLearner(eqx.Module):
         step: one gradient step, a `GradientLearner` over `StepEta` and `BatchPart`. Its outer loss is not read.
         outer_loss_of: `(state, batch) -> (scalar, aux)`.
         goes_on: `(aux of a step's loss) -> bool`: once it is False, neither that step nor any later one is taken. Its
-            derivative, 0 almost everywhere, is taken for 0. None: all steps are taken.
+            derivative, 0 almost everywhere, is taken for 0. Where the refused gradient is not finite, reverse mode is
+            NaN, and forward and mixed mode are not. None: all steps are taken.
         summary: `(aux of all steps, leading axis M, whether each was taken) -> aux` of the update.
     """
 
