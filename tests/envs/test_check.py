@@ -134,7 +134,7 @@ def test_a_last_step_without_choice_is_noted() -> None:
     assert gw.check_environment(Corridor(), num_steps=40).num_without_choice == 0
 
 
-def test_one_of_several_choices_that_allows_nothing_is_found() -> None:
+def test_one_of_several_choices_that_allows_nothing_is_noted() -> None:
     class Choices(Corridor):
         mask: tuple[bool, ...] = (True, False, False, False)
         num_actions: int = eqx.field(static=True, default=4)
@@ -148,12 +148,14 @@ def test_one_of_several_choices_that_allows_nothing_is_found() -> None:
             after, step = super().step(state, action[0], key=key)
             return after, step._replace(observation=step.observation._replace(action_mask=jnp.array(self.mask)))
 
-    report = gw.check_environment(Choices(), num_steps=20)
-    assert [finding.what for finding in report.findings] == [
+    report = gw.check_environment(Choices(), num_steps=20)  # as an agent of several that has arrived
+    assert report.ok and report.num_without_choice == report.num_steps and "no action was allowed in" in str(report)
+    whole = gw.check_environment(Choices(mask=(True, False, False, True)), num_steps=20)
+    assert whole.ok and whole.num_without_choice == 0
+    nothing = gw.check_environment(Choices(mask=(False, False, False, False)), num_steps=20)
+    assert [finding.what for finding in nothing.findings] == [
         "no action is allowed at step 0 of random play, and the episode goes on"
     ]
-    assert report.num_without_choice == report.num_steps
-    assert gw.check_environment(Choices(mask=(True, False, False, True)), num_steps=20).ok
 
 
 def test_ends_that_may_be_a_time_limit_are_noted() -> None:

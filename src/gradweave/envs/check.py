@@ -38,7 +38,7 @@ class EnvironmentReport(NamedTuple):
         num_steps: steps of random play in all copies together; 0 if an earlier finding prevents playing.
         num_terminated: episodes of them that terminated.
         num_truncated: episodes of them that were cut off.
-        num_without_choice: steps of them in which no action was allowed.
+        num_without_choice: steps of them in which no action was allowed; of several choices, in one at least.
         common_length: steps of every episode, if several ended, all terminated, and all after equally many; else 0.
     """
 
@@ -68,8 +68,9 @@ class EnvironmentReport(NamedTuple):
             lines.append("note    no episode ended, so that ends are unchecked\n        -> check with more steps")
         if self.num_without_choice:
             lines.append(
-                f"note    no action was allowed in {self.num_without_choice} steps\n        -> fine where all is lost, "
-                "as for a trapped snake: one is drawn, and the policy learns nothing from it"
+                f"note    no action was allowed in {self.num_without_choice} steps (of several choices, in one)\n"
+                "        -> fine where all is lost, as for a trapped snake, and for one of several agents that has "
+                "arrived: one is drawn, and the policy learns nothing from it"
             )
         if self.common_length:
             lines.append(
@@ -86,7 +87,7 @@ class _Played(NamedTuple):
     terminated: Any
     truncated: Any
     allowed: Any
-    """How many actions were allowed, in that of several choices that allowed the fewest."""
+    """How many actions were allowed in each choice; the last axis is choices."""
     finite: Any
     """Whether all that was seen is finite."""
     seen: Any
@@ -145,7 +146,7 @@ def check_environment(
         played.reward.size,
         int(played.terminated.sum()),
         int(played.truncated.sum()),
-        0 if environment.continuous else int((played.allowed == 0).sum()),
+        0 if environment.continuous else int((played.allowed == 0).any(-1).sum()),
         _common_length(played),
     )
 
@@ -351,7 +352,7 @@ def _random_step(environments: VectorEnvironment[Any], carry: Any, key: Key[Arra
     numbers = [part.reshape(environments.num_envs, -1) for seen in both for part in (seen.view, seen.scalars)]
     row = jnp.concatenate(numbers, axis=1)
     weights = jnp.cos(jnp.arange(row.shape[1], dtype=row.dtype))
-    allowed = jnp.stack([part.sum(axis=-1) for part in jnp.split(mask, splits, axis=-1)]).min(axis=0)
+    allowed = jnp.stack([part.sum(axis=-1) for part in jnp.split(mask, splits, axis=-1)], axis=-1)
     finite, seen = jnp.isfinite(row).all(axis=1), row @ weights
     return (state, step.observation), _Played(step.reward, step.terminated, step.truncated, allowed, finite, seen)
 
@@ -377,7 +378,7 @@ def _of_play(environment: AbstractEnvironment[Any], played: _Played) -> Iterator
         what = f"an observation is not finite {first(bad)}"
         yield Finding(what, "keep divisions, logarithms and roots away from zero")
     ended = played.terminated | played.truncated
-    if not environment.continuous and (bad := (played.allowed == 0) & ~ended).any():
+    if not environment.continuous and (bad := (played.allowed == 0).all(-1) & ~ended).any():
         yield Finding(
             f"no action is allowed {first(bad)}, and the episode goes on",
             "allow one in every state, or let the episode end with the next step",
