@@ -203,13 +203,9 @@ def write_atomically(path: Path, content: str | bytes | Iterable[bytes]) -> None
     Raises:
         OSError: it cannot be written; the earlier file is intact.
     """
-    parts = (
-        [content.encode(errors="replace")]
-        if isinstance(content, str)
-        else [content]
-        if isinstance(content, bytes)
-        else content
-    )
+    if isinstance(content, str):
+        content = content.encode(errors="replace")
+    parts = [content] if isinstance(content, bytes) else content
     # Hidden from listings, and unique to this process: no other writes into it, or renames it too early.
     temporary = path.with_name(f".{os.getpid()}.{path.name}.tmp")
     try:

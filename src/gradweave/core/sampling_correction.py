@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, PyTree
 
+from gradweave.core.bijectors import as_float
 from gradweave.core.contract import check_scalar
 from gradweave.core.estimators.base import AbstractEstimator, AbstractLinearEstimator
 from gradweave.core.finite import all_finite
@@ -124,7 +125,7 @@ def corrected_meta_gradient(
     linear.check(length)
     weights = linear.kernel_weights(length)
     horizons = jnp.zeros((length,)).at[-1].set(1) if weights.horizons is None else weights.horizons
-    rewards = _as_float(jax.vmap(_scalar(reward))(jax.tree.map(lambda leaf: leaf[1:], batches)))
+    rewards = as_float(jax.vmap(_scalar(reward))(jax.tree.map(lambda leaf: leaf[1:], batches)))
     advantages = rewards - (baseline.astype(rewards.dtype) if isinstance(baseline, jax.Array) else float(baseline))
     scores = correction.coefficient * correction_coefficients(advantages, horizons.astype(rewards.dtype))
     weighed = _WeighedBatch(batches, *(jnp.concatenate([jnp.zeros_like(one[:1]), one]) for one in (horizons, scores)))
@@ -185,10 +186,6 @@ def _scalar(reward: Callable[[PyTree], Array]) -> Callable[[PyTree], Array]:
         return value
 
     return checked
-
-
-def _as_float(numbers: Array) -> Array:
-    return numbers if jnp.issubdtype(numbers.dtype, jnp.inexact) else numbers.astype(jnp.result_type(float))
 
 
 def _corrected(problem: MetaProblemLike, log_prob: Callable[[PyTree, PyTree], Array]) -> MetaProblemLike:
