@@ -4,6 +4,7 @@ import dataclasses
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -72,6 +73,15 @@ def test_tuners_begin_from_a_members_own_settings(tmp_path):
     for leaf, other in zip(jax.tree.leaves(members.learner), jax.tree.leaves(alone.learner), strict=True):
         np.testing.assert_array_equal(leaf[0], other[0])
         np.testing.assert_array_equal(leaf[1], other[0])
+
+
+def test_rewards_are_scaled_by_a_members_own_discount_from_the_first_rollout_on(tmp_path):
+    config, same = (tiny(tmp_path, scale_rewards="on", discount=discount) for discount in (0.9, 0.3))
+    drawn = Population(config, at_once=1).begin([3, 3], [{"discount": 0.3}, {}])
+    alone = Population(same, at_once=1).begin([3], [{}])
+    for leaf, other in zip(jax.tree.leaves(drawn), jax.tree.leaves(alone), strict=True):
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            np.testing.assert_array_equal(leaf[0], other[0])
 
 
 def test_members_are_evaluated_with_what_they_have_seen(tmp_path):

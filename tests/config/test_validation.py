@@ -77,7 +77,7 @@ def test_partial_files_change_only_what_they_name(tmp_path: Path) -> None:
         ("[inner]\nnum_env = 8", "inner.num_env", "inner.num_envs"),
         ("[iner]\nnum_envs = 8", "iner", "inner"),
         ('[inner]\nnum_envs = "8"', "inner.num_envs", "type"),
-        ("[inner]\nnum_envs = 8.0", "inner.num_envs", "type"),
+        ("[inner]\nnum_envs = 8.5", "inner.num_envs", "type"),
         ("[inner]\nnum_envs = true", "inner.num_envs", "type"),
         ("[network]\nchannels = [1, 2.5]", "network.channels", "type"),
         ('[inner]\noptimizer = "adamw"', "inner.optimizer", "type"),
@@ -162,6 +162,17 @@ def test_numbers_of_numpy_and_whole_floats_become_python_numbers(tmp_path: Path)
 )
 def test_pairs_that_do_not_go_together_are_refused(changes: dict[str, Any], field: str) -> None:
     assert [problem.field for problem in find_problems(changed("run.seed", 0, **changes))] == [field]
+
+
+def test_whole_numbers_in_a_file_may_have_an_exponent(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('preset = "quick"\n[run]\ntotal_steps = 1e6\n[network]\nchannels = [8e0, 4]\n')
+    config = read_config(file)
+    assert (config.run.total_steps, config.network.channels) == (1_000_000, (8, 4))
+    assert type(config.run.total_steps) is int and type(config.network.channels[0]) is int
+    file.write_text('preset = "quick"\n[run]\ntotal_steps = 1.5\n')
+    with pytest.raises(ConfigError, match="a whole number"):
+        read_config(file)
 
 
 def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:

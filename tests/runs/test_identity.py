@@ -72,7 +72,12 @@ def test_all_that_was_edited_is_named(run: Path) -> None:
 
 def test_accepted_changes_are_recorded_and_not_asked_about_again(run: Path) -> None:
     edit(run, "inner", discount=0.8)
+    with RunFolder.open(run, accept_changes=True):  # and training does not begin
+        pass
+    with pytest.raises(ConfigError, match=r"inner\.discount"):
+        RunFolder.open(run)
     with RunFolder.open(run, accept_changes=True) as folder:
+        folder.save_config()
         folder.metrics.write({"step": 99_999})
     assert json.loads((run / "provenance.json").read_text())["accepted_changes"] == [["inner.discount", 0.9, 0.8]]
     with RunFolder.open(run) as folder:  # although no checkpoint has been written with it yet

@@ -77,7 +77,8 @@ class Agent(eqx.Module):
         divergence: `(learner's state before, after, batch) -> scalar`, the mean KL(policy before ‖ policy after) in
             nats; None if no tuner reads it.
         reward_discount: of the returns whose running size rewards are divided by before they are learned from
-            (`gradweave.rl.RewardScale`); None: rewards are learned from as they are.
+            (`gradweave.rl.RewardScale`), unless the meta-parameters have a fixed one called "discount", which is taken
+            as it begins; None: rewards are learned from as they are.
         normalize_observations: whether the network sees observations normalised by their running mean and standard
             deviation (`gradweave.rl.ObservationStatistics`); batches then hold normalised ones.
         layout: `(same, envs_first, time_first) -> tree of specs shaped like a batch`, or a prefix: how a batch is split

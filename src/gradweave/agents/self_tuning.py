@@ -372,9 +372,9 @@ class SelfTuning(eqx.Module):
         return ravel_pytree(split_learned(self.raw_eta(raw), self.spec)[0])[0]
 
     def _reward_discount(self, fixed: PyTree) -> float | Array | None:
-        """Of the returns that rewards are scaled by: the agent's, or what a tuner of the discount begins with."""
+        """Of the returns that rewards are scaled by: a fixed or tuned discount as it begins, else the agent's."""
         discount = self.agent.reward_discount
-        return discount if discount is None or "discount" not in self.tuners else named_leaves(fixed)["discount"]
+        return discount if discount is None else named_leaves(fixed).get("discount", discount)
 
     def _observed(self, state: SelfTuningState, window: CollectedWindow, outer: dict[str, Array]) -> dict[str, Any]:
         """The fields of the state that know of earlier windows, with one more."""

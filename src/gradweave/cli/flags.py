@@ -1,11 +1,13 @@
 """Parsing the flags of a command, with a remedy where they cannot be parsed."""
 
+import contextlib
 import shutil
 import textwrap
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from gradweave.machine.streams import say
 
@@ -39,7 +41,7 @@ def parse_flags(
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:
         words = list(argv) or ["--help"] * needs_words
-        return tyro.cli(kind, prog=prog, description=wrapped(description), args=words, **options)
+        return tyro.cli(kind, prog=prog, description=wrapped(description), args=words, registry=_RULES, **options)
     except SystemExit as error:
         if needs_words and not argv:
             raise SystemExit(2) from None
@@ -51,3 +53,29 @@ def parse_flags(
 def wrapped(text: str) -> str:
     """A description in lines that fit the terminal; tyro would join those that begin with a letter again."""
     return textwrap.fill(text, shutil.get_terminal_size().columns, subsequent_indent=" ")
+
+
+_RULES: Final = ConstructorRegistry()
+
+
+@_RULES.primitive_rule
+def _whole_numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    """Whole numbers may be written as in the papers: 1e6, 75e6."""
+    if info.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: _whole(words[0]),
+        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def _whole(word: str) -> int:
+    with contextlib.suppress(ValueError):
+        return int(word)
+    with contextlib.suppress(ValueError):
+        if (number := float(word)).is_integer():
+            return int(number)
+    raise ValueError(f"{word!r} is no whole number")

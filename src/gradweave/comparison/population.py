@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +13,9 @@ from jaxtyping import Array, Int, Key, PyTree
 
 from gradweave.agents import SelfTuningState
 from gradweave.agents.state import leaf_name
-from gradweave.agents.tuners.base import start_tuners
 from gradweave.comparison.counting import CountingEnvironment
 from gradweave.config.schema import Config
+from gradweave.core.bijectors import split_learned
 from gradweave.rl import EpisodeTotals
 from gradweave.training.build import build_agent, init_state
 from gradweave.training.evaluation import evaluate
@@ -127,13 +128,9 @@ class Population:
     def _init(self, keys: Key[Array, " members"], given: Mapping[str, Any]) -> SelfTuningState:
         def one(member: tuple[Any, Mapping[str, Array]]) -> SelfTuningState:
             key, own = member
-            state = init_state(self._agent, self._config, key=key)
-            if not own:
-                return state
-            fixed, tuner_states = start_tuners(self._agent.tuners, _with_given(state.fixed, own))
-            state = state._replace(fixed=fixed, tuner_states=tuner_states)
-            guard = self._agent.guard
-            return state if guard is None else state._replace(guard=guard.start(state))
+            learned, fixed = split_learned(self._agent.initial_raw, self._agent.spec)
+            raw = eqx.combine(learned, _with_given(fixed, own))
+            return init_state(eqx.tree_at(lambda agent: agent.initial_raw, self._agent, raw), self._config, key=key)
 
         return self._over_members(one, (keys, given))
 

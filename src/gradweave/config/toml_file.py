@@ -155,7 +155,7 @@ def typed(config: Config) -> Config:
 
 
 def as_typed(field: str, value: Any, hint: Any) -> Any:
-    """One value of a program as its type is declared, likewise.
+    """One value of a program or a file as its type is declared, likewise.
 
     Raises:
         ConfigError: it is of another type.
@@ -216,7 +216,7 @@ def _section(prefix: str, base: Any, data: Mapping[str, Any], complete: bool) ->
     # As on the command line, where a field that is called as a word of Python's goes without its underscore.
     data = {f"{key}_" if f"{key}_" in hints else key: value for key, value in data.items()}
     _refuse_unknown(data, set(hints), prefix=prefix + ".")
-    values = {key: _checked(f"{prefix}.{key}", value, hints[key]) for key, value in data.items()}
+    values = {key: as_typed(f"{prefix}.{key}", value, hints[key]) for key, value in data.items()}
     if "options" in values and not complete:
         values["options"] = {**base.options, **values["options"]}
     for key in [key for key in hints if key not in data and f"{prefix}.{key}" not in ADDED] if complete else ():

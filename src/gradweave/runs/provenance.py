@@ -82,7 +82,8 @@ class ProvenanceFile:
 
     def note(self, entries: Mapping[str, Any]) -> None:
         """Set entries of the run, not of one process."""
-        self._write({**self._read(), **entries})
+        if entries:
+            self._write({**self._read(), **entries})
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -61,6 +61,7 @@ class RunFolder:
         self.config = config
         """The one to go on with; where it is another than in config.toml, `save_config` writes it."""
         self._saved = config
+        self._accepted: Mapping[str, Any] = {}
         self._lock = lock
         self._metrics = None
         self._run_id = recorded(path)[0]
@@ -111,7 +112,7 @@ class RunFolder:
             path: the folder.
             argv: the command line for provenance.json; by default that of this process.
             accept_changes: go on also where config.toml has other values than the newest checkpoint was written with,
-                and note them in provenance.json.
+                and note them in provenance.json when `save_config` is called.
 
         Raises:
             ConfigError: there is no run, or its config.toml is bad, or it was edited since the newest checkpoint.
@@ -143,8 +144,7 @@ class RunFolder:
         if run_id is None and isinstance(found, str):  # provenance.json is lost
             folder._run_id = found
             folder._provenance.note({"run_id": found})
-        if changes:
-            folder._provenance.note({ACCEPTED: [*accepted, *changes]})
+        folder._accepted = {ACCEPTED: [*accepted, *changes]} if changes else {}
         return folder
 
     @classmethod
@@ -179,11 +179,12 @@ class RunFolder:
         return self.path / "figures"
 
     def save_config(self) -> None:
-        """Write `config` to config.toml, of a run that can go on with it; if for longer, its final files are removed.
+        """Write `config` of a run that can go on with it, and what was accepted; if for longer, its final files go.
 
         Raises:
             FolderLost: config.toml cannot be written, and is as it was; or the earlier files cannot be removed.
         """
+        self._provenance.note(self._accepted)
         if self.config == self._saved:
             return
         file = self.path / "config.toml"
@@ -320,9 +321,7 @@ class RunFolder:
 
 
 def new_name(config: Config) -> str:
-    """A name for a new folder: preset, environment where the preset's name does not say it, time and four random
-    letters, as two runs may start in one second.
-    """
+    """A name for a new folder: what it trains, the time and four letters, as two runs may start in one second."""
     environment = re.sub(r"[^a-z0-9]+", "-", config.environment.name.lower()).strip("-")
     what = config.preset if config.preset.startswith(environment) else f"{config.preset}-{environment}"
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

@@ -297,6 +297,25 @@ def test_a_kink_nearby_is_no_fault() -> None:
     assert leaf.derivative == leaf.difference == pytest.approx(1.0)
 
 
+def test_where_nothing_is_learned_it_says_so_and_has_the_outer_loss() -> None:
+    problem = gw.MetaProblem(lambda x, eta, batch: (x * eta["rate"], None), lambda x, batch: (x**2, None))
+    report = gw.check_learner(problem, {"rate": jnp.float64(0.5)}, {"rate": gw.Fixed()}, jnp.float64(2.0), jnp.zeros(3))
+    assert report.ok and not report.leaves
+    assert report.outer_loss == pytest.approx((2 * 0.5**2) ** 2)
+    assert [finding.severity for finding in report.findings if "no meta-parameter is learned" in finding.what] == [
+        "warning"
+    ]
+
+
+def test_it_works_where_a_user_has_switched_compilation_off() -> None:
+    problem = gw.MetaProblem(lambda x, eta, batch: (x * eta["rate"], None), lambda x, batch: (x**2, None))
+    given = problem, {"rate": jnp.float64(0.5)}, {"rate": gw.Unbounded()}, jnp.float64(2.0), jnp.arange(3.0)
+    with jax.disable_jit():
+        report = gw.check_learner(*given)
+    assert verdicts(report) == {"['rate']": "good"}
+    assert report.leaves == gw.check_learner(*given).leaves
+
+
 def test_an_update_that_computes_nothing_is_checked() -> None:
     problem = gw.MetaProblem(lambda state, eta, batch: (eta["rate"], None), lambda state, batch: (state**2, None))
     spec = {"rate": gw.Unbounded()}

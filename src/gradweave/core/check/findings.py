@@ -38,6 +38,13 @@ def leaf_findings(
             "compute it from what was learned, state.params for instance; the rewards or returns in a batch are data "
             "(a policy-gradient loss on them has the gradient of the return)",
         )
+    leaves = list(leaves)
+    if not leaves:
+        yield Finding(
+            "warning",
+            "no meta-parameter is learned: there is no gradient to check",
+            "give what is to be tuned a bijector of its range, such as gw.Positive(), in the place of gw.Fixed()",
+        )
     broken = [leaf.name for leaf in leaves if not isfinite(leaf.derivative)]
     if broken:
         yield Finding(

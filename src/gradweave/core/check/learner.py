@@ -38,9 +38,9 @@ def check_learner(
     whether it agrees with a central difference in float64. For every mode: whether it applies, and its costs. And
     each line of the learner that has an infinite derivative on these data, stops one, or limits the choice of the mode.
 
-    One program is compiled, with little effort, and run three or five times for each learned leaf, in float64: seconds
-    where networks are dense, minutes for convolutions on a CPU. There a few rows of each batch serve. Call it once
-    before a long run, outside of `jax.jit`.
+    One program is compiled, also within `jax.disable_jit()`, with little effort, and run three or five times for each
+    learned leaf, in float64: seconds where networks are dense, minutes for convolutions on a CPU. There a few rows of
+    each batch serve. Call it once before a long run, outside of `jax.jit`.
 
     Args:
         problem: the learner, as for `meta_gradient`.
@@ -75,30 +75,31 @@ def check_learner(
         {"['forgotten']": 'never read', "['rate']": 'good'}
     """
     start = time.monotonic()
-    window = _first_steps(checked_window(state, batches, outer_batches, None), num_inner_steps)
-    given, _ = differentiate_learned(problem, raw, spec, window)
-    given = given._replace(learned=on_host(given.learned), window=Window(*on_host(tuple(given.window)[:3])))
-    traced, exact, limits = _traced(problem, given)
-    precision = "float32" if limits else "float64"
-    with jax.enable_x64(True) if not limits else contextlib.nullcontext():
-        measured, outer_loss = _along_leaves(traced, exact, precision, tolerance)
-        leaves = tuple(
-            _leaf_report(name, *values, is_read=read, tolerance=tolerance)
-            for (name, values), read in zip(measured, _reads(traced, exact), strict=True)
+    with jax.disable_jit(False):  # a program is compiled and read
+        window = _first_steps(checked_window(state, batches, outer_batches, None), num_inner_steps)
+        given, _ = differentiate_learned(problem, raw, spec, window)
+        given = given._replace(learned=on_host(given.learned), window=Window(*on_host(tuple(given.window)[:3])))
+        traced, exact, limits = _traced(problem, given)
+        precision = "float32" if limits else "float64"
+        with jax.enable_x64(True) if not limits else contextlib.nullcontext():
+            measured, outer_loss = _along_leaves(traced, exact, precision, tolerance)
+            leaves = tuple(
+                _leaf_report(name, *values, is_read=read, tolerance=tolerance)
+                for (name, values), read in zip(measured, _reads(traced, exact), strict=True)
+            )
+            findings = [*limits, *_derivative_findings(traced, exact, leaves)]
+            modes = mode_reports(problem, traced, exact, num_bytes(given.window.state))
+        findings += structure_findings(traced, given, state, num_inner_steps)
+        order = {"error": 0, "warning": 1, "note": 2}
+        return LearnerReport(
+            leaves,
+            modes,
+            tuple(sorted(findings, key=lambda finding: order[finding.severity])),
+            outer_loss,
+            given.window.num_inner_steps,
+            precision,
+            time.monotonic() - start,
         )
-        findings = [*limits, *_derivative_findings(traced, exact, leaves)]
-        modes = mode_reports(problem, traced, exact, num_bytes(given.window.state))
-    findings += structure_findings(traced, given, state, num_inner_steps)
-    order = {"error": 0, "warning": 1, "note": 2}
-    return LearnerReport(
-        leaves,
-        modes,
-        tuple(sorted(findings, key=lambda finding: order[finding.severity])),
-        outer_loss,
-        given.window.num_inner_steps,
-        precision,
-        time.monotonic() - start,
-    )
 
 
 def _first_steps(window: Window, num_steps: int) -> Window:
@@ -145,7 +146,7 @@ def _along_leaves(
     def at(moved: list[Any], direction: list[Any], stopped: list[Array] | None) -> Values:
         return values(jax.tree.unflatten(structure, moved), jax.tree.unflatten(structure, direction), stopped)
 
-    found, outer_loss = [], float("nan")
+    found, outer_loss = [], float("nan") if leaves else float(at([], [], None).outer_loss)
     for place, path in enumerate(paths):
         direction = [np.zeros_like(leaf) for leaf in leaves]
         size = leaves[place].shape
