@@ -117,6 +117,26 @@ def test_rows_are_not_shown_more_often_than_can_be_read(folder, capsys):
     assert [cells[0] for cells in table(capsys.readouterr().out)] == ["50"]
 
 
+def test_a_run_that_is_lengthened_while_it_is_watched_has_its_new_end(folder, capsys, monkeypatch):
+    longer = dataclasses.replace(folder.config.run, total_steps=10**6)
+    looks = []
+
+    def wait(_: float) -> None:
+        looks.append(None)
+        if len(looks) == 1:
+            folder.config = dataclasses.replace(folder.config, run=longer)
+            folder.save_config()
+        folder.metrics.write(row(1000 * len(looks), 1.0))
+        if len(looks) == 3:
+            folder.close()
+
+    monkeypatch.setattr(watch, "_SECONDS_BETWEEN_ROWS", 0.0)
+    watch._watch_run(folder.path, wait)
+    out = capsys.readouterr().out
+    assert "all steps are taken" not in out and "finished" not in out
+    assert all(cells[-1] != "0s" for cells in table(out))
+
+
 def test_a_run_that_has_ended_is_shown_whole(folder, capsys):
     folder.metrics.write(row(10, 1.0))
     folder.close()

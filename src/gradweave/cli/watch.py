@@ -78,6 +78,8 @@ def _watch_run(path: Path, wait: Callable[[float], object]) -> None:
         while goes_on:
             wait(_SECONDS_BETWEEN_LOOKS)
             goes_on = _goes_on(path)
+            config = read_config(path / "config.toml")  # a resume for longer writes it once it has compiled
+            progress.total_steps = config.run.total_steps
             unshown += tail.read()
             elapsed = time.monotonic() - shown_at
             if unshown and (elapsed >= _SECONDS_BETWEEN_ROWS or not goes_on):

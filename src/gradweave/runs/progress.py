@@ -66,7 +66,8 @@ class Progress:
             live: a table that redraws itself, or plain lines; by default a table if `stream` is a terminal.
         """
         self._learned = tuple(learned)
-        self._total_steps = total_steps
+        self.total_steps = total_steps
+        """For the time that is left; it may be changed."""
         self._stream: TextStream = forgiving(sys.stderr) if stream is None else stream
         self._live = self._stream.isatty() if live is None else live
         self._view: _View | None = None
@@ -123,7 +124,7 @@ class Progress:
     def _cells(self, row: Mapping[str, Any]) -> list[str]:
         step = int(row["step"])
         rate = _number(row.get("steps_per_second"))
-        left = format_duration((self._total_steps - step) / rate) if rate is not None and rate > 0 else "-"
+        left = format_duration((self.total_steps - step) / rate) if rate is not None and rate > 0 else "-"
         etas = [_format_eta(_number(row.get(f"eta/{name}"))) for name in self._learned]
         mean_return = _number(row.get("return"))
         return [
