@@ -1,5 +1,8 @@
 """`gradweave compare`: what is refused before anything is made, and what other commands say of its folder."""
 
+import dataclasses
+import json
+
 import pytest
 
 from gradweave.cli.compare import _ALL, _rivals
@@ -67,3 +70,22 @@ def test_its_folder_is_no_run_and_goes_on_as_it_was_planned(tmp_path, capsys) ->
     (path / "compare.json").write_text('{"rivals": 3}')
     assert main(["resume", str(path)]) == 2
     assert "compare.json" in capsys.readouterr().err
+
+
+def test_a_process_that_goes_on_leaves_its_origin(tmp_path, monkeypatch) -> None:
+    row = {"rival": "plain", "seed": 0, "member": 0, "stretch": 0, "environment_steps": 5, "finite": True}
+    rows = [{**row, "training_return": 1.0, "evaluation_return": 2.0}]
+    monkeypatch.setattr("gradweave.comparison.conduct.conduct", lambda plan, path, tell: rows)
+    monkeypatch.setattr("gradweave.cli.compare.start_jax", lambda devices: None)
+    config = preset("ppo")
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, runs_dir=str(tmp_path)))
+    ranges = {"learning_rate": SearchRange(1e-4, 1e-2)}
+    path = create_comparison(ComparisonPlan(config, ("plain",), ranges, trials=4, seeds=(0,), at_once=4), ["compare"])
+    assert main(["resume", str(path)]) == 0  # nothing has been trained: it is this process that begins
+    assert "continued" not in json.loads((path / "provenance.json").read_text())
+    (path / "plain.safetensors").touch()
+    before = json.loads((path / "provenance.json").read_text())
+    assert main(["resume", str(path)]) == 0
+    after = json.loads((path / "provenance.json").read_text())
+    (entry,) = after.pop("continued")
+    assert after == before and "started" in entry

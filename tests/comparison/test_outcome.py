@@ -2,10 +2,13 @@
 
 import pytest
 
-from gradweave.comparison.outcome import outcomes, summarize
+from gradweave.comparison.outcome import outcomes, summarize, write_outcome
+from gradweave.config.presets import preset
+from gradweave.config.search import SearchRange
+from gradweave.runs.comparison_folder import ComparisonPlan
 
 
-def row(rival, seed, member, stretch, steps, training, evaluation):
+def row(rival, seed, member, stretch, steps, training, evaluation, *, finite=True):
     return {
         "rival": rival,
         "seed": seed,
@@ -14,6 +17,7 @@ def row(rival, seed, member, stretch, steps, training, evaluation):
         "environment_steps": steps,
         "training_return": training,
         "evaluation_return": evaluation,
+        "finite": finite,
     }
 
 
@@ -53,3 +57,31 @@ def test_a_run_without_a_score_leaves_no_mean():
     assert summary["mean"] is None
     assert summary["lost"] == 1
     assert summary["median_member"] == pytest.approx(7.5)
+
+
+PLAN = ComparisonPlan(preset("ppo"), ("plain", "random"), {"discount": SearchRange(0.5, 0.9)}, 2, (0, 1), 1)
+
+
+def test_a_run_whose_values_are_not_finite_has_no_score_and_is_named(tmp_path):
+    """A network of NaN plays the first action, which an evaluation cannot tell."""
+    rows = [row("plain", seed, 0, 0, 50, 1.0, 10.0) for seed in (0, 1)]
+    rows += [row("random", 0, 0, 0, 50, 1.0, 300.0), row("random", 1, 0, 0, 50, None, 15.0, finite=False)]
+    found = outcomes(rows, [0, 1])
+    assert (found[3]["score"], found[3]["lost"], found[3]["median"]) == (None, True, None)
+    text = write_outcome(PLAN, rows, tmp_path)
+    assert "Not ranked, since a run's values or returns stopped being finite: random 1 of 2." in text
+    assert "Of the others the highest mean return is that of plain" in text
+    assert "| random | - |" in text
+
+
+def test_a_choice_without_a_training_return_is_said_to_be_blind(tmp_path):
+    rows = [row("plain", seed, 0, 0, 50, None, 10.0) for seed in (0, 1)]  # nothing is chosen
+    rows += [row("random", seed, member, 0, 25, None, 3.0) for seed in (0, 1) for member in (0, 1)]
+    assert [found["blind"] for found in outcomes(rows, [0, 1])] == [False, False, True, True]
+    text = write_outcome(PLAN, rows, tmp_path)
+    assert "no episode had ended: random 2 of 2. Take more steps or fewer trials." in text
+    rows += [row("random", 0, 1, 1, 50, 0.5, 4.0), row("random", 0, 0, 1, 50, None, 2.0)]
+    assert [found["blind"] for found in outcomes(rows, [0, 1])] == [False, False, False, True]
+    assert outcomes(rows, [0, 1])[2]["score"] == 4.0
+    sweep = [row("sweep", 0, 0, 0, 50, 2.0, 3.0), row("sweep-search", 7, 0, 0, 300, None, 1.0)]
+    assert [found["blind"] for found in outcomes(sweep, [0])] == [True]

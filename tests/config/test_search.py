@@ -12,13 +12,20 @@ HYPERPARAMETERS = LEARNERS["ppo"].hyperparameters
 
 
 def test_each_range_has_its_scale():
-    entries = ["learning-rate=1e-5:0.1", "discount=0.9:0.999", "lambda=0:1", "clip_range=0.05:0.5"]
+    entries = [
+        "learning-rate=1e-5:0.1",
+        "discount=0.9:0.999",
+        "lambda=0.01:1",
+        "clip_range=0.05:0.5",
+        "entropy-cost=0:1",
+    ]
     found = parse_search(entries, HYPERPARAMETERS)
-    assert list(found) == ["learning_rate", "discount", "lambda_", "clip_range"]
+    assert list(found) == ["learning_rate", "discount", "lambda_", "clip_range", "entropy_cost"]
     assert found["clip_range"].at(0.5) == pytest.approx(0.025**0.5)
     assert found["learning_rate"].at(0.5) == pytest.approx(1e-3)  # the geometric mean
     assert found["discount"].at(0.5) == pytest.approx(0.99)  # that of the distances to 1
-    assert found["lambda_"].at(0.25) == pytest.approx(0.25)  # evenly, where an end is 0 or 1
+    assert found["lambda_"].at(0.5) == pytest.approx(0.505)  # evenly up to 1, and from 0
+    assert found["entropy_cost"].at(0.25) == pytest.approx(0.25)
     for limits in found.values():
         assert (limits.at(0.0), limits.at(1.0)) == pytest.approx((limits.low, limits.high))
 

@@ -138,6 +138,31 @@ def test_no_setting_is_tried_twice_and_a_space_may_be_exhausted(tmp_path: Path) 
     assert study.ended
 
 
+@pytest.mark.parametrize("sampling", ["tpe", "random"])
+def test_all_of_a_few_choices_are_tried_where_a_sampler_asks_for_known_ones_on(tmp_path: Path, sampling: str) -> None:
+    values = tuple(f"0.{digit}" for digit in range(1, 7))
+    space = {"inner.discount": values, "inner.lambda": values[:3]}
+    found = search(study_in(tmp_path, space, 18, sampling=sampling), lambda setting: float(setting["inner.discount"]))
+    assert len({tuple(setting.items()) for setting in found}) == 18
+    assert found != search(study_in(tmp_path, space, 18, 1, sampling=sampling), lambda setting: 0.0)
+
+
+def test_a_line_that_a_killed_worker_has_not_ended_is_cut_off(tmp_path: Path) -> None:
+    study = study_in(tmp_path)
+    first = claimed(study)
+    study.tell(first, "finished", 1.0)
+    journal = study.path / "journal.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole.splitlines()[-1][:20])
+    again = SweepStudy(study.path, study.plan)
+    assert [record.outcome for record in again.records()] == ["finished"]
+    assert journal.read_bytes() != whole  # who only looks changes nothing
+    second = claimed(again)
+    assert second.name != first.name
+    assert journal.read_bytes().startswith(whole)
+    assert [record.name for record in SweepStudy(study.path, study.plan).records()] == [first.name, second.name]
+
+
 def test_a_trial_of_a_worker_that_is_gone_is_gone_on_with(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     lost, kept = claimed(study), claimed(study)

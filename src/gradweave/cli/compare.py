@@ -23,6 +23,7 @@ from gradweave.errors import ConfigError
 from gradweave.machine.streams import say
 from gradweave.runs.comparison_folder import ComparisonPlan, create_comparison, read_comparison
 from gradweave.runs.locks import lock_folder
+from gradweave.runs.provenance import ProvenanceFile
 from gradweave.training.hosts import ALONE, Hosts
 from gradweave.training.launch import check_own_classes, start_jax
 
@@ -100,15 +101,18 @@ def resume_comparison(path: Path, changes: Mapping[str, Any]) -> int:
     plan = read_comparison(path)
     validate(plan.config)
     check_plan(plan)
-    return _go_on(plan, path)
+    return _go_on(plan, path, resumed=True)
 
 
-def _go_on(plan: ComparisonPlan, path: Path) -> int:
+def _go_on(plan: ComparisonPlan, path: Path, *, resumed: bool = False) -> int:
     def tell(text: str) -> None:
         say(text)
 
     with lock_folder(path):
         tell(f"comparison: {path}")
+        if resumed:  # perhaps by another version
+            trained = any(path.glob("*.safetensors"))
+            ProvenanceFile(path / "provenance.json", plan.config, None, continues=trained).add({})
         start_jax(1)
         from gradweave.comparison.conduct import conduct
         from gradweave.comparison.outcome import write_outcome

@@ -263,6 +263,8 @@ def _summarize(study: "SweepStudy") -> None:
     print(f"environment steps of all runs: {sum(row['environment_steps'] for row in rows):,}{of_these}\ntable: {table}")
     if not study.ended:
         print(f"not all trials have ended: others train them, or `{command_line('resume', path)}` goes on")
+    elif len(records) < plan.trials:
+        print(f"{len(records)} of {plan.trials} settings were tried: the sampler found no others in the given ranges")
     if best is None:
         chosen.unlink(missing_ok=True)
         print("no setting has a score from each of its seeds, so that none is the best")

@@ -8,9 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from gradweave.comparison.plan_checks import config_of
 from gradweave.comparison.population import Population, Stretch
-from gradweave.comparison.rivals import RIVALS, SWEEP_SEED, SWEEP_SEEDS, Rival, best_member, exchange, first_settings
+from gradweave.comparison.rivals import (
+    RIVALS,
+    SWEEP_SEED,
+    SWEEP_SEEDS,
+    Rival,
+    best_member,
+    exchange,
+    first_settings,
+    member_scores,
+)
 from gradweave.comparison.saved import read_progress
 from gradweave.config.schema import Config
 from gradweave.errors import Stopped, command_line
@@ -96,15 +107,10 @@ def _searched(rival: Rival, config: Config, plan: ComparisonPlan) -> _Part:
 
 
 def _best_setting(rows: Sequence[Row], rival: Rival, plan: ComparisonPlan) -> Setting:
-    """The setting with the highest training return over the last stretch, mean over the sweep's seeds."""
-    last = max(row["stretch"] for row in rows)
-    of_member: dict[int, list[float]] = {}
-    for row in rows:
-        if row["stretch"] == last:
-            value = row["training_return"]
-            of_member.setdefault(row["member"], []).append(float("nan") if value is None else value)
+    """The setting with the highest last training return, mean over the sweep's seeds."""
+    of_seeds = [member_scores([row for row in rows if row["seed"] == seed]) for seed in {row["seed"] for row in rows}]
     settings = first_settings(rival, plan.ranges, plan.trials, SWEEP_SEED)
-    return settings[best_member([sum(of_member[member]) for member in range(len(settings))])]
+    return settings[best_member([sum(scores) for scores in zip(*of_seeds, strict=True)])]
 
 
 def _train(part: _Part, plan: ComparisonPlan, path: Path, tell: Callable[[str], None]) -> list[Row]:
@@ -182,7 +188,8 @@ def _exchanged(
     for group, seed in enumerate(part.seeds):
         size, begin = len(part.settings[group]), len(source)
         rng = random.Random(f"exchange {seed} {stretch}")
-        scores = [float(value) for value in found.training_return[begin : begin + size]]
+        here = slice(begin, begin + size)
+        scores = [float(score) for score in np.where(found.finite, found.training_return, -np.inf)[here]]
         moved = exchange(part.rival, settings[begin : begin + size], scores, plan.ranges, rng)
         source += [begin + place for place in moved.source]
         after += moved.settings

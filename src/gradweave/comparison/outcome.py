@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from gradweave.comparison.rivals import RIVALS, best_member
+from gradweave.comparison.rivals import RIVALS, best_member, member_scores
 from gradweave.files import write_atomically
 from gradweave.reports.figures import COLOURS, save_figure, style_axis
 from gradweave.reports.tables import write_rows
@@ -50,32 +50,35 @@ def outcomes(rows: Sequence[Row], seeds: Sequence[int]) -> list[dict[str, Any]]:
         seeds: that are reported.
 
     Returns:
-        For each rival and seed: `score`, the last evaluation of the member with the highest training return over the
-        last stretch; `median`, of the last evaluations of all members; `best`, the highest evaluation that the chosen
-        member had; `lost`, whether the score is below half of it; `environment_steps` of all members, and `cost`, the
-        same with those of the search that a setting was chosen by. A value is null where none is finite.
+        For each rival and seed: `score`, the last evaluation of the member with the highest training return, the last
+        that is known of each; `median`, of the last evaluations of all members; `best`, the highest evaluation that
+        the chosen member had; `lost`, whether the score is below half of it; `blind`, whether no training return was
+        known to choose by; `environment_steps` of all members, and `cost`, the same with those of the search that a
+        setting was chosen by. A value is null where none is finite; a member whose own values are not has none.
     """
     found = []
     names = [name for name in dict.fromkeys(row["rival"] for row in rows) if not name.endswith("-search")]
     for name in names:
         searched = [row for row in rows if row["rival"] == f"{name}-search"]
         spent = sum(row["environment_steps"] for row in _last(searched))
+        unseen = bool(searched) and not _is_any_known(searched)
         for seed in seeds:
             own = [row for row in rows if row["rival"] == name and row["seed"] == seed]
             last = sorted(_last(own), key=lambda row: row["member"])
-            chosen = last[best_member([_or_nan(row["training_return"]) for row in last])]
+            chosen = last[best_member(member_scores(own))]
             curve = [row["evaluation_return"] for row in own if row["member"] == chosen["member"]]
             known = [value for value in curve if value is not None]
-            score, best = chosen["evaluation_return"], max(known, default=None)
+            score, best = _evaluation(chosen), max(known, default=None)
             steps = sum(row["environment_steps"] for row in last)
             found.append(
                 {
                     "rival": name,
                     "seed": seed,
                     "score": score,
-                    "median": _median([row["evaluation_return"] for row in last]),
+                    "median": _median([_evaluation(row) for row in last]),
                     "best": best,
                     "lost": score is None or (best is not None and score < (best / 2 if best > 0 else 2 * best)),
+                    "blind": unseen or (len(last) > 1 and not _is_any_known(own)),
                     "environment_steps": steps,
                     "cost": steps + spent,
                 }
@@ -85,7 +88,8 @@ def outcomes(rows: Sequence[Row], seeds: Sequence[int]) -> list[dict[str, Any]]:
 
 def summarize(found: Sequence[Row]) -> list[dict[str, Any]]:
     """Each rival over its seeds: mean score with a 95 % interval (a bootstrap over seeds; null below five), lowest
-    score, mean of the medians, runs that were lost, steps of a seed and their cost.
+    score, mean of the medians, numbers of seeds that were lost, without a score and chosen blindly, steps of a seed
+    and their cost.
     """
     summary = []
     for name in dict.fromkeys(row["rival"] for row in found):
@@ -104,6 +108,8 @@ def summarize(found: Sequence[Row]) -> list[dict[str, Any]]:
                 "lowest": min(scores) if known else None,
                 "median_member": float(np.mean(medians)) if medians else None,
                 "lost": sum(bool(row["lost"]) for row in own),
+                "unscored": sum(math.isnan(score) for score in scores),
+                "blind": sum(bool(row["blind"]) for row in own),
                 "environment_steps": round(statistics.fmean(row["environment_steps"] for row in own)),
                 "cost": round(statistics.fmean(row["cost"] for row in own)),
             }
@@ -115,6 +121,15 @@ def _last(rows: Sequence[Row]) -> list[Row]:
     """Those of the last stretch."""
     last = max((row["stretch"] for row in rows), default=0)
     return [row for row in rows if row["stretch"] == last]
+
+
+def _evaluation(row: Row) -> float | None:
+    """None of a network of values that are not finite: it plays some action all the same."""
+    return row["evaluation_return"] if row["finite"] else None
+
+
+def _is_any_known(rows: Sequence[Row]) -> bool:
+    return any(row["training_return"] is not None for row in rows)
 
 
 def _or_nan(value: float | None) -> float:
@@ -134,17 +149,27 @@ def _words(plan: ComparisonPlan, summary: Sequence[Row]) -> str:
     planned = f"{_counted(summary)} of {steps:,} planned environment steps for each rival and seed"
     searched = f"{len(plan.seeds)} seeds, searches of {plan.trials} trials over {names}"
     parts = [f"{environment}, {plan.config.learner}: {planned}, {searched}."]
+    parts += _counted_words(
+        summary, "unscored", "Not ranked, since a run's values or returns stopped being finite: {}."
+    )
     if ranked:
         best = ranked[0]
-        parts.append(
-            f"The highest mean return is that of {best['rival']} ({_WORDS[best['rival']]}): {best['mean']:.2f}."
-        )
+        highest = "The highest mean return" if len(ranked) == len(summary) else "Of the others the highest mean return"
+        parts.append(f"{highest} is that of {best['rival']} ({_WORDS[best['rival']]}): {best['mean']:.2f}.")
         parts += [_beside(row, best) for row in ranked[1:]]
     costly = [row for row in summary if row["cost"] > row["environment_steps"]]
     parts += [f"The setting of {row['rival']} cost {row['cost']:,} steps to find and use." for row in costly]
-    lost = [f"{row['rival']} {row['lost']} of {row['seeds']}" for row in summary if row["lost"]]
-    parts.append("Runs that ended below half of their own best evaluation: " + (", ".join(lost) or "none") + ".")
+    blind = "Chosen without a training return, since no episode had ended: {}. Take more steps or fewer trials."
+    parts += _counted_words(summary, "blind", blind)
+    lost = "Runs that ended below half of their own best evaluation: {}."
+    parts += _counted_words(summary, "lost", lost) or [lost.format("none")]
     return " ".join(parts)
+
+
+def _counted_words(summary: Sequence[Row], what: str, sentence: str) -> list[str]:
+    """A sentence with the rivals of which some seeds are counted under `what`; empty where there are none."""
+    found = [f"{row['rival']} {row[what]} of {row['seeds']}" for row in summary if row[what]]
+    return [sentence.format(", ".join(found))] if found else []
 
 
 def _counted(summary: Sequence[Row]) -> str:
@@ -199,5 +224,6 @@ def _figure(rows: Sequence[Row], found: Sequence[Row]) -> Figure:
 
 
 def _in_front(rows: Sequence[Row], seed: int, stretch: int) -> float:
-    here = [row for row in rows if row["seed"] == seed and row["stretch"] == stretch]
-    return _or_nan(here[best_member([_or_nan(row["training_return"]) for row in here])]["evaluation_return"])
+    until = [row for row in rows if row["seed"] == seed and row["stretch"] <= stretch]
+    here = sorted((row for row in until if row["stretch"] == stretch), key=lambda row: row["member"])
+    return _or_nan(_evaluation(here[best_member(member_scores(until))]))

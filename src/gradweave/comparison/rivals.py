@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from gradweave.config.auto import is_auto
 from gradweave.config.schema import Config
@@ -24,6 +24,7 @@ __all__ = [
     "best_member",
     "exchange",
     "first_settings",
+    "member_scores",
     "parse_rivals",
 ]
 
@@ -75,7 +76,7 @@ class Rival:
 RIVALS: Final = (
     Rival("plain", "the configuration without tuning"),
     Rival("random", "random search, the budget divided among its trials", searches=True),
-    Rival("sweep", "the best of the same trials, each trained to the full budget", searches=True, shares=False),
+    Rival("sweep", "the best of as many trials, each trained to the full budget", searches=True, shares=False),
     Rival("pbt", "population-based training", searches=True, copies=True, perturbs=True),
     Rival("pbt-copy", "the same with copying alone", searches=True, copies=True),
     Rival("meta", "the configuration with its own tuning", tunes="given"),
@@ -131,7 +132,8 @@ def exchange(
     Args:
         rival: decides on copies and on moves of their settings.
         settings: of each member.
-        scores: of each member, its mean training return over the last stretch; NaN counts as the worst.
+        scores: of each member, its mean training return over the last stretch; NaN where no episode ended in it: such
+            a member stays as it is; -inf where its values are not finite: it is the worst, and never copied.
         ranges: the bounds of settings.
         rng: for the choice of sources and moves.
 
@@ -140,10 +142,11 @@ def exchange(
     """
     source, after = list(range(len(settings))), list(settings)
     if rival.copies and len(settings) > 1:
-        ranked = sorted(source, key=lambda member: _worst_if_nan(scores[member]))
-        count = max(1, len(ranked) // _QUARTER)
-        for member in ranked[:count]:
-            source[member] = rng.choice(ranked[-count:])
+        ranked = sorted((member for member in source if not math.isnan(scores[member])), key=lambda one: scores[one])
+        count = max(1, len(settings) // _QUARTER)
+        best = [member for member in ranked[-count:] if scores[member] > -math.inf]
+        for member in ranked[: min(count, len(ranked) - len(best))] if best else ():
+            source[member] = rng.choice(best)
             after[member] = settings[source[member]]
             if rival.perturbs:
                 after[member] = perturbed(ranges, after[member], rng)
@@ -151,9 +154,28 @@ def exchange(
 
 
 def best_member(scores: Sequence[float]) -> int:
-    """The member with the highest score; NaN counts as the worst."""
-    return max(range(len(scores)), key=lambda member: _worst_if_nan(scores[member]))
+    """The member with the highest score; after them come those of which none is known (NaN), and -inf."""
+    return max(range(len(scores)), key=lambda member: _order(scores[member]))
 
 
-def _worst_if_nan(score: float) -> float:
-    return -math.inf if math.isnan(score) else score
+def _order(score: float) -> tuple[int, float]:
+    return (1, 0.0) if math.isnan(score) else (2 if score > -math.inf else 0, score)
+
+
+def member_scores(rows: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The scores that the members of one seed are chosen by.
+
+    Args:
+        rows: of every member and stretch, as `gradweave.comparison.conduct.conduct` returns them.
+
+    Returns:
+        The last training return that is known of each member, since in a short stretch no episode may end; NaN where
+        none is; -inf where its values are no longer finite.
+    """
+    scores: dict[int, float] = {}
+    for row in sorted(rows, key=lambda row: row["stretch"]):
+        member, known = row["member"], row["training_return"]
+        before = scores.get(member, math.nan)
+        unknown = math.nan if before == -math.inf else before  # it has been made a copy of another
+        scores[member] = -math.inf if not row["finite"] else unknown if known is None else known
+    return [scores[member] for member in sorted(scores)]

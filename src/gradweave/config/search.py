@@ -23,7 +23,7 @@ class SearchRange:
         low: lower end.
         high: upper end.
         below_one: search 1 - value on a logarithmic scale, for discounts; otherwise the value, on a logarithmic scale
-            where `low` is above 0 and evenly where it is 0.
+            where `low` is above 0. Evenly where the scale has no logarithm: from 0, and for discounts up to 1.
     """
 
     low: float
@@ -33,7 +33,7 @@ class SearchRange:
     def at(self, share: float) -> float:
         """The value at a share of the way from low to high, in [0, 1], on the range's scale."""
         low, high = self._ends()
-        if low > 0:
+        if low > 0 and high > 0:
             found = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
         else:
             found = low + share * (high - low)
@@ -81,7 +81,7 @@ def parse_search(entries: Sequence[str], hyperparameters: Mapping[str, Range]) -
         if not (low < high and limits.contains(low, learned=False) and limits.contains(high, learned=False)):
             accepted = f"LOW below HIGH, each {limits.describe(learned=False)}"
             raise ConfigError(_FIELD, entry, accepted, "give other ends")
-        found[name] = SearchRange(low, high, below_one=limits.upper == 1 and high < 1)
+        found[name] = SearchRange(low, high, below_one=limits.upper == 1)
     if not found:
         raise ConfigError(_FIELD, "", f"at least one {_ENTRY}", "leave --search out for the usual one")
     return found

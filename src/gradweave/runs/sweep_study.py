@@ -7,6 +7,10 @@ locks are the system's, which frees them however a process ends, so that nothing
 
 import contextlib
 import hashlib
+import itertools
+import math
+import os
+import random
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, NamedTuple, TypeAlias, cast, get_args
@@ -37,7 +41,9 @@ _DIVERGED: Final = "diverged"
 _EXHAUSTED: Final = "exhausted"
 _MOST_JOURNAL: Final = 2**26
 """Bytes; a trial takes a few thousand."""
+_FEW_TWINS: Final = 10
 _MOST_TWINS: Final = 100
+_MOST_LISTED: Final = 100_000
 _STARTUP_TRIALS: Final = 4
 _WARMUP_REPORTS: Final = 2
 _HALVING_FACTOR: Final = 2
@@ -136,15 +142,18 @@ class SweepStudy:
             DamagedFile: the journal, or a setting's folder, is not one of gradweave.
         """
         with waiting_lock(self.path / "claims.lock"), self._reading():
+            self._cut_torn_line()
             for frozen in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if frozen.number not in leave:
                     found = self._take(Trial(self._with(self._sampler(frozen.number)), frozen._trial_id))
                     if found is not None:
                         return found
-            for _ in range(_MOST_TWINS):
+            for twins in range(_MOST_TWINS):
                 known = self._study.get_trials(deepcopy=False)
                 if self._num_distinct(known) >= self.plan.trials:
                     return None
+                if twins >= _FEW_TWINS and (setting := self._untried(len(known))):
+                    self._study.enqueue_trial(setting)
                 found = self._take(self._with(self._sampler(len(known))).ask())
                 if found is not None:
                     return found
@@ -248,6 +257,34 @@ class SweepStudy:
             return GridSampler({field: list(values) for field, values in self._choices().items()})
         return RandomSampler(seed) if self.plan.sampling == "random" else TPESampler(seed=seed)
 
+    def _untried(self, number: int) -> dict[str, str] | None:
+        """A setting that no trial has, at random, where all fields are choices: samplers may ask for known ones on."""
+        choices = self._choices()
+        if len(choices) < len(self.plan.space):
+            return None
+        rng = random.Random(f"{self.plan.base.run.seed} {number}")
+        tried = {record.name for record in self.records()}
+        if math.prod(map(len, choices.values())) <= _MOST_LISTED:
+            every = (dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values()))
+            left = [setting for setting in every if setting_name(setting) not in tried]
+            return rng.choice(left) if left else None
+        draws = ({field: rng.choice(values) for field, values in choices.items()} for _ in range(_MOST_TWINS))
+        return next((setting for setting in draws if setting_name(setting) not in tried), None)
+
+    def _cut_torn_line(self) -> None:
+        """Remove the beginning of a line that a killed worker, or a full disk, has left: Optuna would go on in it."""
+        file = self.path / JOURNAL_FILE
+        if _has_whole_lines(file):
+            return
+        lock = JournalFileOpenLock(str(file))
+        lock.acquire()  # nobody is in the middle of a line
+        try:
+            if not _has_whole_lines(file):
+                with file.open("rb+") as journal:
+                    journal.truncate(journal.read().rfind(b"\n") + 1)
+        finally:
+            lock.release()
+
     def _choices(self) -> Mapping[str, tuple[str, ...]]:
         return {field: values for field, values in self.plan.space.items() if isinstance(values, tuple)}
 
@@ -277,6 +314,13 @@ def _diverged(attributes: Mapping[str, Any]) -> tuple[int, ...]:
     if not isinstance(found, list) or not all(isinstance(seed, int) for seed in found):
         raise ValueError(f"`{_DIVERGED}` is no list of seeds")
     return tuple(found)
+
+
+def _has_whole_lines(file: Path) -> bool:
+    with open_regular(file, most=_MOST_JOURNAL) as journal:
+        size = journal.seek(0, os.SEEK_END)
+        journal.seek(max(size - 1, 0))
+        return journal.read() in (b"", b"\n")
 
 
 def _pruner(pruning: str) -> BasePruner:
