@@ -90,13 +90,14 @@ def judged(folder: Path, found: dict[tuple[str, str], np.ndarray]) -> list[dict[
 
 def figure(found: dict[tuple[str, str], np.ndarray], steps: Sequence[int]) -> Figure:
     drawn = Figure(figsize=(9.0, 3.6), layout="constrained")
+    names = list(dict.fromkeys(start for _, start in found))
     for axes, arm in zip(drawn.subplots(1, 2, sharey=True), ("plain", "auto"), strict=True):
-        for number, ((_, start), runs) in enumerate(entry for entry in found.items() if entry[0][0] == arm):
-            colour = COLOURS[number % len(COLOURS)]
+        for (_, start), runs in (entry for entry in found.items() if entry[0][0] == arm):
+            colour = COLOURS[names.index(start) % len(COLOURS)]
             axes.plot(steps, runs.mean(0), color=colour, label=start)
             axes.fill_between(steps, runs.min(0), runs.max(0), color=colour, alpha=0.12, linewidth=0)
         style_axis(axes, f"{arm}, by the first learning rate")
-    drawn.axes[0].legend(frameon=False)
+    max(drawn.axes, key=lambda axes: len(axes.lines)).legend(frameon=False)
     return drawn
 
 
