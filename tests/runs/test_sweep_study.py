@@ -147,6 +147,15 @@ def test_all_of_a_few_choices_are_tried_where_a_sampler_asks_for_known_ones_on(t
     assert found != search(study_in(tmp_path, space, 18, 1, sampling=sampling), lambda setting: 0.0)
 
 
+def test_a_setting_that_a_killed_worker_has_only_put_on_the_list_is_tried(tmp_path: Path) -> None:
+    study = study_in(tmp_path, {"inner.discount": ("0.1", "0.2")}, 2, sampling="tpe")
+    waiting = study._untried(0)
+    study._study.enqueue_trial(waiting)
+    assert not study.ended
+    assert search(study, lambda setting: 0.0)[0] == waiting
+    assert len(study.records()) == 2 and study.ended
+
+
 def test_a_line_that_a_killed_worker_has_not_ended_is_cut_off(tmp_path: Path) -> None:
     study = study_in(tmp_path)
     first = claimed(study)

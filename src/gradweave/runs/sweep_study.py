@@ -247,7 +247,9 @@ class SweepStudy:
         return Record(trial.number, setting, cast(Outcome, outcome), _diverged(trial.user_attrs))
 
     def _num_distinct(self, trials: Collection[FrozenTrial]) -> int:
-        return sum(trial.user_attrs.get(_OUTCOME) != "twin" for trial in trials)
+        """Those that were begun; one that only waits, of a worker that is gone, is the next to be asked for."""
+        begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+        return sum(trial.user_attrs.get(_OUTCOME) != "twin" for trial in begun)
 
     def _sampler(self, number: int) -> BaseSampler:
         """The sampler of one trial, so that its draws depend on the seed, its number and the earlier results."""
